@@ -1,0 +1,234 @@
+//! Dimensions of a model and the canonical order of its tensors.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Which part of the chain a position may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Chain {
+    /// The whole window, its future included (published checkpoints): for scoring whole windows.
+    Full,
+    /// The chain cut after the position: causal, streams with O(1) state.
+    Half,
+}
+
+/// The dimensions of a ResNet-BK model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Dimensions {
+    /// Number of tokens V.
+    pub vocab: u32,
+    /// Residual width d.
+    pub width: u32,
+    /// Number of blocks.
+    pub layers: u32,
+    /// Experts per block E.
+    pub experts: u32,
+    /// Experts per token; equal to `experts` for dense gating.
+    pub top_k: u32,
+    /// Hidden width of an expert.
+    pub hidden: u32,
+    /// Potentials per block K.
+    pub potentials: u32,
+    /// Rows of the position table; 0 for a model without one.
+    pub positions: u32,
+    /// Chain kind.
+    pub chain: Chain,
+}
+
+/// Upper limits of the dimensions. They are what the accumulator bounds of `docs/numerics.md` are
+/// proven with: a row of 16,384 inputs at the widest codes stays below 2^31.
+pub struct Limits;
+
+impl Limits {
+    /// Largest vocabulary: a token fits a `u16`.
+    pub const VOCAB: u32 = 1 << 16;
+    /// Largest residual width.
+    pub const WIDTH: u32 = 4_096;
+    /// Largest number of blocks.
+    pub const LAYERS: u32 = 64;
+    /// Largest number of experts per block.
+    pub const EXPERTS: u32 = 64;
+    /// Largest hidden width.
+    pub const HIDDEN: u32 = 16_384;
+    /// Largest number of potentials.
+    pub const POTENTIALS: u32 = 2_048;
+    /// Longest position table.
+    pub const POSITIONS: u32 = 1 << 24;
+}
+
+/// One weight matrix of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum TensorId {
+    /// `[V, d]`, one row per token.
+    TokenEmbedding,
+    /// `[positions, d]`; absent where there is no table.
+    PositionEmbedding,
+    /// `[K, d]`: the potentials of a block.
+    VProj(u32),
+    /// `[d, 2K]`: from [Re G, Im G] back to the residual, `bk_scale` folded in.
+    OutputProj(u32),
+    /// `[E, d]`: gate logits.
+    Gate(u32),
+    /// `[hidden, d]`: first matrix of an expert (block, expert).
+    ExpertUp(u32, u32),
+    /// `[d, hidden]`: second matrix of an expert (block, expert).
+    ExpertDown(u32, u32),
+    /// `[V, d]`: output layer.
+    LmHead,
+}
+
+impl Dimensions {
+    /// Checks every dimension against its limit.
+    pub fn validate(&self) -> Result<(), Error> {
+        let sizes = [
+            ("vocab", self.vocab, Limits::VOCAB),
+            ("width", self.width, Limits::WIDTH),
+            ("layers", self.layers, Limits::LAYERS),
+            ("experts", self.experts, Limits::EXPERTS),
+            ("top_k", self.top_k, self.experts),
+            ("hidden", self.hidden, Limits::HIDDEN),
+            ("potentials", self.potentials, Limits::POTENTIALS),
+        ];
+        for (name, value, limit) in sizes {
+            if value == 0 || value > limit {
+                return Err(Error::Dimension { name, value, limit });
+            }
+        }
+        if self.positions > Limits::POSITIONS {
+            let (name, value) = ("positions", self.positions);
+            return Err(Error::Dimension { name, value, limit: Limits::POSITIONS });
+        }
+        Ok(())
+    }
+
+    /// Number of weight matrices.
+    pub fn tensor_count(&self) -> usize {
+        let fixed = 2 + (self.positions != 0) as u32;
+        (fixed + self.layers * self.tensors_per_layer()) as usize
+    }
+
+    fn tensors_per_layer(&self) -> u32 {
+        3 + 2 * self.experts
+    }
+
+    /// Position of a matrix in the canonical order: token embedding, position embedding if any,
+    /// then per block v_proj, output_proj, gate and each expert's up and down, then the output
+    /// layer.
+    pub fn index(&self, id: TensorId) -> usize {
+        let first = 1 + (self.positions != 0) as u32;
+        let block = |l: u32| first + l * self.tensors_per_layer();
+        let index = match id {
+            TensorId::TokenEmbedding => 0,
+            TensorId::PositionEmbedding => 1,
+            TensorId::VProj(l) => block(l),
+            TensorId::OutputProj(l) => block(l) + 1,
+            TensorId::Gate(l) => block(l) + 2,
+            TensorId::ExpertUp(l, e) => block(l) + 3 + 2 * e,
+            TensorId::ExpertDown(l, e) => block(l) + 4 + 2 * e,
+            TensorId::LmHead => block(self.layers),
+        };
+        index as usize
+    }
+
+    /// Whether a model of these dimensions has the matrix.
+    pub fn contains(&self, id: TensorId) -> bool {
+        match id {
+            TensorId::TokenEmbedding | TensorId::LmHead => true,
+            TensorId::PositionEmbedding => self.positions != 0,
+            TensorId::VProj(l) | TensorId::OutputProj(l) | TensorId::Gate(l) => l < self.layers,
+            TensorId::ExpertUp(l, e) | TensorId::ExpertDown(l, e) => {
+                l < self.layers && e < self.experts
+            }
+        }
+    }
+
+    /// Every matrix in canonical order.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorId> + use<> {
+        let dims = *self;
+        let position = (dims.positions != 0).then_some(TensorId::PositionEmbedding);
+        let blocks = (0..dims.layers).flat_map(move |l| {
+            let bk = [TensorId::VProj(l), TensorId::OutputProj(l), TensorId::Gate(l)];
+            let experts = (0..dims.experts)
+                .flat_map(move |e| [TensorId::ExpertUp(l, e), TensorId::ExpertDown(l, e)]);
+            bk.into_iter().chain(experts)
+        });
+        core::iter::once(TensorId::TokenEmbedding)
+            .chain(position)
+            .chain(blocks)
+            .chain(core::iter::once(TensorId::LmHead))
+    }
+
+    /// Shape `[rows, cols]` of a matrix; linear layers are `[out, in]`.
+    pub fn shape(&self, id: TensorId) -> (u32, u32) {
+        match id {
+            TensorId::TokenEmbedding | TensorId::LmHead => (self.vocab, self.width),
+            TensorId::PositionEmbedding => (self.positions, self.width),
+            TensorId::VProj(_) => (self.potentials, self.width),
+            TensorId::OutputProj(_) => (self.width, 2 * self.potentials),
+            TensorId::Gate(_) => (self.experts, self.width),
+            TensorId::ExpertUp(..) => (self.hidden, self.width),
+            TensorId::ExpertDown(..) => (self.width, self.hidden),
+        }
+    }
+
+    /// Multiply-accumulates of one token's matrix-vector products, the output layer included.
+    pub fn macs_per_token(&self) -> u64 {
+        let macs = |id| {
+            let (rows, cols) = self.shape(id);
+            rows as u64 * cols as u64
+        };
+        let experts =
+            self.top_k as u64 * (macs(TensorId::ExpertUp(0, 0)) + macs(TensorId::ExpertDown(0, 0)));
+        let block = macs(TensorId::VProj(0))
+            + macs(TensorId::OutputProj(0))
+            + macs(TensorId::Gate(0))
+            + experts;
+        self.layers as u64 * block + macs(TensorId::LmHead)
+    }
+}
+
+impl TensorId {
+    /// Whether the matrix is looked up by row instead of multiplied, so that it has no bias.
+    pub fn is_embedding(self) -> bool {
+        matches!(self, Self::TokenEmbedding | Self::PositionEmbedding)
+    }
+
+    /// Largest activation code of the vectors this matrix multiplies: 255 after a ReLU, where no
+    /// code is negative, 127 on either side of zero elsewhere.
+    pub fn max_code(self) -> u32 {
+        match self {
+            Self::ExpertDown(..) => 255,
+            _ => 127,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_follows_the_canonical_order() {
+        for positions in [0, 16] {
+            let dims = Dimensions {
+                vocab: 10,
+                width: 8,
+                layers: 3,
+                experts: 4,
+                top_k: 2,
+                hidden: 16,
+                potentials: 2,
+                positions,
+                chain: Chain::Half,
+            };
+            assert_eq!(dims.tensors().count(), dims.tensor_count());
+            for (i, id) in dims.tensors().enumerate() {
+                assert_eq!(dims.index(id), i, "{id:?}");
+            }
+        }
+    }
+}

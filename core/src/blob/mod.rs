@@ -1,0 +1,34 @@
+//! The blob: one self-describing, checksummed file that is read where it lies.
+//!
+//! ```text
+//! byte  0   magic "ResNetBK"
+//!       8   format version      u32, little endian like every number here
+//!      12   header length H     u32
+//!      16   total length        u32
+//!      20   CRC-32C             u32, over the whole blob with this field taken as zero
+//!      24   zero                u64
+//!      32   postcard header     H bytes: dimensions, chain, tensor records, provenance
+//!           zero padding to a multiple of 16
+//!   base    sections            weights, chain parameters, tokenizer; each 16-byte aligned
+//! ```
+//!
+//! The header is described once, by [`Header`], for the writer and for the reader. Tensor records
+//! are sixteen bytes each so that inference finds a tensor by index without decoding anything.
+//! `docs/format.md` is the specification with byte tables.
+
+mod dims;
+mod header;
+mod preamble;
+mod tensor;
+
+pub use dims::{Chain, Dimensions, Limits, TensorId};
+pub use header::{Header, Measured, Provenance, Section};
+pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};
+pub use tensor::{Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord};
+
+pub(crate) use tensor::{pair_i16, pair_u16};
+
+/// Rounds `offset` up to the next multiple of [`ALIGN`].
+pub const fn align_up(offset: usize) -> usize {
+    offset.next_multiple_of(ALIGN)
+}

@@ -1,0 +1,219 @@
+//! What can be wrong with a blob, a token or the memory that the caller lends.
+
+use core::fmt;
+
+/// Every way in which this crate refuses. Small, `Copy` and free of strings to format, so that a
+/// device can log it; [`fmt::Display`] adds the remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Error {
+    /// The bytes do not begin with the magic of a blob.
+    NotABlob,
+    /// Another format version.
+    Version {
+        /// Version in the blob.
+        found: u32,
+        /// Version that this crate reads.
+        supported: u32,
+    },
+    /// Fewer bytes than the blob says it has.
+    Truncated {
+        /// Bytes that belong to the blob.
+        needed: usize,
+        /// Bytes that were given.
+        given: usize,
+    },
+    /// More bytes than the blob says it has.
+    TrailingBytes {
+        /// Bytes that belong to the blob.
+        expected: usize,
+        /// Bytes that were given.
+        given: usize,
+    },
+    /// The checksum does not match: the bytes were changed after they were written.
+    Checksum {
+        /// Checksum in the blob.
+        stored: u32,
+        /// Checksum of the bytes.
+        computed: u32,
+    },
+    /// The postcard header cannot be decoded, or contradicts the length of the blob.
+    Header,
+    /// A dimension is zero or beyond what the number contract is proven for.
+    Dimension {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: u32,
+        /// Its largest allowed value.
+        limit: u32,
+    },
+    /// A matrix is described impossibly.
+    Tensor {
+        /// Its index in the canonical order.
+        index: u32,
+        /// What is wrong.
+        problem: TensorProblem,
+    },
+    /// The chain parameters leave the range in which the fixed-point BK-core cannot overflow.
+    ChainRange {
+        /// Block.
+        layer: u32,
+        /// Potential.
+        potential: u32,
+    },
+    /// The chain section is missing, misaligned or of the wrong length.
+    ChainSection,
+    /// The tokenizer section is malformed or refers to tokens that do not exist.
+    TokenizerSection,
+    /// The blob carries no tokenizer.
+    NoTokenizer,
+    /// A token that the model does not have.
+    Token {
+        /// The token.
+        token: u32,
+        /// Number of tokens of the model.
+        vocab: u32,
+    },
+    /// The position table has no row for the next token.
+    EndOfPositions {
+        /// Rows of the position table.
+        positions: u32,
+    },
+    /// A full-chain model sees its future: it scores windows and cannot stream.
+    NotCausal,
+    /// A window without tokens.
+    EmptyWindow,
+    /// The memory that was lent is too small.
+    Memory {
+        /// 32-bit words that are needed.
+        needed: usize,
+        /// 32-bit words that were lent.
+        given: usize,
+    },
+    /// A buffer for the result is too small.
+    Buffer {
+        /// Elements that are needed, at least.
+        needed: usize,
+        /// Elements that it has.
+        given: usize,
+    },
+    /// Top-k sampling with more candidates than the sampler has room for.
+    TopK {
+        /// What was asked for.
+        asked: usize,
+        /// The most it can keep.
+        limit: usize,
+    },
+    /// A temperature that is negative, infinite or not a number.
+    Temperature,
+}
+
+/// What is wrong with a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum TensorProblem {
+    /// Unknown precision or layout.
+    Precision,
+    /// Its shape is not the one that the dimensions ask for.
+    Shape,
+    /// Group size 0 for INT4, not 0 for another precision, or larger than a row.
+    Group,
+    /// An exponent outside of its range.
+    Exponent,
+    /// Its section does not start at a multiple of 16.
+    Alignment,
+    /// Its section reaches beyond the blob.
+    Bounds,
+    /// Its section begins before the one of the matrix before it ends.
+    Overlap,
+    /// An FP16 weight that is infinite or not a number.
+    NotFinite,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NotABlob => f.write_str(
+                "not a resnet-bk blob: the magic bytes are missing; make one with `resnet-bk quantize`",
+            ),
+            Self::Version { found, supported } => write!(
+                f,
+                "blob format {found}, but this build reads format {supported}; quantize the \
+                 checkpoint again with the same version of the tools as the firmware"
+            ),
+            Self::Truncated { needed, given } => write!(
+                f,
+                "blob is cut short: {given} of {needed} bytes; copy it again, whole"
+            ),
+            Self::TrailingBytes { expected, given } => write!(
+                f,
+                "{given} bytes given, but the blob has {expected}; pass exactly the blob"
+            ),
+            Self::Checksum { stored, computed } => write!(
+                f,
+                "checksum {computed:08x} instead of {stored:08x}: the blob was damaged after it \
+                 was written; copy or flash it again"
+            ),
+            Self::Header => f.write_str("the blob's header cannot be decoded; quantize again"),
+            Self::Dimension { name, value, limit } => {
+                write!(f, "{name} is {value}, but must be between 1 and {limit}")
+            }
+            Self::Tensor { index, problem } => write!(f, "tensor {index} of the blob: {problem}"),
+            Self::ChainRange { layer, potential } => write!(
+                f,
+                "chain of block {layer}, potential {potential}: diagonal and eta leave the range \
+                 in which the fixed-point recursion is proven; raise eta_floor"
+            ),
+            Self::ChainSection => f.write_str("the blob's chain section is malformed"),
+            Self::TokenizerSection => f.write_str("the blob's tokenizer section is malformed"),
+            Self::NoTokenizer => f.write_str(
+                "the blob carries no tokenizer; quantize with `--tokenizer`, or pass token ids",
+            ),
+            Self::Token { token, vocab } => write!(
+                f,
+                "token {token} is out of range: the model has tokens 0 to {}",
+                vocab.saturating_sub(1)
+            ),
+            Self::EndOfPositions { positions } => write!(
+                f,
+                "the model's position table ends after {positions} tokens; reset the session"
+            ),
+            Self::NotCausal => f.write_str(
+                "a full-chain model sees its future and cannot stream; score whole windows",
+            ),
+            Self::EmptyWindow => f.write_str("a window needs at least one token"),
+            Self::Memory { needed, given } => {
+                write!(f, "{given} words of memory lent, {needed} needed")
+            }
+            Self::Buffer { needed, given } => {
+                write!(f, "the result needs room for {needed} elements, the buffer has {given}")
+            }
+            Self::TopK { asked, limit } => {
+                write!(f, "top-k of {asked}: this sampler keeps at most {limit} candidates")
+            }
+            Self::Temperature => {
+                f.write_str("the temperature must be zero (greedy) or a positive finite number")
+            }
+        }
+    }
+}
+
+impl fmt::Display for TensorProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Precision => "unknown precision or layout",
+            Self::Shape => "its shape contradicts the model's dimensions",
+            Self::Group => "impossible group size",
+            Self::Exponent => "exponent out of range",
+            Self::Alignment => "its section is not 16-byte aligned",
+            Self::Bounds => "its section reaches beyond the blob",
+            Self::Overlap => "its section overlaps the one before it",
+            Self::NotFinite => "an FP16 weight is infinite or not a number",
+        })
+    }
+}
+
+impl core::error::Error for Error {}

@@ -1,0 +1,35 @@
+//! Matrix-vector products: the one seam between the layers and the processor.
+//!
+//! [`matmul`] is all that the layers call. [`portable`] is the specification; every other kernel
+//! must return the same bits, which the tests of this module check on random and extreme inputs.
+//! Only modules below this one may contain `unsafe`.
+
+pub mod portable;
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod x86_64;
+
+use crate::blob::Tensor;
+
+/// Activation vectors that are multiplied by the same matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Vectors<'a> {
+    /// Codes, `[batch, cols]`.
+    pub codes: &'a [i16],
+    /// One packed [`crate::numeric::Scale`] per vector: what its largest code is worth.
+    pub scales: &'a [u32],
+}
+
+/// `out[b, r] = Σ_c weight[r, c] · x[b, c] + bias[r]` in Q15.16, saturating.
+///
+/// Shapes: `matrix` is `[rows, cols]`, `x` is `[batch, cols]`, `out` is `[batch, rows]`.
+#[inline]
+pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    if x86_64::matmul(matrix, x, out) {
+        return;
+    }
+    portable::matmul(matrix, x, out);
+}
+
+#[cfg(test)]
+mod tests;

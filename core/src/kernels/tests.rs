@@ -1,0 +1,404 @@
+//! Every kernel against an f64 product of the decoded weights, and against the portable one.
+//!
+//! The decoding here is written from `docs/format.md`, not from the kernels, and shares nothing
+//! with them.
+
+use proptest::prelude::*;
+use std::{vec, vec::Vec};
+
+use super::{Vectors, matmul, portable};
+use crate::blob::{Precision, Tensor};
+use crate::numeric::Scale;
+
+type Kernel = fn(&Tensor<'_>, Vectors<'_>, &mut [i32]);
+
+/// Every kernel of this build. A new one joins with one line.
+const KERNELS: &[(&str, Kernel)] = &[
+    ("portable", portable::matmul),
+    ("the chosen one", matmul),
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    ("AVX2", |matrix, x, out| {
+        if !super::x86_64::matmul(matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+];
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// A matrix as bytes, with everything a record says of it.
+#[derive(Clone, Debug)]
+struct Matrix {
+    precision: Precision,
+    rows: usize,
+    cols: usize,
+    group: usize,
+    exponent: i32,
+    bias_exponent: u32,
+    max_code: u32,
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+    biases: Vec<u8>,
+}
+
+impl Matrix {
+    /// A matrix without numbers yet.
+    fn new(precision: Precision, group: usize, rows: usize, cols: usize) -> Self {
+        Self {
+            precision,
+            rows,
+            cols,
+            group,
+            exponent: 44,
+            bias_exponent: 8,
+            max_code: 127,
+            codes: vec![],
+            scales: vec![],
+            biases: vec![],
+        }
+    }
+
+    /// Lengths of the groups of a row.
+    fn groups(&self) -> Vec<usize> {
+        let starts = (0..self.cols).step_by(self.group);
+        starts.map(|start| self.group.min(self.cols - start)).collect()
+    }
+
+    fn row_codes(&self) -> usize {
+        match self.precision {
+            Precision::Fp16 => 2 * self.cols,
+            Precision::Int8 => self.cols,
+            Precision::Int4 => self.groups().iter().map(|len| len.div_ceil(2)).sum(),
+        }
+    }
+
+    fn row_scales(&self) -> usize {
+        match self.precision {
+            Precision::Fp16 => 0,
+            Precision::Int8 => 2,
+            Precision::Int4 => 2 + self.groups().len().div_ceil(2),
+        }
+    }
+
+    /// Fills codes, scales and biases with what `byte` returns; no half becomes infinite or NaN.
+    fn fill(mut self, biased: bool, mut byte: impl FnMut() -> u8) -> Self {
+        let mut bytes = |len: usize| (0..len).map(|_| byte()).collect::<Vec<u8>>();
+        self.codes = bytes(self.rows * self.row_codes());
+        self.scales = bytes(self.rows * self.row_scales());
+        self.biases = bytes(if biased { 2 * self.rows } else { 0 });
+        if self.precision == Precision::Fp16 {
+            for high in self.codes.iter_mut().skip(1).step_by(2).filter(|h| **h & 0x7c == 0x7c) {
+                *high &= !0x40;
+            }
+        }
+        self
+    }
+
+    fn tensor(&self) -> Tensor<'_> {
+        Tensor {
+            precision: self.precision,
+            rows: self.rows,
+            cols: self.cols,
+            group: self.group,
+            exponent: self.exponent,
+            bias_exponent: self.bias_exponent,
+            max_code: self.max_code,
+            codes: &self.codes,
+            scales: &self.scales,
+            biases: &self.biases,
+        }
+    }
+
+    /// The weights of a row; for the integer precisions still per unit of activation code.
+    fn weights(&self, row: usize) -> Vec<f64> {
+        let codes = &self.codes[row * self.row_codes()..][..self.row_codes()];
+        let scales = &self.scales[row * self.row_scales()..][..self.row_scales()];
+        if self.precision == Precision::Fp16 {
+            return codes.chunks(2).map(|pair| half(pair[0], pair[1])).collect();
+        }
+        let mantissa = u16::from_le_bytes([scales[0], scales[1]]) as f64;
+        let unit = mantissa * (-self.exponent as f64).exp2();
+        if self.precision == Precision::Int8 {
+            return codes.iter().map(|&code| code as i8 as f64 * unit).collect();
+        }
+        let mut weights = Vec::new();
+        let mut first = 0;
+        for (group, len) in self.groups().into_iter().enumerate() {
+            let shared = scales[2 + group / 2];
+            let scale = if group % 2 == 0 { shared & 15 } else { shared >> 4 };
+            let half = len.div_ceil(2);
+            for i in 0..len {
+                let byte = codes[first + i % half];
+                let nibble = if i < half { byte & 15 } else { byte >> 4 } as f64;
+                let code = if nibble >= 8.0 { nibble - 16.0 } else { nibble };
+                weights.push(code * scale as f64 * unit);
+            }
+            first += half;
+        }
+        weights
+    }
+
+    fn bias(&self, row: usize) -> f64 {
+        if self.biases.is_empty() {
+            return 0.0;
+        }
+        let bias = i16::from_le_bytes([self.biases[2 * row], self.biases[2 * row + 1]]);
+        bias as f64 * (-(self.bias_exponent as f64)).exp2()
+    }
+
+    /// The product that every kernel must be near, in units of 2^−16, and how near.
+    fn product(&self, row: usize, weights: &[f64], codes: &[i16], scale: Scale) -> (f64, f64) {
+        let x = scale.mantissa as f64 * (scale.exponent as f64).exp2();
+        let (mut sum, mut magnitude) = (0.0, 0.0);
+        for (&weight, &code) in weights.iter().zip(codes) {
+            let term = weight * code as f64 * x;
+            sum += term;
+            magnitude += term.abs();
+        }
+        let n = self.cols as f64;
+        // Integers: the rounding to Q15.16 alone; what else there is belongs to this f64 sum.
+        let mut bound = 0.5 + (n + 4.0) * magnitude * 65536.0 * (-53f64).exp2();
+        if self.precision == Precision::Fp16 {
+            sum /= self.max_code as f64;
+            magnitude /= self.max_code as f64;
+            // Additions of a lane, of the lanes, and three roundings of the scale.
+            let roundings = (n / 8.0).ceil() + 3.0 + 3.0;
+            bound += 1.01 * roundings * (-24f64).exp2() * magnitude * 65536.0;
+        }
+        let saturated = |v: f64| v.clamp(i32::MIN as f64, i32::MAX as f64);
+        let biased = saturated(saturated(sum * 65536.0) + self.bias(row) * 65536.0);
+        (biased, bound)
+    }
+}
+
+/// An IEEE half, by the definition.
+fn half(low: u8, high: u8) -> f64 {
+    let bits = u16::from_le_bytes([low, high]);
+    let fraction = (bits & 0x3ff) as f64;
+    let magnitude = match (bits >> 10) & 31 {
+        0 => fraction * (-24f64).exp2(),
+        exponent => (1024.0 + fraction) * (exponent as f64 - 25.0).exp2(),
+    };
+    if bits >> 15 == 1 { -magnitude } else { magnitude }
+}
+
+/// Vectors for a matrix: codes within its range, any scale.
+struct Batch {
+    codes: Vec<i16>,
+    scales: Vec<u32>,
+}
+
+impl Batch {
+    fn vectors(&self) -> Vectors<'_> {
+        Vectors { codes: &self.codes, scales: &self.scales }
+    }
+
+    /// `size` vectors: random, all at the largest code, all at the smallest, zero, sparse.
+    fn random(matrix: &Matrix, size: usize, exponent: i8, random: &mut Random) -> Self {
+        let max = matrix.max_code as i16;
+        let min = if max == 255 { 0 } else { -max };
+        let span = (max - min + 1) as u64;
+        let mut codes = Vec::new();
+        let mut scales = Vec::new();
+        for _ in 0..size {
+            let kind = random.below(8);
+            codes.extend((0..matrix.cols).map(|_| match kind {
+                0 => max,
+                1 => min,
+                2 => 0,
+                3 => [0, 0, 0, max, min][random.below(5) as usize],
+                _ => min + random.below(span) as i16,
+            }));
+            let mantissa = match random.below(8) {
+                0 => 0,
+                1 => (1 << 15) - 1,
+                _ => random.below(1 << 15) as u16,
+            };
+            scales.push(Scale { mantissa, exponent }.pack());
+        }
+        Self { codes, scales }
+    }
+}
+
+/// Holds every kernel to the bound, to the portable kernel's bits, and a batch to its vectors one
+/// at a time.
+fn check(matrix: &Matrix, batch: &Batch) -> Result<(), TestCaseError> {
+    let (tensor, rows) = (matrix.tensor(), matrix.rows);
+    let mut expected = vec![0; batch.scales.len() * rows];
+    portable::matmul(&tensor, batch.vectors(), &mut expected);
+    for r in 0..rows {
+        let weights = matrix.weights(r);
+        for (b, codes) in batch.codes.chunks_exact(matrix.cols).enumerate() {
+            let scale = Scale::unpack(batch.scales[b]);
+            let (exact, bound) = matrix.product(r, &weights, codes, scale);
+            let error = (expected[b * rows + r] as f64 - exact).abs();
+            prop_assert!(error <= bound, "row {r}, vector {b}: off by {error}, allowed {bound}");
+        }
+    }
+    for &(name, kernel) in KERNELS {
+        let mut out = vec![i32::MIN; expected.len()];
+        kernel(&tensor, batch.vectors(), &mut out);
+        prop_assert_eq!(&out, &expected, "{}", name);
+        for (b, codes) in batch.codes.chunks_exact(matrix.cols).enumerate() {
+            let mut alone = vec![i32::MIN; rows];
+            let x = Vectors { codes, scales: &batch.scales[b..][..1] };
+            kernel(&tensor, x, &mut alone);
+            prop_assert_eq!(&alone[..], &expected[b * rows..][..rows], "{} alone", name);
+        }
+    }
+    Ok(())
+}
+
+/// Precision and group size; groups that divide a row, that do not, odd ones, longer than a row.
+fn storages() -> impl Strategy<Value = (Precision, usize)> {
+    prop_oneof![
+        Just((Precision::Fp16, 0)),
+        Just((Precision::Int8, 0)),
+        Just((Precision::Int4, 32)),
+        prop_oneof![Just(32usize), 1usize..=64].prop_map(|group| (Precision::Int4, group)),
+    ]
+}
+
+/// Columns: multiples of 32, odd ones, anything.
+fn columns() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        (1usize..=6).prop_map(|n| 32 * n),
+        (0usize..80).prop_map(|n| 2 * n + 1),
+        1usize..200
+    ]
+}
+
+fn matrices() -> impl Strategy<Value = (Matrix, i8, u64)> {
+    let numbers = (any::<bool>(), 0u32..=16, any::<bool>(), any::<u64>());
+    // Shifts that keep bits of the result, and every one that a blob can ask for.
+    let exponents = prop_oneof![
+        (-40i8..=10, 8i32..64).prop_map(|(x, shift)| (x, (shift + x as i32 + 16).clamp(0, 80))),
+        (-64i8..=64, 0i32..=80),
+    ];
+    (storages(), 1usize..6, columns(), exponents, numbers).prop_map(
+        |((precision, group), rows, cols, (x, exponent), (relu, bias_exponent, biased, seed))| {
+            let max_code = if relu { 255 } else { 127 };
+            let matrix = Matrix::new(precision, group, rows, cols);
+            let matrix = Matrix { exponent, bias_exponent, max_code, ..matrix };
+            let mut random = Random(seed);
+            (matrix.fill(biased, || random.next() as u8), x, seed)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 512 }))]
+
+    #[test]
+    fn products_are_within_the_contract((matrix, exponent, seed) in matrices(), size in 1usize..5) {
+        check(&matrix, &Batch::random(&matrix, size, exponent, &mut Random(!seed)))?;
+    }
+
+    #[test]
+    fn a_stretch_of_rows_is_the_same_rows((matrix, exponent, seed) in matrices()) {
+        let batch = Batch::random(&matrix, 1, exponent, &mut Random(!seed));
+        let tensor = matrix.tensor();
+        let mut whole = vec![0; matrix.rows];
+        matmul(&tensor, batch.vectors(), &mut whole);
+        for first in 0..matrix.rows {
+            for count in 1..=matrix.rows - first {
+                let mut some = vec![0; count];
+                matmul(&tensor.rows(first, count), batch.vectors(), &mut some);
+                prop_assert_eq!(&some[..], &whole[first..][..count]);
+            }
+        }
+    }
+
+    #[test]
+    fn embedding_rows_are_the_decoded_weights((matrix, _, seed) in matrices()) {
+        let matrix = Matrix { biases: vec![], ..matrix };
+        let before: Vec<i32> = {
+            let mut random = Random(seed);
+            (0..matrix.cols).map(|_| random.next() as i32).collect()
+        };
+        for r in 0..matrix.rows {
+            let mut out = vec![0; matrix.cols];
+            portable::row(&matrix.tensor(), r, &mut out);
+            let mut sum = before.clone();
+            portable::add_row(&matrix.tensor(), r, &mut sum);
+            for (c, weight) in matrix.weights(r).into_iter().enumerate() {
+                let exact = (weight * 65536.0).clamp(i32::MIN as f64, i32::MAX as f64);
+                prop_assert!((out[c] as f64 - exact).abs() <= 0.5, "{} is not {}", out[c], exact);
+                prop_assert_eq!(sum[c], before[c].saturating_add(out[c]));
+            }
+        }
+    }
+}
+
+/// The widest rows that a blob may have, every code and scale at its end: sums come within a
+/// factor of two of what the accumulator holds, and an overflow would panic.
+#[test]
+fn the_widest_rows_at_the_largest_codes_stay_exact() {
+    let cols = if cfg!(miri) { 512 } else { 16_384 };
+    let storages = [
+        (Precision::Fp16, 0),
+        (Precision::Int8, 0),
+        (Precision::Int4, 32),
+        (Precision::Int4, 48),
+        (Precision::Int4, 16_384),
+    ];
+    // Halves of ±65504, codes of −128 and 127, nibbles of −8 and 7.
+    let fills: [[u8; 2]; 5] =
+        [[0xff, 0x7b], [0xff, 0xfb], [0x80, 0x80], [0x7f, 0x7f], [0x88, 0x77]];
+    for ((precision, group), fill) in storages.into_iter().flat_map(|s| fills.map(|f| (s, f))) {
+        for max_code in [127, 255] {
+            let matrix = Matrix { max_code, ..Matrix::new(precision, group, 2, cols) };
+            let mut bytes = fill.into_iter().cycle();
+            let mut matrix = matrix.fill(true, || bytes.next().unwrap_or(0));
+            matrix.scales.fill(0xff);
+            for code in [max_code as i16, -(max_code as i16)] {
+                for exponent in [-30, -13, 33] {
+                    let scale = Scale { mantissa: (1 << 15) - 1, exponent }.pack();
+                    let batch = Batch { codes: vec![code; cols], scales: vec![scale] };
+                    check(&matrix, &batch).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn zero_vectors_leave_the_bias() {
+    for precision in [Precision::Int4, Precision::Int8, Precision::Fp16] {
+        let group = if precision == Precision::Int4 { 32 } else { 0 };
+        let matrix = Matrix::new(precision, group, 3, 40);
+        let mut random = Random(1);
+        let matrix = matrix.fill(true, || random.next() as u8);
+        for (_, kernel) in KERNELS {
+            let mut out = [0; 3];
+            let scales = &[Scale::ZERO.pack()];
+            kernel(&matrix.tensor(), Vectors { codes: &[0; 40], scales }, &mut out);
+            for (r, out) in out.into_iter().enumerate() {
+                assert_eq!(out as f64, matrix.bias(r) * 65536.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_matrix_without_rows_gives_nothing() {
+    for precision in [Precision::Int4, Precision::Int8, Precision::Fp16] {
+        let matrix = Matrix::new(precision, 1, 0, 0);
+        matmul(&matrix.tensor(), Vectors { codes: &[], scales: &[0] }, &mut []);
+    }
+}

@@ -1,0 +1,156 @@
+//! Activation vectors: from Q15.16 to codes with one scale, with or without layer normalization.
+//!
+//! Both share one trick. With s the shift that leaves 15 bits of the largest magnitude A, a code is
+//! `round((x >> s) · r / 2^22)` with `r = ⌊(max_code << 22) / (A >> s)⌋`: one 32-bit
+//! multiplication per element. Layer normalization changes nothing but the scale, since dividing by
+//! the standard deviation scales a vector and its largest magnitude alike.
+
+use crate::numeric::Scale;
+
+/// Layer normalization without gain and bias (the linear layers that follow contain them), straight
+/// to codes in ±127. Returns what code 127 is worth.
+///
+/// Shapes: `x` and `codes` are `[d]`. `eps` is 1e-5, as in the published model.
+pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
+    let width = x.len().max(1) as i64;
+    let sum: i64 = x.iter().map(|&x| x as i64).sum();
+    let mean = (sum + width / 2).div_euclid(width);
+    let centred = |x: i32| (x as i64 - mean).clamp(-(i32::MAX as i64), i32::MAX as i64) as i32;
+    let peak = x.iter().map(|&x| centred(x).unsigned_abs()).max().unwrap_or(0);
+    if peak == 0 {
+        codes.fill(0);
+        return Scale::ZERO;
+    }
+    let grid = Grid::new(peak, 127);
+    let mut squares = 0u64;
+    for (code, &x) in codes.iter_mut().zip(x) {
+        let scaled = centred(x) >> grid.shift;
+        squares += (scaled as i64 * scaled as i64) as u64;
+        *code = grid.code(scaled);
+    }
+    // Variance with 48 fraction bits less twice the shift; 1e-5 · 2^48 is 2,814,749,767.
+    let variance = (squares << 16) / width as u64 + (2_814_749_767 >> (2 * grid.shift));
+    // σ has 24 fraction bits less the shift, the peak 16 less the shift.
+    Scale::ratio((grid.peak as u64) << 8, variance.isqrt())
+}
+
+/// A vector to codes in ±127. Returns what code 127 is worth.
+///
+/// Shapes: `x` and `codes` are `[n]`.
+pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
+    let peak = x.iter().map(|&x| x.unsigned_abs()).max().unwrap_or(0).min(i32::MAX as u32);
+    fill(x, codes, peak, 127, |x| x.max(-i32::MAX))
+}
+
+/// ReLU and a vector to codes in 0 to 255. Returns what code 255 is worth.
+///
+/// Shapes: `x` and `codes` are `[n]`.
+pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
+    let peak = x.iter().map(|&x| x.max(0)).max().unwrap_or(0) as u32;
+    fill(x, codes, peak, 255, |x| x.max(0))
+}
+
+#[inline(always)]
+fn fill(
+    x: &[i32],
+    codes: &mut [i16],
+    peak: u32,
+    max_code: u32,
+    clamp: impl Fn(i32) -> i32,
+) -> Scale {
+    if peak == 0 {
+        codes.fill(0);
+        return Scale::ZERO;
+    }
+    let grid = Grid::new(peak, max_code);
+    for (code, &x) in codes.iter_mut().zip(x) {
+        *code = grid.code(clamp(x) >> grid.shift);
+    }
+    Scale { mantissa: grid.peak as u16, exponent: grid.shift as i8 - 16 }
+}
+
+/// The grid of codes that a largest magnitude asks for.
+struct Grid {
+    /// Bits dropped from every element.
+    shift: u32,
+    /// The largest magnitude after that, below 2^15.
+    peak: u32,
+    /// `⌊(max_code << 22) / peak⌋`.
+    reciprocal: u32,
+}
+
+impl Grid {
+    /// `peak` is not 0 and at most `i32::MAX`.
+    #[inline(always)]
+    fn new(peak: u32, max_code: u32) -> Self {
+        let shift = 17u32.saturating_sub(peak.leading_zeros());
+        let peak = (peak >> shift).max(1);
+        Self { shift, peak, reciprocal: (max_code << 22) / peak }
+    }
+
+    /// `scaled · reciprocal` is at most `max_code << 22` in magnitude, below 2^30.
+    #[inline(always)]
+    fn code(&self, scaled: i32) -> i16 {
+        ((scaled.wrapping_mul(self.reciprocal as i32) + (1 << 21)) >> 22) as i16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    fn vectors() -> impl Strategy<Value = Vec<i32>> {
+        let element = prop_oneof![
+            8 => -(1i32 << 20)..(1 << 20),
+            1 => any::<i32>(),
+            1 => prop::sample::select(vec![i32::MIN, i32::MAX, 0, 1, -1]),
+        ];
+        prop::collection::vec(element, 1..300)
+    }
+
+    proptest! {
+        #[test]
+        fn codes_times_scale_is_the_vector(x in vectors()) {
+            let mut codes = vec![0; x.len()];
+            let scale = quantize(&x, &mut codes).to_f32() as f64;
+            let peak = x.iter().map(|x| x.unsigned_abs()).max().unwrap() as f64 / 65536.0;
+            for (&x, &code) in x.iter().zip(&codes) {
+                prop_assert!((-127..=127).contains(&code));
+                let error = (x as f64 / 65536.0 - code as f64 / 127.0 * scale).abs();
+                // Half a step, the dropped bits and the truncated peak.
+                prop_assert!(error <= peak / 127.0 * 0.52 + 1.0 / 65536.0, "{} {}", x, error);
+            }
+        }
+
+        #[test]
+        fn relu_codes_times_scale_is_the_vector(x in vectors()) {
+            let mut codes = vec![0; x.len()];
+            let scale = quantize_relu(&x, &mut codes).to_f32() as f64;
+            let peak = x.iter().map(|&x| x.max(0)).max().unwrap() as f64 / 65536.0;
+            for (&x, &code) in x.iter().zip(&codes) {
+                prop_assert!((0..=255).contains(&code));
+                let error = (x.max(0) as f64 / 65536.0 - code as f64 / 255.0 * scale).abs();
+                prop_assert!(error <= peak / 255.0 * 0.53 + 1.0 / 65536.0, "{} {}", x, error);
+            }
+        }
+
+        #[test]
+        fn normalize_is_layer_norm(x in prop::collection::vec(-(1i32 << 22)..(1 << 22), 2..300)) {
+            let mut codes = vec![0; x.len()];
+            let scale = normalize(&x, &mut codes).to_f32() as f64;
+            let values: Vec<f64> = x.iter().map(|&x| x as f64 / 65536.0).collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            let variance =
+                values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
+            let sigma = (variance + 1e-5).sqrt();
+            let peak = values.iter().map(|v| (v - mean).abs()).fold(0.0, f64::max) / sigma;
+            for (v, &code) in values.iter().zip(&codes) {
+                prop_assert!((-127..=127).contains(&code));
+                let error = ((v - mean) / sigma - code as f64 / 127.0 * scale).abs();
+                prop_assert!(error <= peak / 127.0 * 0.53 + 1e-3, "{} {}", v, error);
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, no floating-point
+//! inner loop, the same bits on every machine.
+//!
+//! The crate reads a blob where it lies (flash, a file, a slice) and runs it. From the outside in:
+//!
+//! 1. [`blob`]: the file. Preamble, postcard header, aligned weight sections, all validated once by
+//!    [`Model::from_bytes`]; afterwards inference cannot reach outside of them.
+//! 2. [`Session`]: one token in, the next one's logits out, O(1) state, in memory that the caller
+//!    lends. [`Window`]: whole windows at once, the only way to run a full-chain model.
+//! 3. [`layers`]: activation quantization fused with layer normalization, the fixed-point BK-core,
+//!    gating, experts.
+//! 4. [`kernels`]: matrix-vector products in INT4, INT8 and FP16 behind one seam. The portable
+//!    kernels are the specification; faster ones must return the same bits.
+//! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
+//! 6. [`sampler`] and [`tokenizer`]: from logits to text.
+//!
+//! ```text
+//!  bytes ──Model::from_bytes──▶ Model ──▶ Session::step(token) ──▶ logits ──▶ Sampler ──▶ token
+//!                                 └─────▶ Window::score(tokens) ─▶ logits of every position
+//! ```
+//!
+//! What every operation rounds to is the number contract, `docs/numerics.md`.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use resnet_bk_core::{Error, Model, Sampler, Session};
+//!
+//! static MODEL: &[u8] = &[]; // include_bytes!("model.rbk")
+//!
+//! fn generate(memory: &mut [u32]) -> Result<(), Error> {
+//!     let model = Model::from_bytes(MODEL)?;
+//!     let mut session = Session::new(&model, memory)?;
+//!     let mut sampler = Sampler::new(0.8, 40, 1)?;
+//!     let mut token = 0;
+//!     for _ in 0..100 {
+//!         token = sampler.sample(session.step(token)?);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Features
+//!
+//! None changes a result. `defmt` derives `defmt::Format` for errors and dimensions; `alloc` adds
+//! sessions and windows that own their memory; `std` lets the kernels ask the processor what it
+//! can do.
+
+#![no_std]
+#![deny(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+#[forbid(unsafe_code)]
+pub mod blob;
+#[forbid(unsafe_code)]
+mod block;
+#[forbid(unsafe_code)]
+mod error;
+pub mod kernels;
+#[forbid(unsafe_code)]
+pub mod layers;
+#[forbid(unsafe_code)]
+mod memory;
+#[forbid(unsafe_code)]
+mod model;
+#[forbid(unsafe_code)]
+pub mod numeric;
+#[forbid(unsafe_code)]
+pub mod sampler;
+#[forbid(unsafe_code)]
+mod session;
+#[forbid(unsafe_code)]
+pub mod tokenizer;
+#[forbid(unsafe_code)]
+mod window;
+
+pub use error::{Error, TensorProblem};
+pub use model::Model;
+pub use sampler::Sampler;
+pub use session::Session;
+pub use tokenizer::Tokenizer;
+pub use window::Window;

@@ -1,0 +1,72 @@
+//! Memory that the caller lends: one slice of words, cut into typed pieces by size alone.
+
+/// Cuts pieces off the front of a slice of words. Sizes are validated by the caller's total, so a
+/// piece always fits.
+pub(crate) struct Arena<'a> {
+    rest: &'a mut [u32],
+}
+
+impl<'a> Arena<'a> {
+    pub(crate) fn new(words: &'a mut [u32]) -> Self {
+        Self { rest: words }
+    }
+
+    pub(crate) fn words(&mut self, len: usize) -> &'a mut [u32] {
+        let (piece, rest) = core::mem::take(&mut self.rest).split_at_mut(len);
+        self.rest = rest;
+        piece
+    }
+
+    /// `len` integers.
+    pub(crate) fn wide(&mut self, len: usize) -> &'a mut [i32] {
+        bytemuck::cast_slice_mut(self.words(len))
+    }
+
+    /// `len` codes, in ⌈len/2⌉ words.
+    pub(crate) fn codes(&mut self, len: usize) -> &'a mut [i16] {
+        &mut bytemuck::cast_slice_mut(self.words(code_words(len)))[..len]
+    }
+}
+
+/// Sum of sizes. Saturates: a size beyond the address space is refused as too large, not wrapped
+/// into one that seems to fit.
+pub(crate) const fn total<const N: usize>(sizes: [usize; N]) -> usize {
+    let (mut sum, mut i) = (0usize, 0);
+    while i < N {
+        sum = sum.saturating_add(sizes[i]);
+        i += 1;
+    }
+    sum
+}
+
+/// Product of sizes; saturates like [`total`].
+pub(crate) const fn product<const N: usize>(sizes: [usize; N]) -> usize {
+    let (mut product, mut i) = (1usize, 0);
+    while i < N {
+        product = product.saturating_mul(sizes[i]);
+        i += 1;
+    }
+    product
+}
+
+/// Zeroed words on the heap, or the error that says how many there was no room for.
+#[cfg(feature = "alloc")]
+pub(crate) fn allocate(words: usize) -> Result<alloc::vec::Vec<u32>, crate::Error> {
+    let mut memory = alloc::vec::Vec::new();
+    let refused = crate::Error::Memory { needed: words, given: 0 };
+    memory.try_reserve_exact(words).map_err(|_| refused)?;
+    memory.resize(words, 0);
+    Ok(memory)
+}
+
+/// Words that `len` codes take.
+pub(crate) const fn code_words(len: usize) -> usize {
+    len.div_ceil(2)
+}
+
+impl<'a> Arena<'a> {
+    /// `len` logits, in ⌈len/2⌉ words.
+    pub(crate) fn halves(&mut self, len: usize) -> &'a mut [half::f16] {
+        &mut bytemuck::cast_slice_mut(self.words(code_words(len)))[..len]
+    }
+}

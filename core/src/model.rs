@@ -1,0 +1,133 @@
+//! A validated blob, ready to run.
+
+use crate::blob::{
+    ALIGN, Chain, Dimensions, Header, PREAMBLE_LEN, Preamble, Provenance, RECORD_LEN, Section,
+    Tensor, TensorId, TensorRecord,
+};
+use crate::error::{Error, TensorProblem};
+use crate::layers::bk::{ChainFormat, ChainParameters};
+use crate::tokenizer::Tokenizer;
+
+/// A model that lies in a blob, read in place.
+///
+/// [`Model::from_bytes`] checks everything once; afterwards nothing that inference does with the
+/// blob can fail or reach outside of it.
+#[derive(Clone, Debug)]
+pub struct Model<'a> {
+    dims: Dimensions,
+    format: ChainFormat,
+    header: Header<'a>,
+    sections: &'a [u8],
+    chain: &'a [u8],
+}
+
+impl<'a> Model<'a> {
+    /// Reads and validates a blob: magic, version, length, checksum, dimensions, every record,
+    /// bound and offset, every FP16 weight, the range of every chain parameter, the tokenizer.
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
+        let preamble = Preamble::parse(bytes)?;
+        let encoded = &bytes[PREAMBLE_LEN..PREAMBLE_LEN + preamble.header_len as usize];
+        let (header, rest): (Header<'a>, &[u8]) =
+            postcard::take_from_bytes(encoded).map_err(|_| Error::Header)?;
+        let sections = bytes.get(preamble.base()..).ok_or(Error::Header)?;
+        let dims = header.dims;
+        dims.validate()?;
+        let complete = rest.is_empty() && header.records.len() == dims.tensor_count() * RECORD_LEN;
+        if !complete {
+            return Err(Error::Header);
+        }
+        let mut end = 0;
+        for (index, id) in dims.tensors().enumerate() {
+            let problem = |problem| Error::Tensor { index: index as u32, problem };
+            let record = record(header.records, index).ok_or(problem(TensorProblem::Precision))?;
+            let tensor = Tensor::new(sections, &dims, id, &record)?;
+            // No two matrices share bytes, so that checking them takes one pass over the blob.
+            if (record.offset as usize) < end {
+                return Err(problem(TensorProblem::Overlap));
+            }
+            end = record.offset as usize + tensor.layout().len();
+        }
+        let chain = section(sections, header.chain).ok_or(Error::ChainSection)?;
+        let potentials = dims.potentials as usize;
+        let expected = dims.layers as usize * potentials * ChainParameters::BYTES;
+        if chain.len() != expected || !ChainFormat::FRACTIONS.contains(&header.chain_frac) {
+            return Err(Error::ChainSection);
+        }
+        let format = ChainFormat {
+            frac: header.chain_frac as u32,
+            off_diagonal: header.off_diagonal,
+            int8: header.potentials_int8,
+        };
+        for i in 0..dims.layers as usize * potentials {
+            let (diagonal, eta) = ChainParameters { bytes: chain }.get(i);
+            if !format.admits(diagonal, eta) {
+                let (layer, potential) = ((i / potentials) as u32, (i % potentials) as u32);
+                return Err(Error::ChainRange { layer, potential });
+            }
+        }
+        let model = Self { dims, format, header, sections, chain };
+        match model.tokenizer() {
+            Ok(_) | Err(Error::NoTokenizer) => Ok(model),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Dimensions and chain kind.
+    pub fn dims(&self) -> &Dimensions {
+        &self.dims
+    }
+
+    /// Whether the model can stream: its chain is causal.
+    pub fn is_causal(&self) -> bool {
+        self.dims.chain == Chain::Half
+    }
+
+    /// The whole header.
+    pub fn header(&self) -> &Header<'a> {
+        &self.header
+    }
+
+    /// Where the blob comes from.
+    pub fn provenance(&self) -> &Provenance<'a> {
+        &self.header.provenance
+    }
+
+    /// Number format of the chain.
+    pub fn chain_format(&self) -> ChainFormat {
+        self.format
+    }
+
+    /// The tokenizer that travels with the model.
+    pub fn tokenizer(&self) -> Result<Tokenizer<'a>, Error> {
+        let place = self.header.tokenizer.ok_or(Error::NoTokenizer)?;
+        let bytes = section(self.sections, place).ok_or(Error::TokenizerSection)?;
+        Tokenizer::from_bytes(bytes, self.dims.vocab)
+    }
+
+    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
+    pub fn tensor(&self, id: TensorId) -> Tensor<'a> {
+        // Validation has decoded every record of the dimensions once.
+        let index = self.dims.contains(id).then(|| self.dims.index(id));
+        let record = index.and_then(|index| record(self.header.records, index));
+        Tensor::cut(self.sections, id, &record.unwrap_or(TensorRecord::EMPTY))
+    }
+
+    /// Chain parameters of a block; of none for a `layer` that the model does not have.
+    pub fn chain_parameters(&self, layer: u32) -> ChainParameters<'a> {
+        let len = self.dims.potentials as usize * ChainParameters::BYTES;
+        let mut blocks = self.chain.chunks_exact(len.max(1));
+        ChainParameters { bytes: blocks.nth(layer as usize).unwrap_or(&[]) }
+    }
+}
+
+fn record(records: &[u8], index: usize) -> Option<TensorRecord> {
+    let bytes = records.get(index * RECORD_LEN..)?.first_chunk()?;
+    TensorRecord::from_bytes(bytes)
+}
+
+fn section(sections: &[u8], place: Section) -> Option<&[u8]> {
+    let start = place.offset as usize;
+    let aligned = start.is_multiple_of(ALIGN);
+    let bytes = sections.get(start..start.checked_add(place.len as usize)?)?;
+    aligned.then_some(bytes)
+}

@@ -1,0 +1,92 @@
+//! The arithmetic that every layer is built from: rounding, saturation, block scales, reciprocals.
+//!
+//! Everything here is integer arithmetic with a stated rounding, so two machines that agree on
+//! two's complement agree on every bit. `docs/numerics.md` is the contract; this is its reference.
+
+mod reciprocal;
+mod scale;
+
+pub use reciprocal::reciprocal_mantissa;
+pub use scale::Scale;
+
+/// Fraction bits of the residual stream and of every layer output: Q15.16.
+pub const RESIDUAL_FRAC: u32 = 16;
+
+/// Shifts right by `shift`, rounding to nearest with halves towards +∞; a shift of zero or less
+/// multiplies instead. The result saturates to `i32`.
+#[inline(always)]
+pub fn shift_round(value: i64, shift: i32) -> i32 {
+    if shift <= 0 {
+        // 2^62 already saturates every value but zero.
+        let factor = 1i64 << shift.saturating_neg().min(62);
+        return value
+            .checked_mul(factor)
+            .map_or(if value < 0 { i32::MIN } else { i32::MAX }, saturate);
+    }
+    if shift > 62 {
+        return 0;
+    }
+    // ⌊v/2^s + ½⌋ without forming v + 2^(s−1), which could overflow.
+    let doubled = value >> (shift - 1);
+    saturate((doubled >> 1) + (doubled & 1))
+}
+
+/// Clamps to the range of `i32`.
+#[inline(always)]
+pub fn saturate(value: i64) -> i32 {
+    value.clamp(i32::MIN as i64, i32::MAX as i64) as i32
+}
+
+/// An f32 in units of the residual stream to Q15.16, rounding to nearest with halves away from
+/// zero; saturates, and NaN becomes 0.
+#[inline(always)]
+pub fn f32_to_residual(value: f32) -> i32 {
+    let scaled = value * (1u32 << RESIDUAL_FRAC) as f32;
+    // Truncation leaves an exact remainder below one; beyond 2^23 it is zero, and past the range of
+    // i32 it keeps its sign, so that the sum saturates.
+    let whole = scaled as i32;
+    let rest = scaled - whole as f32;
+    whole.saturating_add((rest >= 0.5) as i32 - (rest <= -0.5) as i32)
+}
+
+/// A Q15.16 value as an f32, rounded to nearest even.
+#[inline(always)]
+pub fn residual_to_f32(value: i32) -> f32 {
+    value as f32 * (1.0 / (1u32 << RESIDUAL_FRAC) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn shift_round_at_the_edges() {
+        assert_eq!(shift_round(i64::MAX, 1), i32::MAX);
+        assert_eq!(shift_round(i64::MIN, 1), i32::MIN);
+        assert_eq!(shift_round(3, 1), 2);
+        assert_eq!(shift_round(-3, 1), -1);
+        assert_eq!(shift_round(1, -40), i32::MAX);
+        assert_eq!(shift_round(-1, -100), i32::MIN);
+        assert_eq!(shift_round(0, -100), 0);
+        assert_eq!(shift_round(i64::MAX, 63), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn shift_round_is_nearest(value in any::<i64>(), shift in -8i32..70) {
+            let exact = value as i128 * if shift < 0 { 1 << -shift } else { 1 };
+            let down = shift.max(0) as u32;
+            let half = if down == 0 { 0 } else { 1i128 << (down - 1) };
+            let rounded = (exact + half) >> down;
+            let expected = rounded.clamp(i32::MIN as i128, i32::MAX as i128) as i32;
+            let expected = if shift > 62 { 0 } else { expected };
+            prop_assert_eq!(shift_round(value, shift), expected);
+        }
+
+        #[test]
+        fn residual_conversions_round_trip(value in -(1i32 << 24)..(1i32 << 24)) {
+            prop_assert_eq!(f32_to_residual(residual_to_f32(value)), value);
+        }
+    }
+}

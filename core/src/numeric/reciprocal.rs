@@ -1,0 +1,23 @@
+//! The reciprocal that the BK-core divides by.
+
+/// ⌊(2^63 − 1) / m⌋ for a normalized mantissa `m` in [2^31, 2^32): a 32-bit reciprocal.
+///
+/// The floor is the contract: an implementation may estimate and correct, but must return it.
+/// For an `m` below 2^31 the result saturates to `u32::MAX`.
+#[inline(always)]
+pub fn reciprocal_mantissa(m: u32) -> u32 {
+    const NUMERATOR: u64 = (1 << 63) - 1;
+    NUMERATOR.checked_div(m as u64).map_or(u32::MAX, |q| q.min(u32::MAX as u64) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extremes() {
+        assert_eq!(reciprocal_mantissa(1 << 31), u32::MAX);
+        assert_eq!(reciprocal_mantissa(u32::MAX), 1 << 31);
+        assert_eq!(reciprocal_mantissa(0), u32::MAX);
+    }
+}

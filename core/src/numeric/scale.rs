@@ -1,0 +1,86 @@
+//! Block scales: what one unit of an activation code is worth.
+
+/// A non-negative number `mantissa · 2^exponent` with a 15-bit mantissa.
+///
+/// Fifteen bits, so that the product with a 16-bit row mantissa stays below 2^31 and one signed
+/// 32 × 32 → 64 multiplication turns an accumulator into an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// Below 2^15.
+    pub mantissa: u16,
+    /// Power of two, between −64 and 64.
+    pub exponent: i8,
+}
+
+impl Scale {
+    /// Zero: the scale of a vector that is zero everywhere.
+    pub const ZERO: Self = Self { mantissa: 0, exponent: 0 };
+
+    /// `numerator / denominator`, truncated to a mantissa in [2^14, 2^15).
+    ///
+    /// Both must be below 2^48; a denominator of zero gives [`Scale::ZERO`].
+    pub fn ratio(numerator: u64, denominator: u64) -> Self {
+        if numerator == 0 || denominator == 0 {
+            return Self::ZERO;
+        }
+        let numerator_bits = 64 - numerator.leading_zeros() as i32;
+        let denominator_bits = 64 - denominator.leading_zeros() as i32;
+        // n/d lies in (2^(nb−db−1), 2^(nb−db+1)), so this shift puts the quotient in (2^14, 2^16).
+        let shift = 15 - (numerator_bits - denominator_bits);
+        let quotient = if shift >= 0 {
+            (numerator << shift) / denominator
+        } else {
+            numerator / (denominator << -shift)
+        };
+        if quotient >= 1 << 15 {
+            Self { mantissa: (quotient >> 1) as u16, exponent: (1 - shift) as i8 }
+        } else {
+            Self { mantissa: quotient as u16, exponent: -shift as i8 }
+        }
+    }
+
+    /// The scale in one word, as sessions keep it.
+    pub const fn pack(self) -> u32 {
+        (self.mantissa as u32) << 8 | self.exponent as u8 as u32
+    }
+
+    /// Undoes [`Scale::pack`].
+    pub const fn unpack(word: u32) -> Self {
+        Self { mantissa: (word >> 8) as u16, exponent: word as u8 as i8 }
+    }
+
+    /// The value as an f32; exact.
+    pub fn to_f32(self) -> f32 {
+        self.mantissa as f32 * exp2i(self.exponent)
+    }
+}
+
+/// 2^exponent as an f32 for exponents from −126 to 127; exact.
+fn exp2i(exponent: i8) -> f32 {
+    f32::from_bits(((exponent as i32 + 127).clamp(1, 254) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ratio_is_within_one_unit(n in 1u64..1 << 48, d in 1u64..1 << 48) {
+            let scale = Scale::ratio(n, d);
+            prop_assert!((1 << 14..1 << 15).contains(&scale.mantissa), "{:?}", scale);
+            let exact = n as f64 / d as f64;
+            let got = scale.mantissa as f64 * (scale.exponent as f64).exp2();
+            prop_assert!(got <= exact * (1.0 + 1e-12) && got > exact * (1.0 - 1.0 / 16384.0));
+            prop_assert_eq!(scale.to_f32() as f64, got);
+            prop_assert_eq!(Scale::unpack(scale.pack()), scale);
+        }
+    }
+
+    #[test]
+    fn ratio_of_nothing_is_zero() {
+        assert_eq!(Scale::ratio(0, 5), Scale::ZERO);
+        assert_eq!(Scale::ratio(5, 0), Scale::ZERO);
+    }
+}

@@ -1,0 +1,157 @@
+//! Choosing the next token: greedy, or by temperature among the k likeliest, from a seed.
+
+use half::f16;
+use heapless::Vec;
+
+use crate::error::Error;
+use crate::layers::gate::exp_nonpositive;
+
+/// The most candidates that top-k sampling keeps.
+pub const MAX_TOP_K: usize = 64;
+
+/// A seeded sampler. The same logits, settings and seed choose the same tokens on every machine.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    temperature: f32,
+    top_k: usize,
+    generator: u64,
+}
+
+impl Sampler {
+    /// Always the likeliest token; the lowest one wins a tie.
+    pub const fn greedy() -> Self {
+        Self { temperature: 0.0, top_k: 1, generator: 0 }
+    }
+
+    /// Samples from the softmax of logits / `temperature` among the `top_k` likeliest tokens; 0
+    /// means among all. A temperature of zero is greedy.
+    pub fn new(temperature: f32, top_k: usize, seed: u64) -> Result<Self, Error> {
+        if !(temperature >= 0.0 && temperature.is_finite()) {
+            return Err(Error::Temperature);
+        }
+        if top_k > MAX_TOP_K {
+            return Err(Error::TopK { asked: top_k, limit: MAX_TOP_K });
+        }
+        Ok(Self { temperature, top_k, generator: seed })
+    }
+
+    /// The next token. An empty slice of logits gives token 0.
+    pub fn sample(&mut self, logits: &[f16]) -> u32 {
+        let best = argmax(logits);
+        if self.temperature == 0.0 || self.top_k == 1 {
+            return best as u32;
+        }
+        let largest = logits.get(best).map_or(0.0, |l| l.to_f32());
+        let weight =
+            |token: usize| exp_nonpositive((logits[token].to_f32() - largest) / self.temperature);
+        if self.top_k == 0 || self.top_k >= logits.len() {
+            let tokens = 0..logits.len();
+            let draw = next_unit(&mut self.generator);
+            return choose(tokens, weight, draw).unwrap_or(best) as u32;
+        }
+        let candidates = largest_of(logits, self.top_k);
+        let draw = next_unit(&mut self.generator);
+        choose(candidates.iter().map(|&c| c as usize), weight, draw).unwrap_or(best) as u32
+    }
+}
+
+/// Index of the largest logit; the lowest one of equals; 0 for none.
+pub fn argmax(logits: &[f16]) -> usize {
+    let mut best = 0;
+    for (i, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// The `k` tokens with the largest logits, in ascending order of token; the lower token wins a tie.
+fn largest_of(logits: &[f16], k: usize) -> Vec<u32, MAX_TOP_K> {
+    // Sorted by descending logit while it fills, so that the last one is the one to beat.
+    let mut kept: Vec<u32, MAX_TOP_K> = Vec::new();
+    for (token, logit) in logits.iter().enumerate() {
+        let rank = kept.iter().position(|&c| *logit > logits[c as usize]).unwrap_or(kept.len());
+        if rank >= k {
+            continue;
+        }
+        if kept.len() == k {
+            kept.pop();
+        }
+        // Cannot fail: the length is below k ≤ MAX_TOP_K.
+        let _ = kept.insert(rank, token as u32);
+    }
+    kept.sort_unstable();
+    kept
+}
+
+/// The candidate at which the running sum of weights passes `draw` of the total. Sums run in the
+/// order of the candidates, in f32, so they round alike everywhere.
+fn choose(
+    candidates: impl Iterator<Item = usize> + Clone,
+    weight: impl Fn(usize) -> f32,
+    draw: f32,
+) -> Option<usize> {
+    let total: f32 = candidates.clone().fold(0.0, |sum, c| sum + weight(c));
+    let target = draw * total;
+    let mut sum = 0.0;
+    let mut last = None;
+    for candidate in candidates {
+        let weight = weight(candidate);
+        if weight > 0.0 {
+            last = Some(candidate);
+        }
+        sum += weight;
+        if sum > target {
+            return Some(candidate);
+        }
+    }
+    last
+}
+
+/// Uniform in [0, 1) with 24 bits, from SplitMix64 (Steele, Lea and Flood, 2014). The generator is
+/// part of the number contract, so it is spelled out here and not left to a library's version.
+fn next_unit(state: &mut u64) -> f32 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    (z >> 40) as f32 * (1.0 / (1 << 24) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logits(values: &[f32]) -> std::vec::Vec<f16> {
+        values.iter().map(|&v| f16::from_f32(v)).collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_equals() {
+        assert_eq!(Sampler::greedy().sample(&logits(&[0.0, 2.0, 2.0, -1.0])), 1);
+        assert_eq!(Sampler::greedy().sample(&[]), 0);
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax_of_the_candidates() {
+        let logits = logits(&[1.0, 0.0, 3.0, 2.0]);
+        let mut sampler = Sampler::new(1.0, 2, 7).unwrap();
+        let mut counts = [0u32; 4];
+        for _ in 0..20_000 {
+            counts[sampler.sample(&logits) as usize] += 1;
+        }
+        assert_eq!((counts[0], counts[1]), (0, 0));
+        let share = counts[2] as f64 / 20_000.0;
+        let exact = 1.0 / (1.0 + (-1f64).exp());
+        assert!((share - exact).abs() < 0.01, "{share} instead of {exact}");
+    }
+
+    #[test]
+    fn bad_settings_are_refused() {
+        assert_eq!(Sampler::new(f32::NAN, 0, 0).unwrap_err(), Error::Temperature);
+        assert_eq!(Sampler::new(-1.0, 0, 0).unwrap_err(), Error::Temperature);
+        assert!(matches!(Sampler::new(1.0, 65, 0), Err(Error::TopK { asked: 65, limit: 64 })));
+    }
+}

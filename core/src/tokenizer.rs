@@ -1,0 +1,235 @@
+//! Byte-level byte-pair encoding from tables in the blob.
+//!
+//! A tokenizer section is 256 `u16` (the token of each byte) and then, for every merge in order of
+//! rank, the two `u16` tokens that it joins; merge i makes token 256 + i. A merge can only refer to
+//! tokens before it, so one pass over the merges in order, each applied from left to right, gives
+//! what the usual priority queue gives, with no memory but the tokens themselves.
+//!
+//! Text is first cut into pieces that no token crosses: a run of other bytes together with the space
+//! (0x20) right before it, if there is one; and what is left of a run of white space. White space
+//! means the bytes 0x20, 0x09, 0x0a and 0x0d.
+
+use heapless::Vec;
+
+use crate::blob::{Limits, pair_u16};
+use crate::error::Error;
+
+const BYTE_TABLE: usize = 512;
+/// The longest token in bytes. Merges can double a token's length every time, so without a limit a
+/// small table could ask for more bytes than there is time to print.
+pub const MAX_TOKEN_BYTES: usize = 256;
+
+/// A tokenizer that lies in a blob.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokenizer<'a> {
+    byte_tokens: &'a [u8],
+    merges: &'a [u8],
+}
+
+impl<'a> Tokenizer<'a> {
+    /// Reads a section: every token must exist in a vocabulary of `vocab`, every merge refer to
+    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes.
+    pub fn from_bytes(bytes: &'a [u8], vocab: u32) -> Result<Self, Error> {
+        if bytes.len() < BYTE_TABLE || !(bytes.len() - BYTE_TABLE).is_multiple_of(4) {
+            return Err(Error::TokenizerSection);
+        }
+        let (byte_tokens, merges) = bytes.split_at(BYTE_TABLE);
+        let count = merges.len() / 4;
+        let mut seen = [false; 256];
+        for byte in 0..256 {
+            let token = pair_u16(byte_tokens, byte) as usize;
+            if token >= 256 || core::mem::replace(&mut seen[token], true) {
+                return Err(Error::TokenizerSection);
+            }
+        }
+        let ordered = (0..count).all(|i| {
+            let (left, right) = pair(merges, i);
+            (left.max(right) as usize) < 256 + i
+        });
+        let known = vocab.min(Limits::VOCAB) as usize;
+        if !ordered || 256 + count > known {
+            return Err(Error::TokenizerSection);
+        }
+        let tokenizer = Self { byte_tokens, merges };
+        for token in 256..256 + count {
+            tokenizer.walk(token as u16, |_| ())?;
+        }
+        Ok(tokenizer)
+    }
+
+    /// Encodes `text` into `tokens` and says how many there are. `tokens` must have room for one
+    /// per byte, since that is what encoding starts from.
+    pub fn encode(&self, text: &[u8], tokens: &mut [u16]) -> Result<usize, Error> {
+        if tokens.len() < text.len() {
+            return Err(Error::Buffer { needed: text.len(), given: tokens.len() });
+        }
+        let mut total = 0;
+        for piece in (Pieces { rest: text }) {
+            let room = &mut tokens[total..][..piece.len()];
+            for (token, &byte) in room.iter_mut().zip(piece) {
+                *token = pair_u16(self.byte_tokens, byte as usize);
+            }
+            total += self.merge(room);
+        }
+        Ok(total)
+    }
+
+    /// Encodes `text` into a vector.
+    #[cfg(feature = "alloc")]
+    pub fn encode_vec(&self, text: &[u8]) -> alloc::vec::Vec<u16> {
+        let mut tokens = alloc::vec![0; text.len()];
+        // Cannot fail: there is one place per byte.
+        let count = self.encode(text, &mut tokens).unwrap_or(0);
+        tokens.truncate(count);
+        tokens
+    }
+
+    /// Calls `each` with the bytes of `token`, which may end in the middle of a character.
+    pub fn decode(&self, token: u32, mut each: impl FnMut(u8)) -> Result<(), Error> {
+        let known = 256 + self.merges.len() / 4;
+        if token as usize >= known {
+            return Err(Error::Token { token, vocab: known as u32 });
+        }
+        self.walk(token as u16, |first| {
+            let byte = (0..=255u8).find(|&b| pair_u16(self.byte_tokens, b as usize) == first);
+            each(byte.unwrap_or(0));
+        })
+    }
+
+    /// Calls `each` with the byte tokens of `token`, from left to right. Fails for a token of more
+    /// than [`MAX_TOKEN_BYTES`], before or after that many calls.
+    fn walk(&self, mut token: u16, mut each: impl FnMut(u16)) -> Result<(), Error> {
+        // Every pending token stands for a byte at least: for longer tokens the room runs out.
+        let mut pending: Vec<u16, MAX_TOKEN_BYTES> = Vec::new();
+        for _ in 0..MAX_TOKEN_BYTES {
+            while token >= 256 {
+                let (left, right) = pair(self.merges, token as usize - 256);
+                pending.push(right).map_err(|_| Error::TokenizerSection)?;
+                token = left;
+            }
+            each(token);
+            match pending.pop() {
+                Some(next) => token = next,
+                None => return Ok(()),
+            }
+        }
+        Err(Error::TokenizerSection)
+    }
+
+    /// Applies every merge in order of rank; returns how many tokens remain at the front.
+    fn merge(&self, tokens: &mut [u16]) -> usize {
+        let mut count = tokens.len();
+        for rank in 0..self.merges.len() / 4 {
+            if count < 2 {
+                break;
+            }
+            let (left, right) = pair(self.merges, rank);
+            let (mut read, mut write) = (0, 0);
+            while read < count {
+                let joined = tokens[read] == left && read + 1 < count && tokens[read + 1] == right;
+                tokens[write] = if joined { 256 + rank as u16 } else { tokens[read] };
+                read += if joined { 2 } else { 1 };
+                write += 1;
+            }
+            count = write;
+        }
+        count
+    }
+}
+
+fn pair(merges: &[u8], index: usize) -> (u16, u16) {
+    (pair_u16(merges, 2 * index), pair_u16(merges, 2 * index + 1))
+}
+
+/// The pieces of a text that no token crosses.
+struct Pieces<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let first = self.rest.first()?;
+        let word_after_space = *first == b' ' && self.rest.get(1).is_some_and(|b| !is_space(b));
+        let len = if is_space(first) && !word_after_space {
+            let run = self.rest.iter().take_while(|b| is_space(b)).count();
+            // A space right before a word belongs to the word.
+            run - (run < self.rest.len() && self.rest[run - 1] == b' ') as usize
+        } else {
+            1 + self.rest[1..].iter().take_while(|b| !is_space(b)).count()
+        };
+        let (piece, rest) = self.rest.split_at(len);
+        self.rest = rest;
+        Some(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::String;
+
+    /// Identity byte table and two merges: "ab" and "abc".
+    fn section() -> std::vec::Vec<u8> {
+        let mut bytes: std::vec::Vec<u8> = (0..256u16).flat_map(u16::to_le_bytes).collect();
+        for token in [b'a' as u16, b'b' as u16, 256, b'c' as u16] {
+            bytes.extend(token.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn encode(text: &str) -> std::vec::Vec<u16> {
+        let section = section();
+        let tokenizer = Tokenizer::from_bytes(&section, 300).unwrap();
+        let mut tokens = std::vec![0; text.len()];
+        let count = tokenizer.encode(text.as_bytes(), &mut tokens).unwrap();
+        tokens.truncate(count);
+        tokens
+    }
+
+    #[test]
+    fn merges_apply_in_order_of_rank() {
+        assert_eq!(encode("abcab"), [257, 256]);
+        assert_eq!(encode("ab c"), [256, b' ' as u16, b'c' as u16]);
+    }
+
+    #[test]
+    fn pieces_keep_one_space_before_a_word() {
+        let pieces: std::vec::Vec<_> = Pieces { rest: b"a  b c\n d\te \t " }.collect();
+        let expected: [&[u8]; 8] = [b"a", b" ", b" b", b" c", b"\n", b" d", b"\t", b"e"];
+        assert_eq!(pieces[..8], expected);
+        assert_eq!(pieces[8], b" \t ");
+    }
+
+    #[test]
+    fn malformed_sections_are_refused() {
+        let good = section();
+        let refused = |bytes: &[u8]| Tokenizer::from_bytes(bytes, 300).unwrap_err();
+        assert_eq!(refused(&good[..510]), Error::TokenizerSection);
+        assert_eq!(refused(&good[..514]), Error::TokenizerSection);
+        let mut forward = good.clone();
+        forward[512] = 0xff;
+        forward[513] = 0xff;
+        assert_eq!(refused(&forward), Error::TokenizerSection);
+        let mut twice = good.clone();
+        twice[0] = 1;
+        assert_eq!(refused(&twice), Error::TokenizerSection);
+        assert_eq!(Tokenizer::from_bytes(&good, 257).unwrap_err(), Error::TokenizerSection);
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(text in ".{0,60}|[abc \n]{0,60}") {
+            let section = section();
+            let tokenizer = Tokenizer::from_bytes(&section, 300).unwrap();
+            let mut bytes = std::vec::Vec::new();
+            for token in encode(&text) {
+                tokenizer.decode(token as u32, |b| bytes.push(b)).unwrap();
+            }
+            prop_assert_eq!(String::from_utf8(bytes).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Random valid blobs from a seed, built with the types that the reader uses.
+
+use resnet_bk_core::blob::{
+    Chain, Dimensions, Header, Measured, PREAMBLE_LEN, Preamble, Precision, Provenance, Section,
+    TensorId, TensorRecord, align_up, checksum,
+};
+use resnet_bk_core::layers::bk::ChainFormat;
+
+use crate::random::Random;
+
+/// Which precisions the matrices get.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Mix {
+    /// The same one for all, INT4 in groups of 32.
+    All(Precision),
+    /// A random one each, INT4 in random groups.
+    Random,
+}
+
+/// What a blob is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) dims: Dimensions,
+    pub(crate) mix: Mix,
+    pub(crate) chain: ChainFormat,
+    /// Merges of the tokenizer, if there is one.
+    pub(crate) merges: Option<u32>,
+    /// Numbers as a trained model has them, or any that a blob can hold.
+    pub(crate) wild: bool,
+    pub(crate) seed: u64,
+}
+
+/// A small half-chain model.
+pub(crate) fn small() -> Recipe {
+    Recipe {
+        dims: Dimensions {
+            vocab: 20,
+            width: 16,
+            layers: 2,
+            experts: 3,
+            top_k: 2,
+            hidden: 24,
+            potentials: 3,
+            positions: 0,
+            chain: Chain::Half,
+        },
+        mix: Mix::Random,
+        chain: ChainFormat { frac: 24, off_diagonal: 1 << 16, int8: false },
+        merges: None,
+        wild: false,
+        seed: 1,
+    }
+}
+
+impl Recipe {
+    /// The blob, checksum and all.
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let mut random = Random(self.seed);
+        let mut sections = Vec::new();
+        let mut records = Vec::new();
+        for id in self.dims.tensors() {
+            let (record, section) = self.matrix(id, &mut random);
+            let offset = append(&mut sections, &section).offset;
+            records.extend(TensorRecord { offset, ..record }.to_bytes());
+        }
+        let chain = append(&mut sections, &self.chain_section(&mut random));
+        let merges = self.merges.map(|count| tokenizer_section(count, &mut random));
+        let tokenizer = merges.map(|section| append(&mut sections, &section));
+        let header = Header {
+            dims: self.dims,
+            chain_frac: self.chain.frac as u8,
+            off_diagonal: self.chain.off_diagonal,
+            potentials_int8: self.chain.int8,
+            chain,
+            tokenizer,
+            records: &records,
+            provenance: provenance(self.seed),
+        };
+        seal(&header, &sections)
+    }
+
+    fn storage(&self, random: &mut Random) -> (Precision, u16) {
+        let grouped = |precision| (precision, if precision == Precision::Int4 { 32 } else { 0 });
+        match self.mix {
+            Mix::All(precision) => grouped(precision),
+            Mix::Random => match random.below(4) {
+                0 => grouped(Precision::Fp16),
+                1 => grouped(Precision::Int8),
+                2 => grouped(Precision::Int4),
+                _ => (Precision::Int4, 1 + random.below(32) as u16),
+            },
+        }
+    }
+
+    fn matrix(&self, id: TensorId, random: &mut Random) -> (TensorRecord, Vec<u8>) {
+        let (rows, cols) = self.dims.shape(id);
+        let (precision, group) = self.storage(random);
+        // Weights of variance 1/cols, embeddings of variance 1.
+        let peak = if id.is_embedding() { 1.0 } else { (3.0 / cols as f32).sqrt() };
+        let activation = if id.is_embedding() { 1.0 } else { id.max_code() as f32 };
+        let largest_code = match precision {
+            Precision::Fp16 => 1.0,
+            Precision::Int8 => 127.0,
+            Precision::Int4 => 7.0 * 15.0,
+        };
+        let (mut mantissa, mut exponent) = (peak / activation / largest_code, 0);
+        while mantissa < 32_768.0 {
+            mantissa *= 2.0;
+            exponent += 1;
+        }
+        if self.wild {
+            exponent = random.below(81) as u8;
+        }
+        let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rows {
+            let row = match self.wild {
+                true => random.next() as u16,
+                false => (mantissa * (1.0 - 0.2 * random.unit().abs())) as u16,
+            };
+            match precision {
+                Precision::Fp16 => codes.extend((0..cols).flat_map(|_| self.half(peak, random))),
+                Precision::Int8 => {
+                    codes.extend((0..cols).map(|_| random.next() as u8));
+                    scales.extend(row.to_le_bytes());
+                }
+                Precision::Int4 => {
+                    let mut left = cols;
+                    while left != 0 {
+                        let inputs = left.min(group as u32);
+                        codes.extend((0..inputs.div_ceil(2)).map(|_| random.next() as u8));
+                        left -= inputs;
+                    }
+                    scales.extend(row.to_le_bytes());
+                    let pairs = cols.div_ceil(group as u32).div_ceil(2);
+                    scales.extend((0..pairs).map(|_| random.next() as u8 | 0x44));
+                }
+            }
+        }
+        let bias_exponent = if self.wild { random.below(17) as u8 } else { 15 };
+        if !id.is_embedding() {
+            biases.extend((0..rows).flat_map(|_| (random.next() as i16).to_le_bytes()));
+        }
+        let exponent = if precision == Precision::Fp16 { 0 } else { exponent };
+        let record =
+            TensorRecord { precision, exponent, bias_exponent, group, rows, cols, offset: 0 };
+        (record, [codes, scales, biases].concat())
+    }
+
+    fn half(&self, peak: f32, random: &mut Random) -> [u8; 2] {
+        if !self.wild {
+            return half::f16::from_f32(peak * random.unit()).to_le_bytes();
+        }
+        let bits = random.next() as u16;
+        let finite = if bits & 0x7c00 == 0x7c00 { bits ^ 0x4000 } else { bits };
+        finite.to_le_bytes()
+    }
+
+    /// Diagonals around −2 and η from 1/8 to 1; or any that the format admits.
+    fn chain_section(&self, random: &mut Random) -> Vec<u8> {
+        let one = 1i32 << self.chain.frac;
+        let mut bytes = Vec::new();
+        for _ in 0..self.dims.layers * self.dims.potentials {
+            let (diagonal, eta) = loop {
+                let numbers = if self.wild {
+                    let magnitude = random.below(31);
+                    (random.next() as i32 >> random.below(31), random.next() as i32 >> magnitude)
+                } else {
+                    let diagonal = -2.0 + random.unit();
+                    let eta = 0.5625 + 0.4375 * random.unit();
+                    ((diagonal * one as f32) as i32, (eta * one as f32) as i32)
+                };
+                if self.chain.admits(numbers.0, numbers.1) {
+                    break numbers;
+                }
+            };
+            bytes.extend(diagonal.to_le_bytes());
+            bytes.extend(eta.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// A random permutation of the bytes and `count` merges of short tokens.
+fn tokenizer_section(count: u32, random: &mut Random) -> Vec<u8> {
+    let mut bytes: Vec<u16> = (0..256).collect();
+    for i in (1..256).rev() {
+        bytes.swap(i, random.below(i as u32 + 1) as usize);
+    }
+    let mut lengths = vec![1; 256];
+    let mut section: Vec<u8> = bytes.iter().flat_map(|token| token.to_le_bytes()).collect();
+    for _ in 0..count {
+        let (left, right) = loop {
+            let pair = [0; 2].map(|_| random.below(lengths.len() as u32) as usize);
+            if lengths[pair[0]] + lengths[pair[1]] <= 12 {
+                break (pair[0], pair[1]);
+            }
+        };
+        section.extend((left as u16).to_le_bytes());
+        section.extend((right as u16).to_le_bytes());
+        lengths.push(lengths[left] + lengths[right]);
+    }
+    section
+}
+
+fn provenance(seed: u64) -> Provenance<'static> {
+    Provenance {
+        source_sha256: b"not the checksum of a checkpoint",
+        source_bytes: 12_345,
+        tool: "the core's tests",
+        policy: "random",
+        calibration: "",
+        calibration_tokens: 0,
+        seed,
+        measured: Some(Measured {
+            corpus: "nothing",
+            tokens: 7,
+            perplexity_fp32: 20.5,
+            perplexity: 21.25,
+        }),
+    }
+}
+
+/// Appends a section at the next aligned offset.
+pub(crate) fn append(sections: &mut Vec<u8>, bytes: &[u8]) -> Section {
+    sections.resize(align_up(sections.len()), 0);
+    let section = Section { offset: sections.len() as u32, len: bytes.len() as u32 };
+    sections.extend(bytes);
+    section
+}
+
+/// A whole blob from a header and the sections it describes.
+pub(crate) fn seal(header: &Header<'_>, sections: &[u8]) -> Vec<u8> {
+    seal_bytes(&encode(header), sections)
+}
+
+/// The postcard part.
+pub(crate) fn encode(header: &Header<'_>) -> Vec<u8> {
+    let mut buffer = vec![0; 512 + header.records.len()];
+    postcard::to_slice(header, &mut buffer).expect("the buffer is large enough").to_vec()
+}
+
+/// [`seal`] for a header that is encoded already, be it right or wrong.
+pub(crate) fn seal_bytes(header: &[u8], sections: &[u8]) -> Vec<u8> {
+    let base = align_up(PREAMBLE_LEN + header.len());
+    let total_len = (base + sections.len()) as u32;
+    let preamble = Preamble { header_len: header.len() as u32, total_len };
+    let mut blob = preamble.to_bytes().to_vec();
+    blob.extend(header);
+    blob.resize(base, 0);
+    blob.extend(sections);
+    reseal(&mut blob);
+    blob
+}
+
+/// Recomputes the checksum of a blob that was changed.
+pub(crate) fn reseal(blob: &mut [u8]) {
+    let sum = checksum(blob);
+    if let Some(field) = blob.get_mut(20..24) {
+        field.copy_from_slice(&sum.to_le_bytes());
+    }
+}

@@ -1,0 +1,150 @@
+//! The model in f64, written from the equations: what the integers must be near.
+
+use resnet_bk_core::Model;
+use resnet_bk_core::blob::{Chain, Precision, TensorId};
+
+type Vector = Vec<f64>;
+type Complex = (f64, f64);
+
+/// A decoded matrix with its biases.
+struct Linear {
+    weights: Vec<Vector>,
+    biases: Vector,
+}
+
+impl Linear {
+    fn new(model: &Model<'_>, id: TensorId) -> Self {
+        let tensor = model.tensor(id);
+        let per_code = if id.is_embedding() { 1.0 } else { tensor.max_code as f64 };
+        let exponent = (-tensor.exponent as f64).exp2();
+        let row_codes = tensor.codes.len() / tensor.rows;
+        let row_scales = tensor.scales.len() / tensor.rows;
+        let weights = (0..tensor.rows).map(|r| {
+            let codes = &tensor.codes[r * row_codes..][..row_codes];
+            let scales = &tensor.scales[r * row_scales..][..row_scales];
+            let unit = || {
+                u16::from_le_bytes([scales[0], scales[1]]) as f64 * exponent * per_code
+            };
+            match tensor.precision {
+                Precision::Fp16 => codes
+                    .chunks_exact(2)
+                    .map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f64())
+                    .collect(),
+                Precision::Int8 => codes.iter().map(|&code| code as i8 as f64 * unit()).collect(),
+                Precision::Int4 => int4(codes, scales, tensor.cols, tensor.group, unit()),
+            }
+        });
+        let bias_unit = (-(tensor.bias_exponent as f64)).exp2();
+        let bias = |pair: &[u8]| i16::from_le_bytes([pair[0], pair[1]]) as f64 * bias_unit;
+        Self {
+            weights: weights.collect(),
+            biases: tensor.biases.chunks_exact(2).map(bias).collect(),
+        }
+    }
+
+    fn apply(&self, x: &[f64]) -> Vector {
+        let row = |(row, bias): (&Vector, &f64)| dot(row, x) + bias;
+        self.weights.iter().zip(&self.biases).map(row).collect()
+    }
+}
+
+fn int4(codes: &[u8], scales: &[u8], cols: usize, group: usize, unit: f64) -> Vector {
+    let mut weights = Vector::new();
+    let mut bytes = codes;
+    for (g, first) in (0..cols).step_by(group).enumerate() {
+        let len = group.min(cols - first);
+        let (own, rest) = bytes.split_at(len.div_ceil(2));
+        bytes = rest;
+        let scale = (scales[2 + g / 2] >> (4 * (g % 2)) & 15) as f64;
+        let nibbles = own.iter().map(|b| b & 15).chain(own.iter().map(|b| b >> 4)).take(len);
+        weights.extend(nibbles.map(|n| ((n as i32 + 8) % 16 - 8) as f64 * scale * unit));
+    }
+    weights
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add(a: &mut [f64], b: &[f64], factor: f64) {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += factor * b);
+}
+
+fn layer_norm(x: &[f64]) -> Vector {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    x.iter().map(|x| (x - mean) / (variance + 1e-5).sqrt()).collect()
+}
+
+/// [Re G, Im G] of every position, one potential.
+fn chain(kind: Chain, alphas: &[Complex], beta: f64) -> Vec<Complex> {
+    let inverse = |(re, im): Complex| (re / (re * re + im * im), -im / (re * re + im * im));
+    let recursion = |alphas: &mut dyn Iterator<Item = Complex>| {
+        let mut before = (0.0, 0.0);
+        let mut values = Vec::new();
+        for alpha in alphas {
+            values.push((alpha.0 - beta * before.0, alpha.1 - beta * before.1));
+            before = inverse(values[values.len() - 1]);
+        }
+        values
+    };
+    let left = recursion(&mut alphas.iter().copied());
+    match kind {
+        Chain::Half => left.into_iter().map(inverse).collect(),
+        Chain::Full => {
+            let right = recursion(&mut alphas.iter().rev().copied()).into_iter().rev();
+            let sums = left.into_iter().zip(right).zip(alphas);
+            sums.map(|((l, r), a)| inverse((l.0 + r.0 - a.0, l.1 + r.1 - a.1))).collect()
+        }
+    }
+}
+
+/// Logits of every position, `[N][V]`.
+pub(crate) fn logits(model: &Model<'_>, tokens: &[u32]) -> Vec<Vector> {
+    let dims = model.dims();
+    let linear = |id| Linear::new(model, id);
+    let rows = linear(TensorId::TokenEmbedding).weights;
+    let mut h: Vec<Vector> = tokens.iter().map(|&token| rows[token as usize].clone()).collect();
+    if dims.positions != 0 {
+        let table = linear(TensorId::PositionEmbedding).weights;
+        h.iter_mut().zip(&table).for_each(|(h, row)| add(h, row, 1.0));
+    }
+    let unit = (-(model.chain_format().frac as f64)).exp2();
+    let beta = model.chain_format().off_diagonal as f64 / 65536.0;
+    for layer in 0..dims.layers {
+        let u: Vec<Vector> = h.iter().map(|h| layer_norm(h)).collect();
+        let v_proj = linear(TensorId::VProj(layer));
+        let potentials: Vec<Vector> = u.iter().map(|u| v_proj.apply(u)).collect();
+        let count = dims.potentials as usize;
+        let mut features = vec![vec![0.0; 2 * count]; tokens.len()];
+        for k in 0..count {
+            let (diagonal, eta) = model.chain_parameters(layer).get(k);
+            let alpha =
+                |v: &Vector| (diagonal as f64 * unit + v[k].clamp(-3.0, 3.0), -eta as f64 * unit);
+            let alphas: Vec<Complex> = potentials.iter().map(alpha).collect();
+            for (features, g) in features.iter_mut().zip(chain(dims.chain, &alphas, beta)) {
+                features[k] = g.0.clamp(-10.0, 10.0);
+                features[count + k] = g.1.clamp(-10.0, 10.0);
+            }
+        }
+        let (output, gate) = (linear(TensorId::OutputProj(layer)), linear(TensorId::Gate(layer)));
+        let experts: Vec<[Linear; 2]> = (0..dims.experts)
+            .map(|e| [TensorId::ExpertUp(layer, e), TensorId::ExpertDown(layer, e)].map(linear))
+            .collect();
+        for ((h, u), features) in h.iter_mut().zip(&u).zip(&features) {
+            add(h, &output.apply(features), 1.0);
+            let scores = gate.apply(u);
+            let mut order: Vec<usize> = (0..experts.len()).collect();
+            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            order.truncate(dims.top_k as usize);
+            let sum: f64 = order.iter().map(|&e| scores[e].exp()).sum();
+            for e in order {
+                let [up, down] = &experts[e];
+                let hidden: Vector = up.apply(u).iter().map(|x| x.max(0.0)).collect();
+                add(h, &down.apply(&hidden), scores[e].exp() / sum);
+            }
+        }
+    }
+    let head = linear(TensorId::LmHead);
+    h.iter().map(|h| head.apply(&layer_norm(h))).collect()
+}

@@ -1,0 +1,153 @@
+//! The dimensions of a model: everything that a checkpoint's tensors alone do not say.
+
+use serde::{Deserialize, Serialize};
+
+/// Which part of the chain a position may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Chain {
+    /// Position t sees the whole window, its future included: the published layer. Such a model can
+    /// be scored and compared, but its next-token loss is not a language-model loss.
+    Full,
+    /// Position t sees the chain cut after t: causal, streams with one complex number of state per
+    /// potential.
+    Half,
+}
+
+/// The dimensions of a ResNet-BK language model, in the terms of the published code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Number of tokens V.
+    pub vocab: usize,
+    /// Residual width d.
+    pub width: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Experts per block E.
+    pub experts: usize,
+    /// Experts that each token is routed to; `experts` means dense gating.
+    pub top_k: usize,
+    /// Hidden width of an expert (2d in the published models).
+    pub hidden: usize,
+    /// Potentials per block K (1 in the published models).
+    pub potentials: usize,
+    /// Length of the position table; `None` for a model without one, which streams without an end.
+    pub positions: Option<usize>,
+    /// Chain kind.
+    pub chain: Chain,
+    /// Smallest η = Im z that a potential may have: η = max(exp(log_eta), eta_floor).
+    pub eta_floor: f32,
+    /// Product β of the two off-diagonals of the chain (1 in the published models).
+    pub off_diagonal: f32,
+}
+
+/// What a tensor of a checkpoint is called and how it is shaped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Name in the published layout, such as `blocks.0.bk_layer.v_proj.weight`.
+    pub name: String,
+    /// Shape, row-major; a linear weight is `[out, in]`, a scalar is `[]`.
+    pub shape: Vec<usize>,
+}
+
+impl ModelConfig {
+    /// Every trained tensor of a model of these dimensions, in canonical order.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let (d, k) = (self.width, self.potentials);
+        let mut specs = Vec::new();
+        let mut push =
+            |name: String, shape: &[usize]| specs.push(TensorSpec { name, shape: shape.to_vec() });
+        push("token_embedding.weight".into(), &[self.vocab, d]);
+        if let Some(positions) = self.positions {
+            push("position_embedding.weight".into(), &[positions, d]);
+        }
+        for l in 0..self.layers {
+            let block = format!("blocks.{l}");
+            let bk = format!("{block}.bk_layer");
+            push(format!("{block}.layer_norm.weight"), &[d]);
+            push(format!("{block}.layer_norm.bias"), &[d]);
+            push(format!("{bk}.moe_ffn.gating_network.weight"), &[self.experts, d]);
+            push(format!("{bk}.moe_ffn.gating_network.bias"), &[self.experts]);
+            for e in 0..self.experts {
+                let expert = format!("{bk}.moe_ffn.experts.{e}");
+                push(format!("{expert}.0.weight"), &[self.hidden, d]);
+                push(format!("{expert}.0.bias"), &[self.hidden]);
+                push(format!("{expert}.3.weight"), &[d, self.hidden]);
+                push(format!("{expert}.3.bias"), &[d]);
+            }
+            push(format!("{bk}.v_proj.weight"), &[k, d]);
+            push(format!("{bk}.v_proj.bias"), &[k]);
+            push(format!("{bk}.diagonal"), &[k]);
+            push(format!("{bk}.log_eta"), &[k]);
+            push(format!("{bk}.output_proj.weight"), &[d, 2 * k]);
+            push(format!("{bk}.output_proj.bias"), &[d]);
+            push(format!("{bk}.bk_scale"), &[]);
+        }
+        push("layer_norm_final.weight".into(), &[d]);
+        push("layer_norm_final.bias".into(), &[d]);
+        push("lm_head.weight".into(), &[self.vocab, d]);
+        push("lm_head.bias".into(), &[self.vocab]);
+        specs
+    }
+
+    /// Number of trained parameters.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum()
+    }
+
+    /// The first thing that is wrong with these dimensions, in words, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        let sizes = [
+            ("vocab", self.vocab, 65_536),
+            ("width", self.width, 4_096),
+            ("layers", self.layers, 64),
+            ("experts", self.experts, 64),
+            ("hidden", self.hidden, 16_384),
+            ("potentials", self.potentials, 2_048),
+            ("positions", self.positions.unwrap_or(1), 1 << 24),
+        ];
+        for (name, value, limit) in sizes {
+            if value == 0 || value > limit {
+                return Some(format!("{name} is {value}; it must be between 1 and {limit}"));
+            }
+        }
+        if self.top_k == 0 || self.top_k > self.experts {
+            return Some(format!(
+                "top_k is {}; it must be between 1 and the number of experts, {}",
+                self.top_k, self.experts
+            ));
+        }
+        if !(self.eta_floor > 0.0 && self.eta_floor.is_finite()) {
+            return Some(format!("eta_floor is {}; it must be positive", self.eta_floor));
+        }
+        if !(self.off_diagonal >= 0.0 && self.off_diagonal.is_finite()) {
+            return Some(format!("off_diagonal is {}; it must not be negative", self.off_diagonal));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_size_has_the_published_parameter_count() {
+        let config = ModelConfig {
+            vocab: 1000,
+            width: 128,
+            layers: 4,
+            experts: 4,
+            top_k: 2,
+            hidden: 256,
+            potentials: 1,
+            positions: Some(64),
+            chain: Chain::Full,
+            eta_floor: 1.0,
+            off_diagonal: 1.0,
+        };
+        // The published model has no learned diagonal and η: two numbers a layer that ours names.
+        assert_eq!(config.parameters() - 2 * config.layers, 1_325_312);
+        assert_eq!(config.problem(), None);
+    }
+}

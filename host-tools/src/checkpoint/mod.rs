@@ -1,0 +1,212 @@
+//! A trained model on disk: configuration, FP32 weights and where they came from.
+
+pub mod config;
+pub mod safetensors;
+
+pub use config::{Chain, ModelConfig, TensorSpec};
+
+use crate::error::{Error, Result};
+use crate::files;
+use safetensors::Container;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const CONFIG_KEY: &str = "resnet_bk_config";
+const FORMAT_KEY: &str = "resnet_bk_format";
+const FORMAT: &str = "1";
+
+/// A named array of weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Row-major shape; `[]` for a scalar.
+    pub shape: Vec<usize>,
+    /// As many weights as the shape's product.
+    pub data: Vec<f32>,
+}
+
+/// A model in FP32 with its origin. [`Checkpoint::new`] and [`Checkpoint::read`] guarantee that
+/// `tensors` are exactly those of `config`, in shape too, and finite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// The dimensions.
+    pub config: ModelConfig,
+    /// Weights by name, as [`ModelConfig::tensors`] lists them.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Where the weights came from: command, seed, tokens, hash of the tokenizer and so on.
+    pub provenance: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// A checkpoint of these parts, if they fit together.
+    pub fn new(
+        config: ModelConfig,
+        tensors: BTreeMap<String, Tensor>,
+        provenance: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        if let Some(problem) = config.problem() {
+            return Err(Error::Config(problem));
+        }
+        check_shapes(&config, &tensors)?;
+        for (name, tensor) in &tensors {
+            if let Some(index) = tensor.data.iter().position(|w| !w.is_finite()) {
+                let value = tensor.data[index];
+                return Err(Error::NotFinite { tensor: name.clone(), index, value });
+            }
+        }
+        Ok(Self { config, tensors, provenance })
+    }
+
+    /// Reads and checks a checkpoint that [`Checkpoint::write`] wrote.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::from_bytes(&files::read(path)?, path)
+    }
+
+    /// Reads and checks the bytes of a checkpoint; `path` is for messages.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
+        let Container { tensors, mut metadata } = safetensors::from_bytes(bytes, path)?;
+        let bad =
+            |reason: String| Error::Format { kind: "checkpoint", path: path.to_path_buf(), reason };
+        match metadata.remove(FORMAT_KEY).as_deref() {
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(bad(format!(
+                    "it has checkpoint format {other}; this version reads format {FORMAT}"
+                )));
+            }
+            None => {
+                return Err(bad(format!(
+                    "its metadata has no `{FORMAT_KEY}`, so it was not written by this tool; \
+                     foreign checkpoints have to be imported first"
+                )));
+            }
+        }
+        let config = metadata
+            .remove(CONFIG_KEY)
+            .ok_or_else(|| bad(format!("its metadata has no `{CONFIG_KEY}`")))?;
+        let config = serde_json::from_str(&config)
+            .map_err(|e| bad(format!("its `{CONFIG_KEY}` cannot be understood: {e}")))?;
+        Self::new(config, tensors, metadata)
+    }
+
+    /// The bytes of the file; the same checkpoint always gives the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut metadata = self.provenance.clone();
+        let config = serde_json::to_string(&self.config).expect("a plain struct serialises");
+        metadata.insert(CONFIG_KEY.into(), config);
+        metadata.insert(FORMAT_KEY.into(), FORMAT.into());
+        safetensors::to_bytes(&Container { tensors: self.tensors.clone(), metadata })
+    }
+
+    /// Writes the file, wholly or not at all.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        files::write_atomically(path, &self.to_bytes())
+    }
+}
+
+/// Every missing, misshapen and surplus tensor, by name.
+fn check_shapes(config: &ModelConfig, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let specs = config.tensors();
+    let mut problems = Vec::new();
+    for TensorSpec { name, shape } in &specs {
+        match tensors.get(name) {
+            None => problems.push(format!("`{name}` {shape:?} is missing")),
+            Some(t) if t.shape != *shape => {
+                problems.push(format!("`{name}` has shape {:?}, expected {shape:?}", t.shape));
+            }
+            Some(t) if t.data.len() != shape.iter().product::<usize>() => {
+                problems.push(format!("`{name}` {shape:?} holds {} weights", t.data.len()));
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, tensor) in tensors {
+        if !specs.iter().any(|s| s.name == *name) {
+            problems.push(format!("`{name}` {:?} does not belong to this model", tensor.shape));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::Tensors(problems)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        let config = ModelConfig {
+            vocab: 5,
+            width: 3,
+            layers: 1,
+            experts: 2,
+            top_k: 1,
+            hidden: 4,
+            potentials: 2,
+            positions: None,
+            chain: Chain::Half,
+            eta_floor: 0.1,
+            off_diagonal: 1.0,
+        };
+        let tensor = |spec: TensorSpec| {
+            let n = spec.shape.iter().product::<usize>();
+            let data = (0..n).map(|i| i as f32 * 0.1).collect();
+            (spec.name, Tensor { shape: spec.shape, data })
+        };
+        let tensors = config.tensors().into_iter().map(tensor).collect();
+        let provenance = BTreeMap::from([("seed".into(), "1".into())]);
+        Checkpoint::new(config, tensors, provenance).unwrap()
+    }
+
+    fn read(checkpoint: &Checkpoint) -> Result<Checkpoint> {
+        Checkpoint::from_bytes(&checkpoint.to_bytes(), Path::new("model"))
+    }
+
+    #[test]
+    fn comes_back_and_always_has_the_same_bytes() {
+        let written = checkpoint();
+        assert_eq!(read(&written).unwrap(), written);
+        assert_eq!(read(&written).unwrap().to_bytes(), written.to_bytes());
+    }
+
+    #[test]
+    fn names_every_tensor_that_does_not_fit() {
+        let mut damaged = checkpoint();
+        damaged.tensors.remove("lm_head.bias");
+        damaged.tensors.remove("layer_norm_final.bias");
+        let misshapen = Tensor { shape: vec![3, 5], data: vec![0.0; 15] };
+        damaged.tensors.insert("lm_head.weight".into(), misshapen);
+        damaged.tensors.insert("z".into(), Tensor { shape: vec![], data: vec![1.0] });
+        let message = read(&damaged).unwrap_err().to_string();
+        for part in [
+            "`lm_head.bias` [5] is missing",
+            "`layer_norm_final.bias` [3] is missing",
+            "`lm_head.weight` has shape [3, 5], expected [5, 3]",
+            "`z` [] does not belong to this model",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn refuses_weights_that_are_not_numbers() {
+        let mut damaged = checkpoint();
+        damaged.tensors.get_mut("lm_head.weight").unwrap().data[7] = f32::NAN;
+        let message = read(&damaged).unwrap_err().to_string();
+        assert!(message.contains("`lm_head.weight` holds NaN at index 7"), "{message}");
+    }
+
+    #[test]
+    fn refuses_other_formats_and_foreign_files() {
+        let text = |from: &str, to: &str| {
+            let bytes = checkpoint().to_bytes();
+            let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+            let mut changed = bytes.clone();
+            changed[at..at + from.len()].copy_from_slice(to.as_bytes());
+            Checkpoint::from_bytes(&changed, Path::new("model")).unwrap_err().to_string()
+        };
+        let newer = text("\"resnet_bk_format\":\"1\"", "\"resnet_bk_format\":\"9\"");
+        assert!(newer.contains("checkpoint format 9"), "{newer}");
+        let foreign = text("resnet_bk_format", "something_else_1");
+        assert!(foreign.contains("imported first"), "{foreign}");
+        let confused = text("\\\"width\\\"", "\\\"depth\\\"");
+        assert!(confused.contains("resnet_bk_config"), "{confused}");
+    }
+}

@@ -1,0 +1,131 @@
+//! The safetensors container: named tensors and text metadata.
+//!
+//! Written here byte by byte, so that equal models give equal files: the metadata of the
+//! `safetensors` crate passes through a hash map, whose order changes from run to run.
+
+use crate::checkpoint::Tensor;
+use crate::error::{Error, Result};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a container holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Container {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Text by key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// The bytes of a container: an 8-byte little-endian header length, the JSON header, the tensors as
+/// little-endian F32 in the order of their names.
+pub fn to_bytes(container: &Container) -> Vec<u8> {
+    // `serde_json::Map` sorts its keys; `__metadata__` sorts before every lower-case name.
+    let mut header = Map::new();
+    let metadata: Map<String, Value> =
+        container.metadata.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
+    header.insert("__metadata__".into(), Value::Object(metadata));
+    let mut offset = 0;
+    for (name, tensor) in &container.tensors {
+        let end = offset + 4 * tensor.data.len();
+        header.insert(
+            name.clone(),
+            json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [offset, end] }),
+        );
+        offset = end;
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    // Padding with spaces aligns the data, so that it can be mapped and read in place.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = Vec::with_capacity(8 + header.len() + offset);
+    bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&header);
+    for tensor in container.tensors.values() {
+        for value in &tensor.data {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// Reads a container; F16 and BF16 tensors are widened, other types refused by name. `path` is for
+/// messages.
+pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Container> {
+    let bad = |reason: String| Error::Format {
+        kind: "safetensors file",
+        path: path.to_path_buf(),
+        reason,
+    };
+    let parsed = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
+    let metadata = header.metadata().iter().flatten();
+    let mut container = Container {
+        tensors: BTreeMap::new(),
+        metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
+    };
+    for (name, view) in parsed.iter() {
+        let data: Vec<f32> = match view.dtype() {
+            Dtype::F32 => chunks(view.data()).map(f32::from_le_bytes).collect(),
+            Dtype::F16 => {
+                chunks(view.data()).map(|b| half::f16::from_le_bytes(b).to_f32()).collect()
+            }
+            Dtype::BF16 => {
+                chunks(view.data()).map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()
+            }
+            other => {
+                return Err(bad(format!(
+                    "tensor `{name}` is of type {other:?}; F32, F16 and BF16 are supported"
+                )));
+            }
+        };
+        container.tensors.insert(name.to_string(), Tensor { shape: view.shape().to_vec(), data });
+    }
+    Ok(container)
+}
+
+fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_content_gives_the_same_bytes_and_comes_back() {
+        let mut container = Container::default();
+        for i in 0..20 {
+            container.metadata.insert(format!("key {i}"), format!("value \"{i}\" é"));
+            let data = (0..i).map(|j| j as f32 * 0.5).collect();
+            container.tensors.insert(format!("t{i}"), Tensor { shape: vec![i], data });
+        }
+        container.tensors.insert("scalar".into(), Tensor { shape: vec![], data: vec![1.5] });
+        let bytes = to_bytes(&container);
+        assert_eq!(bytes, to_bytes(&container.clone()));
+        assert_eq!(from_bytes(&bytes, Path::new("x")).unwrap(), container);
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let mut container = Container::default();
+        container.tensors.insert("t".into(), Tensor { shape: vec![2], data: vec![1.0, 2.0] });
+        let bytes = to_bytes(&container);
+        for length in 0..bytes.len() {
+            assert!(from_bytes(&bytes[..length], Path::new("x")).is_err());
+        }
+    }
+
+    #[test]
+    fn half_precision_tensors_are_widened() {
+        let header = br#"{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},"b":{"dtype":"BF16","shape":[1],"data_offsets":[2,4]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header);
+        bytes.extend_from_slice(&half::f16::from_f32(1.5).to_le_bytes());
+        bytes.extend_from_slice(&half::bf16::from_f32(-2.0).to_le_bytes());
+        let container = from_bytes(&bytes, Path::new("x")).unwrap();
+        assert_eq!(container.tensors["a"].data, [1.5]);
+        assert_eq!(container.tensors["b"].data, [-2.0]);
+    }
+}

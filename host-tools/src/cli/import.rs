@@ -1,0 +1,110 @@
+//! `resnet-bk import`.
+
+use crate::checkpoint::{Chain, Checkpoint};
+use crate::cli::Global;
+use crate::error::{Error, Result};
+use crate::import::{Options, import};
+use clap::ValueEnum;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  A published checkpoint whose tokens were routed to two experts:
+      resnet-bk import resnet_bk.pt --top-k 2 --out model.safetensors
+
+  From safetensors; the number of experts as --top-k means dense gating:
+      resnet-bk import resnet_bk.safetensors --top-k 4 --out model.safetensors
+
+What can be read:
+  .pt, .pth     as torch.save(model.state_dict(), path) writes it (PyTorch 1.6 or later), also
+                beside other things under `model_state_dict`, `state_dict` or `model`
+  .safetensors  with the same names
+
+The model has to be the ResNet-BK of commit 518528f in its default form. Dimensions are counted from
+the tensors; missing, surplus and misshapen tensors are named, and so are buffers that belong to
+other revisions.";
+
+/// Read a published ResNet-BK checkpoint (PyTorch or safetensors) and write it as ours.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`import --help` shows examples.")]
+pub(crate) struct Args {
+    /// Published checkpoint: .pt, .pth or .safetensors.
+    #[arg(value_name = "CHECKPOINT")]
+    checkpoint: PathBuf,
+    /// Experts that each token is routed to; it is not in the file. All of them: dense gating.
+    #[arg(long, value_name = "N")]
+    top_k: usize,
+    /// Which part of the chain a position sees.
+    #[arg(long, value_enum, default_value_t = ChainArg::Full)]
+    chain: ChainArg,
+    /// File to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ChainArg {
+    /// What comes before and after, as published.
+    Full,
+    /// What comes before only, if the model was trained so.
+    Half,
+}
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    if same_file(&args.checkpoint, &args.out) {
+        return Err(Error::Usage("--out would overwrite the checkpoint that is imported".into()));
+    }
+    let chain = match args.chain {
+        ChainArg::Full => Chain::Full,
+        ChainArg::Half => Chain::Half,
+    };
+    let checkpoint = import(&args.checkpoint, Options { top_k: args.top_k, chain })?;
+    checkpoint.write(&args.out)?;
+    report(&checkpoint, &args.out, global);
+    Ok(())
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    // A path that does not exist names no file yet.
+    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+fn report(checkpoint: &Checkpoint, path: &Path, global: Global) {
+    let config = &checkpoint.config;
+    if global.json {
+        let result = serde_json::json!({
+            "model": path,
+            "config": config,
+            "tensors": checkpoint.tensors.len(),
+            "parameters": config.parameters(),
+            "provenance": checkpoint.provenance,
+        });
+        println!("{result}");
+        return;
+    }
+    println!(
+        "{}: {} parameters in {} tensors",
+        path.display(),
+        config.parameters(),
+        checkpoint.tensors.len()
+    );
+    println!(
+        "vocabulary {}, width {}, {} layers, {} experts of {} (top {}), {} potentials a layer, {} \
+         positions",
+        config.vocab,
+        config.width,
+        config.layers,
+        config.experts,
+        config.hidden,
+        config.top_k,
+        config.potentials,
+        config.positions.map_or("unlimited".into(), |positions| positions.to_string())
+    );
+    if config.chain == Chain::Full {
+        println!(
+            "the full chain sees the tokens that it predicts: such a model can be scored and \
+             compared, its perplexity is not a language model's"
+        );
+    }
+}

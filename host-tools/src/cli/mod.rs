@@ -1,0 +1,70 @@
+//! The command line. Each subcommand is a module with an `Args` struct and a `run` function.
+
+mod import;
+mod train;
+
+use crate::error::{Error, Result};
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Train, analyse, quantize and evaluate ResNet-BK language models.
+#[derive(Debug, Parser)]
+#[command(name = "resnet-bk", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every subcommand.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Global {
+    /// Print the result as JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model on text.
+    Train(train::Args),
+    /// Read a published checkpoint (PyTorch or safetensors).
+    Import(import::Args),
+}
+
+/// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure
+/// and 2 where the command line itself is wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            eprintln!("help: {}", error.help());
+            // As clap does for arguments that it can judge by itself.
+            if matches!(error, Error::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Train(args) => train::run(args, cli.global),
+        Command::Import(args) => import::run(args, cli.global),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

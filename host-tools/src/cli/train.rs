@@ -1,0 +1,348 @@
+//! `resnet-bk train`.
+
+use crate::checkpoint::{Chain, ModelConfig};
+use crate::cli::Global;
+use crate::corpus::{Corpus, Split};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tokenizer::Tokenizer;
+use crate::train::{Event, Output, Recipe, Run, Summary};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  Train the reference model on a directory with train.txt and valid.txt (about half an hour on
+  two cores); run the same command again to resume after an interruption:
+      resnet-bk train --corpus data/wikitext-2 --out runs/reference
+
+  A small model in a minute or two, to try things out:
+      resnet-bk train --corpus data/wikitext-2 --out runs/tiny --vocab 320 --width 32 \\
+          --layers 2 --experts 2 --hidden 64 --potentials 8 --steps 1500
+
+  Another seed with the tokenizer of an earlier run:
+      resnet-bk train --corpus data/wikitext-2 --out runs/second --seed 2 \\
+          --tokenizer runs/reference/tokenizer.json
+
+The output directory receives
+  model.safetensors   the weights in FP32, with the dimensions and the origin as metadata
+  tokenizer.json      the tokenizer that the model was trained with
+  train.jsonl         one JSON object per line: step, tokens, loss, validation bits per byte
+  state               while the run lasts: what it needs to resume
+
+The same seed, text and settings give the same bytes on the same machine, whatever --threads.";
+
+/// Train a model on text and write it with its tokenizer.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`train --help` shows examples.")]
+pub(crate) struct Args {
+    /// Directory with train.txt and valid.txt [default: the directory in WIKITEXT2_DIR].
+    #[arg(long, value_name = "DIR")]
+    corpus: Option<PathBuf>,
+    /// Directory to write to; it is created where it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Tokenizer to use, instead of training one on train.txt.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// JSON-lines log [default: train.jsonl in the output directory].
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Model")]
+    model: ModelArgs,
+    #[command(flatten, next_help_heading = "Training")]
+    recipe: RecipeArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ModelArgs {
+    /// Number of tokens of the tokenizer that is trained; at least 256.
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    vocab: usize,
+    /// Width of the residual stream.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    width: usize,
+    /// Number of blocks.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    layers: usize,
+    /// Experts per block.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    experts: usize,
+    /// Experts that each token is routed to.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    top_k: usize,
+    /// Hidden width of an expert.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    hidden: usize,
+    /// Potentials per block: independent chains.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    potentials: usize,
+    /// Length of the position table; without one the model can generate without an end.
+    #[arg(long, value_name = "N")]
+    positions: Option<usize>,
+    /// Which part of the chain a position sees.
+    #[arg(long, value_enum, default_value_t = ChainArg::Half)]
+    chain: ChainArg,
+    /// Smallest decay η of a potential.
+    #[arg(long, default_value_t = 0.03125, value_name = "X")]
+    eta_floor: f32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ChainArg {
+    /// Causal: what comes before. A language model.
+    Half,
+    /// What comes before and after, as published. Such a model sees the tokens that it predicts.
+    Full,
+}
+
+#[derive(Debug, clap::Args)]
+struct RecipeArgs {
+    /// Seed of the initial weights and of the order of the text.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Number of steps.
+    #[arg(long, default_value_t = 11_000, value_name = "N")]
+    steps: u64,
+    /// Windows per step.
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    batch: usize,
+    /// Tokens per window.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    window: usize,
+    /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    shards: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 4e-3, value_name = "X")]
+    lr: f64,
+    /// Last learning rate, as a fraction of the highest.
+    #[arg(long, default_value_t = 0.01, value_name = "X")]
+    final_lr: f64,
+    /// Steps over which the learning rate rises.
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    warmup: u64,
+    /// Weight decay of matrices.
+    #[arg(long, default_value_t = 0.1, value_name = "X")]
+    weight_decay: f32,
+    /// AdamW's decay of the first moment.
+    #[arg(long, default_value_t = 0.9, value_name = "X")]
+    beta1: f32,
+    /// AdamW's decay of the second moment.
+    #[arg(long, default_value_t = 0.95, value_name = "X")]
+    beta2: f32,
+    /// Longest gradient; longer ones are shortened.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    clip: f64,
+    /// Threads [default: as many as the machine has cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Steps between validations.
+    #[arg(long, default_value_t = 250, value_name = "N")]
+    validate_every: u64,
+    /// Steps between saves of the state that an interrupted run resumes from.
+    #[arg(long, default_value_t = 250, value_name = "N")]
+    save_every: u64,
+    /// Steps between lines of the log.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    log_every: u64,
+}
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    let recipe = args.recipe.recipe()?;
+    // Wrong dimensions should not cost the time to train a tokenizer.
+    if let Some(problem) = args.model.config(args.model.vocab).problem() {
+        return Err(Error::Usage(problem));
+    }
+    if args.model.positions.is_some_and(|positions| positions < recipe.window) {
+        let window = recipe.window;
+        return Err(Error::Usage(format!(
+            "--positions is less than the window of {window} tokens"
+        )));
+    }
+    let corpus = Corpus::find(args.corpus.as_deref())?;
+    let train_text = corpus.text(Split::Train)?;
+    let valid_text = corpus.text(Split::Valid)?;
+    files::create_directory(&args.out)?;
+    let tokenizer = match &args.tokenizer {
+        Some(path) => Tokenizer::load(path)?,
+        None => Tokenizer::train(&[&train_text], args.model.vocab)?,
+    };
+    let config = args.model.config(tokenizer.vocab());
+    let tokenizer_bytes = tokenizer.to_bytes()?;
+    files::write_atomically(&args.out.join("tokenizer.json"), &tokenizer_bytes)?;
+    let data = BTreeMap::from([
+        ("tokenizer_sha256".to_string(), sha256(&tokenizer_bytes)),
+        ("train_text_sha256".to_string(), sha256(train_text.as_bytes())),
+        ("valid_text_sha256".to_string(), sha256(valid_text.as_bytes())),
+    ]);
+    let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let state = args.out.join("state");
+    let training = Run {
+        config,
+        recipe,
+        train: &train,
+        valid: &valid,
+        token_lengths: &tokenizer.token_lengths(),
+        data,
+        threads: args.recipe.threads.unwrap_or_else(cores),
+        output: Output {
+            log: args.log.unwrap_or_else(|| args.out.join("train.jsonl")),
+            state: state.clone(),
+            save_every: args.recipe.save_every,
+            validate_every: args.recipe.validate_every,
+            log_every: args.recipe.log_every,
+        },
+    };
+    if !global.quiet {
+        eprintln!(
+            "{} parameters, {} training tokens of {:.2} bytes",
+            training.config.parameters(),
+            train.len(),
+            train_text.len() as f64 / train.len() as f64
+        );
+    }
+    let bar = progress_bar(&training.recipe, global.quiet);
+    let mut summary = training.train(&mut |event| show(&bar, &training.recipe, event))?;
+    bar.finish_and_clear();
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    summary
+        .checkpoint
+        .provenance
+        .insert("command".into(), format!("resnet-bk {}", command.join(" ")));
+    let path = args.out.join("model.safetensors");
+    summary.checkpoint.write(&path)?;
+    // The model is safe: the state is of no more use.
+    if state.exists() {
+        std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
+    }
+    report(&summary, &path, global);
+    Ok(())
+}
+
+impl ModelArgs {
+    fn config(&self, vocab: usize) -> ModelConfig {
+        ModelConfig {
+            vocab,
+            width: self.width,
+            layers: self.layers,
+            experts: self.experts,
+            top_k: self.top_k,
+            hidden: self.hidden,
+            potentials: self.potentials,
+            positions: self.positions,
+            chain: match self.chain {
+                ChainArg::Half => Chain::Half,
+                ChainArg::Full => Chain::Full,
+            },
+            eta_floor: self.eta_floor,
+            off_diagonal: 1.0,
+        }
+    }
+}
+
+impl RecipeArgs {
+    fn recipe(&self) -> Result<Recipe> {
+        let counts = [
+            ("--steps", self.steps),
+            ("--batch", self.batch as u64),
+            ("--window", self.window as u64),
+            ("--shards", self.shards as u64),
+            ("--validate-every", self.validate_every),
+            ("--save-every", self.save_every),
+            ("--log-every", self.log_every),
+            ("--threads", self.threads.unwrap_or(1) as u64),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::Usage(format!("{name} must be at least 1")));
+        }
+        let positive = [("--lr", self.lr), ("--clip", self.clip)];
+        if let Some((name, _)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
+            return Err(Error::Usage(format!("{name} must be positive")));
+        }
+        let fractions = [
+            ("--final-lr", self.final_lr, 1.0),
+            ("--weight-decay", f64::from(self.weight_decay), 100.0),
+            ("--beta1", f64::from(self.beta1), 0.999_999),
+            ("--beta2", f64::from(self.beta2), 0.999_999),
+        ];
+        if let Some((name, _, high)) = fractions.iter().find(|(_, x, h)| !(0.0..=*h).contains(x)) {
+            return Err(Error::Usage(format!("{name} must be between 0 and {high}")));
+        }
+        Ok(Recipe {
+            seed: self.seed,
+            steps: self.steps,
+            batch: self.batch,
+            window: self.window,
+            shards: self.shards,
+            peak_rate: self.lr,
+            final_fraction: self.final_lr,
+            warmup: self.warmup,
+            weight_decay: self.weight_decay,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            clip: self.clip,
+        })
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn progress_bar(recipe: &Recipe, quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let tokens = recipe.steps * (recipe.batch * recipe.window) as u64;
+    let template = "{bar:24} {percent:>3}% {msg} · {per_sec} · {eta} left";
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("per_sec", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+            // A progress line that cannot be written is no reason to stop.
+            let _ = write!(out, "{:.0} tokens/s", state.per_sec());
+        });
+    ProgressBar::new(tokens).with_style(style)
+}
+
+fn show(bar: &ProgressBar, recipe: &Recipe, event: Event) {
+    let tokens = |step: u64| step * (recipe.batch * recipe.window) as u64;
+    match event {
+        Event::Resumed(step) => {
+            bar.set_position(tokens(step));
+            bar.reset_eta();
+            bar.println(format!("resumed after step {step}"));
+        }
+        Event::Step(step, result) => {
+            bar.set_position(tokens(step));
+            bar.set_message(format!("step {step} loss {:.3} lr {:.1e}", result.loss, result.rate));
+        }
+        Event::Validated(step, score) => {
+            let bits = score.bits_per_byte();
+            bar.println(format!("step {step}: validation {bits:.4} bits per byte"));
+        }
+    }
+}
+
+fn report(summary: &Summary, path: &std::path::Path, global: Global) {
+    let (bits, perplexity) = (summary.score.bits_per_byte(), summary.score.perplexity());
+    if global.json {
+        let result = serde_json::json!({
+            "model": path,
+            "tokens": summary.tokens,
+            "seconds": summary.seconds,
+            "validation_bits_per_byte": bits,
+            "validation_perplexity": perplexity,
+        });
+        println!("{result}");
+    } else {
+        println!(
+            "{}: validation {bits:.4} bits per byte, perplexity {perplexity:.2}",
+            path.display()
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Text to train and evaluate on.
+
+use crate::error::{Error, Result};
+use crate::files;
+use std::path::{Path, PathBuf};
+
+/// The environment variable that names the corpus directory where no flag does.
+pub const DIRECTORY_VARIABLE: &str = "WIKITEXT2_DIR";
+
+/// Part of a corpus, stored as `train.txt`, `valid.txt` and `test.txt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// To train and calibrate on.
+    Train,
+    /// To choose settings on.
+    Valid,
+    /// To report on.
+    Test,
+}
+
+impl Split {
+    /// `train`, `valid` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// A directory of text files, one for each split.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    directory: PathBuf,
+}
+
+impl Corpus {
+    /// The corpus in `directory`, or, without one, in the directory that `WIKITEXT2_DIR` names.
+    pub fn find(directory: Option<&Path>) -> Result<Self> {
+        let named = directory.map(Path::to_path_buf);
+        let variable = || std::env::var_os(DIRECTORY_VARIABLE).filter(|v| !v.is_empty());
+        let directory = named.or_else(|| variable().map(PathBuf::from));
+        let directory = directory.ok_or(Error::CorpusMissing)?;
+        // Asking now gives a missing directory its own message, rather than one about a split.
+        std::fs::read_dir(&directory).map_err(Error::io("read", &directory))?;
+        Ok(Self { directory })
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The text of a split.
+    pub fn text(&self, split: Split) -> Result<String> {
+        let path = self.directory.join(split.name()).with_extension("txt");
+        if !path.exists() {
+            let (directory, split) = (self.directory.clone(), split.name().to_string());
+            return Err(Error::SplitMissing { directory, split });
+        }
+        read_text(&path)
+    }
+}
+
+/// The text of any file, refused where it is empty or not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let text = files::read_text(path)?;
+    if text.is_empty() { Err(Error::TextEmpty(path.to_path_buf())) } else { Ok(text) }
+}
+
+/// Fails unless a text of `tokens` tokens holds a window of `window` tokens and the token after it.
+pub fn require_window(what: &str, tokens: usize, window: usize) -> Result<()> {
+    if tokens > window {
+        Ok(())
+    } else {
+        Err(Error::TextShort { what: what.into(), tokens, needed: window + 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn every_way_to_fail_has_its_own_message() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("nowhere");
+        let error = Corpus::find(Some(&missing)).unwrap_err();
+        assert!(error.to_string().contains("nowhere"), "{error}");
+        let corpus = Corpus::find(Some(directory.path())).unwrap();
+        let error = corpus.text(Split::Valid).unwrap_err();
+        assert!(error.to_string().contains("valid.txt"), "{error}");
+        fs::write(directory.path().join("train.txt"), "").unwrap();
+        assert!(matches!(corpus.text(Split::Train), Err(Error::TextEmpty(_))));
+        fs::write(directory.path().join("train.txt"), b"ab\xc3").unwrap();
+        let error = corpus.text(Split::Train).unwrap_err();
+        assert!(matches!(error, Error::TextNotUtf8 { offset: 2, .. }), "{error}");
+        fs::write(directory.path().join("train.txt"), "text").unwrap();
+        assert_eq!(corpus.text(Split::Train).unwrap(), "text");
+        assert!(require_window("train", 129, 128).is_ok());
+        let error = require_window("train", 128, 128).unwrap_err();
+        assert!(error.to_string().contains("129"), "{error}");
+    }
+}

@@ -1,0 +1,67 @@
+//! Distances between next-token distributions.
+
+/// Log-probabilities of the tokens: logits less the logarithm of their summed exponentials.
+pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from((l - largest).exp())).sum();
+    let normaliser = largest + sum.ln() as f32;
+    out.clear();
+    out.extend(logits.iter().map(|l| l - normaliser));
+}
+
+/// KL divergence D(p ‖ q) in nats from log-probabilities.
+pub fn kl(log_p: &[f32], log_q: &[f32]) -> f64 {
+    let term = |(&p, &q): (&f32, &f32)| f64::from(p.exp()) * f64::from(p - q);
+    // Rounding can leave a distance of two equal distributions a hair below zero.
+    log_p.iter().zip(log_q).map(term).sum::<f64>().max(0.0)
+}
+
+/// Index of the largest logit, the first of equals.
+pub fn argmax(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, &logit) in logits.iter().enumerate() {
+        if logit > logits[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// A running mean of KL divergences from logits.
+#[derive(Clone, Debug, Default)]
+pub struct Divergence {
+    sum: f64,
+    count: usize,
+    log_p: Vec<f32>,
+    log_q: Vec<f32>,
+}
+
+impl Divergence {
+    /// Adds D(p ‖ q) of one position's logits.
+    pub fn add(&mut self, p: &[f32], q: &[f32]) {
+        log_softmax(p, &mut self.log_p);
+        log_softmax(q, &mut self.log_q);
+        self.sum += kl(&self.log_p, &self.log_q);
+        self.count += 1;
+    }
+
+    /// Nats per position.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_of_two_coins() {
+        let mut divergence = Divergence::default();
+        divergence.add(&[0.0, 0.0], &[1f32.ln(), 3f32.ln()]);
+        let exact = 0.5 * (0.5f64 / 0.25).ln() + 0.5 * (0.5f64 / 0.75).ln();
+        assert!((divergence.mean() - exact).abs() < 1e-6);
+        divergence.add(&[5.0, -2.0], &[5.0, -2.0]);
+        assert!((divergence.mean() - exact / 2.0).abs() < 1e-6);
+    }
+}

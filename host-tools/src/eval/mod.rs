@@ -1,0 +1,243 @@
+//! Quality of a checkpoint and of blobs on the same text, the blobs through the integer path that
+//! ships.
+//!
+//! Protocol: windows that follow each other, each with a fresh state, each token predicting the
+//! next one; every token of the text but the first is predicted once.
+
+pub mod divergence;
+pub mod sample;
+pub mod text;
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+use resnet_bk_core as core;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::reference::Model;
+use divergence::{argmax, kl, log_softmax};
+
+/// Windows that a thread scores at a time.
+const WINDOWS_PER_JOB: usize = 8;
+/// Positions that the integer path works on together.
+const TILE: usize = 32;
+
+/// Quality of one model on a text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Quality {
+    /// Predicted tokens.
+    pub tokens: usize,
+    /// exp of the mean negative log-likelihood.
+    pub perplexity: f64,
+    /// Standard error of the perplexity, windows taken as independent.
+    pub perplexity_se: f64,
+    /// Bits per byte of the predicted text; `None` where tokens stand for no text.
+    pub bits_per_byte: Option<f64>,
+    /// Distance to the FP32 model; `None` for that model itself.
+    pub fidelity: Option<Fidelity>,
+    /// Thread seconds spent on this model: logits and their likelihoods.
+    pub seconds: f64,
+}
+
+/// How far a blob is from its FP32 model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fidelity {
+    /// Rise of the perplexity, in percent.
+    pub ppl_rise_percent: f64,
+    /// Standard error of that rise, from paired differences.
+    pub ppl_rise_percent_se: f64,
+    /// Mean KL divergence D(FP32 ‖ blob), nats per token.
+    pub kl: f64,
+    /// Its 99th percentile.
+    pub kl_p99: f64,
+    /// Its maximum.
+    pub kl_max: f64,
+    /// Share of positions at which both find the same token likeliest.
+    pub top1: f64,
+}
+
+/// Scores `reference` and `blobs` on `tokens` in windows of `window`. `lengths` are the bytes of
+/// each token; `progress` is told the share that is done. Results come in the order reference (if
+/// any), blobs, and do not depend on the number of threads.
+pub fn evaluate(
+    reference: Option<&Model>,
+    blobs: &[core::Model<'_>],
+    tokens: &[u32],
+    window: usize,
+    lengths: Option<&[usize]>,
+    progress: impl Fn(f64) + Sync,
+) -> Result<Vec<Quality>> {
+    let predictions = tokens.len().saturating_sub(1);
+    let starts: Vec<usize> = (0..predictions).step_by(window * WINDOWS_PER_JOB).collect();
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let jobs: Vec<Vec<Tally>> = starts
+        .par_iter()
+        .map(|&start| {
+            let end = predictions.min(start + window * WINDOWS_PER_JOB);
+            let tallies = score(reference, blobs, &tokens[start..end + 1], window)?;
+            let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            progress(count as f64 / starts.len() as f64);
+            Ok(tallies)
+        })
+        .collect::<Result<_>>()?;
+    let models = usize::from(reference.is_some()) + blobs.len();
+    let mut totals = vec![Tally::default(); models];
+    for job in jobs {
+        totals.iter_mut().zip(job).for_each(|(total, tally)| total.add(tally));
+    }
+    let bytes = lengths.map(|lengths| tokens[1..].iter().map(|&t| lengths[t as usize]).sum());
+    let exact = reference.is_some().then(|| totals[0].clone());
+    Ok(totals
+        .iter()
+        .enumerate()
+        .map(|(i, tally)| tally.quality(bytes, exact.as_ref().filter(|_| i > 0)))
+        .collect())
+}
+
+/// What a stretch of text says of one model.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    /// Summed negative log-likelihood and predictions of each window.
+    windows: Vec<(f64, usize)>,
+    kl: Vec<f32>,
+    agreements: usize,
+    seconds: f64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.windows.extend(other.windows);
+        self.kl.extend(other.kl);
+        self.agreements += other.agreements;
+        self.seconds += other.seconds;
+    }
+
+    fn nats(&self) -> f64 {
+        self.windows.iter().map(|w| w.0).sum()
+    }
+
+    fn quality(&self, bytes: Option<usize>, exact: Option<&Self>) -> Quality {
+        let tokens: usize = self.windows.iter().map(|w| w.1).sum();
+        let mean = self.nats() / tokens as f64;
+        let perplexity = mean.exp();
+        let bits = self.nats() / std::f64::consts::LN_2;
+        Quality {
+            tokens,
+            perplexity,
+            perplexity_se: perplexity * clustered_error(&self.windows),
+            bits_per_byte: bytes.map(|bytes| bits / bytes as f64),
+            fidelity: exact.map(|exact| self.fidelity(exact, tokens)),
+            seconds: self.seconds,
+        }
+    }
+
+    fn fidelity(&self, exact: &Self, tokens: usize) -> Fidelity {
+        let pairs: Vec<(f64, usize)> =
+            self.windows.iter().zip(&exact.windows).map(|(q, p)| (q.0 - p.0, q.1)).collect();
+        let ratio = (pairs.iter().map(|w| w.0).sum::<f64>() / tokens as f64).exp();
+        let mut kl = self.kl.clone();
+        kl.sort_unstable_by(f32::total_cmp);
+        let p99 = kl.get((kl.len() * 99 / 100).min(kl.len().saturating_sub(1)));
+        Fidelity {
+            ppl_rise_percent: 100.0 * (ratio - 1.0),
+            ppl_rise_percent_se: 100.0 * ratio * clustered_error(&pairs),
+            kl: kl.iter().map(|&x| f64::from(x)).sum::<f64>() / tokens as f64,
+            kl_p99: p99.map_or(0.0, |&x| f64::from(x)),
+            kl_max: kl.last().map_or(0.0, |&x| f64::from(x)),
+            top1: self.agreements as f64 / tokens as f64,
+        }
+    }
+}
+
+/// Standard error of Σ sums / Σ counts with windows as independent clusters.
+fn clustered_error(windows: &[(f64, usize)]) -> f64 {
+    let count: usize = windows.iter().map(|w| w.1).sum();
+    let mean = windows.iter().map(|w| w.0).sum::<f64>() / count as f64;
+    let squares: f64 = windows.iter().map(|w| (w.0 - mean * w.1 as f64).powi(2)).sum();
+    squares.sqrt() / count as f64
+}
+
+/// Scores consecutive windows; the last token is only predicted.
+fn score(
+    reference: Option<&Model>,
+    blobs: &[core::Model<'_>],
+    tokens: &[u32],
+    window: usize,
+) -> Result<Vec<Tally>> {
+    let inputs = &tokens[..tokens.len() - 1];
+    let targets = &tokens[1..];
+    let mut tallies = Vec::new();
+    let mut exact: Option<LogProbabilities> = None;
+    if let Some(model) = reference {
+        let start = Instant::now();
+        let mut logits = Vec::with_capacity(inputs.len() * model.config().vocab);
+        let whole = inputs.len() / window * window;
+        for part in [&inputs[..whole], &inputs[whole..]] {
+            if !part.is_empty() {
+                logits.extend(model.forward(part, window.min(part.len())));
+            }
+        }
+        let probabilities = LogProbabilities::new(&logits, model.config().vocab);
+        let mut tally = Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
+        tally.seconds = start.elapsed().as_secs_f64();
+        tallies.push(tally);
+        exact = Some(probabilities);
+    }
+    for model in blobs {
+        let start = Instant::now();
+        let vocab = model.dims().vocab as usize;
+        let mut logits = Vec::with_capacity(inputs.len() * vocab);
+        let mut scorer = core::Window::allocate(model, window, TILE).map_err(Error::Blob)?;
+        for part in inputs.chunks(window) {
+            scorer
+                .score(part, |_, l| logits.extend(l.iter().map(|l| l.to_f32())))
+                .map_err(Error::Blob)?;
+        }
+        let probabilities = LogProbabilities::new(&logits, vocab);
+        let mut tally = Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
+        tally.seconds = start.elapsed().as_secs_f64();
+        if let Some(exact) = &exact {
+            for (p, q) in exact.rows().zip(probabilities.rows()) {
+                tally.kl.push(kl(p, q) as f32);
+                tally.agreements += usize::from(argmax(p) == argmax(q));
+            }
+        }
+        tallies.push(tally);
+    }
+    Ok(tallies)
+}
+
+/// Log-probabilities `[positions, V]`.
+struct LogProbabilities {
+    values: Vec<f32>,
+    vocab: usize,
+}
+
+impl LogProbabilities {
+    fn new(logits: &[f32], vocab: usize) -> Self {
+        let mut values = Vec::with_capacity(logits.len());
+        let mut row = Vec::with_capacity(vocab);
+        for logits in logits.chunks_exact(vocab) {
+            log_softmax(logits, &mut row);
+            values.extend_from_slice(&row);
+        }
+        Self { values, vocab }
+    }
+
+    fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.values.chunks_exact(self.vocab)
+    }
+
+    /// Summed negative log-likelihood of the targets of each window.
+    fn windows(&self, targets: &[u32], window: usize) -> Vec<(f64, usize)> {
+        let rows: Vec<&[f32]> = self.rows().collect();
+        rows.chunks(window)
+            .zip(targets.chunks(window))
+            .map(|(rows, targets)| {
+                let nats = rows.iter().zip(targets).map(|(row, &t)| -f64::from(row[t as usize]));
+                (nats.sum(), targets.len())
+            })
+            .collect()
+    }
+}

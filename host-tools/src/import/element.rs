@@ -1,0 +1,102 @@
+//! Tensors of any element type, as far as a checkpoint of this model has them.
+
+/// How the elements of a stored tensor are encoded, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    F64,
+    F32,
+    F16,
+    BF16,
+    /// Two F32: real and imaginary part.
+    Complex64,
+    /// A whole number of so many bytes. Only counters are stored so, and those are not used.
+    Integer(usize),
+}
+
+/// What a tensor holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Values {
+    Real(Vec<f32>),
+    Complex(Vec<[f32; 2]>),
+    Integers,
+}
+
+/// A tensor of a foreign checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// Row-major.
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Values,
+}
+
+impl Element {
+    /// The type of a PyTorch storage class such as `FloatStorage`.
+    pub(super) fn of_storage(class: &str) -> Option<Self> {
+        Some(match class.strip_prefix("torch.")? {
+            "DoubleStorage" => Self::F64,
+            "FloatStorage" => Self::F32,
+            "HalfStorage" => Self::F16,
+            "BFloat16Storage" => Self::BF16,
+            "ComplexFloatStorage" => Self::Complex64,
+            "LongStorage" => Self::Integer(8),
+            "IntStorage" => Self::Integer(4),
+            "ShortStorage" => Self::Integer(2),
+            "CharStorage" | "ByteStorage" | "BoolStorage" => Self::Integer(1),
+            _ => return None,
+        })
+    }
+
+    /// The type of a safetensors tensor.
+    pub(super) fn of_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
+        use safetensors::Dtype;
+        Some(match dtype {
+            Dtype::F64 => Self::F64,
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::BF16 => Self::BF16,
+            Dtype::C64 => Self::Complex64,
+            Dtype::I64 | Dtype::U64 => Self::Integer(8),
+            Dtype::I32 | Dtype::U32 => Self::Integer(4),
+            Dtype::I16 | Dtype::U16 => Self::Integer(2),
+            Dtype::I8 | Dtype::U8 | Dtype::BOOL => Self::Integer(1),
+            _ => return None,
+        })
+    }
+
+    /// Bytes per element.
+    pub(super) fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::Complex64 => 8,
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::Integer(size) => size,
+        }
+    }
+
+    /// The elements that `bytes` hold; a remainder that is no whole element is ignored.
+    pub(super) fn decode(self, bytes: &[u8]) -> Values {
+        let float = |b: [u8; 4]| f32::from_le_bytes(b);
+        match self {
+            Self::F64 => {
+                Values::Real(chunks(bytes).map(|b| f64::from_le_bytes(b) as f32).collect())
+            }
+            Self::F32 => Values::Real(chunks(bytes).map(float).collect()),
+            Self::F16 => {
+                Values::Real(chunks(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()).collect())
+            }
+            Self::BF16 => {
+                Values::Real(chunks(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()).collect())
+            }
+            Self::Complex64 => Values::Complex(
+                chunks::<8>(bytes)
+                    .map(|[a, b, c, d, e, f, g, h]| [float([a, b, c, d]), float([e, f, g, h])])
+                    .collect(),
+            ),
+            Self::Integer(_) => Values::Integers,
+        }
+    }
+}
+
+fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
+}

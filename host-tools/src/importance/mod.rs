@@ -1,0 +1,83 @@
+//! Which layers matter: the published score, and what quantizing each tensor costs when measured.
+
+mod measured;
+mod published;
+
+pub use measured::measure;
+pub use published::publish;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The importance file: what `analyze` writes and `quantize` reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Importance {
+    /// Version of the file's format.
+    pub format: u32,
+    /// SHA-256 of the checkpoint file, in hexadecimal.
+    pub model_sha256: String,
+    /// Text it was computed on.
+    pub corpus: String,
+    /// Tokens of that text.
+    pub tokens: usize,
+    /// Seed.
+    pub seed: u64,
+    /// The published metrics by layer.
+    pub published: BTreeMap<String, LayerImportance>,
+    /// KL rise in nats per token by tensor and precision, where it was measured.
+    pub measured: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// The three published metrics of a layer and the score that joins them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerImportance {
+    /// Mean magnitude of the weight's gradient.
+    pub gradient: f64,
+    /// Variance of the layer's outputs.
+    pub variance: f64,
+    /// Mean magnitude of the weight.
+    pub magnitude: f64,
+    /// 0.5 · z(gradient) + 0.3 · z(variance) + 0.2 · z(magnitude).
+    pub score: f64,
+}
+
+impl Importance {
+    /// The format this version writes.
+    pub const FORMAT: u32 = 1;
+
+    /// Reads the importance file of the checkpoint with this hash.
+    pub fn read(path: &Path, model_sha256: &str) -> Result<Self> {
+        let bad = |reason| Error::Format { kind: "importance file", path: path.into(), reason };
+        let importance: Self =
+            serde_json::from_str(&files::read_text(path)?).map_err(|e| bad(e.to_string()))?;
+        if importance.format != Self::FORMAT {
+            return Err(bad(format!("it has format {}, not {}", importance.format, Self::FORMAT)));
+        }
+        if importance.model_sha256 != model_sha256 {
+            return Err(bad(format!(
+                "it was computed for another checkpoint ({}…, this one is {}…)",
+                importance.model_sha256.get(..12).unwrap_or(""),
+                &model_sha256[..12]
+            )));
+        }
+        Ok(importance)
+    }
+
+    /// Writes the file, wholly or not at all.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("a plain struct serialises");
+        files::write_atomically(path, text.as_bytes())
+    }
+
+    /// Published score of a layer.
+    pub fn score(&self, layer: &str) -> Option<f64> {
+        self.published.get(layer).map(|layer| layer.score)
+    }
+}

@@ -1,0 +1,15 @@
+//! Train, import, analyse, quantize and evaluate ResNet-BK language models on a workstation.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod corpus;
+pub mod error;
+pub mod eval;
+pub mod files;
+pub mod import;
+pub mod importance;
+pub mod policy;
+pub mod quantize;
+pub mod reference;
+pub mod tokenizer;
+pub mod train;

@@ -1,0 +1,52 @@
+//! The published dynamic policy.
+//!
+//! Source: T. Arai, ResNet-BK, 2025, `DynamicQuantizationPolicy`: of n layers ranked by importance
+//! the first max(1, ⌊0.2·n⌋) are FP16, those up to ⌊0.6·n⌋ INT8 and the rest INT4. Embeddings are
+//! not ranked there and take its default, INT8; potentials stay in full precision.
+
+use std::collections::BTreeMap;
+
+use resnet_bk_core::blob::Dimensions;
+
+use super::Assignment;
+use crate::error::{Error, Result};
+use crate::importance::Importance;
+use crate::quantize::encode::Storage;
+use crate::quantize::names::layer_name;
+
+const HIGH: f64 = 0.2;
+const LOW: f64 = 0.4;
+
+pub(super) fn assign(dims: &Dimensions, importance: &Importance) -> Result<Assignment> {
+    let layers: Vec<String> =
+        dims.tensors().filter(|id| !id.is_embedding()).map(layer_name).collect();
+    let mut ranked = Vec::with_capacity(layers.len());
+    for layer in &layers {
+        let score = importance.score(layer).ok_or_else(|| {
+            Error::Policy(format!("the importance file says nothing of `{layer}`"))
+        })?;
+        ranked.push((layer.as_str(), score));
+    }
+    // Descending; a stable sort keeps the canonical order among equals.
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let count = ranked.len() as f64;
+    let high = ((count * HIGH) as usize).max(1);
+    let low = ((count * (1.0 - LOW)) as usize).max(high + 1);
+    let by_layer: BTreeMap<&str, Storage> = ranked
+        .iter()
+        .enumerate()
+        .map(|(rank, &(layer, _))| {
+            let storage = match rank {
+                rank if rank < high => Storage::FP16,
+                rank if rank < low => Storage::INT8,
+                _ => Storage::INT4,
+            };
+            (layer, storage)
+        })
+        .collect();
+    let storage = dims
+        .tensors()
+        .map(|id| by_layer.get(layer_name(id).as_str()).copied().unwrap_or(Storage::INT8))
+        .collect();
+    Ok(Assignment { name: "dynamic".into(), storage, potentials_int8: false })
+}

@@ -1,0 +1,68 @@
+//! Folding: the same model with fewer parts.
+//!
+//! A layer norm's gain γ and bias β go into every linear layer that reads its output,
+//! W·(γ∘n + β) + b = (W·diag γ)·n + (b + W·β), and `bk_scale` goes into `output_proj`. What remains
+//! are a bare normalization and matrices: what the blob stores and the core computes.
+
+use crate::checkpoint::Checkpoint;
+
+/// The folded checkpoint: gains 1, norm biases 0, `bk_scale` 1, and the same function.
+pub fn fold(checkpoint: &Checkpoint) -> Checkpoint {
+    let mut folded = checkpoint.clone();
+    for l in 0..checkpoint.config.layers {
+        let bk = format!("blocks.{l}.bk_layer");
+        let mut readers = vec![format!("{bk}.v_proj"), format!("{bk}.moe_ffn.gating_network")];
+        readers.extend(
+            (0..checkpoint.config.experts).map(|e| format!("{bk}.moe_ffn.experts.{e}.0")),
+        );
+        fold_norm(&mut folded, &format!("blocks.{l}.layer_norm"), &readers);
+        let scale = std::mem::replace(&mut data(&mut folded, &format!("{bk}.bk_scale"))[0], 1.0);
+        for part in ["weight", "bias"] {
+            let values = data(&mut folded, &format!("{bk}.output_proj.{part}"));
+            values.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+    fold_norm(&mut folded, "layer_norm_final", &["lm_head".into()]);
+    folded
+}
+
+fn fold_norm(checkpoint: &mut Checkpoint, norm: &str, readers: &[String]) {
+    let gain = std::mem::take(data(checkpoint, &format!("{norm}.weight")));
+    let bias = std::mem::take(data(checkpoint, &format!("{norm}.bias")));
+    for reader in readers {
+        let weights = data(checkpoint, &format!("{reader}.weight"));
+        let mut shifts = Vec::with_capacity(weights.len() / gain.len());
+        for row in weights.chunks_exact_mut(gain.len()) {
+            let products = row.iter().zip(&bias).map(|(&w, &b)| f64::from(w) * f64::from(b));
+            shifts.push(products.sum::<f64>());
+            row.iter_mut().zip(&gain).for_each(|(w, g)| *w *= g);
+        }
+        let biases = data(checkpoint, &format!("{reader}.bias"));
+        biases.iter_mut().zip(shifts).for_each(|(b, s)| *b = (f64::from(*b) + s) as f32);
+    }
+    *data(checkpoint, &format!("{norm}.weight")) = vec![1.0; gain.len()];
+    *data(checkpoint, &format!("{norm}.bias")) = vec![0.0; gain.len()];
+}
+
+/// A checkpoint holds every tensor of its configuration, so each name is there.
+fn data<'a>(checkpoint: &'a mut Checkpoint, name: &str) -> &'a mut Vec<f32> {
+    &mut checkpoint.tensors.get_mut(name).expect("a checkpoint holds every tensor").data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::tests::random_checkpoint;
+    use crate::reference::Model;
+
+    #[test]
+    fn folding_keeps_the_function() {
+        let checkpoint = random_checkpoint(1, 3);
+        let tokens: Vec<u32> = (0..24).map(|i| i * 5 % 40).collect();
+        let before = Model::from_checkpoint(&checkpoint).forward(&tokens, 12);
+        let after = Model::from_checkpoint(&fold(&checkpoint)).forward(&tokens, 12);
+        for (a, b) in before.iter().zip(&after) {
+            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! From a checkpoint to a blob: fold, calibrate, choose scales, encode, assemble.
+//!
+//! ```text
+//! Checkpoint ─fold─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┐
+//!                                └─ policy ─▶ Assignment ────────────┴─▶ encode ─▶ assemble ─▶ blob
+//! ```
+
+pub mod calibration;
+pub mod chain;
+pub mod encode;
+pub mod fold;
+mod grid;
+pub mod names;
+pub mod tokenizer;
+pub mod writer;
+
+use rayon::prelude::*;
+use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::policy::Assignment;
+use calibration::Calibration;
+use encode::{Encoded, Matrix, Storage};
+use names::{dimensions, layer_name, weight_name};
+
+/// Name and version that blobs are signed with.
+pub const TOOL: &str = concat!("resnet-bk ", env!("CARGO_PKG_VERSION"));
+
+/// A folded checkpoint and everything that does not depend on precisions.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The folded checkpoint.
+    pub folded: Checkpoint,
+    /// The core's dimensions.
+    pub dims: Dimensions,
+    /// SHA-256 of the checkpoint file.
+    pub sha256: [u8; 32],
+    /// Bytes of the checkpoint file.
+    pub bytes: u64,
+    /// Tokenizer section, where the blob is to carry one.
+    pub tokenizer: Option<Vec<u8>>,
+}
+
+impl Source {
+    /// Folds a checkpoint that was read from a file of `bytes` bytes with this hash.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        sha256: [u8; 32],
+        bytes: u64,
+        tokenizer: Option<Vec<u8>>,
+    ) -> Result<Self> {
+        let dims = dimensions(&checkpoint.config);
+        dims.validate().map_err(Error::Blob)?;
+        Ok(Self { folded: fold::fold(checkpoint), dims, sha256, bytes, tokenizer })
+    }
+
+    /// Encodes one matrix.
+    pub fn encode(&self, id: TensorId, storage: Storage, calibration: &Calibration) -> Result<Encoded> {
+        let layer = layer_name(id);
+        let name = weight_name(id);
+        let weights = &self.folded.tensors[&name].data;
+        let biases: &[f32] = if id.is_embedding() {
+            &[]
+        } else {
+            &self.folded.tensors[&format!("{layer}.bias")].data
+        };
+        let cols = self.dims.shape(id).1 as usize;
+        let moments = calibration.moments(&layer, cols);
+        let (importance, means) = (&moments.mean_square, &moments.mean);
+        encode::encode(Matrix { id, name: &name, weights, cols, biases, importance, means }, storage)
+    }
+
+    /// Bytes of the blob that [`Source::quantize`] would give, exactly, without quantizing.
+    pub fn predict(&self, assignment: &Assignment, origin: &Origin<'_>) -> Result<usize> {
+        let records: Vec<TensorRecord> = self
+            .dims
+            .tensors()
+            .zip(&assignment.storage)
+            .map(|(id, storage)| {
+                let (rows, cols) = self.dims.shape(id);
+                let (precision, group) = (storage.precision, storage.group as u16);
+                TensorRecord { precision, exponent: 0, bias_exponent: 0, group, rows, cols, offset: 0 }
+            })
+            .collect();
+        let chain = chain::encode(&self.folded, assignment.potentials_int8)?;
+        self.parts(&chain, records, assignment, origin).total_len()
+    }
+
+    /// Quantizes every matrix as assigned.
+    pub fn encode_all(
+        &self,
+        assignment: &Assignment,
+        calibration: &Calibration,
+    ) -> Result<Vec<Encoded>> {
+        let ids: Vec<TensorId> = self.dims.tensors().collect();
+        ids.into_par_iter()
+            .zip(&assignment.storage)
+            .map(|(id, &storage)| self.encode(id, storage, calibration))
+            .collect()
+    }
+
+    /// The blob of these matrices.
+    pub fn assemble(
+        &self,
+        encoded: &[Encoded],
+        assignment: &Assignment,
+        origin: &Origin<'_>,
+    ) -> Result<Vec<u8>> {
+        let chain = chain::encode(&self.folded, assignment.potentials_int8)?;
+        let records = encoded.iter().map(|tensor| tensor.record).collect();
+        let sections: Vec<Vec<u8>> = encoded.iter().map(|tensor| tensor.section.clone()).collect();
+        self.parts(&chain, records, assignment, origin).assemble(&sections)
+    }
+
+    /// Quantizes and assembles.
+    pub fn quantize(
+        &self,
+        assignment: &Assignment,
+        calibration: &Calibration,
+        origin: &Origin<'_>,
+    ) -> Result<Vec<u8>> {
+        self.assemble(&self.encode_all(assignment, calibration)?, assignment, origin)
+    }
+
+    fn parts<'a>(
+        &'a self,
+        chain: &'a chain::EncodedChain,
+        records: Vec<TensorRecord>,
+        assignment: &'a Assignment,
+        origin: &'a Origin<'a>,
+    ) -> writer::Parts<'a> {
+        let section_lens = self
+            .dims
+            .tensors()
+            .zip(&assignment.storage)
+            .map(|(id, storage)| {
+                let (rows, cols) = self.dims.shape(id);
+                storage.layout(id, rows as usize, cols as usize).len()
+            })
+            .collect();
+        writer::Parts {
+            dims: self.dims,
+            chain,
+            records,
+            section_lens,
+            tokenizer: self.tokenizer.as_deref(),
+            provenance: Provenance {
+                source_sha256: &self.sha256,
+                source_bytes: self.bytes,
+                tool: TOOL,
+                policy: &assignment.name,
+                calibration: origin.calibration,
+                calibration_tokens: origin.calibration_tokens,
+                seed: origin.seed,
+                measured: origin.measured,
+            },
+        }
+    }
+}
+
+/// What a blob says of its making beside the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Text that the quantizer was calibrated on.
+    pub calibration: &'a str,
+    /// Calibration tokens.
+    pub calibration_tokens: u32,
+    /// Seed.
+    pub seed: u64,
+    /// Quality, if it was measured.
+    pub measured: Option<Measured<'a>>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,96 @@
+//! Whole-quantizer tests, and the random models that other tests share.
+
+use std::collections::BTreeMap;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use resnet_bk_core::{Model, Window};
+
+use super::calibration::Calibration;
+use super::encode::Storage;
+use super::*;
+use crate::checkpoint::{Chain, ModelConfig, Tensor};
+use crate::reference;
+
+/// A model of 40 tokens, width 16, 2 blocks, 3 experts and 5 potentials.
+pub(crate) fn random_checkpoint(seed: u64, top_k: usize) -> Checkpoint {
+    random_checkpoint_of(
+        ModelConfig {
+            vocab: 40,
+            width: 16,
+            layers: 2,
+            experts: 3,
+            top_k,
+            hidden: 24,
+            potentials: 5,
+            positions: None,
+            chain: Chain::Half,
+            eta_floor: 0.03125,
+            off_diagonal: 1.0,
+        },
+        seed,
+    )
+}
+
+/// A model of these dimensions with random weights of a trained model's size.
+pub(crate) fn random_checkpoint_of(config: ModelConfig, seed: u64) -> Checkpoint {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut tensors = BTreeMap::new();
+    for spec in config.tensors() {
+        let count = spec.shape.iter().product::<usize>();
+        let (centre, spread) = match spec.name.rsplit('.').nth(1) {
+            _ if spec.name.ends_with("bk_scale") => (0.8, 0.1),
+            _ if spec.name.ends_with("diagonal") => (-1.5, 0.5),
+            _ if spec.name.ends_with("log_eta") => (-1.0, 1.0),
+            Some(norm) if norm.starts_with("layer_norm") && spec.name.ends_with("weight") => (1.0, 0.3),
+            Some("token_embedding" | "position_embedding") => (0.0, 1.0),
+            _ => (0.0, 1.5 / (*spec.shape.last().unwrap_or(&1) as f32).sqrt()),
+        };
+        let data = (0..count).map(|_| centre + spread * random.random_range(-1f32..1.0)).collect();
+        tensors.insert(spec.name, Tensor { shape: spec.shape, data });
+    }
+    Checkpoint::new(config, tensors, BTreeMap::new()).unwrap()
+}
+
+fn origin() -> Origin<'static> {
+    Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None }
+}
+
+/// Logits of a blob over a window.
+fn score(blob: &[u8], window: &[u32]) -> Vec<f32> {
+    let model = Model::from_bytes(blob).unwrap();
+    let mut logits = Vec::new();
+    let mut scorer = Window::allocate(&model, window.len(), 4).unwrap();
+    scorer.score(window, |_, l| logits.extend(l.iter().map(|l| l.to_f32()))).unwrap();
+    logits
+}
+
+#[test]
+fn the_integer_path_follows_the_reference() {
+    for (chain, positions) in [(Chain::Half, None), (Chain::Full, Some(12))] {
+        for top_k in 1..=3 {
+            let mut config = random_checkpoint(0, top_k).config;
+            (config.chain, config.positions) = (chain, positions);
+            let checkpoint = random_checkpoint_of(config, 7);
+            let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
+            let calibration = Calibration::default();
+            let window: Vec<u32> = (0..12).map(|i| i * 7 % 40).collect();
+            let exact = reference::Model::from_checkpoint(&checkpoint).forward(&window, 12);
+            let spread = exact.iter().map(|l| f64::from(l * l)).sum::<f64>() / exact.len() as f64;
+            for (storage, limit) in [(Storage::FP16, 0.05), (Storage::INT8, 0.06), (Storage::INT4, 0.4)] {
+                let assignment = Assignment::uniform("test", &source.dims, storage);
+                let blob = source.quantize(&assignment, &calibration, &origin()).unwrap();
+                assert_eq!(blob.len(), source.predict(&assignment, &origin()).unwrap());
+                let logits = score(&blob, &window);
+                let error = logits
+                    .iter()
+                    .zip(&exact)
+                    .map(|(a, b)| f64::from((a - b) * (a - b)))
+                    .sum::<f64>()
+                    / exact.len() as f64;
+                let relative = (error / spread).sqrt();
+                assert!(relative < limit, "{storage:?} top-{top_k} {chain:?}: {relative}");
+            }
+        }
+    }
+}

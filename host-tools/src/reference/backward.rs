@@ -1,0 +1,120 @@
+//! The backward pass: exact gradients of the summed loss with respect to every parameter.
+
+use crate::reference::bk;
+use crate::reference::forward::{BlockTape, FEATURE_BOUND, POTENTIAL_BOUND, Scratch, Tape};
+use crate::reference::loss;
+use crate::reference::model::{BlockLayout, Model};
+use crate::reference::moe;
+use crate::reference::real::{Real, add_to, dot, size};
+
+impl<T: Real> Model<T> {
+    /// Adds the gradient of `scale` × the summed loss to `gradient`, laid out as
+    /// [`Model::parameters`], and returns the summed negative log-likelihood in nats.
+    ///
+    /// `inputs` are whole windows of `window` tokens, `targets` the token after each of them. `tape`
+    /// may come from any earlier batch; its buffers are reused.
+    pub fn add_gradient(
+        &self,
+        inputs: &[u32],
+        targets: &[u32],
+        window: usize,
+        scale: T,
+        tape: &mut Tape<T>,
+        gradient: &mut [T],
+    ) -> f64 {
+        self.forward_tape(inputs, window, tape);
+        let total = loss::gradient_in_place(&mut tape.logits, targets, scale);
+        let d = self.config().width;
+        let Tape { blocks, h, final_norm, final_u, logits, scratch } = tape;
+        let (head, norm) = (&self.layout.head, &self.layout.norm);
+        head.backward_parameters(gradient, final_u, logits);
+        size(&mut scratch.du, h.len());
+        head.backward_input(&self.parameters, logits, &mut scratch.du, false);
+        size(&mut scratch.dh, h.len());
+        scratch.dh.fill(T::ZERO);
+        norm.backward(&self.parameters, final_norm, &scratch.du, gradient, &mut scratch.dh);
+        for (block, tape) in self.layout.blocks.iter().zip(blocks).rev() {
+            self.block_backward(block, window, tape, scratch, gradient);
+        }
+        let table = &mut gradient[self.layout.embedding.clone()];
+        for (row, &token) in scratch.dh.chunks_exact(d).zip(inputs) {
+            add_to(&mut table[token as usize * d..][..d], row);
+        }
+        if let Some(positions) = &self.layout.positions {
+            let table = &mut gradient[positions.clone()];
+            for (i, row) in scratch.dh.chunks_exact(d).enumerate() {
+                add_to(&mut table[i % window * d..][..d], row);
+            }
+        }
+        total
+    }
+
+    /// Turns `scratch.dh` from the gradient of the block's output into that of its input.
+    fn block_backward(
+        &self,
+        block: &BlockLayout,
+        window: usize,
+        tape: &mut BlockTape<T>,
+        scratch: &mut Scratch<T>,
+        gradient: &mut [T],
+    ) {
+        let parameters = &self.parameters;
+        let Scratch { dh, du, projected, features, v } = scratch;
+        // s = bk_scale · projected
+        gradient[block.scale] += dot(dh, &tape.projected);
+        let scale = parameters[block.scale];
+        projected.clear();
+        projected.extend(dh.iter().map(|&x| scale * x));
+        block.output_proj.backward_parameters(gradient, &tape.features, projected);
+        size(features, tape.features.len());
+        block.output_proj.backward_input(parameters, projected, features, false);
+        mask(features, &tape.g, FEATURE_BOUND);
+        self.resolve_backward(block, window, tape, features, v, gradient);
+        mask(v, &tape.v_raw, POTENTIAL_BOUND);
+        block.v_proj.backward_parameters(gradient, &tape.u, v);
+        size(du, dh.len());
+        block.v_proj.backward_input(parameters, v, du, false);
+        moe::backward(block, parameters, &tape.u, dh, &mut tape.moe, gradient, du);
+        block.norm.backward(parameters, &tape.norm, du, gradient, dh);
+    }
+
+    /// Through the chains of every window: gradients of v (written) and of diagonal and log_eta.
+    fn resolve_backward(
+        &self,
+        block: &BlockLayout,
+        window: usize,
+        tape: &BlockTape<T>,
+        dg: &[T],
+        dv: &mut Vec<T>,
+        gradient: &mut [T],
+    ) {
+        let k = self.config().potentials;
+        let eta = self.eta(block);
+        let core = self.core(block, &eta);
+        size(dv, tape.v.len());
+        let mut d_eta = vec![T::ZERO; k];
+        let d_diagonal = &mut gradient[block.diagonal.clone()];
+        let rows = tape.g.chunks_exact(window * 2 * k).zip(dg.chunks_exact(window * 2 * k));
+        let windows = rows.zip(dv.chunks_exact_mut(window * k)).zip(&tape.chains);
+        for (((g, dg), dv), chain) in windows {
+            let out = bk::Gradients { v: dv, diagonal: d_diagonal, eta: &mut d_eta };
+            bk::backward(&core, g, chain, dg, out);
+        }
+        // η = max(exp(log_eta), floor): at the floor log_eta has no effect.
+        let floor = T::of(f64::from(self.config().eta_floor));
+        let d_log_eta = &mut gradient[block.log_eta.clone()];
+        for i in 0..k {
+            if eta[i] > floor {
+                d_log_eta[i] += d_eta[i] * eta[i];
+            }
+        }
+    }
+}
+
+/// A clamp passes no gradient where it acts.
+fn mask<T: Real>(gradient: &mut [T], before: &[T], bound: f64) {
+    let bound = T::of(bound);
+    for (g, &x) in gradient.iter_mut().zip(before) {
+        *g = if x < bound && x > -bound { *g } else { T::ZERO };
+    }
+}

@@ -1,0 +1,237 @@
+//! The forward pass over a batch of windows.
+//!
+//! A batch of B windows of length T is one array of B·T positions, window after window; every
+//! activation is row-major with one row per position.
+
+use crate::reference::bk;
+use crate::reference::layer_norm;
+use crate::reference::linear::Linear;
+use crate::reference::model::{BlockLayout, Model};
+use crate::reference::moe;
+use crate::reference::observer::{ChainCall, LinearCall, Observer, Routed};
+use crate::reference::real::{Real, add_scaled, add_to, size};
+
+/// Bound of the potentials.
+pub(crate) const POTENTIAL_BOUND: f64 = 3.0;
+/// Bound of the features, the real and imaginary parts of G.
+pub(crate) const FEATURE_BOUND: f64 = 10.0;
+
+/// Every activation of a forward pass: what the backward pass reads, and buffers that are reused
+/// from batch to batch.
+#[derive(Default)]
+pub struct Tape<T: Real = f32> {
+    pub(crate) blocks: Vec<BlockTape<T>>,
+    /// Residual stream `[rows, d]`.
+    pub(crate) h: Vec<T>,
+    pub(crate) final_norm: layer_norm::Tape<T>,
+    /// Normalised residual stream `[rows, d]`.
+    pub(crate) final_u: Vec<T>,
+    /// `[rows, V]`; the loss turns them into their gradient in place.
+    pub(crate) logits: Vec<T>,
+    pub(crate) scratch: Scratch<T>,
+}
+
+/// One block's activations.
+#[derive(Default)]
+pub(crate) struct BlockTape<T> {
+    pub(crate) norm: layer_norm::Tape<T>,
+    /// Normalised inputs `[rows, d]`.
+    pub(crate) u: Vec<T>,
+    pub(crate) moe: moe::Tape<T>,
+    /// Output of v_proj `[rows, K]`.
+    pub(crate) v_raw: Vec<T>,
+    /// Clamped potentials `[rows, K]`.
+    pub(crate) v: Vec<T>,
+    /// G `[rows, 2K]`: real parts, then imaginary parts.
+    pub(crate) g: Vec<T>,
+    /// One per window.
+    pub(crate) chains: Vec<bk::Tape<T>>,
+    /// Clamped G `[rows, 2K]`.
+    pub(crate) features: Vec<T>,
+    /// Output of output_proj `[rows, d]`, before bk_scale.
+    pub(crate) projected: Vec<T>,
+}
+
+/// Buffers of the backward pass.
+#[derive(Default)]
+pub(crate) struct Scratch<T> {
+    pub(crate) dh: Vec<T>,
+    pub(crate) du: Vec<T>,
+    pub(crate) projected: Vec<T>,
+    pub(crate) features: Vec<T>,
+    pub(crate) v: Vec<T>,
+}
+
+impl<T: Real> Model<T> {
+    /// Logits `[positions, V]` of a batch of windows of `window` tokens each, one after the other.
+    ///
+    /// # Panics
+    /// If the tokens are not whole windows, a token is not below V, or a window is longer than the
+    /// position table.
+    pub fn forward(&self, tokens: &[u32], window: usize) -> Vec<T> {
+        let mut tape = Tape::default();
+        self.forward_tape(tokens, window, &mut tape);
+        tape.logits
+    }
+
+    /// As [`Model::forward`], in the buffers of `tape`, which may come from any earlier batch.
+    pub fn forward_reusing<'t>(
+        &self,
+        tokens: &[u32],
+        window: usize,
+        tape: &'t mut Tape<T>,
+    ) -> &'t [T] {
+        self.forward_tape(tokens, window, tape);
+        &tape.logits
+    }
+
+    /// As [`Model::forward`], leaving activations and logits in `tape`.
+    pub(crate) fn forward_tape(&self, tokens: &[u32], window: usize, tape: &mut Tape<T>) {
+        self.forward_with(tokens, window, tape, &mut |_, _| {});
+    }
+
+    /// `after(stage, tape)` runs after each block and after the head.
+    fn forward_with(
+        &self,
+        tokens: &[u32],
+        window: usize,
+        tape: &mut Tape<T>,
+        after: &mut dyn FnMut(Stage, &Tape<T>),
+    ) {
+        let (d, k) = (self.config().width, self.config().potentials);
+        assert!(window > 0 && tokens.len().is_multiple_of(window), "not whole windows");
+        let rows = tokens.len();
+        size(&mut tape.h, rows * d);
+        self.embed(tokens, window, &mut tape.h);
+        tape.blocks.resize_with(self.config().layers, BlockTape::default);
+        for (l, block) in self.layout.blocks.iter().enumerate() {
+            let b = &mut tape.blocks[l];
+            size(&mut b.u, rows * d);
+            block.norm.forward(&self.parameters, &tape.h, &mut b.u, &mut b.norm);
+            size(&mut b.v_raw, rows * k);
+            block.v_proj.forward(&self.parameters, &b.u, &mut b.v_raw);
+            self.resolve(block, window, b);
+            size(&mut b.projected, rows * d);
+            block.output_proj.forward(&self.parameters, &b.features, &mut b.projected);
+            let top_k = self.config().top_k;
+            moe::forward(block, &self.parameters, top_k, &b.u, &mut tape.h, &mut b.moe);
+            add_scaled(&mut tape.h, self.parameters[block.scale], &b.projected);
+            after(Stage::Block(l), tape);
+        }
+        size(&mut tape.final_u, rows * d);
+        let (norm, head) = (&self.layout.norm, &self.layout.head);
+        norm.forward(&self.parameters, &tape.h, &mut tape.final_u, &mut tape.final_norm);
+        size(&mut tape.logits, rows * self.config().vocab);
+        head.forward(&self.parameters, &tape.final_u, &mut tape.logits);
+        after(Stage::Head, tape);
+    }
+
+    /// h = token embedding (+ position embedding).
+    fn embed(&self, tokens: &[u32], window: usize, h: &mut [T]) {
+        let d = self.config().width;
+        let table = &self.parameters[self.layout.embedding.clone()];
+        for (row, &token) in h.chunks_exact_mut(d).zip(tokens) {
+            row.copy_from_slice(&table[token as usize * d..][..d]);
+        }
+        if let Some(positions) = &self.layout.positions {
+            let table = &self.parameters[positions.clone()];
+            for (i, row) in h.chunks_exact_mut(d).enumerate() {
+                add_to(row, &table[i % window * d..][..d]);
+            }
+        }
+    }
+
+    /// Features from the output of v_proj: clamp, chain, clamp.
+    fn resolve(&self, block: &BlockLayout, window: usize, b: &mut BlockTape<T>) {
+        let k = self.config().potentials;
+        let rows = b.v_raw.len() / k;
+        clip_into(&b.v_raw, POTENTIAL_BOUND, &mut b.v);
+        size(&mut b.g, rows * 2 * k);
+        b.chains.resize_with(rows / window, bk::Tape::default);
+        let eta = self.eta(block);
+        let core = self.core(block, &eta);
+        let windows = b.v.chunks_exact(window * k).zip(b.g.chunks_exact_mut(window * 2 * k));
+        for ((v, g), chain) in windows.zip(&mut b.chains) {
+            bk::forward(&core, v, g, chain);
+        }
+        clip_into(&b.g, FEATURE_BOUND, &mut b.features);
+    }
+
+    /// The chain's constants for one block.
+    pub(crate) fn core<'a>(&'a self, block: &BlockLayout, eta: &'a [T]) -> bk::Core<'a, T> {
+        bk::Core {
+            diagonal: &self.parameters[block.diagonal.clone()],
+            eta,
+            beta: T::of(f64::from(self.config().off_diagonal)),
+            chain: self.config().chain,
+        }
+    }
+}
+
+/// Which part of the model has just been computed.
+#[derive(Clone, Copy)]
+enum Stage {
+    Block(usize),
+    Head,
+}
+
+pub(crate) fn clip_into<T: Real>(x: &[T], bound: f64, y: &mut Vec<T>) {
+    let bound = T::of(bound);
+    y.clear();
+    y.extend(x.iter().map(|x| x.clip(bound)));
+}
+
+impl Model<f32> {
+    /// As [`Model::forward`], showing `observer` every linear layer's inputs and outputs.
+    pub fn forward_observed(
+        &self,
+        tokens: &[u32],
+        window: usize,
+        observer: &mut dyn Observer,
+    ) -> Vec<f32> {
+        let mut tape = Tape::default();
+        self.forward_with(tokens, window, &mut tape, &mut |stage, tape| match stage {
+            Stage::Block(l) => report_block(&self.layout.blocks[l], l, &tape.blocks[l], observer),
+            Stage::Head => {
+                observer.linear(call(&self.layout.head, &tape.final_u, &tape.logits, None))
+            }
+        });
+        tape.logits
+    }
+}
+
+fn call<'a>(
+    layer: &'a Linear,
+    inputs: &'a [f32],
+    outputs: &'a [f32],
+    routed: Option<Routed<'a>>,
+) -> LinearCall<'a> {
+    LinearCall {
+        name: &layer.name,
+        inputs,
+        outputs,
+        input_width: layer.inputs,
+        output_width: layer.outputs,
+        routed,
+    }
+}
+
+fn report_block(
+    block: &BlockLayout,
+    index: usize,
+    tape: &BlockTape<f32>,
+    observer: &mut dyn Observer,
+) {
+    observer.linear(call(&block.v_proj, &tape.u, &tape.v_raw, None));
+    observer.chain(ChainCall { block: index, potentials: &tape.v, resolvent: &tape.g });
+    observer.linear(call(&block.output_proj, &tape.features, &tape.projected, None));
+    observer.linear(call(&block.gate, &tape.u, &tape.moe.logits, None));
+    for ((first, second), expert) in block.experts.iter().zip(&tape.moe.experts) {
+        if expert.positions.is_empty() {
+            continue;
+        }
+        let routed = Routed { positions: &expert.positions, probabilities: &expert.probabilities };
+        observer.linear(call(first, &expert.input, &expert.before, Some(routed)));
+        observer.linear(call(second, &expert.hidden, &expert.output, Some(routed)));
+    }
+}

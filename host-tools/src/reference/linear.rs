@@ -1,0 +1,158 @@
+//! Matrix products: the one place that calls the `gemm` crate, and linear layers on top of it.
+
+use crate::reference::real::{Real, add_to};
+use std::ops::Range;
+
+/// A matrix in a slice: element (r, c) is `data[r * row_stride + c * column_stride]`.
+#[derive(Clone, Copy)]
+struct Matrix<'a, T> {
+    data: &'a [T],
+    row_stride: usize,
+    column_stride: usize,
+}
+
+/// The `[rows, columns]` matrix in `data`.
+fn plain<T>(data: &[T], columns: usize) -> Matrix<'_, T> {
+    Matrix { data, row_stride: columns, column_stride: 1 }
+}
+
+/// The transpose of the `[rows, columns]` matrix in `data`.
+fn transposed<T>(data: &[T], columns: usize) -> Matrix<'_, T> {
+    Matrix { data, row_stride: 1, column_stride: columns }
+}
+
+/// c\[m, n\] = a\[m, k\] · b\[k, n\], or c += with `accumulate`; on the calling thread.
+fn product<T: Real>(
+    c: &mut [T],
+    accumulate: bool,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    (m, k, n): (usize, usize, usize),
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    // Index of the last element of an `rows` × `columns` matrix: the largest that is touched.
+    let last = |rows: usize, columns: usize, x: &Matrix<'_, T>| {
+        rows.saturating_sub(1) * x.row_stride + columns.saturating_sub(1) * x.column_stride
+    };
+    assert!(m * n <= c.len(), "product: c is too short");
+    assert!(k == 0 || last(m, k, &a) < a.data.len(), "product: a is too short");
+    assert!(k == 0 || last(k, n, &b) < b.data.len(), "product: b is too short");
+    // SAFETY: `gemm` reads a[i·rs + j·cs] for i < m, j < k, b likewise for i < k, j < n, and reads
+    // and writes c[i·n + j] for i < m, j < n. The assertions above bound the largest of these
+    // indices by the slice lengths; strides are not negative, so the smallest is 0. `c` is a unique
+    // borrow, so it overlaps neither `a` nor `b`. `T` is f32 or f64, which `gemm` supports.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            T::ONE,
+            T::ONE,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Where a linear layer's weight `[out, in]` and bias `[out]` lie among the parameters.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    /// The layer's name: that of its weight without `.weight`.
+    pub(crate) name: String,
+    pub(crate) weight: Range<usize>,
+    pub(crate) bias: Range<usize>,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+}
+
+impl Linear {
+    /// y\[rows, out\] = x\[rows, in\] · Wᵀ + b.
+    pub(crate) fn forward<T: Real>(&self, parameters: &[T], x: &[T], y: &mut [T]) {
+        let rows = x.len() / self.inputs;
+        let bias = &parameters[self.bias.clone()];
+        for row in y.chunks_exact_mut(self.outputs) {
+            row.copy_from_slice(bias);
+        }
+        let a = plain(x, self.inputs);
+        let b = transposed(&parameters[self.weight.clone()], self.inputs);
+        product(y, true, a, b, (rows, self.inputs, self.outputs));
+    }
+
+    /// Adds the gradients of weight and bias, given those of the outputs.
+    pub(crate) fn backward_parameters<T: Real>(&self, gradient: &mut [T], x: &[T], dy: &[T]) {
+        let rows = x.len() / self.inputs;
+        let (a, b) = (transposed(dy, self.outputs), plain(x, self.inputs));
+        let dw = &mut gradient[self.weight.clone()];
+        product(dw, true, a, b, (self.outputs, rows, self.inputs));
+        let db = &mut gradient[self.bias.clone()];
+        for row in dy.chunks_exact(self.outputs) {
+            add_to(db, row);
+        }
+    }
+
+    /// dx\[rows, in\] = dy\[rows, out\] · W, or dx += with `accumulate`.
+    pub(crate) fn backward_input<T: Real>(
+        &self,
+        parameters: &[T],
+        dy: &[T],
+        dx: &mut [T],
+        accumulate: bool,
+    ) {
+        let rows = dy.len() / self.outputs;
+        let (a, b) =
+            (plain(dy, self.outputs), plain(&parameters[self.weight.clone()], self.inputs));
+        product(dx, accumulate, a, b, (rows, self.outputs, self.inputs));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forward_and_backward_match_the_definition() {
+        let (rows, inputs, outputs) = (5, 7, 3);
+        let wave = |n: usize, f: f64| (0..n).map(|i| (i as f64 * f).sin()).collect::<Vec<_>>();
+        let layer = Linear { name: "l".into(), weight: 0..21, bias: 21..24, inputs, outputs };
+        let parameters = wave(24, 0.7);
+        let x = wave(rows * inputs, 1.3);
+        let dy = wave(rows * outputs, 2.1);
+        let mut y = vec![0.0; rows * outputs];
+        layer.forward(&parameters, &x, &mut y);
+        let mut gradient = vec![1.0; 24];
+        layer.backward_parameters(&mut gradient, &x, &dy);
+        let mut dx = vec![0.5; rows * inputs];
+        layer.backward_input(&parameters, &dy, &mut dx, true);
+        let mut expected_gradient = vec![1.0; 24];
+        let mut expected_dx = vec![0.5; rows * inputs];
+        for r in 0..rows {
+            for o in 0..outputs {
+                let mut sum = parameters[21 + o];
+                expected_gradient[21 + o] += dy[r * outputs + o];
+                for i in 0..inputs {
+                    sum += parameters[o * inputs + i] * x[r * inputs + i];
+                    expected_gradient[o * inputs + i] += dy[r * outputs + o] * x[r * inputs + i];
+                    expected_dx[r * inputs + i] += dy[r * outputs + o] * parameters[o * inputs + i];
+                }
+                assert!((sum - y[r * outputs + o]).abs() < 1e-12);
+            }
+        }
+        let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(close(&gradient, &expected_gradient));
+        assert!(close(&dx, &expected_dx));
+    }
+}

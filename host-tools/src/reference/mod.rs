@@ -1,0 +1,25 @@
+//! The model in floating point, as the maths has it: forward, exact gradients, streaming.
+//!
+//! This is what quantization is measured against, what training optimises and what importance is
+//! computed from. The integer core in `resnet-bk-core` is a separate implementation.
+
+mod backward;
+mod bk;
+mod forward;
+mod layer_norm;
+mod linear;
+mod loss;
+mod model;
+mod moe;
+mod observer;
+mod real;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use forward::Tape;
+pub use loss::negative_log_likelihoods;
+pub use model::Model;
+pub use observer::{ChainCall, LinearCall, Observer, Routed};
+pub use real::Real;
+pub use stream::Stream;

@@ -1,0 +1,181 @@
+//! The parameters of a model in one array, and where each tensor lies in it.
+
+use crate::checkpoint::{Checkpoint, ModelConfig, Tensor, TensorSpec};
+use crate::error::{Error, Result};
+use crate::reference::layer_norm::LayerNorm;
+use crate::reference::linear::Linear;
+use crate::reference::real::Real;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Where one block's tensors lie.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockLayout {
+    pub(crate) norm: LayerNorm,
+    pub(crate) gate: Linear,
+    /// (first, second) layer of each expert.
+    pub(crate) experts: Vec<(Linear, Linear)>,
+    pub(crate) v_proj: Linear,
+    pub(crate) diagonal: Range<usize>,
+    pub(crate) log_eta: Range<usize>,
+    pub(crate) output_proj: Linear,
+    pub(crate) scale: usize,
+}
+
+/// Where every tensor lies in the parameter array.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) embedding: Range<usize>,
+    pub(crate) positions: Option<Range<usize>>,
+    pub(crate) blocks: Vec<BlockLayout>,
+    pub(crate) norm: LayerNorm,
+    pub(crate) head: Linear,
+    /// Every tensor in canonical order; they follow each other without gaps.
+    pub(crate) tensors: Vec<(TensorSpec, Range<usize>)>,
+}
+
+impl Layout {
+    pub(crate) fn new(config: &ModelConfig) -> Self {
+        let mut start = 0;
+        let tensors: Vec<(TensorSpec, Range<usize>)> = config
+            .tensors()
+            .into_iter()
+            .map(|spec| {
+                let range = start..start + spec.shape.iter().product::<usize>();
+                start = range.end;
+                (spec, range)
+            })
+            .collect();
+        let by_name: BTreeMap<&str, &(TensorSpec, Range<usize>)> =
+            tensors.iter().map(|entry| (entry.0.name.as_str(), entry)).collect();
+        let range = |name: &str| by_name[name].1.clone();
+        let linear = |name: &str| {
+            let (spec, weight) = by_name[format!("{name}.weight").as_str()];
+            Linear {
+                name: name.into(),
+                weight: weight.clone(),
+                bias: range(&format!("{name}.bias")),
+                outputs: spec.shape[0],
+                inputs: spec.shape[1],
+            }
+        };
+        let norm = |name: &str| LayerNorm {
+            gain: range(&format!("{name}.weight")),
+            bias: range(&format!("{name}.bias")),
+        };
+        let block = |l: usize| {
+            let bk = format!("blocks.{l}.bk_layer");
+            let expert = |e: usize| {
+                let expert = format!("{bk}.moe_ffn.experts.{e}");
+                (linear(&format!("{expert}.0")), linear(&format!("{expert}.3")))
+            };
+            BlockLayout {
+                norm: norm(&format!("blocks.{l}.layer_norm")),
+                gate: linear(&format!("{bk}.moe_ffn.gating_network")),
+                experts: (0..config.experts).map(expert).collect(),
+                v_proj: linear(&format!("{bk}.v_proj")),
+                diagonal: range(&format!("{bk}.diagonal")),
+                log_eta: range(&format!("{bk}.log_eta")),
+                output_proj: linear(&format!("{bk}.output_proj")),
+                scale: range(&format!("{bk}.bk_scale")).start,
+            }
+        };
+        Self {
+            embedding: range("token_embedding.weight"),
+            positions: config.positions.map(|_| range("position_embedding.weight")),
+            blocks: (0..config.layers).map(block).collect(),
+            norm: norm("layer_norm_final"),
+            head: linear("lm_head"),
+            tensors,
+        }
+    }
+}
+
+/// A model with its parameters, in `f32` unless gradients are being checked.
+#[derive(Clone, Debug)]
+pub struct Model<T: Real = f32> {
+    config: ModelConfig,
+    pub(crate) layout: Layout,
+    pub(crate) parameters: Vec<T>,
+}
+
+impl<T: Real> Model<T> {
+    /// A model of these dimensions whose parameters are all zero.
+    pub fn zeros(config: ModelConfig) -> Result<Self> {
+        if let Some(problem) = config.problem() {
+            return Err(Error::Config(problem));
+        }
+        let layout = Layout::new(&config);
+        let parameters = vec![T::ZERO; config.parameters()];
+        Ok(Self { config, layout, parameters })
+    }
+
+    /// The dimensions.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Every parameter: the tensors of [`ModelConfig::tensors`], one after the other.
+    pub fn parameters(&self) -> &[T] {
+        &self.parameters
+    }
+
+    /// Every parameter, to be changed.
+    pub fn parameters_mut(&mut self) -> &mut [T] {
+        &mut self.parameters
+    }
+
+    /// Where the tensor of this name lies in [`Model::parameters`], and in gradients.
+    pub fn range(&self, name: &str) -> Option<Range<usize>> {
+        self.tensors().find(|(spec, _)| spec.name == name).map(|(_, range)| range)
+    }
+
+    /// Every tensor and where it lies in [`Model::parameters`], in canonical order.
+    pub fn tensors(&self) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
+        self.layout.tensors.iter().map(|(spec, range)| (spec, range.clone()))
+    }
+
+    /// The tensor of this name, row-major.
+    pub fn tensor(&self, name: &str) -> Option<&[T]> {
+        self.range(name).map(|range| &self.parameters[range])
+    }
+
+    /// The tensor of this name, to be changed.
+    pub fn tensor_mut(&mut self, name: &str) -> Option<&mut [T]> {
+        self.range(name).map(|range| &mut self.parameters[range])
+    }
+
+    /// η of a block's potentials `[K]`.
+    pub(crate) fn eta(&self, block: &BlockLayout) -> Vec<T> {
+        let floor = T::of(f64::from(self.config.eta_floor));
+        let raise = |&log: &T| {
+            let eta = log.exp();
+            if eta < floor { floor } else { eta }
+        };
+        self.parameters[block.log_eta.clone()].iter().map(raise).collect()
+    }
+}
+
+impl Model<f32> {
+    /// The model that a checkpoint describes.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Self {
+        let layout = Layout::new(&checkpoint.config);
+        let mut parameters = Vec::with_capacity(checkpoint.config.parameters());
+        for (spec, _) in &layout.tensors {
+            parameters.extend_from_slice(&checkpoint.tensors[&spec.name].data);
+        }
+        Self { config: checkpoint.config.clone(), layout, parameters }
+    }
+
+    /// The model as a checkpoint; fails if a parameter is NaN or infinite.
+    pub fn to_checkpoint(&self, provenance: BTreeMap<String, String>) -> Result<Checkpoint> {
+        let tensors = self
+            .tensors()
+            .map(|(spec, range)| {
+                let data = self.parameters[range].to_vec();
+                (spec.name.clone(), Tensor { shape: spec.shape.clone(), data })
+            })
+            .collect();
+        Checkpoint::new(self.config.clone(), tensors, provenance)
+    }
+}

@@ -1,0 +1,92 @@
+//! Token by token generation with a half chain: one complex number of state per potential.
+
+use crate::checkpoint::Chain;
+use crate::error::{Error, Result};
+use crate::reference::bk;
+use crate::reference::forward::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
+use crate::reference::layer_norm;
+use crate::reference::model::Model;
+use crate::reference::moe;
+use crate::reference::real::{add_scaled, add_to};
+
+/// A model in the middle of a text. Its memory does not grow with the number of tokens.
+pub struct Stream<'a> {
+    model: &'a Model,
+    /// G of the last position, for each block `[2K]`.
+    state: Vec<Vec<f32>>,
+    /// Tokens seen since the start.
+    position: usize,
+}
+
+impl<'a> Stream<'a> {
+    /// A stream before its first token. Only half chains stream: a full chain sees the future.
+    pub fn new(model: &'a Model) -> Result<Self> {
+        let config = model.config();
+        if config.chain == Chain::Full {
+            return Err(Error::Config(
+                "a model with a full chain cannot stream, because each position depends on the \
+                 ones after it"
+                    .into(),
+            ));
+        }
+        let state = vec![vec![0.0; 2 * config.potentials]; config.layers];
+        Ok(Self { model, state, position: 0 })
+    }
+
+    /// Forgets everything: the next token is the first.
+    pub fn reset(&mut self) {
+        self.position = 0;
+    }
+
+    /// Tokens seen since the start.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Takes the next token and returns the logits `[V]` of the one after it. Fails when the token
+    /// is not in the vocabulary or the position table is used up.
+    pub fn step(&mut self, token: u32) -> Result<Vec<f32>> {
+        let (model, config) = (self.model, self.model.config());
+        let (parameters, layout, d) = (&model.parameters, &model.layout, config.width);
+        let row = token as usize * d;
+        let Some(embedding) = parameters[layout.embedding.clone()].get(row..row + d) else {
+            return Err(Error::Config(format!(
+                "token {token} is not in the vocabulary of {}",
+                config.vocab
+            )));
+        };
+        let mut h = embedding.to_vec();
+        if let Some(positions) = &layout.positions {
+            let table = &parameters[positions.clone()];
+            let Some(row) = table.chunks_exact(d).nth(self.position) else {
+                return Err(Error::Config(format!(
+                    "the position table ends after {} tokens",
+                    table.len() / d
+                )));
+            };
+            add_to(&mut h, row);
+        }
+        let (mut u, mut norm) = (vec![0.0; d], layer_norm::Tape::default());
+        let (mut v, mut clipped, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut features, mut projected) = (Vec::new(), vec![0.0; d]);
+        for (block, g) in layout.blocks.iter().zip(&mut self.state) {
+            block.norm.forward(parameters, &h, &mut u, &mut norm);
+            v.resize(config.potentials, 0.0);
+            block.v_proj.forward(parameters, &u, &mut v);
+            clip_into(&v, POTENTIAL_BOUND, &mut clipped);
+            let eta = model.eta(block);
+            let core = model.core(block, &eta);
+            bk::step(&core, &clipped, self.position == 0, g, &mut scratch);
+            clip_into(g, FEATURE_BOUND, &mut features);
+            block.output_proj.forward(parameters, &features, &mut projected);
+            let mut tape = moe::Tape::default();
+            moe::forward(block, parameters, config.top_k, &u, &mut h, &mut tape);
+            add_scaled(&mut h, parameters[block.scale], &projected);
+        }
+        layout.norm.forward(parameters, &h, &mut u, &mut norm);
+        let mut logits = vec![0.0; config.vocab];
+        layout.head.forward(parameters, &u, &mut logits);
+        self.position += 1;
+        Ok(logits)
+    }
+}

@@ -1,0 +1,187 @@
+//! Checks of the whole model: gradients against finite differences, streaming against windows.
+
+use super::*;
+use crate::checkpoint::{Chain, ModelConfig};
+
+fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
+    ModelConfig {
+        vocab: 11,
+        width: 6,
+        layers: 2,
+        experts: 3,
+        top_k,
+        hidden: 5,
+        potentials,
+        positions: (potentials == 1).then_some(8),
+        chain,
+        eta_floor: 0.1,
+        off_diagonal: 1.0,
+    }
+}
+
+/// A model with every parameter away from its special values, so that every gradient is tested.
+fn model(config: ModelConfig) -> Model<f64> {
+    let mut model = Model::<f64>::zeros(config).unwrap();
+    for (i, p) in model.parameters_mut().iter_mut().enumerate() {
+        // Fractional parts of a wild sine: as good as random, and the same everywhere.
+        *p = ((i as f64 * 12.9898).sin() * 43_758.5453).fract() * 0.7;
+    }
+    let names: Vec<String> = model.tensors().map(|(spec, _)| spec.name.clone()).collect();
+    for name in names {
+        // Experts that are reached and hidden units that are alive.
+        let (scale, shift) = match name.as_str() {
+            n if n.ends_with("diagonal") => (1.0, -1.4),
+            n if n.ends_with("bk_scale") => (1.0, 0.8),
+            n if n.ends_with("0.bias") => (1.0, 0.8),
+            n if n.contains("gating_network.bias") => (0.1, 0.0),
+            _ => (1.0, 0.0),
+        };
+        for p in model.tensor_mut(&name).unwrap() {
+            *p = *p * scale + shift;
+        }
+    }
+    model
+}
+
+fn check_gradients(chain: Chain, potentials: usize, top_k: usize) {
+    let mut model = model(config(chain, potentials, top_k));
+    let window = 4;
+    let inputs: Vec<u32> = (0..24).map(|i| i * 7 % 11).collect();
+    let targets: Vec<u32> = (0..24).map(|i| i * 5 % 11).collect();
+    let mut gradient = vec![0.0; model.parameters().len()];
+    let mut tape = Tape::default();
+    // A tape that has seen another batch must not matter.
+    model.forward_tape(&[1, 2, 3], 3, &mut tape);
+    let scale = 0.5;
+    model.add_gradient(&inputs, &targets, window, scale, &mut tape, &mut gradient);
+    let loss = |model: &Model<f64>| {
+        let logits = model.forward(&inputs, window);
+        scale * negative_log_likelihoods(&logits, &targets).iter().sum::<f64>()
+    };
+    let tensors: Vec<_> = model.tensors().map(|(spec, range)| (spec.name.clone(), range)).collect();
+    let h = 1e-6;
+    for (name, range) in tensors {
+        // The softmax over a single chosen expert is 1, whatever the gate says; and an expert that
+        // no position is routed to learns nothing.
+        let may_rest =
+            top_k == 1 && name.contains("gating") || top_k < 3 && name.contains("experts");
+        let moves = gradient[range.clone()].iter().any(|g| *g != 0.0);
+        assert!(moves || may_rest, "{name} has no gradient");
+        for i in range.clone() {
+            let original = model.parameters()[i];
+            model.parameters_mut()[i] = original + h;
+            let up = loss(&model);
+            model.parameters_mut()[i] = original - h;
+            let down = loss(&model);
+            model.parameters_mut()[i] = original;
+            let numeric = (up - down) / (2.0 * h);
+            let error = (numeric - gradient[i]).abs() / (0.1 + numeric.abs());
+            let at = i - range.start;
+            assert!(error < 1e-6, "{name}[{at}]: {} against {numeric}", gradient[i]);
+        }
+    }
+}
+
+#[test]
+fn every_gradient_equals_finite_differences_half_chain() {
+    check_gradients(Chain::Half, 1, 1);
+    check_gradients(Chain::Half, 4, 2);
+}
+
+#[test]
+fn every_gradient_equals_finite_differences_full_chain() {
+    check_gradients(Chain::Full, 1, 3);
+    check_gradients(Chain::Full, 3, 2);
+}
+
+fn single(config: ModelConfig) -> Model {
+    let source = model(config.clone());
+    let mut model = Model::<f32>::zeros(config).unwrap();
+    for (to, from) in model.parameters_mut().iter_mut().zip(source.parameters()) {
+        *to = *from as f32;
+    }
+    model
+}
+
+#[test]
+fn single_precision_agrees_with_double() {
+    for chain in [Chain::Half, Chain::Full] {
+        let config = config(chain, 4, 2);
+        let tokens: Vec<u32> = (0..16).map(|i| i * 3 % 11).collect();
+        let exact = model(config.clone()).forward(&tokens, 8);
+        let rounded = single(config).forward(&tokens, 8);
+        for (a, b) in exact.iter().zip(&rounded) {
+            assert!((a - f64::from(*b)).abs() < 1e-4, "{a} against {b}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_equals_the_window() {
+    for potentials in [1, 4] {
+        let model = single(config(Chain::Half, potentials, 2));
+        let tokens: Vec<u32> = (0..8).map(|i| i * 7 % 11).collect();
+        let window = model.forward(&tokens, tokens.len());
+        let mut stream = Stream::new(&model).unwrap();
+        for _ in 0..2 {
+            stream.reset();
+            for (&token, expected) in tokens.iter().zip(window.chunks_exact(11)) {
+                for (a, b) in stream.step(token).unwrap().iter().zip(expected) {
+                    assert!((a - b).abs() < 1e-5, "{a} against {b}");
+                }
+            }
+        }
+        assert!(stream.step(11).is_err());
+        // K = 1 has a position table of 8 here: the ninth token has no position.
+        assert_eq!(stream.step(0).is_err(), potentials == 1);
+    }
+    assert!(Stream::new(&single(config(Chain::Full, 1, 1))).is_err());
+}
+
+#[test]
+fn a_half_chain_is_causal_and_windows_are_independent() {
+    let model = single(config(Chain::Half, 4, 2));
+    let mut tokens: Vec<u32> = (0..12).map(|i| i * 7 % 11).collect();
+    let before = model.forward(&tokens, 6);
+    tokens[3] = (tokens[3] + 1) % 11;
+    let after = model.forward(&tokens, 6);
+    assert_eq!(before[..3 * 11], after[..3 * 11]);
+    assert_ne!(before[5 * 11..6 * 11], after[5 * 11..6 * 11]);
+    assert_eq!(before[6 * 11..], after[6 * 11..]);
+}
+
+#[test]
+fn observers_see_every_linear_layer() {
+    struct Names(Vec<String>, usize);
+    impl Observer for Names {
+        fn linear(&mut self, call: LinearCall<'_>) {
+            let rows = call.inputs.len() / call.input_width;
+            assert_eq!(call.outputs.len(), rows * call.output_width);
+            if let Some(routed) = call.routed {
+                assert_eq!(routed.positions.len(), rows);
+                assert_eq!(routed.probabilities.len(), rows);
+            } else {
+                assert_eq!(rows, 8);
+            }
+            self.0.push(call.name.into());
+        }
+        fn chain(&mut self, call: ChainCall<'_>) {
+            assert_eq!(call.resolvent.len(), 2 * call.potentials.len());
+            self.1 += 1;
+        }
+    }
+    let model = single(config(Chain::Half, 4, 3));
+    let mut seen = Names(Vec::new(), 0);
+    let tokens = [1, 2, 3, 4, 5, 6, 7, 8];
+    let logits = model.forward_observed(&tokens, 8, &mut seen);
+    assert_eq!(logits, model.forward(&tokens, 8));
+    let mut expected: Vec<String> = model
+        .tensors()
+        .filter(|(spec, _)| spec.shape.len() == 2 && !spec.name.contains("embedding"))
+        .map(|(spec, _)| spec.name.trim_end_matches(".weight").to_string())
+        .collect();
+    expected.sort();
+    seen.0.sort();
+    assert_eq!(seen.0, expected);
+    assert_eq!(seen.1, 2);
+}

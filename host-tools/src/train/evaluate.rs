@@ -1,0 +1,67 @@
+//! Loss on a text in bits per byte.
+
+use crate::reference::{Model, Tape, negative_log_likelihoods};
+use crate::train::parallel;
+
+/// Windows per forward pass.
+const BATCH: usize = 8;
+
+/// The loss on a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// Summed negative log-likelihood in nats.
+    pub nats: f64,
+    /// Number of predicted tokens.
+    pub tokens: usize,
+    /// Bytes of the predicted tokens.
+    pub bytes: usize,
+}
+
+impl Score {
+    /// Bits per byte of text.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    }
+
+    /// Perplexity per token, which depends on the tokenizer.
+    pub fn perplexity(&self) -> f64 {
+        (self.nats / self.tokens as f64).exp()
+    }
+}
+
+/// Scores a text in windows that follow each other: each starts with a fresh state and predicts the
+/// token after each of its tokens; every token but the first is predicted once, by a shorter last
+/// window where `window` does not divide the text. `lengths` are the bytes of each token of the
+/// vocabulary; `limit` ends the text after so many windows. The result does not depend on `threads`.
+pub fn evaluate(
+    model: &Model,
+    tokens: &[u32],
+    lengths: &[usize],
+    window: usize,
+    limit: Option<usize>,
+    threads: usize,
+) -> Score {
+    let limit = limit.unwrap_or(usize::MAX).saturating_mul(window);
+    let predictions = tokens.len().saturating_sub(1).min(limit);
+    let whole = predictions / window * window;
+    let step = window * BATCH;
+    // (start, length, window) of each forward pass.
+    let mut jobs: Vec<(usize, usize, usize)> =
+        (0..whole).step_by(step).map(|at| (at, step.min(whole - at), window)).collect();
+    if whole < predictions {
+        jobs.push((whole, predictions - whole, predictions - whole));
+    }
+    let mut nats = vec![0.0; jobs.len()];
+    let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| Tape::default()).collect();
+    parallel::for_each(&mut tapes, nats.iter_mut().zip(jobs), |tape, (sum, job)| {
+        let (start, length, window) = job;
+        let logits = model.forward_reusing(&tokens[start..start + length], window, tape);
+        let targets = &tokens[start + 1..start + 1 + length];
+        *sum = negative_log_likelihoods(logits, targets).iter().sum();
+    });
+    Score {
+        nats: nats.iter().sum(),
+        tokens: predictions,
+        bytes: tokens.iter().skip(1).take(predictions).map(|&t| lengths[t as usize]).sum(),
+    }
+}

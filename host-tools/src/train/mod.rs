@@ -1,0 +1,22 @@
+//! Training: windows drawn at random from a text, AdamW, a cosine schedule.
+//!
+//! The same seed, text and settings give the same weights to the bit on the same machine, on any
+//! number of threads, and whether or not the run was interrupted and resumed.
+
+pub mod adamw;
+mod evaluate;
+mod initial;
+mod parallel;
+mod random;
+mod run;
+mod schedule;
+pub mod state;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+pub use evaluate::{Score, evaluate};
+pub use initial::initial_model;
+pub use run::{Event, Output, Run, Summary};
+pub use schedule::learning_rate;
+pub use trainer::{Recipe, Step, Trainer};

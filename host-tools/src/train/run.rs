@@ -1,0 +1,197 @@
+//! A whole training run: steps, validation, log, resume file.
+
+use crate::checkpoint::{Checkpoint, ModelConfig};
+use crate::corpus;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::train::evaluate::{Score, evaluate};
+use crate::train::state;
+use crate::train::trainer::{Recipe, Step, Trainer};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Windows of the validation text that are scored during a run.
+const VALIDATION_WINDOWS: usize = 256;
+
+/// Where a run writes.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The JSON-lines log.
+    pub log: PathBuf,
+    /// The resume file, which is removed when the run is complete.
+    pub state: PathBuf,
+    /// Steps between saves of the resume file.
+    pub save_every: u64,
+    /// Steps between validations.
+    pub validate_every: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+}
+
+/// Data and settings of a training run.
+pub struct Run<'a> {
+    /// Dimensions of the model.
+    pub config: ModelConfig,
+    /// How to train it.
+    pub recipe: Recipe,
+    /// Training tokens.
+    pub train: &'a [u32],
+    /// Validation tokens.
+    pub valid: &'a [u32],
+    /// Bytes of each token of the vocabulary.
+    pub token_lengths: &'a [usize],
+    /// What the data is, such as hashes: a run resumes only on the same, and the checkpoint says so.
+    pub data: BTreeMap<String, String>,
+    /// Threads to use.
+    pub threads: usize,
+    /// Files to write.
+    pub output: Output,
+}
+
+/// Something to show to the user.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// The run goes on from this step of an earlier one.
+    Resumed(u64),
+    /// A step is done; the number counts from 1.
+    Step(u64, Step),
+    /// The model was validated after so many steps.
+    Validated(u64, Score),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The trained model.
+    pub checkpoint: Checkpoint,
+    /// Its loss on the whole validation text.
+    pub score: Score,
+    /// Training tokens seen.
+    pub tokens: u64,
+    /// Seconds spent, without those before a resume.
+    pub seconds: f64,
+}
+
+impl Run<'_> {
+    /// Trains from the beginning, or from the resume file where there is one, to the end.
+    pub fn train(&self, show: &mut dyn FnMut(Event)) -> Result<Summary> {
+        let Recipe { steps, batch, window, .. } = self.recipe;
+        corpus::require_window("the training text", self.train.len(), window)?;
+        corpus::require_window("the validation text", self.valid.len(), 1)?;
+        let mut trainer = self.start()?;
+        if trainer.steps_done() > 0 {
+            show(Event::Resumed(trainer.steps_done()));
+        }
+        let mut log = Log::open(&self.output.log, trainer.steps_done())?;
+        let started = Instant::now();
+        let first_step = trainer.steps_done();
+        let tokens = |step: u64| step * (batch * window) as u64;
+        let mut losses = (0.0, 0);
+        while trainer.steps_done() < steps {
+            let step = trainer.step(self.train)?;
+            let done = trainer.steps_done();
+            show(Event::Step(done, step));
+            losses = (losses.0 + step.loss, losses.1 + 1);
+            let last = done == steps;
+            if done.is_multiple_of(self.output.log_every) || last {
+                let seconds = started.elapsed().as_secs_f64();
+                log.write(json!({
+                    "step": done,
+                    "tokens": tokens(done),
+                    "loss": losses.0 / f64::from(losses.1),
+                    "learning_rate": step.rate,
+                    "gradient_norm": step.gradient_norm,
+                    "tokens_per_second": tokens(done - first_step) as f64 / seconds,
+                    "seconds": seconds,
+                }))?;
+                losses = (0.0, 0);
+            }
+            if done.is_multiple_of(self.output.validate_every) && !last {
+                let score = self.validate(&trainer, Some(VALIDATION_WINDOWS));
+                show(Event::Validated(done, score));
+                log.write(validation(done, tokens(done), "subset", score))?;
+            }
+            if done.is_multiple_of(self.output.save_every) && !last {
+                state::save(&trainer, &self.data, &self.output.state)?;
+            }
+        }
+        let score = self.validate(&trainer, None);
+        show(Event::Validated(steps, score));
+        log.write(validation(steps, tokens(steps), "whole", score))?;
+        let checkpoint = trainer.model().to_checkpoint(self.provenance(score))?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Summary { checkpoint, score, tokens: tokens(steps), seconds })
+    }
+
+    fn start(&self) -> Result<Trainer> {
+        let (config, recipe) = (self.config.clone(), self.recipe.clone());
+        if self.output.state.exists() {
+            state::load(&self.output.state, config, recipe, &self.data, self.threads)
+        } else {
+            Trainer::new(config, recipe, self.threads)
+        }
+    }
+
+    fn validate(&self, trainer: &Trainer, limit: Option<usize>) -> Score {
+        // A position table may be shorter than the training windows are long, never longer.
+        let (model, window) = (trainer.model(), self.recipe.window);
+        evaluate(model, self.valid, self.token_lengths, window, limit, self.threads)
+    }
+
+    fn provenance(&self, score: Score) -> BTreeMap<String, String> {
+        let mut all = self.data.clone();
+        let tokens = self.recipe.steps * (self.recipe.batch * self.recipe.window) as u64;
+        let recipe = serde_json::to_string(&self.recipe).expect("a plain struct serialises");
+        all.insert("recipe".into(), recipe);
+        all.insert("seed".into(), self.recipe.seed.to_string());
+        all.insert("training_tokens".into(), tokens.to_string());
+        let bits = format!("{:.4}", score.bits_per_byte());
+        all.insert("validation_bits_per_byte".into(), bits);
+        all.insert("trained_with".into(), concat!("resnet-bk ", env!("CARGO_PKG_VERSION")).into());
+        all
+    }
+}
+
+fn validation(step: u64, tokens: u64, text: &str, score: Score) -> Value {
+    json!({
+        "step": step,
+        "tokens": tokens,
+        "validation": text,
+        "validation_bits_per_byte": score.bits_per_byte(),
+        "validation_perplexity": score.perplexity(),
+    })
+}
+
+/// The JSON-lines log.
+struct Log {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Log {
+    /// Opens the log after step `step`: lines of later steps were written by a run that was killed
+    /// after it last saved its state, and will be written again.
+    fn open(path: &std::path::Path, step: u64) -> Result<Self> {
+        let mut kept = String::new();
+        if step > 0 && path.exists() {
+            for line in files::read_text(path)?.lines() {
+                let at = serde_json::from_str::<Value>(line).ok();
+                if at.and_then(|v| v["step"].as_u64()).is_some_and(|at| at <= step) {
+                    kept.push_str(line);
+                    kept.push('\n');
+                }
+            }
+        }
+        files::write_atomically(path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("write", path))?;
+        Ok(Self { file, path: path.to_path_buf() })
+    }
+
+    fn write(&mut self, line: Value) -> Result<()> {
+        writeln!(self.file, "{line}").map_err(Error::io("write", &self.path))
+    }
+}

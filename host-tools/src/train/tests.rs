@@ -1,0 +1,170 @@
+//! Reproducibility: threads, interruptions, seeds.
+
+use super::*;
+use crate::checkpoint::{Chain, ModelConfig};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab: 20,
+        width: 8,
+        layers: 2,
+        experts: 2,
+        top_k: 1,
+        hidden: 16,
+        potentials: 4,
+        positions: None,
+        chain: Chain::Half,
+        eta_floor: 0.03125,
+        off_diagonal: 1.0,
+    }
+}
+
+fn recipe(steps: u64) -> Recipe {
+    Recipe {
+        seed: 7,
+        steps,
+        batch: 6,
+        window: 16,
+        shards: 4,
+        peak_rate: 1e-2,
+        final_fraction: 0.05,
+        warmup: 3,
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        clip: 1.0,
+    }
+}
+
+/// A text that a model can learn: the next token depends on the last two.
+fn text() -> Vec<u32> {
+    let mut tokens = vec![1, 2];
+    for i in 2..3000 {
+        tokens.push((tokens[i - 1] + 2 * tokens[i - 2] + u32::from(i % 7 == 0)) % 20);
+    }
+    tokens
+}
+
+fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64) -> Run<'a> {
+    Run {
+        config: config(),
+        recipe: recipe(steps),
+        train,
+        valid: &train[..301],
+        token_lengths: lengths,
+        data: BTreeMap::from([("tokenizer_sha256".into(), "abc".into())]),
+        threads: 2,
+        output: Output {
+            log: directory.join("log"),
+            state: directory.join("state"),
+            save_every: 10,
+            validate_every: 10,
+            log_every: 5,
+        },
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let tokens = text();
+    let train = |threads| {
+        let mut trainer = Trainer::new(config(), recipe(20), threads).unwrap();
+        for _ in 0..20 {
+            trainer.step(&tokens).unwrap();
+        }
+        trainer.model().parameters().to_vec()
+    };
+    let one = train(1);
+    assert_eq!(one, train(2));
+    assert_eq!(one, train(4));
+}
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_run() {
+    let (tokens, lengths) = (text(), vec![1; 20]);
+    let [whole, killed] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+    let uninterrupted = run(&tokens, &lengths, whole.path(), 40).train(&mut |_| {}).unwrap();
+    // Killed after step 27, seven steps after the state was last saved.
+    let outcome = std::panic::catch_unwind(|| {
+        run(&tokens, &lengths, killed.path(), 40).train(&mut |event| {
+            if matches!(event, Event::Step(27, _)) {
+                std::panic::resume_unwind(Box::new("killed"));
+            }
+        })
+    });
+    assert!(outcome.is_err());
+    let mut resumed_at = None;
+    let mut again = run(&tokens, &lengths, killed.path(), 40);
+    again.threads = 1;
+    let resumed = again
+        .train(&mut |event| {
+            if let Event::Resumed(step) = event {
+                resumed_at = Some(step);
+            }
+        })
+        .unwrap();
+    assert_eq!(resumed_at, Some(20));
+    assert_eq!(resumed.checkpoint.to_bytes(), uninterrupted.checkpoint.to_bytes());
+    // The log reads as if there had been one run.
+    let steps = |directory: &Path| {
+        let log = std::fs::read_to_string(directory.join("log")).unwrap();
+        let step =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].clone();
+        log.lines().map(step).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(killed.path()), steps(whole.path()));
+}
+
+#[test]
+fn a_run_is_resumed_only_with_its_own_settings() {
+    let (tokens, lengths) = (text(), vec![1; 20]);
+    let directory = tempfile::tempdir().unwrap();
+    run(&tokens, &lengths, directory.path(), 15).train(&mut |_| {}).unwrap();
+    let mut other = run(&tokens, &lengths, directory.path(), 15);
+    other.recipe.peak_rate = 2e-2;
+    other.data.insert("tokenizer_sha256".into(), "def".into());
+    let error = other.train(&mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("recipe.peak_rate was 0.01 and is now 0.02"), "{error}");
+    assert!(error.contains("data.tokenizer_sha256 was abc and is now def"), "{error}");
+    // A damaged file is an error, not a fresh start.
+    let path = directory.path().join("state");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(run(&tokens, &lengths, directory.path(), 15).train(&mut |_| {}).is_err());
+}
+
+#[test]
+fn training_learns() {
+    let (tokens, lengths) = (text(), vec![1; 20]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut run = run(&tokens, &lengths, directory.path(), 400);
+    run.output.validate_every = 1000;
+    let summary = run.train(&mut |_| {}).unwrap();
+    // Uniform guessing is log2(20) = 4.3 bits.
+    let bits = summary.score.bits_per_byte();
+    assert!(bits < 2.0, "{bits}");
+    assert_eq!(summary.score.tokens, 300);
+}
+
+#[test]
+fn evaluation_scores_every_token_once() {
+    let tokens = text();
+    let model = initial_model(config(), 3).unwrap();
+    let lengths: Vec<usize> = (1..=20).collect();
+    let score = evaluate(&model, &tokens[..101], &lengths, 16, None, 2);
+    assert_eq!(score.tokens, 100);
+    assert_eq!(score.bytes, tokens[1..101].iter().map(|&t| t as usize + 1).sum::<usize>());
+    assert_eq!(score, evaluate(&model, &tokens[..101], &lengths, 16, None, 1));
+    let limited = evaluate(&model, &tokens[..101], &lengths, 16, Some(2), 1);
+    assert_eq!(limited.tokens, 32);
+    // Windows are independent: scoring them one by one gives the same sum.
+    let single: f64 = (0..7)
+        .map(|i| {
+            let window = &tokens[i * 16..(i * 16 + 17).min(101)];
+            evaluate(&model, window, &lengths, 16, None, 1).nats
+        })
+        .sum();
+    assert!((single - score.nats).abs() < 1e-3, "{single} {}", score.nats);
+}
