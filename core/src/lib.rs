@@ -59,6 +59,8 @@ pub mod blob;
 #[forbid(unsafe_code)]
 mod block;
 #[forbid(unsafe_code)]
+mod digest;
+#[forbid(unsafe_code)]
 mod error;
 pub mod kernels;
 #[forbid(unsafe_code)]
@@ -78,6 +80,7 @@ pub mod tokenizer;
 #[forbid(unsafe_code)]
 mod window;
 
+pub use digest::LogitsDigest;
 pub use error::{Error, TensorProblem};
 pub use model::Model;
 pub use sampler::Sampler;

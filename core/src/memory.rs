@@ -70,3 +70,18 @@ impl<'a> Arena<'a> {
         &mut bytemuck::cast_slice_mut(self.words(code_words(len)))[..len]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_saturate() {
+        assert_eq!(total([1, 2, 3]), 6);
+        assert_eq!(product([2, 3, 4]), 24);
+        assert_eq!(total([usize::MAX, 1]), usize::MAX);
+        assert_eq!(product([usize::MAX / 2, 3, 0]), 0);
+        assert_eq!(product([usize::MAX / 2, 3]), usize::MAX);
+        assert_eq!((code_words(3), code_words(usize::MAX)), (2, usize::MAX / 2 + 1));
+    }
+}

@@ -149,6 +149,61 @@ mod tests {
     }
 
     #[test]
+    fn zero_top_k_means_all_candidates() {
+        let logits = logits(&[0.0; 100]);
+        let mut sampler = Sampler::new(1.0, 0, 3).unwrap();
+        let mut seen = [false; 100];
+        (0..2_000).for_each(|_| seen[sampler.sample(&logits) as usize] = true);
+        assert_eq!(seen, [true; 100]);
+    }
+
+    /// Candidates are the largest, ties going to the lower token, whatever their order.
+    #[test]
+    fn candidates_are_the_largest() {
+        let mut state = 5;
+        for _ in 0..200 {
+            let values: std::vec::Vec<f32> =
+                (0..90).map(|_| (next_unit(&mut state) * 30.0).floor()).collect();
+            let k = 1 + (next_unit(&mut state) * 64.0) as usize;
+            let mut order: std::vec::Vec<u32> = (0..90).collect();
+            order.sort_by(|&a, &b| values[b as usize].total_cmp(&values[a as usize]));
+            order.truncate(k);
+            order.sort_unstable();
+            assert_eq!(largest_of(&logits(&values), k)[..], order[..]);
+        }
+    }
+
+    /// Logits that no model gives: a token is chosen all the same.
+    #[test]
+    fn any_logits_give_a_token() {
+        let ends = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 65504.0, -65504.0, 1e-7];
+        for first in ends {
+            for second in ends {
+                let logits = logits(&[first, second, first]);
+                for temperature in [0.0, 1e-45, 1e-10, 1.0, f32::MAX] {
+                    for top_k in [0, 1, 2, 3, 64] {
+                        let mut sampler = Sampler::new(temperature, top_k, 9).unwrap();
+                        assert!(sampler.sample(&logits) < 3);
+                    }
+                }
+            }
+        }
+        for top_k in [0, 2] {
+            assert_eq!(Sampler::new(1.0, top_k, 0).unwrap().sample(&[]), 0);
+        }
+    }
+
+    /// The published first outputs of SplitMix64 from a seed of 0.
+    #[test]
+    fn the_generator_is_splitmix64() {
+        let mut state = 0;
+        let expected = [0xe220_a839_7b1d_cdaf_u64, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f];
+        for expected in expected {
+            assert_eq!(next_unit(&mut state) as f64, (expected >> 40) as f64 / 16_777_216.0);
+        }
+    }
+
+    #[test]
     fn bad_settings_are_refused() {
         assert_eq!(Sampler::new(f32::NAN, 0, 0).unwrap_err(), Error::Temperature);
         assert_eq!(Sampler::new(-1.0, 0, 0).unwrap_err(), Error::Temperature);

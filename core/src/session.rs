@@ -1,5 +1,7 @@
 //! Streaming: one token in, the logits of the next one out, with O(1) state.
 
+use core::fmt;
+
 use half::f16;
 
 use crate::blob::{Dimensions, TensorId};
@@ -16,7 +18,6 @@ use crate::model::Model;
 ///
 /// The memory is the caller's: a static array, a slice, or with the feature `alloc` a vector.
 /// [`Session::words`] says how much a model needs.
-#[derive(Debug)]
 pub struct Session<'a, M> {
     model: &'a Model<'a>,
     memory: M,
@@ -121,6 +122,13 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         // Only a position table looks at it, and that ends long before.
         self.position = self.position.saturating_add(1);
         Ok(logits)
+    }
+}
+
+/// Without the memory.
+impl<M> fmt::Debug for Session<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("position", &self.position).finish_non_exhaustive()
     }
 }
 

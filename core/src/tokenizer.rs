@@ -220,6 +220,57 @@ mod tests {
         assert_eq!(Tokenizer::from_bytes(&good, 257).unwrap_err(), Error::TokenizerSection);
     }
 
+    /// A section of merges that add a byte each, or that double.
+    fn growing(merges: u16, doubling: bool) -> std::vec::Vec<u8> {
+        let mut bytes: std::vec::Vec<u8> = (0..256u16).flat_map(u16::to_le_bytes).collect();
+        for i in 0..merges {
+            let longest = if i == 0 { b'a' as u16 } else { 255 + i };
+            bytes.extend(longest.to_le_bytes());
+            bytes.extend(if doubling { longest } else { b'a' as u16 }.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn tokens_have_a_longest_length() {
+        let known = |merges, doubling| {
+            let section = growing(merges, doubling);
+            Tokenizer::from_bytes(&section, 1 << 16).map(|tokenizer| {
+                let mut len = 0;
+                tokenizer
+                    .decode(255 + merges as u32, |byte| len += (byte == b'a') as usize)
+                    .unwrap();
+                len
+            })
+        };
+        assert_eq!(known(255, false), Ok(MAX_TOKEN_BYTES));
+        assert_eq!(known(256, false), Err(Error::TokenizerSection));
+        assert_eq!(known(8, true), Ok(MAX_TOKEN_BYTES));
+        assert_eq!(known(9, true), Err(Error::TokenizerSection));
+        assert_eq!(known(4000, true), Err(Error::TokenizerSection));
+    }
+
+    #[test]
+    fn tokens_fit_sixteen_bits() {
+        let mut section = section();
+        section.resize(BYTE_TABLE + 4 * 65_280, 0);
+        assert!(Tokenizer::from_bytes(&section, u32::MAX).is_ok());
+        section.resize(BYTE_TABLE + 4 * 65_281, 0);
+        assert_eq!(Tokenizer::from_bytes(&section, u32::MAX).unwrap_err(), Error::TokenizerSection);
+    }
+
+    #[test]
+    fn unknown_tokens_and_short_buffers_are_refused() {
+        let section = section();
+        let tokenizer = Tokenizer::from_bytes(&section, 300).unwrap();
+        let error = tokenizer.decode(258, |_| ()).unwrap_err();
+        assert_eq!(error, Error::Token { token: 258, vocab: 258 });
+        assert!(tokenizer.decode(u32::MAX, |_| ()).is_err());
+        let error = tokenizer.encode(b"abc", &mut [0; 2]).unwrap_err();
+        assert_eq!(error, Error::Buffer { needed: 3, given: 2 });
+        assert_eq!(tokenizer.encode(b"", &mut []), Ok(0));
+    }
+
     proptest! {
         #[test]
         fn decoding_undoes_encoding(text in ".{0,60}|[abc \n]{0,60}") {

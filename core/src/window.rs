@@ -1,5 +1,7 @@
 //! Whole windows: every position's logits at once, the only way to run a full-chain model.
 
+use core::fmt;
+
 use half::f16;
 
 use crate::blob::{Chain, Dimensions, TensorId};
@@ -16,7 +18,6 @@ use crate::model::Model;
 ///
 /// A half-chain model gives the same bits here as in a [`crate::Session`] from the beginning of a
 /// stream. Larger tiles read each weight less often and need more memory; they change no bit.
-#[derive(Debug)]
 pub struct Window<'a, M> {
     model: &'a Model<'a>,
     memory: M,
@@ -128,6 +129,16 @@ const fn chain_words(dims: &Dimensions, tokens: usize) -> usize {
     match dims.chain {
         Chain::Full => product([2, tokens]),
         Chain::Half => product([2, dims.potentials as usize]),
+    }
+}
+
+/// Without the memory.
+impl<M> fmt::Debug for Window<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window")
+            .field("tokens", &self.tokens)
+            .field("tile", &self.tile)
+            .finish_non_exhaustive()
     }
 }
 

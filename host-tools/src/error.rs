@@ -121,6 +121,14 @@ pub enum Error {
         /// The precision.
         precision: &'static str,
     },
+    /// A blob file that the integer core refused.
+    #[error("{}: {error}", path.display())]
+    BlobFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: resnet_bk_core::Error,
+    },
     /// The integer core refused.
     #[error("{0}")]
     Blob(resnet_bk_core::Error),
@@ -189,7 +197,7 @@ impl Error {
             Self::WeightTooLarge { .. } => {
                 "give the tensor another precision with a policy file, or check the checkpoint".into()
             }
-            Self::Blob(_) => {
+            Self::Blob(_) | Self::BlobFile { .. } => {
                 "quantize the checkpoint again, and copy or flash the blob whole".into()
             }
             Self::Usage(_) => "see --help".into(),

@@ -42,6 +42,25 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     result.map_err(Error::io("write", path))
 }
 
+/// Removes temporary files that a process which was killed while writing `path` left behind. Only
+/// for files that no other process can be writing now.
+pub fn remove_leftovers(path: &Path) -> Result<()> {
+    let (Some(name), Some(directory)) = (path.file_name(), path.parent()) else { return Ok(()) };
+    let prefix = format!("{}.", name.to_string_lossy());
+    // `Path::parent` of a bare file name is the empty path, which does not name the directory.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
+        let entry = entry.map_err(Error::io("read", directory))?;
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let process = found.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".tmp"));
+        if process.is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit())) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create(temporary)?;
     file.write_all(bytes)?;
@@ -74,6 +93,17 @@ mod tests {
         let error = write_atomically(&path, b"two").unwrap_err();
         assert!(error.to_string().contains("occupied"), "{error}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_process_go_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["state", "state.123.tmp", "state.tmp", "state.a1.tmp", "other.123.tmp"] {
+            fs::write(directory.path().join(name), b"x").unwrap();
+        }
+        remove_leftovers(&directory.path().join("state")).unwrap();
+        assert!(!directory.path().join("state.123.tmp").exists());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
     }
 
     #[test]

@@ -80,7 +80,8 @@ impl Tokenizer {
         let tokenizer = Self::new(inner).map_err(Error::Tokenizer)?;
         if tokenizer.vocab() != vocab {
             return Err(Error::Tokenizer(format!(
-                "the text has only enough repetition for {} tokens, not {vocab}",
+                "the text has only enough repetition for {} tokens, not {vocab}; use a longer text \
+                 or a smaller vocabulary",
                 tokenizer.vocab()
             )));
         }

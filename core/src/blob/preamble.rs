@@ -12,7 +12,7 @@ pub const PREAMBLE_LEN: usize = 32;
 pub const ALIGN: usize = 16;
 
 const CRC_FIELD: core::ops::Range<usize> = 20..24;
-const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+pub(crate) static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 /// The fixed fields before the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -132,7 +132,7 @@ impl Matrix {
             return codes.chunks(2).map(|pair| half(pair[0], pair[1])).collect();
         }
         let mantissa = u16::from_le_bytes([scales[0], scales[1]]) as f64;
-        let unit = mantissa * (-self.exponent as f64).exp2();
+        let unit = mantissa * power_of_two(-self.exponent);
         if self.precision == Precision::Int8 {
             return codes.iter().map(|&code| code as i8 as f64 * unit).collect();
         }
@@ -158,12 +158,12 @@ impl Matrix {
             return 0.0;
         }
         let bias = i16::from_le_bytes([self.biases[2 * row], self.biases[2 * row + 1]]);
-        bias as f64 * (-(self.bias_exponent as f64)).exp2()
+        bias as f64 * power_of_two(-(self.bias_exponent as i32))
     }
 
     /// The product that every kernel must be near, in units of 2^−16, and how near.
     fn product(&self, row: usize, weights: &[f64], codes: &[i16], scale: Scale) -> (f64, f64) {
-        let x = scale.mantissa as f64 * (scale.exponent as f64).exp2();
+        let x = scale.mantissa as f64 * power_of_two(scale.exponent as i32);
         let (mut sum, mut magnitude) = (0.0, 0.0);
         for (&weight, &code) in weights.iter().zip(codes) {
             let term = weight * code as f64 * x;
@@ -172,13 +172,13 @@ impl Matrix {
         }
         let n = self.cols as f64;
         // Integers: the rounding to Q15.16 alone; what else there is belongs to this f64 sum.
-        let mut bound = 0.5 + (n + 4.0) * magnitude * 65536.0 * (-53f64).exp2();
+        let mut bound = 0.5 + (n + 4.0) * magnitude * 65536.0 * power_of_two(-53);
         if self.precision == Precision::Fp16 {
             sum /= self.max_code as f64;
             magnitude /= self.max_code as f64;
             // Additions of a lane, of the lanes, and three roundings of the scale.
             let roundings = (n / 8.0).ceil() + 3.0 + 3.0;
-            bound += 1.01 * roundings * (-24f64).exp2() * magnitude * 65536.0;
+            bound += 1.01 * roundings * power_of_two(-24) * magnitude * 65536.0;
         }
         let saturated = |v: f64| v.clamp(i32::MIN as f64, i32::MAX as f64);
         let biased = saturated(saturated(sum * 65536.0) + self.bias(row) * 65536.0);
@@ -186,13 +186,18 @@ impl Matrix {
     }
 }
 
+/// 2^exponent, exactly: what the standard library returns for it is up to the platform.
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((1023 + exponent) as u64) << 52)
+}
+
 /// An IEEE half, by the definition.
 fn half(low: u8, high: u8) -> f64 {
     let bits = u16::from_le_bytes([low, high]);
     let fraction = (bits & 0x3ff) as f64;
     let magnitude = match (bits >> 10) & 31 {
-        0 => fraction * (-24f64).exp2(),
-        exponent => (1024.0 + fraction) * (exponent as f64 - 25.0).exp2(),
+        0 => fraction * power_of_two(-24),
+        exponent => (1024.0 + fraction) * power_of_two(exponent as i32 - 25),
     };
     if bits >> 15 == 1 { -magnitude } else { magnitude }
 }

@@ -110,7 +110,66 @@ mod tests {
         prop::collection::vec(element, 1..300)
     }
 
+    /// What `docs/numerics.md` allows normalization to be off by, at `y` in a vector with largest
+    /// magnitude `peak`, both normalized.
+    fn allowed(y: f64, peak: f64, sigma: f64, width: usize) -> f64 {
+        let step = peak / 127.0 * (0.5 + (-7f64).exp2() + 127.0 / 16384.0);
+        let scale = ((width as f64).sqrt() + 2.0) / 16384.0;
+        (step + y.abs() * scale) * (1.0 + scale) + 1.0 / 65536.0 / sigma
+    }
+
+    #[test]
+    fn a_constant_vector_normalizes_to_zero() {
+        for value in [0, 1, -7, i32::MIN, i32::MAX] {
+            let mut codes = [1; 9];
+            assert_eq!(normalize(&[value; 9], &mut codes), Scale::ZERO);
+            assert_eq!(codes, [0; 9]);
+            let mut codes = [1; 9];
+            let expected = if value == 0 { 0 } else { 127 * value.signum() as i16 };
+            quantize(&[value; 9], &mut codes);
+            assert_eq!(codes, [expected; 9]);
+        }
+    }
+
+    /// A gain and an offset on the whole vector change no code: σ is in the scale alone.
+    #[test]
+    fn codes_do_not_depend_on_sigma() {
+        let x: Vec<i32> = (0..64).map(|i| (i * 7919 % 128 - 64) << 9).collect();
+        let mut expected = vec![0; 64];
+        let scale = normalize(&x, &mut expected);
+        for (gain, offset) in [(1, 1 << 20), (16, -12345), (4096, 0)] {
+            let moved: Vec<i32> = x.iter().map(|x| x * gain + offset).collect();
+            let mut codes = vec![0; 64];
+            let moved = normalize(&moved, &mut codes);
+            assert_eq!(codes, expected);
+            let ratio = moved.to_f32() / scale.to_f32();
+            assert!((ratio - 1.0).abs() < 2e-3, "{ratio}");
+        }
+    }
+
     proptest! {
+        /// Every number a residual may hold, saturated ones included.
+        #[test]
+        fn normalize_is_layer_norm_everywhere(x in vectors(), drop in 0u32..28) {
+            let x: Vec<i32> = x.iter().map(|x| x >> drop).collect();
+            let mut codes = vec![0; x.len()];
+            let scale = normalize(&x, &mut codes).to_f32() as f64;
+            let values: Vec<f64> = x.iter().map(|&x| x as f64 / 65536.0).collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            let squares = values.iter().map(|v| (v - mean).powi(2));
+            let sigma = (squares.sum::<f64>() / values.len() as f64 + 1e-5).sqrt();
+            let peak = values.iter().map(|v| (v - mean).abs()).fold(0.0, f64::max);
+            // Beyond that, what is farther from the mean than 32768 saturates.
+            let saturated = peak >= 32767.0;
+            for (v, &code) in values.iter().zip(&codes) {
+                prop_assert!((-127..=127).contains(&code));
+                let y = (v - mean) / sigma;
+                let error = (y - code as f64 / 127.0 * scale).abs();
+                let allowed = allowed(y, peak / sigma, sigma, x.len());
+                prop_assert!(saturated || error <= allowed, "{} is beyond {}", error, allowed);
+            }
+        }
+
         #[test]
         fn codes_times_scale_is_the_vector(x in vectors()) {
             let mut codes = vec![0; x.len()];

@@ -84,6 +84,20 @@ mod tests {
             assert!(error < 2.5e-3, "exp({x}) is off by {error:e}");
         }
         assert_eq!(exp_nonpositive(0.0), 1.0);
+        assert_eq!(exp_nonpositive(-80.001), 0.0);
+        assert_eq!(exp_nonpositive(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp_nonpositive(f32::NAN), 0.0);
+    }
+
+    /// Its bits are part of the number contract: a release of `micromath` that rounds otherwise
+    /// would make hosts and devices disagree.
+    #[test]
+    fn exponential_has_its_bits() {
+        let bits = |i: u32| exp_nonpositive(-(i as f32) / 256.0).to_bits();
+        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+        let mut digest = crc.digest();
+        (0..=20_480).for_each(|i| digest.update(&bits(i).to_le_bytes()));
+        assert_eq!(digest.finalize(), 0x0915_e5cc);
     }
 
     #[test]
@@ -100,6 +114,20 @@ mod tests {
         let mut routes = [0];
         route(&[i32::MIN, i32::MAX], &mut routes);
         assert_eq!(Route::unpack(routes[0]), Route { expert: 1, weight: 1 << 15 });
+    }
+
+    /// Whatever the logits: shares are of one token, up to half a unit each.
+    #[test]
+    fn shares_add_up() {
+        let ends = [i32::MIN, i32::MAX, 0, 1, -1, 65536, i32::MIN + 1];
+        for experts in 1..=ends.len() {
+            for top_k in 1..=experts {
+                let mut routes = std::vec![0; top_k];
+                route(&ends[..experts], &mut routes);
+                let sum: i32 = routes.iter().map(|&r| Route::unpack(r).weight as i32).sum();
+                assert!((sum - (1 << WEIGHT_FRAC)).abs() <= top_k as i32);
+            }
+        }
     }
 
     #[test]

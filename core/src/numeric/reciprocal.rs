@@ -13,11 +13,27 @@ pub fn reciprocal_mantissa(m: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn extremes() {
         assert_eq!(reciprocal_mantissa(1 << 31), u32::MAX);
         assert_eq!(reciprocal_mantissa(u32::MAX), 1 << 31);
         assert_eq!(reciprocal_mantissa(0), u32::MAX);
+        assert_eq!(reciprocal_mantissa(1), u32::MAX);
+    }
+
+    proptest! {
+        /// The floor, and the relative error that the bound of the BK-core is proven with.
+        #[test]
+        fn is_the_floor(m in 1u32 << 31.., below in 0f64..1.0) {
+            let r = reciprocal_mantissa(m) as u64;
+            let m = m as u64;
+            prop_assert!(r * m < 1 << 63 && (r + 1) * m >= 1 << 63);
+            // Of any number that truncates to m.
+            let exact = 2f64.powi(63) / (m as f64 + below);
+            let bound = (2f64.powi(-31) + 2f64.powi(-63)) * (1.0 + 1e-9);
+            prop_assert!((r as f64 / exact - 1.0).abs() <= bound + 4.0 * f64::EPSILON);
+        }
     }
 }

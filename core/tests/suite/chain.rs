@@ -8,6 +8,9 @@ use crate::random::Random;
 
 const ONE: u32 = 1 << 16;
 
+/// Real and imaginary part in fixed point.
+type Fixed = (i32, i32);
+
 /// One potential's chain: format, diagonal, η.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
@@ -35,7 +38,7 @@ impl Chain {
         (-(self.format.frac as f64)).exp2()
     }
 
-    fn half(&self, potentials: &[i32]) -> (Vec<(i32, i32)>, Vec<(i32, i32)>) {
+    fn half(&self, potentials: &[i32]) -> (Vec<Fixed>, Vec<Fixed>) {
         let bytes = self.bytes();
         let parameters = ChainParameters { bytes: &bytes };
         let (mut state, mut features) = ([0; 2], [0; 2]);
@@ -48,7 +51,7 @@ impl Chain {
         all
     }
 
-    fn full(&self, potentials: &[i32]) -> Vec<(i32, i32)> {
+    fn full(&self, potentials: &[i32]) -> Vec<Fixed> {
         let bytes = self.bytes();
         let parameters = ChainParameters { bytes: &bytes };
         let mut left = vec![0; 2 * potentials.len()];
@@ -198,7 +201,7 @@ impl Exact {
             matrix.swap(c, pivot.unwrap_or(c));
             let scale = inverse(matrix[c][c]);
             let row: Vec<Complex> = matrix[c].iter().map(|&x| times(x, scale)).collect();
-            for (i, other) in matrix.iter_mut().enumerate().filter(|&(i, _)| i != c) {
+            for (_, other) in matrix.iter_mut().enumerate().filter(|&(i, _)| i != c) {
                 let factor = other[c];
                 other.iter_mut().zip(&row).for_each(|(x, &y)| *x = minus(*x, times(factor, y)));
             }
@@ -238,7 +241,7 @@ impl Bounds {
 }
 
 /// How far features, in Q15.16, are from exact values; and values in the chain's format.
-fn worst(got: impl Iterator<Item = (i32, i32)>, unit: f64, exact: &[Complex]) -> f64 {
+fn worst(got: impl Iterator<Item = Fixed>, unit: f64, exact: &[Complex]) -> f64 {
     let errors = got.zip(exact).map(|((re, im), &exact)| {
         assert!((re as f64 * unit).abs() <= 1e3);
         distance((re as f64 * unit, im as f64 * unit), exact)
@@ -421,7 +424,10 @@ fn a_hundred_thousand_positions_stay_within_the_bound() {
         assert!(full <= bounds.full + rounding, "{chain:?}: {full:e} beyond {:e}", bounds.full);
         println!(
             "F {:2}, β {:.2}, η {eta:.4}: half {half:.2e} of {:.2e}, full {full:.2e} of {:.2e}",
-            chain.format.frac, exact.beta, bounds.half, bounds.full + rounding,
+            chain.format.frac,
+            exact.beta,
+            bounds.half,
+            bounds.full + rounding,
         );
     }
 }
@@ -451,7 +457,11 @@ fn potentials_are_independent() {
     let mut random = Random(3);
     let format = ChainFormat { frac: 24, off_diagonal: ONE, int8: false };
     let chains: Vec<Chain> = [(-2.0, 1.0), (0.5, 0.25), (1.0, 0.0625)]
-        .map(|(d, eta)| Chain { format, diagonal: (d * 2f64.powi(24)) as i32, eta: (eta * 2f64.powi(24)) as i32 })
+        .map(|(d, eta)| Chain {
+            format,
+            diagonal: (d * 2f64.powi(24)) as i32,
+            eta: (eta * 2f64.powi(24)) as i32,
+        })
         .to_vec();
     let bytes: Vec<u8> = chains.iter().flat_map(|c| c.bytes()).collect();
     let parameters = ChainParameters { bytes: &bytes };

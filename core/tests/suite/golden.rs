@@ -1,1 +1,202 @@
-//! x
+//! Blobs of the past: they load as long as their format version does, and give the same logits.
+//!
+//! A digest is CRC-32C over the logits as little-endian halves, position after position. A digest
+//! that changes is a change of the number contract: devices in the field would disagree with their
+//! hosts. After a change that is meant, or for the blobs of a new format version, run
+//!
+//! ```text
+//! cargo test -p resnet-bk-core --test suite -- --ignored write_golden_blobs --nocapture
+//! ```
+//!
+//! which writes every blob and prints every digest.
+
+use half::f16;
+use resnet_bk_core::blob::{Chain, Dimensions, FORMAT_VERSION, Precision};
+use resnet_bk_core::layers::bk::ChainFormat;
+use resnet_bk_core::{Model, Sampler, Session, Tokenizer};
+
+use crate::blob::{Mix, Recipe, small};
+use crate::inference::{Bits, score, stream, tokens};
+
+struct Golden {
+    name: &'static str,
+    bytes: &'static [u8],
+    recipe: Recipe,
+    /// Of the logits of 32 tokens in a session, or of two windows of 16 for a full chain.
+    digest: u32,
+}
+
+/// A digest and a blob by its name.
+macro_rules! golden {
+    ($name:literal, $digest:literal, $recipe:expr) => {
+        Golden {
+            name: $name,
+            bytes: include_bytes!(concat!("../golden/v1/", $name, ".rbk")),
+            recipe: $recipe,
+            digest: $digest,
+        }
+    };
+}
+
+fn all() -> [Golden; 5] {
+    let dims = small().dims;
+    let wide = Dimensions { width: 32, hidden: 64, layers: 1, experts: 2, top_k: 1, ..dims };
+    let text = Dimensions { vocab: 272, width: 7, hidden: 13, potentials: 5, ..dims };
+    let single = Dimensions { layers: 1, ..dims };
+    let published = Dimensions {
+        width: 24,
+        hidden: 48,
+        layers: 1,
+        experts: 2,
+        potentials: 1,
+        positions: 16,
+        chain: Chain::Full,
+        ..dims
+    };
+    let q27 = ChainFormat { frac: 27, off_diagonal: 1 << 16, int8: true };
+    let q15 = ChainFormat { frac: 15, off_diagonal: 50_000, int8: false };
+    [
+        golden!(
+            "half-mixed",
+            0x3755_801d,
+            Recipe { dims: text, merges: Some(16), seed: 101, ..small() }
+        ),
+        golden!(
+            "half-int4",
+            0x4338_df8a,
+            Recipe { dims: wide, mix: Mix::All(Precision::Int4), seed: 102, ..small() }
+        ),
+        golden!(
+            "half-fp16",
+            0x8a8c_2ff4,
+            Recipe {
+                dims: single,
+                mix: Mix::All(Precision::Fp16),
+                chain: q15,
+                seed: 103,
+                ..small()
+            }
+        ),
+        golden!(
+            "full-int8",
+            0xf6b4_47f9,
+            Recipe {
+                dims: published,
+                mix: Mix::All(Precision::Int8),
+                chain: q27,
+                seed: 104,
+                ..small()
+            }
+        ),
+        golden!("half-wild", 0xe07d_ac18, Recipe { wild: true, seed: 105, ..small() }),
+    ]
+}
+
+fn digest(logits: &Bits) -> u32 {
+    let bytes: Vec<u8> = logits.iter().flatten().flat_map(|bits| bits.to_le_bytes()).collect();
+    crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&bytes)
+}
+
+/// Logits of the golden tokens, by windows of 16 where that is the only way.
+fn logits(model: &Model<'_>) -> Bits {
+    let tokens = tokens(32, model.dims().vocab, 7);
+    if model.is_causal() {
+        stream(model, &tokens)
+    } else {
+        tokens.chunks(16).flat_map(|window| score(model, window, 5)).collect()
+    }
+}
+
+#[test]
+fn golden_blobs_load_and_give_their_logits() {
+    for golden in all() {
+        let model = Model::from_bytes(golden.bytes).unwrap();
+        let logits = logits(&model);
+        let digest = digest(&logits);
+        assert_eq!(digest, golden.digest, "{}: {digest:#010x}", golden.name);
+        if model.is_causal() {
+            let tokens = tokens(32, model.dims().vocab, 7);
+            assert_eq!(score(&model, &tokens, 6), logits, "{}", golden.name);
+        }
+    }
+}
+
+/// The writer's side of the format is as it was, too.
+#[test]
+fn golden_blobs_are_made_from_their_recipes() {
+    for golden in all() {
+        assert!(golden.bytes.len() < 10_000, "{} is large for a repository", golden.name);
+        assert!(golden.recipe.build() == golden.bytes, "{} has changed", golden.name);
+    }
+}
+
+const GREEDY: [u32; 17] =
+    [0, 168, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161];
+const AMONG_FIVE: [u32; 17] =
+    [0, 168, 161, 141, 161, 202, 161, 161, 141, 161, 209, 68, 83, 210, 161, 210, 210];
+const AMONG_ALL: [u32; 17] =
+    [0, 201, 161, 61, 83, 192, 179, 141, 68, 105, 210, 32, 83, 210, 161, 250, 240];
+
+/// Sampling is part of the contract: the same text on every machine.
+#[test]
+fn golden_text() {
+    let blob = all()[0].bytes;
+    let model = Model::from_bytes(blob).unwrap();
+    let words = Session::<Vec<u32>>::words(model.dims());
+    let generate = |mut sampler: Sampler| {
+        let mut session = Session::new(&model, vec![0; words]).unwrap();
+        let mut text = vec![0u32];
+        for i in 0..16 {
+            text.push(sampler.sample(session.step(text[i]).unwrap()));
+        }
+        text
+    };
+    let samplers = [
+        (Sampler::greedy(), GREEDY),
+        (Sampler::new(0.8, 5, 1234).unwrap(), AMONG_FIVE),
+        (Sampler::new(1.0, 0, 1234).unwrap(), AMONG_ALL),
+    ];
+    for (sampler, expected) in samplers {
+        assert_eq!(generate(sampler), expected);
+    }
+}
+
+/// Bytes that a token stands for, and tokens that a text becomes.
+#[test]
+fn golden_tokens() {
+    let model = Model::from_bytes(all()[0].bytes).unwrap();
+    let tokenizer: Tokenizer<'_> = model.tokenizer().unwrap();
+    let mut tokens = [0; 80];
+    // The text is made of the tokens of the merges, each followed by a space.
+    let mut text = Vec::new();
+    for token in 256..272 {
+        tokenizer.decode(token, |byte| text.push(byte)).unwrap();
+        text.push(b' ');
+    }
+    let count = tokenizer.encode(&text, &mut tokens).unwrap();
+    let space = 140;
+    let expected: Vec<u16> = (256..272).flat_map(|token| [token, space]).collect();
+    assert_eq!(tokens[..count], expected);
+}
+
+#[test]
+#[ignore = "writes files: only for blobs of a new format version or a change of the contract"]
+fn write_golden_blobs() {
+    for golden in all() {
+        let folder = format!("{}/tests/golden/v{FORMAT_VERSION}", env!("CARGO_MANIFEST_DIR"));
+        let path = std::path::Path::new(&folder).join(golden.name).with_extension("rbk");
+        std::fs::create_dir_all(&folder).unwrap();
+        let blob = golden.recipe.build();
+        std::fs::write(&path, &blob).unwrap();
+        let model = Model::from_bytes(&blob).unwrap();
+        let logits = logits(&model);
+        let largest = logits.iter().flatten().map(|&b| f16::from_bits(b).to_f32().abs());
+        println!(
+            "{}: {} bytes, digest {:#010x}, largest logit {}",
+            golden.name,
+            blob.len(),
+            digest(&logits),
+            largest.fold(0.0, f32::max),
+        );
+    }
+}

@@ -141,16 +141,21 @@ fn a_changed_token_shows_where_it_may() {
     }
 }
 
-/// Root mean square error of the logits, relative to their standard deviation.
+/// Root mean square error of a position's logits relative to their standard deviation: the median
+/// over positions, since rounding may tip a close call between two experts at a few of them.
 fn relative_error(blob: &[u8], tokens: &[u32]) -> f64 {
     let model = Model::from_bytes(blob).unwrap();
-    let exact: Vec<f64> = reference::logits(&model, tokens).concat();
-    let got = score(&model, tokens, 4).concat();
-    let got = got.into_iter().map(|bits| f16::from_bits(bits).to_f64());
-    let mean = exact.iter().sum::<f64>() / exact.len() as f64;
-    let variance: f64 = exact.iter().map(|x| (x - mean).powi(2)).sum();
-    let error: f64 = got.zip(&exact).map(|(a, b)| (a - b).powi(2)).sum();
-    (error / variance).sqrt()
+    let exact = reference::logits(&model, tokens);
+    let mut errors = Vec::new();
+    for (got, exact) in score(&model, tokens, 4).into_iter().zip(exact) {
+        let got = got.into_iter().map(|bits| f16::from_bits(bits).to_f64());
+        let mean = exact.iter().sum::<f64>() / exact.len() as f64;
+        let variance: f64 = exact.iter().map(|x| (x - mean).powi(2)).sum();
+        let error: f64 = got.zip(&exact).map(|(a, b)| (a - b).powi(2)).sum();
+        errors.push((error / variance).sqrt());
+    }
+    errors.sort_by(f64::total_cmp);
+    errors[errors.len() / 2]
 }
 
 /// The integers compute the model, up to what 8-bit activations cost.
@@ -164,13 +169,12 @@ fn logits_are_those_of_the_equations() {
     ];
     for (i, mix) in mixes.into_iter().enumerate() {
         for (chain, positions) in [(Chain::Half, 0), (Chain::Full, 24), (Chain::Half, 24)] {
-            for top_k in [1, 3] {
-                let dims = Dimensions {
-                    vocab: 50, width: 64, hidden: 128, chain, positions, top_k, ..small().dims
-                };
+            for top_k in [1, 2, 3] {
+                let (width, hidden) = (64, 128);
+                let dims = Dimensions { width, hidden, chain, positions, top_k, ..small().dims };
                 let blob = Recipe { dims, mix, seed: 40 + i as u64, ..small() }.build();
-                let error = relative_error(&blob, &tokens(24, 50, 9));
-                assert!(error < 0.03, "{mix:?} {chain:?} {positions} {top_k}: {error}");
+                let error = relative_error(&blob, &tokens(24, dims.vocab, 9));
+                assert!(error < 0.01, "{mix:?} {chain:?} {positions} {top_k}: {error}");
             }
         }
     }
@@ -257,10 +261,7 @@ fn a_refused_token_changes_nothing() {
         assert_eq!(session.position(), token as usize - 1);
         assert_eq!(&bits(session.step(token).unwrap()), expected);
     }
-    assert!(matches!(
-        window_error(&model, &[1, 20, 1]),
-        Error::Token { token: 20, vocab: 20 }
-    ));
+    assert!(matches!(window_error(&model, &[1, 20, 1]), Error::Token { token: 20, vocab: 20 }));
     assert_eq!(window_error(&model, &[]), Error::EmptyWindow);
     assert_eq!(window_error(&model, &[1; 5]), Error::Buffer { needed: 5, given: 4 });
 }

@@ -15,7 +15,7 @@ impl Random {
 
     /// Uniform in `0..limit`, nearly.
     pub(crate) fn below(&mut self, limit: u32) -> u32 {
-        ((self.next() >> 32) * limit as u64 >> 32) as u32
+        (((self.next() >> 32) * limit as u64) >> 32) as u32
     }
 
     /// Uniform in `low..=high`, nearly.

@@ -22,9 +22,7 @@ impl Linear {
         let weights = (0..tensor.rows).map(|r| {
             let codes = &tensor.codes[r * row_codes..][..row_codes];
             let scales = &tensor.scales[r * row_scales..][..row_scales];
-            let unit = || {
-                u16::from_le_bytes([scales[0], scales[1]]) as f64 * exponent * per_code
-            };
+            let unit = || u16::from_le_bytes([scales[0], scales[1]]) as f64 * exponent * per_code;
             match tensor.precision {
                 Precision::Fp16 => codes
                     .chunks_exact(2)

@@ -90,8 +90,8 @@ fn report(checkpoint: &Checkpoint, path: &Path, global: Global) {
         checkpoint.tensors.len()
     );
     println!(
-        "vocabulary {}, width {}, {} layers, {} experts of {} (top {}), {} potentials a layer, {} \
-         positions",
+        "vocabulary {}, width {}, layers {}, experts {} of width {} (top {}), potentials per layer \
+         {}, positions {}",
         config.vocab,
         config.width,
         config.layers,

@@ -1,6 +1,12 @@
 //! The command line. Each subcommand is a module with an `Args` struct and a `run` function.
 
+mod analyze;
+mod common;
+mod eval;
+mod generate;
 mod import;
+mod inspect;
+mod quantize;
 mod train;
 
 use crate::error::{Error, Result};
@@ -34,6 +40,16 @@ enum Command {
     Train(train::Args),
     /// Read a published checkpoint (PyTorch or safetensors).
     Import(import::Args),
+    /// Find out which layers matter.
+    Analyze(analyze::Args),
+    /// Quantize a checkpoint and write the blob.
+    Quantize(quantize::Args),
+    /// Measure perplexity and fidelity of a checkpoint and of blobs.
+    Eval(eval::Args),
+    /// Show what is in a blob or a checkpoint.
+    Inspect(inspect::Args),
+    /// Write text with a checkpoint or a blob.
+    Generate(generate::Args),
 }
 
 /// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure
@@ -55,6 +71,11 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(args, cli.global),
         Command::Import(args) => import::run(args, cli.global),
+        Command::Analyze(args) => analyze::run(args, cli.global),
+        Command::Quantize(args) => quantize::run(args, cli.global),
+        Command::Eval(args) => eval::run(args, cli.global),
+        Command::Inspect(args) => inspect::run(args, cli.global),
+        Command::Generate(args) => generate::run(args, cli.global),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use crate::checkpoint::{Chain, ModelConfig};
 use crate::cli::Global;
+use crate::cli::common::Loaded;
 use crate::corpus::{Corpus, Split};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Output, Recipe, Run, Summary};
 use clap::ValueEnum;
@@ -48,6 +50,10 @@ pub(crate) struct Args {
     /// Tokenizer to use, instead of training one on train.txt.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Checkpoint whose weights to start from, with its tokenizer.json beside it; it decides the
+    /// dimensions.
+    #[arg(long, value_name = "FILE", conflicts_with = "tokenizer")]
+    init: Option<PathBuf>,
     /// JSON-lines log [default: train.jsonl in the output directory].
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -137,6 +143,10 @@ struct RecipeArgs {
     /// Longest gradient; longer ones are shortened.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     clip: f64,
+    /// Share of the experts' hidden activations that is dropped, against learning the text by heart
+    /// where it is seen many times.
+    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    dropout: f32,
     /// Threads [default: as many as the machine has cores].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -167,23 +177,32 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let train_text = corpus.text(Split::Train)?;
     let valid_text = corpus.text(Split::Valid)?;
     files::create_directory(&args.out)?;
-    let tokenizer = match &args.tokenizer {
-        Some(path) => Tokenizer::load(path)?,
-        None => Tokenizer::train(&[&train_text], args.model.vocab)?,
+    let initial = args.init.as_deref().map(|path| Loaded::read(path, None)).transpose()?;
+    let tokenizer = match (&args.tokenizer, &args.init) {
+        (Some(path), _) => Tokenizer::load(path)?,
+        (None, Some(init)) => Tokenizer::load(&init.with_file_name("tokenizer.json"))?,
+        (None, None) => Tokenizer::train(&[&train_text], args.model.vocab)?,
     };
-    let config = args.model.config(tokenizer.vocab());
+    let config = match &initial {
+        Some(initial) => initial.checkpoint.config.clone(),
+        None => args.model.config(tokenizer.vocab()),
+    };
     let tokenizer_bytes = tokenizer.to_bytes()?;
     files::write_atomically(&args.out.join("tokenizer.json"), &tokenizer_bytes)?;
-    let data = BTreeMap::from([
+    let mut data = BTreeMap::from([
         ("tokenizer_sha256".to_string(), sha256(&tokenizer_bytes)),
         ("train_text_sha256".to_string(), sha256(train_text.as_bytes())),
         ("valid_text_sha256".to_string(), sha256(valid_text.as_bytes())),
     ]);
+    if let Some(initial) = &initial {
+        data.insert("initial_sha256".into(), initial.sha256_hex());
+    }
     let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let state = args.out.join("state");
     let training = Run {
         config,
+        initial: initial.map(|initial| Model::from_checkpoint(&initial.checkpoint)),
         recipe,
         train: &train,
         valid: &valid,
@@ -269,6 +288,7 @@ impl RecipeArgs {
             ("--weight-decay", f64::from(self.weight_decay), 100.0),
             ("--beta1", f64::from(self.beta1), 0.999_999),
             ("--beta2", f64::from(self.beta2), 0.999_999),
+            ("--dropout", f64::from(self.dropout), 0.9),
         ];
         if let Some((name, _, high)) = fractions.iter().find(|(_, x, h)| !(0.0..=*h).contains(x)) {
             return Err(Error::Usage(format!("{name} must be between 0 and {high}")));
@@ -286,6 +306,7 @@ impl RecipeArgs {
             beta1: self.beta1,
             beta2: self.beta2,
             clip: self.clip,
+            dropout: self.dropout,
         })
     }
 }

@@ -19,7 +19,7 @@ const LARGEST_INDEX: usize = 999;
 const UNKNOWN: usize = 0;
 
 /// Tensors that only other revisions and forms of the model have, by a part of their name.
-const VARIANTS: [(&[&str], &str); 7] = [
+const VARIANTS: [(&[&str], &str); 6] = [
     (
         &[".birman_schwinger_core.", "prime_bump_potential."],
         "the Birman–Schwinger core, which is another operator than the tridiagonal chain",
@@ -35,7 +35,6 @@ const VARIANTS: [(&[&str], &str); 7] = [
         &[".bk_layer.ffn."],
         "the feed-forward layer of a later revision of the model, whose potentials pass through tanh",
     ),
-    (&[".bk_layer.log_eta"], "this tool's own format, which needs no import"),
 ];
 
 /// Dimensions and weights in our layout.
@@ -44,6 +43,12 @@ pub(super) fn convert(
     options: Options,
 ) -> Result<(ModelConfig, BTreeMap<String, Tensor>), Refusal> {
     let entries = unwrap(entries);
+    if entries.keys().any(|name| name.ends_with(".bk_layer.log_eta")) {
+        return Err(Refusal::new(
+            "it is in this tool's own format and needs no import",
+            "use it as it is",
+        ));
+    }
     refuse_variants(&entries)?;
     let mut config = count(&entries, options);
     refuse_foreign(&entries, &config)?;

@@ -4,7 +4,7 @@
 //! Read here and not by a library, because every published checkpoint holds a complex number, `z`:
 //! pytorch-reader 0.22.1 and burn-store 0.22.1, which is built on it, refuse the whole file for it,
 //! and candle-core 0.11.1 leaves `z` out, so that η would have to be taken on trust. What is needed
-//! is small, and it builds faster than any of them.
+//! of the format is small, and `zip` alone is 19 crates to build, against 38, 140 and 131.
 
 use super::element::{Element, Entry};
 use super::pickle::{Id, Node, Pickle};

@@ -25,7 +25,7 @@ impl<T: Real> Model<T> {
         self.forward_tape(inputs, window, tape);
         let total = loss::gradient_in_place(&mut tape.logits, targets, scale);
         let d = self.config().width;
-        let Tape { blocks, h, final_norm, final_u, logits, scratch } = tape;
+        let Tape { blocks, h, final_norm, final_u, logits, scratch, .. } = tape;
         let (head, norm) = (&self.layout.head, &self.layout.norm);
         head.backward_parameters(gradient, final_u, logits);
         size(&mut scratch.du, h.len());

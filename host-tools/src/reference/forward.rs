@@ -7,7 +7,7 @@ use crate::reference::bk;
 use crate::reference::layer_norm;
 use crate::reference::linear::Linear;
 use crate::reference::model::{BlockLayout, Model};
-use crate::reference::moe;
+use crate::reference::moe::{self, Dropout};
 use crate::reference::observer::{ChainCall, LinearCall, Observer, Routed};
 use crate::reference::real::{Real, add_scaled, add_to, size};
 
@@ -20,6 +20,8 @@ pub(crate) const FEATURE_BOUND: f64 = 10.0;
 /// from batch to batch.
 #[derive(Default)]
 pub struct Tape<T: Real = f32> {
+    /// Share of hidden activations to drop, and the seed of the choice.
+    dropout: Option<(f32, u64)>,
     pub(crate) blocks: Vec<BlockTape<T>>,
     /// Residual stream `[rows, d]`.
     pub(crate) h: Vec<T>,
@@ -60,6 +62,14 @@ pub(crate) struct Scratch<T> {
     pub(crate) projected: Vec<T>,
     pub(crate) features: Vec<T>,
     pub(crate) v: Vec<T>,
+}
+
+impl<T: Real> Tape<T> {
+    /// From now on, passes through this tape drop this share of the experts' hidden activations;
+    /// `seed` decides which. A share of 0 drops none.
+    pub fn set_dropout(&mut self, share: f32, seed: u64) {
+        self.dropout = (share > 0.0).then_some((share, seed));
+    }
 }
 
 impl<T: Real> Model<T> {
@@ -106,6 +116,7 @@ impl<T: Real> Model<T> {
         tape.blocks.resize_with(self.config().layers, BlockTape::default);
         for (l, block) in self.layout.blocks.iter().enumerate() {
             let b = &mut tape.blocks[l];
+            b.moe.dropout = tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
             size(&mut b.u, rows * d);
             block.norm.forward(&self.parameters, &tape.h, &mut b.u, &mut b.norm);
             size(&mut b.v_raw, rows * k);

@@ -4,9 +4,54 @@ use crate::reference::linear::Linear;
 use crate::reference::model::BlockLayout;
 use crate::reference::real::{Real, add_scaled, add_to, dot, size};
 
+/// Dropout of hidden activations (as the published model places it): each is zero with a
+/// probability and otherwise scaled up, so that its mean stays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Dropout {
+    /// A draw of a byte below this drops.
+    threshold: u8,
+    /// State of the generator.
+    state: u64,
+}
+
+impl Dropout {
+    /// Drops a share of at most 255/256, rounded to 256ths; `stream` keeps blocks apart.
+    pub(crate) fn new(share: f32, seed: u64, stream: u64) -> Self {
+        let threshold = (share * 256.0).round().clamp(0.0, 255.0) as u8;
+        Self { threshold, state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95) }
+    }
+
+    /// What a kept activation is multiplied by.
+    fn gain<T: Real>(self) -> T {
+        T::of(256.0 / (256.0 - f64::from(self.threshold)))
+    }
+
+    /// Zeroes dropped activations.
+    fn apply<T: Real>(&mut self, activations: &mut [T]) {
+        for eight in activations.chunks_mut(8) {
+            let mut bytes = self.next().to_le_bytes().into_iter();
+            for activation in eight {
+                if bytes.next().is_some_and(|byte| byte < self.threshold) {
+                    *activation = T::ZERO;
+                }
+            }
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood, 2014).
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
 /// What the backward pass needs of the forward pass, and what observers see.
 #[derive(Default)]
 pub(crate) struct Tape<T> {
+    /// While training, how hidden activations are dropped.
+    pub(crate) dropout: Option<Dropout>,
     /// Gate logits `[rows, E]`.
     pub(crate) logits: Vec<T>,
     /// Gate probabilities `[rows, E]`; zero for experts that were not chosen.
@@ -68,12 +113,17 @@ pub(crate) fn forward<T: Real>(
             }
         }
     }
+    let gain = tape.dropout.map_or(T::ONE, Dropout::gain);
     for ((first, second), expert) in block.experts.iter().zip(&mut tape.experts) {
         let n = expert.positions.len();
         size(&mut expert.before, n * first.outputs);
         first.forward(parameters, &expert.input, &mut expert.before);
+        if let Some(dropout) = &mut tape.dropout {
+            // What is zero before the ReLU has no gradient either.
+            dropout.apply(&mut expert.before);
+        }
         expert.hidden.clear();
-        expert.hidden.extend(expert.before.iter().map(|&x| if x > T::ZERO { x } else { T::ZERO }));
+        expert.hidden.extend(expert.before.iter().map(|&x| if x > T::ZERO { x * gain } else { T::ZERO }));
         size(&mut expert.output, n * d);
         second.forward(parameters, &expert.hidden, &mut expert.output);
         let results = expert.output.chunks_exact(d).zip(&expert.probabilities);
@@ -162,8 +212,9 @@ fn backward_expert<T: Real>(
     second.backward_parameters(gradient, &expert.hidden, &tape.d_output);
     size(&mut tape.d_hidden, n * first.outputs);
     second.backward_input(parameters, &tape.d_output, &mut tape.d_hidden, false);
+    let gain = tape.dropout.map_or(T::ONE, Dropout::gain);
     for (dh, &x) in tape.d_hidden.iter_mut().zip(&expert.before) {
-        *dh = if x > T::ZERO { *dh } else { T::ZERO };
+        *dh = if x > T::ZERO { *dh * gain } else { T::ZERO };
     }
     first.backward_parameters(gradient, &expert.input, &tape.d_hidden);
     size(&mut tape.d_input, n * d);

@@ -24,7 +24,7 @@ fn model(config: ModelConfig) -> Model<f64> {
     let mut model = Model::<f64>::zeros(config).unwrap();
     for (i, p) in model.parameters_mut().iter_mut().enumerate() {
         // Fractional parts of a wild sine: as good as random, and the same everywhere.
-        *p = ((i as f64 * 12.9898).sin() * 43_758.5453).fract() * 0.7;
+        *p = ((i as f64 * 12.9898).sin() * 43_758.5).fract() * 0.7;
     }
     let names: Vec<String> = model.tensors().map(|(spec, _)| spec.name.clone()).collect();
     for name in names {

@@ -22,6 +22,16 @@ impl Random {
         Self::stream(seed, step + 1)
     }
 
+    /// For the dropout of one training step.
+    pub(crate) fn dropout(seed: u64, step: u64) -> Self {
+        Self::stream(seed, u64::MAX - step)
+    }
+
+    /// 64 random bits.
+    pub(crate) fn word(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
     fn stream(seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);

@@ -4,6 +4,7 @@ use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::corpus;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::reference::Model;
 use crate::train::evaluate::{Score, evaluate};
 use crate::train::state;
 use crate::train::trainer::{Recipe, Step, Trainer};
@@ -22,7 +23,7 @@ const VALIDATION_WINDOWS: usize = 256;
 pub struct Output {
     /// The JSON-lines log.
     pub log: PathBuf,
-    /// The resume file, which is removed when the run is complete.
+    /// The resume file. It outlives the run, for the caller to remove when the model is written.
     pub state: PathBuf,
     /// Steps between saves of the resume file.
     pub save_every: u64,
@@ -36,6 +37,8 @@ pub struct Output {
 pub struct Run<'a> {
     /// Dimensions of the model.
     pub config: ModelConfig,
+    /// Weights to start from, of these dimensions; random ones without.
+    pub initial: Option<Model>,
     /// How to train it.
     pub recipe: Recipe,
     /// Training tokens.
@@ -129,15 +132,17 @@ impl Run<'_> {
 
     fn start(&self) -> Result<Trainer> {
         let (config, recipe) = (self.config.clone(), self.recipe.clone());
+        files::remove_leftovers(&self.output.state)?;
         if self.output.state.exists() {
             state::load(&self.output.state, config, recipe, &self.data, self.threads)
+        } else if let Some(initial) = &self.initial {
+            Ok(Trainer::from_model(initial.clone(), recipe, self.threads))
         } else {
             Trainer::new(config, recipe, self.threads)
         }
     }
 
     fn validate(&self, trainer: &Trainer, limit: Option<usize>) -> Score {
-        // A position table may be shorter than the training windows are long, never longer.
         let (model, window) = (trainer.model(), self.recipe.window);
         evaluate(model, self.valid, self.token_lengths, window, limit, self.threads)
     }

@@ -35,6 +35,7 @@ fn recipe(steps: u64) -> Recipe {
         beta1: 0.9,
         beta2: 0.95,
         clip: 1.0,
+        dropout: 0.1,
     }
 }
 
@@ -50,6 +51,7 @@ fn text() -> Vec<u32> {
 fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64) -> Run<'a> {
     Run {
         config: config(),
+        initial: None,
         recipe: recipe(steps),
         train,
         valid: &train[..301],

@@ -38,6 +38,8 @@ pub struct Recipe {
     pub beta2: f32,
     /// Gradients longer than this are shortened to it.
     pub clip: f64,
+    /// Share of the experts' hidden activations that is dropped, in 256ths.
+    pub dropout: f32,
 }
 
 /// Model and optimizer in the middle of a training run.
@@ -81,9 +83,13 @@ const CHUNK: usize = 1 << 14;
 impl Trainer {
     /// A run at its beginning.
     pub fn new(config: ModelConfig, recipe: Recipe, threads: usize) -> Result<Self> {
-        let model = initial_model(config, recipe.seed)?;
+        Ok(Self::from_model(initial_model(config, recipe.seed)?, recipe, threads))
+    }
+
+    /// A run at its beginning that goes on from trained weights.
+    pub fn from_model(model: Model, recipe: Recipe, threads: usize) -> Self {
         let zeros = vec![0.0; model.parameters().len()];
-        Ok(Self::from_parts(model, recipe, 0, zeros.clone(), zeros, threads))
+        Self::from_parts(model, recipe, 0, zeros.clone(), zeros, threads)
     }
 
     pub(crate) fn from_parts(
@@ -126,7 +132,10 @@ impl Trainer {
         let Recipe { batch, window, clip, .. } = self.recipe;
         let scale = 1.0 / (batch * window) as f32;
         let model = &self.model;
-        parallel::for_each(&mut self.tapes, self.shards.iter_mut(), |tape, shard| {
+        let (dropout, mut random) = (self.recipe.dropout, Random::dropout(self.recipe.seed, self.step));
+        let shards = self.shards.iter_mut().map(|shard| (shard, random.word()));
+        parallel::for_each(&mut self.tapes, shards, |tape, (shard, seed)| {
+            tape.set_dropout(dropout, seed);
             shard.gradient.resize(model.parameters().len(), 0.0);
             shard.gradient.fill(0.0);
             let Shard { inputs, targets, gradient, .. } = shard;

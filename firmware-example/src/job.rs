@@ -1,0 +1,158 @@
+//! What the firmware does with the blob: continue a prompt, or score windows.
+
+use resnet_bk_core::{Error, LogitsDigest, Model, Sampler, Session, Tokenizer, Window};
+
+use crate::meter::Meter;
+use crate::settings::{
+    MEMORY_WORDS, PROMPT, PROMPT_TOKENS, SEED, TEMPERATURE, TOKENS, TOP_K, WINDOW_TILE,
+    WINDOW_TOKENS, WINDOWS,
+};
+
+/// What a run amounted to.
+pub(crate) struct Outcome {
+    /// Tokens that were generated or scored.
+    pub(crate) tokens: u32,
+    /// Digest of all logits that were computed, the prompt's among them.
+    pub(crate) digest: LogitsDigest,
+    /// Instructions of inference alone, without sampling, digest and logging.
+    pub(crate) instructions: u64,
+}
+
+/// Continues the prompt. The last token is not fed back, so there are as many steps as tokens in
+/// prompt and continuation together, less one.
+pub(crate) fn generate(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Error> {
+    let tokenizer = match model.tokenizer() {
+        Err(Error::NoTokenizer) => None,
+        tokenizer => Some(tokenizer?),
+    };
+    let mut buffer =
+        [0; if PROMPT.len() > PROMPT_TOKENS.len() { PROMPT.len() } else { PROMPT_TOKENS.len() }];
+    let prompt = match tokenizer {
+        Some(tokenizer) => {
+            let count = tokenizer.encode(PROMPT.as_bytes(), &mut buffer)?;
+            &buffer[..count]
+        }
+        None => PROMPT_TOKENS,
+    };
+    defmt::println!("prompt {=[u8]:a}", PROMPT.as_bytes());
+
+    let mut session = memory::session(model)?;
+    let mut sampler = Sampler::new(TEMPERATURE, TOP_K, SEED)?;
+    let mut digest = LogitsDigest::new();
+    let mut instructions = 0;
+    let mut chosen = 0;
+    for step in 0..prompt.len() + TOKENS - 1 {
+        let token = prompt.get(step).map_or(chosen, |&token| u32::from(token));
+        let started = meter.instructions();
+        let logits = session.step(token)?;
+        instructions += meter.instructions() - started;
+        digest.update(logits);
+        defmt::debug!("step {=usize} token {=u32} digest {=u32:08x}", step, token, digest.value());
+        if step + 1 >= prompt.len() {
+            chosen = sampler.sample(logits);
+            print(tokenizer, chosen);
+        }
+    }
+    Ok(Outcome { tokens: TOKENS as u32, digest, instructions })
+}
+
+/// Scores windows of pseudo-random tokens.
+pub(crate) fn score(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Error> {
+    let mut window = memory::window(model)?;
+    let mut digest = LogitsDigest::new();
+    let mut instructions = 0;
+    let mut generator = SEED;
+    for index in 0..WINDOWS {
+        let tokens: [u32; WINDOW_TOKENS] =
+            core::array::from_fn(|_| random_token(&mut generator, model.dims().vocab));
+        let mut aside = 0;
+        let started = meter.instructions();
+        window.score(&tokens, |_, logits| {
+            let started = meter.instructions();
+            digest.update(logits);
+            aside += meter.instructions() - started;
+        })?;
+        instructions += meter.instructions() - started - aside;
+        defmt::info!("window {=usize} digest {=u32:08x}", index, digest.value());
+    }
+    Ok(Outcome { tokens: (WINDOWS * WINDOW_TOKENS) as u32, digest, instructions })
+}
+
+/// Prints a token's number and, a few bytes at a time, its text.
+fn print(tokenizer: Option<Tokenizer<'_>>, token: u32) {
+    defmt::println!("token {=u32}", token);
+    let Some(tokenizer) = tokenizer else { return };
+    let mut bytes = [0; 32];
+    let mut len = 0;
+    // A token that the tokenizer does not know has no text.
+    let _ = tokenizer.decode(token, |byte| {
+        if len == bytes.len() {
+            defmt::println!("text {=[u8]:a}", bytes);
+            len = 0;
+        }
+        bytes[len] = byte;
+        len += 1;
+    });
+    defmt::println!("text {=[u8]:a}", bytes[..len]);
+}
+
+/// The next token of a window: the high half of SplitMix64 (Steele, Lea and Flood, 2014), modulo the
+/// vocabulary.
+fn random_token(state: &mut u64, vocab: u32) -> u32 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 32) as u32 % vocab
+}
+
+/// Static memory: its size is known from the blob when the firmware is built.
+#[cfg(not(feature = "alloc"))]
+mod memory {
+    use super::{Error, MEMORY_WORDS, Model, Session, WINDOW_TILE, WINDOW_TOKENS, Window};
+    use static_cell::ConstStaticCell;
+
+    static WORDS: ConstStaticCell<[u32; MEMORY_WORDS]> = ConstStaticCell::new([0; MEMORY_WORDS]);
+
+    pub(super) fn session<'a>(
+        model: &'a Model<'a>,
+    ) -> Result<Session<'a, &'static mut [u32; MEMORY_WORDS]>, Error> {
+        Session::new(model, WORDS.take())
+    }
+
+    pub(super) fn window<'a>(
+        model: &'a Model<'a>,
+    ) -> Result<Window<'a, &'static mut [u32; MEMORY_WORDS]>, Error> {
+        Window::new(model, WORDS.take(), WINDOW_TOKENS, WINDOW_TILE)
+    }
+}
+
+/// Heap memory: the same sessions and windows, allocated.
+#[cfg(feature = "alloc")]
+mod memory {
+    extern crate alloc;
+
+    use super::{Error, MEMORY_WORDS, Model, Session, WINDOW_TILE, WINDOW_TOKENS, Window};
+    use alloc::vec::Vec;
+
+    #[global_allocator]
+    static HEAP: embedded_alloc::LlffHeap = embedded_alloc::LlffHeap::empty();
+
+    /// Gives the heap its memory. The allocator panics when it is given some a second time.
+    fn start_heap() {
+        // SAFETY: the macro's static is the heap's alone, and nothing has been allocated from it.
+        unsafe {
+            embedded_alloc::init!(HEAP, 4 * MEMORY_WORDS + 64);
+        }
+    }
+
+    pub(super) fn session<'a>(model: &'a Model<'a>) -> Result<Session<'a, Vec<u32>>, Error> {
+        start_heap();
+        Session::allocate(model)
+    }
+
+    pub(super) fn window<'a>(model: &'a Model<'a>) -> Result<Window<'a, Vec<u32>>, Error> {
+        start_heap();
+        Window::allocate(model, WINDOW_TOKENS, WINDOW_TILE)
+    }
+}

@@ -1,0 +1,48 @@
+//! Counting instructions by the core's own timer.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use cortex_m::peripheral::SYST;
+use cortex_m::peripheral::syst::SystClkSource;
+
+use crate::board;
+
+/// SysTick counts 24 bits down and starts over.
+const PERIOD: u32 = 1 << 24;
+
+static WRAPS: AtomicU32 = AtomicU32::new(0);
+
+/// The timer, running.
+pub(crate) struct Meter(());
+
+impl Meter {
+    /// Starts the timer.
+    pub(crate) fn start(mut timer: SYST) -> Self {
+        timer.set_clock_source(SystClkSource::Core);
+        timer.set_reload(PERIOD - 1);
+        timer.clear_current();
+        timer.enable_interrupt();
+        timer.enable_counter();
+        Self(())
+    }
+
+    /// Instructions since the start, in steps of [`board::TICK`].
+    pub(crate) fn instructions(&self) -> u64 {
+        loop {
+            let wraps = WRAPS.load(Ordering::Relaxed);
+            let left = SYST::get_current();
+            if wraps == WRAPS.load(Ordering::Relaxed) {
+                // The interrupt comes as the count reaches 0, so a period runs from 0 to 1.
+                let ticks = PERIOD.wrapping_sub(left) % PERIOD;
+                return (u64::from(wraps) * u64::from(PERIOD) + u64::from(ticks)) * board::TICK;
+            }
+        }
+    }
+}
+
+#[cortex_m_rt::exception]
+fn SysTick() {
+    // Only this handler writes, so load and store need not be one operation (which a Cortex-M0
+    // does not have).
+    WRAPS.store(WRAPS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}

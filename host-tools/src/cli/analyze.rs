@@ -1,0 +1,118 @@
+//! `resnet-bk analyze`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::common::{Loaded, TextArgs, bar, print_json, set, table};
+use crate::cli::Global;
+use crate::corpus::Split;
+use crate::error::Result;
+use crate::importance::{self, Importance};
+use crate::reference::Model;
+
+const EXAMPLES: &str = "\
+Examples:
+  Importance of every layer of the shipped model, without a corpus:
+      resnet-bk analyze models/wikitext2/model.safetensors --out importance.json
+
+  On real text, with more of it for the measured kind:
+      resnet-bk analyze model.safetensors --corpus data/wikitext-2 --measure-tokens 32768 \\
+          --out importance.json
+
+The file has, per layer, the three published metrics (gradient magnitude 0.5, activation variance
+0.3, weight magnitude 0.2, z-scored and joined) and, per tensor and precision, the measured rise in
+KL divergence when only that tensor is quantized. `quantize --importance` reads it.";
+
+/// Find out which layers matter and write it to a file.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`analyze --help` shows examples.")]
+pub(crate) struct Args {
+    /// Checkpoint (safetensors) with its tokenizer.json beside it.
+    model: PathBuf,
+    /// Importance file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Tokenizer, if not the tokenizer.json beside the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Tokens for the published metrics and for calibration.
+    #[arg(long, default_value_t = 16_384, value_name = "N")]
+    tokens: usize,
+    /// Tokens on which each tensor and precision is measured; 0 leaves the measurement out.
+    #[arg(long, default_value_t = 4_096, value_name = "N")]
+    measure_tokens: usize,
+    #[command(flatten)]
+    text: TextArgs,
+}
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
+    let source = loaded.source(false)?;
+    let tokenizer = loaded.tokenizer.as_ref();
+    let (calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
+    // The published metrics are those of the checkpoint as it was trained, not of the folded one.
+    let trained = Model::from_checkpoint(&loaded.checkpoint);
+    let progress = bar("published importance", global);
+    let published =
+        importance::publish(&trained, &text.tokens, args.text.window, |share| set(&progress, share));
+    progress.finish_and_clear();
+    let measured = if args.measure_tokens == 0 {
+        Default::default()
+    } else {
+        let limit = Some(args.measure_tokens);
+        let held_out = args.text.tokens(Split::Valid, limit, Some(&trained), tokenizer, global)?;
+        let progress = bar("measured importance", global);
+        let measured = importance::measure(
+            &source,
+            &calibration,
+            &held_out.tokens,
+            args.text.window,
+            |share| set(&progress, share),
+        )?;
+        progress.finish_and_clear();
+        measured
+    };
+    let importance = Importance {
+        format: Importance::FORMAT,
+        model_sha256: loaded.sha256_hex(),
+        corpus: text.name,
+        tokens: text.tokens.len(),
+        seed: args.text.seed,
+        published,
+        measured,
+    };
+    importance.write(&args.out)?;
+    if global.json {
+        print_json(&json!({ "out": args.out, "importance": importance }));
+    } else {
+        print(&importance);
+        println!("{} layers on {} written to {}", importance.published.len(), importance.corpus, args.out.display());
+    }
+    Ok(())
+}
+
+fn print(importance: &Importance) {
+    let mut layers: Vec<_> = importance.published.iter().collect();
+    layers.sort_by(|a, b| b.1.score.total_cmp(&a.1.score));
+    let mut rows = table(&[
+        "layer", "score", "|gradient|", "variance", "|weight|", "KL int4", "KL int8", "KL fp16",
+    ]);
+    for (layer, metrics) in layers {
+        let measured = importance.measured.get(&format!("{layer}.weight"));
+        let kl = |precision: &str| {
+            measured.and_then(|m| m.get(precision)).map_or("–".into(), |kl| format!("{kl:.2e}"))
+        };
+        rows.add_row([
+            layer.clone(),
+            format!("{:.3}", metrics.score),
+            format!("{:.2e}", metrics.gradient),
+            format!("{:.3}", metrics.variance),
+            format!("{:.4}", metrics.magnitude),
+            kl("int4"),
+            kl("int8"),
+            kl("fp16"),
+        ]);
+    }
+    println!("{rows}");
+}

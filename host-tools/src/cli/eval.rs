@@ -1,0 +1,176 @@
+//! `resnet-bk eval`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::common::{Loaded, TextArgs, bar, hex, is_blob, parse_blob, print_json, set, table};
+use crate::cli::Global;
+use crate::corpus::Split;
+use crate::error::{Error, Result};
+use crate::eval::{self, Quality};
+use crate::files;
+use crate::reference::Model;
+use crate::tokenizer::Tokenizer;
+
+const EXAMPLES: &str = "\
+Examples:
+  A checkpoint and its blobs on the test split of a corpus:
+      resnet-bk eval model.safetensors static.rbk int8.rbk --corpus data/wikitext-2
+
+  Without a corpus: on text that the FP32 model writes itself, from a seed:
+      resnet-bk eval model.safetensors static.rbk --tokens 32768 --seed 7
+
+  On any text file:
+      resnet-bk eval model.safetensors static.rbk --text book.txt
+
+Protocol: windows that follow each other, each with a fresh state, each token predicting the next.
+Blobs run through the integer path that also runs on devices. Standard errors take windows as
+independent; the error of the rise is that of the paired differences.";
+
+/// Measure perplexity and fidelity of a checkpoint and of blobs.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`eval --help` shows examples and the protocol.")]
+pub(crate) struct Args {
+    /// Checkpoint (safetensors) and blobs, in any order; KL needs the checkpoint.
+    #[arg(required = true)]
+    models: Vec<PathBuf>,
+    /// Split of the corpus.
+    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
+    split: SplitArg,
+    /// Score only so many tokens, from the middle of the text [default: all; 16384 where sampled].
+    #[arg(long, value_name = "N")]
+    tokens: Option<usize>,
+    /// Tokenizer, if not the tokenizer.json beside the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    text: TextArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SplitArg {
+    Train,
+    Valid,
+    Test,
+}
+
+impl From<SplitArg> for Split {
+    fn from(split: SplitArg) -> Self {
+        match split {
+            SplitArg::Train => Self::Train,
+            SplitArg::Valid => Self::Valid,
+            SplitArg::Test => Self::Test,
+        }
+    }
+}
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    let mut loaded: Option<Loaded> = None;
+    let mut blobs: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for path in &args.models {
+        let bytes = files::read(path)?;
+        if is_blob(&bytes) {
+            blobs.push((path.clone(), bytes));
+        } else if loaded.is_some() {
+            return Err(Error::Usage("eval compares blobs with one checkpoint, not with two".into()));
+        } else {
+            loaded = Some(Loaded::read(path, args.tokenizer.as_deref())?);
+        }
+    }
+    let models = blobs
+        .iter()
+        .map(|(path, bytes)| parse_blob(bytes, path))
+        .collect::<Result<Vec<_>>>()?;
+    if let Some(loaded) = &loaded {
+        for (model, (path, _)) in models.iter().zip(&blobs) {
+            if model.provenance().source_sha256 != loaded.sha256 {
+                return Err(Error::Usage(format!(
+                    "{} was made from another checkpoint ({}…, this one is {}…)",
+                    path.display(),
+                    &hex(model.provenance().source_sha256).get(..12).unwrap_or(""),
+                    &loaded.sha256_hex()[..12]
+                )));
+            }
+        }
+    }
+    let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+    let tokenizer = named.as_ref().or(loaded.as_ref().and_then(|l| l.tokenizer.as_ref()));
+    let reference = loaded.as_ref().map(|loaded| Model::from_checkpoint(&loaded.checkpoint));
+    let text =
+        args.text.tokens(args.split.into(), args.tokens, reference.as_ref(), tokenizer, global)?;
+    let lengths = tokenizer.map(Tokenizer::token_lengths);
+    let progress = bar("evaluating", global);
+    let qualities = eval::evaluate(
+        reference.as_ref(),
+        &models,
+        &text.tokens,
+        args.text.window,
+        lengths.as_deref(),
+        |share| set(&progress, share),
+    )?;
+    progress.finish_and_clear();
+
+    let fp32_bytes = loaded.as_ref().map(|loaded| loaded.bytes);
+    let (fp32, of_blobs) = qualities.split_at(usize::from(loaded.is_some()));
+    if global.json {
+        let rows: Vec<_> = models
+            .iter()
+            .zip(&blobs)
+            .zip(of_blobs)
+            .map(|((model, (path, bytes)), quality)| {
+                let mut row = json!(quality);
+                row["path"] = json!(path);
+                row["policy"] = json!(model.provenance().policy);
+                row["blob_bytes"] = json!(bytes.len());
+                row
+            })
+            .collect();
+        print_json(&json!({
+            "corpus": text.name, "window": args.text.window, "fp32_bytes": fp32_bytes,
+            "fp32": fp32.first(), "blobs": rows,
+        }));
+    } else {
+        let mut names: Vec<(String, Option<usize>)> =
+            fp32.iter().map(|_| ("fp32".into(), None)).collect();
+        names.extend(models.iter().zip(&blobs).map(|(model, (_, bytes))| {
+            (model.provenance().policy.to_string(), Some(bytes.len()))
+        }));
+        print(&names, &qualities, fp32_bytes);
+        println!(
+            "{} predictions on {} in windows of {} with the state reset",
+            qualities.first().map_or(0, |quality| quality.tokens),
+            text.name,
+            args.text.window
+        );
+    }
+    Ok(())
+}
+
+fn print(names: &[(String, Option<usize>)], qualities: &[Quality], fp32_bytes: Option<u64>) {
+    let mut rows = table(&[
+        "model", "bytes", "ratio", "perplexity", "rise %", "bits/byte", "KL", "KL p99", "KL max",
+        "top-1 %", "thread s",
+    ]);
+    for ((name, bytes), quality) in names.iter().zip(qualities) {
+        let dash = || "–".to_string();
+        let fidelity = quality.fidelity.as_ref();
+        let of = |value: Option<String>| value.unwrap_or_else(dash);
+        let ratio = bytes.zip(fp32_bytes).map(|(blob, fp32)| fp32 as f64 / blob as f64);
+        rows.add_row([
+            name.clone(),
+            of(bytes.map(|b| b as u64).or(fp32_bytes).map(|b| b.to_string())),
+            of(ratio.map(|r| format!("{r:.2}"))),
+            format!("{:.3} ± {:.3}", quality.perplexity, quality.perplexity_se),
+            of(fidelity.map(|f| format!("{:+.2} ± {:.2}", f.ppl_rise_percent, f.ppl_rise_percent_se))),
+            of(quality.bits_per_byte.map(|b| format!("{b:.4}"))),
+            of(fidelity.map(|f| format!("{:.5}", f.kl))),
+            of(fidelity.map(|f| format!("{:.4}", f.kl_p99))),
+            of(fidelity.map(|f| format!("{:.3}", f.kl_max))),
+            of(fidelity.map(|f| format!("{:.2}", 100.0 * f.top1))),
+            format!("{:.1}", quality.seconds),
+        ]);
+    }
+    println!("{rows}");
+}

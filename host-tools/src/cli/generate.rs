@@ -1,0 +1,179 @@
+//! `resnet-bk generate`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use resnet_bk_core as core;
+use resnet_bk_core::{LogitsDigest, Sampler, Session};
+use serde_json::json;
+
+use super::common::{Loaded, is_blob, parse_blob, print_json};
+use crate::cli::Global;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::reference::{Model, Stream};
+use crate::tokenizer::Tokenizer;
+
+const EXAMPLES: &str = "\
+Examples:
+  What a device would write (a blob runs through the same integer core as on a device):
+      resnet-bk generate static.rbk --prompt 'The river ' --tokens 100 --temperature 0.8 --seed 3
+
+  The FP32 model:
+      resnet-bk generate model.safetensors --prompt 'The river '
+
+  A digest of every logit, to compare with the one that a device prints:
+      resnet-bk generate static.rbk --tokens 256 --json";
+
+/// Write text with a checkpoint or a blob.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`generate --help` shows examples.")]
+pub(crate) struct Args {
+    /// Checkpoint or blob; its chain must be causal.
+    model: PathBuf,
+    /// Text to continue.
+    #[arg(long, default_value = "The ", value_name = "TEXT")]
+    prompt: String,
+    /// Tokens to write.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    tokens: usize,
+    /// Sampling temperature; 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    temperature: f32,
+    /// Sample among so many likeliest tokens only, at most 64; 0 samples among all.
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    top_k: usize,
+    /// Seed of the sampler.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Tokenizer, if not the one in the blob or beside the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+}
+
+/// A model in the middle of a text.
+enum Writer<'a> {
+    Reference(Box<Stream<'a>>),
+    Core(Session<'a, Vec<u32>>),
+}
+
+impl Writer<'_> {
+    fn step(&mut self, token: u32, logits: &mut Vec<f16>) -> Result<()> {
+        logits.clear();
+        match self {
+            Self::Reference(stream) => {
+                logits.extend(stream.step(token)?.into_iter().map(f16::from_f32));
+            }
+            Self::Core(session) => {
+                logits.extend_from_slice(session.step(token).map_err(Error::Blob)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    let bytes = files::read(&args.model)?;
+    let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+    if is_blob(&bytes) {
+        let model = parse_blob(&bytes, &args.model)?;
+        let writer = Writer::Core(Session::allocate(&model).map_err(Error::Blob)?);
+        let text = match &named {
+            Some(tokenizer) => TextCodec::Host(tokenizer),
+            None => TextCodec::Core(model.tokenizer().map_err(Error::Blob)?),
+        };
+        return write(&args, writer, text, global);
+    }
+    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
+    let tokenizer = loaded.tokenizer.as_ref().ok_or_else(|| missing_tokenizer(&args.model))?;
+    let model = Model::from_checkpoint(&loaded.checkpoint);
+    let writer = Writer::Reference(Box::new(Stream::new(&model)?));
+    write(&args, writer, TextCodec::Host(tokenizer), global)
+}
+
+fn missing_tokenizer(model: &Path) -> Error {
+    Error::Tokenizer(format!("there is no tokenizer.json beside {}", model.display()))
+}
+
+/// Text to tokens and back.
+enum TextCodec<'a> {
+    Host(&'a Tokenizer),
+    Core(core::Tokenizer<'a>),
+}
+
+impl TextCodec<'_> {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match self {
+            Self::Host(tokenizer) => tokenizer.encode(text),
+            Self::Core(tokenizer) => {
+                Ok(tokenizer.encode_vec(text.as_bytes()).into_iter().map(u32::from).collect())
+            }
+        }
+    }
+
+    fn decode(&self, token: u32, bytes: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Host(tokenizer) => bytes.extend(tokenizer.decode(&[token])),
+            Self::Core(tokenizer) => {
+                tokenizer.decode(token, |byte| bytes.push(byte)).map_err(Error::Blob)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(args: &Args, mut writer: Writer<'_>, codec: TextCodec<'_>, global: Global) -> Result<()> {
+    let prompt = codec.encode(&args.prompt)?;
+    if prompt.is_empty() {
+        return Err(Error::Usage("--prompt must not be empty: there is nothing to continue".into()));
+    }
+    let mut sampler =
+        Sampler::new(args.temperature, args.top_k, args.seed).map_err(Error::Blob)?;
+    let mut digest = LogitsDigest::new();
+    let mut logits = Vec::new();
+    for &token in &prompt {
+        writer.step(token, &mut logits)?;
+        digest.update(&logits);
+    }
+    let mut tokens: Vec<u32> = Vec::with_capacity(args.tokens);
+    let mut text = args.prompt.clone().into_bytes();
+    let mut shown = 0;
+    while tokens.len() < args.tokens {
+        let token = sampler.sample(&logits);
+        tokens.push(token);
+        codec.decode(token, &mut text)?;
+        if !global.json {
+            shown = show(&text, shown);
+        }
+        if tokens.len() < args.tokens {
+            writer.step(token, &mut logits)?;
+            digest.update(&logits);
+        }
+    }
+    if global.json {
+        print_json(&json!({
+            "text": String::from_utf8_lossy(&text), "prompt_tokens": prompt, "tokens": tokens,
+            "steps": digest.steps(), "digest": format!("{:08x}", digest.value()),
+        }));
+    } else {
+        println!("{}", String::from_utf8_lossy(&text[shown..]));
+        if !global.quiet {
+            eprintln!("{} steps, logits digest {:08x}", digest.steps(), digest.value());
+        }
+    }
+    Ok(())
+}
+
+/// Prints what is whole characters beyond `shown` bytes; returns the bytes shown so far.
+fn show(text: &[u8], shown: usize) -> usize {
+    let valid = match std::str::from_utf8(&text[shown..]) {
+        Ok(rest) => rest.len(),
+        Err(error) => error.valid_up_to(),
+    };
+    let part = String::from_utf8_lossy(&text[shown..shown + valid]);
+    print!("{part}");
+    // Text that cannot be shown yet is shown with the rest.
+    let _ = std::io::stdout().flush();
+    shown + valid
+}

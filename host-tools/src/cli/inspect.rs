@@ -1,0 +1,255 @@
+//! `resnet-bk inspect`.
+
+use std::path::{Path, PathBuf};
+
+use resnet_bk_core as core;
+use resnet_bk_core::blob::{Dimensions, TensorLayout};
+use serde_json::{Value, json};
+
+use super::common::{hex, is_blob, parse_blob, print_json, table};
+use crate::checkpoint::Checkpoint;
+use crate::cli::Global;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::policy::published_estimate;
+use crate::quantize::names::{dimensions, weight_name};
+
+const EXAMPLES: &str = "\
+Examples:
+  What is in a blob, and does it fit the board?
+      resnet-bk inspect static.rbk
+
+  A checkpoint, counted the published way:
+      resnet-bk inspect model.safetensors --published-estimate
+
+  The published estimate at the published reference size, without any file:
+      resnet-bk inspect --published-estimate";
+
+/// Show what is in a blob or a checkpoint.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`inspect --help` shows examples.")]
+pub(crate) struct Args {
+    /// Blob or checkpoint.
+    #[arg(required_unless_present = "published_estimate")]
+    file: Option<PathBuf>,
+    /// Print the published size estimate (Linear layers only, static policy) of the file's
+    /// dimensions, or of the published reference size where no file is named.
+    #[arg(long)]
+    published_estimate: bool,
+}
+
+/// The published reference size.
+const REFERENCE: Dimensions = Dimensions {
+    vocab: 1000,
+    width: 128,
+    layers: 4,
+    experts: 4,
+    top_k: 2,
+    hidden: 256,
+    potentials: 1,
+    positions: 64,
+    chain: core::blob::Chain::Full,
+};
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    let Some(path) = &args.file else {
+        print_estimate(&REFERENCE, global);
+        return Ok(());
+    };
+    let bytes = files::read(path)?;
+    if is_blob(&bytes) {
+        let model = parse_blob(&bytes, path)?;
+        if args.published_estimate {
+            print_estimate(model.dims(), global);
+        } else {
+            blob(&model, bytes.len(), global);
+        }
+    } else {
+        let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
+        let dims = dimensions(&checkpoint.config);
+        if args.published_estimate {
+            print_estimate(&dims, global);
+        } else {
+            self::checkpoint(&checkpoint, &dims, bytes.len(), path, global)?;
+        }
+    }
+    Ok(())
+}
+
+fn print_estimate(dims: &Dimensions, global: Global) {
+    let estimate = published_estimate(dims);
+    if global.json {
+        print_json(&json!({
+            "fp32_bytes": estimate.fp32_bytes,
+            "quantized_bytes": estimate.quantized_bytes,
+            "ratio": estimate.ratio(),
+        }));
+        return;
+    }
+    println!("published estimate, static policy (Linear layers only; embeddings and norms uncounted)");
+    println!("FP32       {:>10.2} KiB", estimate.fp32_bytes / 1024.0);
+    println!("quantized  {:>10.2} KiB", estimate.quantized_bytes / 1024.0);
+    println!("ratio      {:>10.2}×", estimate.ratio());
+}
+
+fn dims_json(dims: &Dimensions) -> Value {
+    json!({
+        "vocab": dims.vocab, "width": dims.width, "layers": dims.layers, "experts": dims.experts,
+        "top_k": dims.top_k, "hidden": dims.hidden, "potentials": dims.potentials,
+        "positions": dims.positions, "chain": chain(dims),
+    })
+}
+
+fn chain(dims: &Dimensions) -> &'static str {
+    match dims.chain {
+        core::blob::Chain::Full => "full",
+        core::blob::Chain::Half => "half",
+    }
+}
+
+fn print_dims(dims: &Dimensions) {
+    println!(
+        "vocab {}, width {}, {} blocks, {} experts (top {}), hidden {}, {} potentials, {} chain, {}",
+        dims.vocab,
+        dims.width,
+        dims.layers,
+        dims.experts,
+        dims.top_k,
+        dims.hidden,
+        dims.potentials,
+        chain(dims),
+        match dims.positions {
+            0 => "no position table".to_string(),
+            positions => format!("{positions} positions"),
+        }
+    );
+}
+
+/// Bytes of memory that running a model needs beside its weights: a session, or for a full chain
+/// a window of its position table (64 tokens without one).
+fn ram_bytes(dims: &Dimensions) -> (String, usize) {
+    type Session<'a> = core::Session<'a, Vec<u32>>;
+    type Window<'a> = core::Window<'a, Vec<u32>>;
+    match dims.chain {
+        core::blob::Chain::Half => ("session".into(), 4 * Session::words(dims)),
+        core::blob::Chain::Full => {
+            let tokens = if dims.positions == 0 { 64 } else { dims.positions as usize };
+            (format!("window of {tokens}"), 4 * Window::words(dims, tokens, 1))
+        }
+    }
+}
+
+fn blob(model: &core::Model<'_>, len: usize, global: Global) {
+    let dims = model.dims();
+    let tensors: Vec<_> = dims
+        .tensors()
+        .map(|id| {
+            let tensor = model.tensor(id);
+            let layout: TensorLayout = tensor.layout();
+            (weight_name(id), tensor.precision.name(), tensor.group, tensor.rows, tensor.cols, layout.len())
+        })
+        .collect();
+    let weights: usize = tensors.iter().map(|t| t.5).sum();
+    let provenance = model.provenance();
+    let tokenizer = model.header().tokenizer.map_or(0, |section| section.len as usize);
+    let (ram_kind, ram) = ram_bytes(dims);
+    if global.json {
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, precision, group, rows, cols, bytes)| {
+                json!({
+                    "name": name, "precision": precision, "group": group, "rows": rows,
+                    "cols": cols, "bytes": bytes,
+                })
+            })
+            .collect();
+        print_json(&json!({
+            "kind": "blob", "bytes": len, "dimensions": dims_json(dims), "tensors": tensors,
+            "chain_bytes": model.header().chain.len, "tokenizer_bytes": tokenizer,
+            "ram_bytes": ram, "ram_for": ram_kind, "macs_per_token": dims.macs_per_token(),
+            "potentials_int8": model.header().potentials_int8,
+            "provenance": {
+                "source_sha256": hex(provenance.source_sha256),
+                "source_bytes": provenance.source_bytes, "tool": provenance.tool,
+                "policy": provenance.policy, "calibration": provenance.calibration,
+                "calibration_tokens": provenance.calibration_tokens, "seed": provenance.seed,
+                "measured": provenance.measured.map(|m| json!({
+                    "corpus": m.corpus, "tokens": m.tokens,
+                    "perplexity_fp32": m.perplexity_fp32, "perplexity": m.perplexity,
+                })),
+            },
+        }));
+        return;
+    }
+    print_dims(dims);
+    let mut rows = table(&["tensor", "shape", "precision", "group", "bytes"]);
+    for (name, precision, group, out, cols, bytes) in tensors {
+        let group = if group == 0 { "–".into() } else { group.to_string() };
+        rows.add_row([name, format!("{out} × {cols}"), precision.into(), group, bytes.to_string()]);
+    }
+    println!("{rows}");
+    println!(
+        "flash {len} bytes: weights {weights}, chains {}, tokenizer {tokenizer}, header and padding {}",
+        model.header().chain.len,
+        len - weights - model.header().chain.len as usize - tokenizer
+    );
+    println!("RAM   {ram} bytes for a {ram_kind}, beside the stack");
+    println!("work  {} multiply-accumulates per token", dims.macs_per_token());
+    println!(
+        "made  by {} under policy {} from checkpoint {}… ({} bytes, {:.2}×)",
+        provenance.tool,
+        provenance.policy,
+        &hex(provenance.source_sha256).get(..12).unwrap_or(""),
+        provenance.source_bytes,
+        provenance.source_bytes as f64 / len as f64
+    );
+    println!(
+        "      calibrated on {} tokens of {}, seed {}",
+        provenance.calibration_tokens, provenance.calibration, provenance.seed
+    );
+    if let Some(measured) = provenance.measured {
+        println!(
+            "      perplexity {:.3} → {:.3} on {} tokens of {}",
+            measured.perplexity_fp32, measured.perplexity, measured.tokens, measured.corpus
+        );
+    }
+}
+
+fn checkpoint(
+    checkpoint: &Checkpoint,
+    dims: &Dimensions,
+    len: usize,
+    path: &Path,
+    global: Global,
+) -> Result<()> {
+    dims.validate().map_err(|error| Error::BlobFile { path: path.to_path_buf(), error })?;
+    let specs = checkpoint.config.tensors();
+    if global.json {
+        let tensors: Vec<_> = specs
+            .iter()
+            .map(|spec| {
+                let count: usize = spec.shape.iter().product();
+                json!({ "name": spec.name, "shape": spec.shape, "precision": "fp32", "bytes": 4 * count })
+            })
+            .collect();
+        print_json(&json!({
+            "kind": "checkpoint", "bytes": len, "dimensions": dims_json(dims),
+            "parameters": checkpoint.config.parameters(), "tensors": tensors,
+            "macs_per_token": dims.macs_per_token(), "provenance": checkpoint.provenance,
+        }));
+        return Ok(());
+    }
+    print_dims(dims);
+    let mut rows = table(&["tensor", "shape", "bytes"]);
+    for spec in &specs {
+        let count: usize = spec.shape.iter().product();
+        rows.add_row([spec.name.clone(), format!("{:?}", spec.shape), (4 * count).to_string()]);
+    }
+    println!("{rows}");
+    println!("{len} bytes, {} parameters, FP32", checkpoint.config.parameters());
+    println!("work  {} multiply-accumulates per token", dims.macs_per_token());
+    for (key, value) in &checkpoint.provenance {
+        println!("{key}: {value}");
+    }
+    Ok(())
+}

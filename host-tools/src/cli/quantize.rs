@@ -1,0 +1,255 @@
+//! `resnet-bk quantize`.
+
+use std::path::PathBuf;
+
+use resnet_bk_core::blob::Measured;
+use serde_json::json;
+
+use super::common::{Loaded, TextArgs, bar, parse_blob, print_json, set, table};
+use crate::cli::Global;
+use crate::corpus::Split;
+use crate::error::{Error, Result};
+use crate::eval::{self, text::Tokens};
+use crate::files;
+use crate::importance::{self, Importance};
+use crate::policy::{Assignment, Policy};
+use crate::quantize::names::weight_name;
+use crate::quantize::{Origin, Source};
+use crate::reference::Model;
+
+const EXAMPLES: &str = "\
+Examples:
+  The static policy: experts INT4, BK-core INT8, output layers and embeddings FP16:
+      resnet-bk quantize model.safetensors --policy static --out static.rbk
+
+  By importance that `analyze` found before:
+      resnet-bk quantize model.safetensors --policy dynamic --importance importance.json \\
+          --out dynamic.rbk
+
+  How large would it be?
+      resnet-bk quantize model.safetensors --policy policies/compact.toml --dry-run
+
+Policies:
+  static        by kind of layer, as published
+  dynamic       by published importance: top 20 % FP16, next 40 % INT8, bottom 40 % INT4
+  uniform-int8  everything INT8, one scale per row
+  uniform-int4  everything INT4 in groups of 32
+  FILE.toml     a base policy and overrides by tensor name (`*` stands for any characters, the last
+                match wins, a pattern that matches nothing is an error):
+                    name = \"mine\"
+                    base = \"uniform-int8\"
+                    potentials = \"full\"               # or \"int8\"
+                    [[override]]
+                    tensors = \"blocks.*.experts.*\"
+                    precision = \"int4\"                # int4, int8 or fp16
+                    group = 32                        # int4 only";
+
+/// Quantize a checkpoint under a policy and write the blob.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`quantize --help` shows examples and policies.")]
+pub(crate) struct Args {
+    /// Checkpoint (safetensors) with its tokenizer.json beside it.
+    model: PathBuf,
+    /// static, dynamic, uniform-int8, uniform-int4 or a policy file.
+    #[arg(long, value_name = "POLICY")]
+    policy: String,
+    /// Blob to write.
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+    /// Importance file of `analyze`, for the dynamic policy; computed where it is missing.
+    #[arg(long, value_name = "FILE")]
+    importance: Option<PathBuf>,
+    /// Print the exact size and the precision of every tensor, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Tokenizer, if not the tokenizer.json beside the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Leave the tokenizer out of the blob.
+    #[arg(long)]
+    no_tokenizer: bool,
+    /// Calibration tokens, from the training split.
+    #[arg(long, default_value_t = 16_384, value_name = "N")]
+    calibration_tokens: usize,
+    /// Tokens on which perplexity is measured and recorded in the blob, from the validation split;
+    /// 0 records none.
+    #[arg(long, default_value_t = 8_192, value_name = "N")]
+    measure_tokens: usize,
+    #[command(flatten)]
+    text: TextArgs,
+}
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    let policy = Policy::parse(&args.policy)?;
+    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
+    let source = loaded.source(!args.no_tokenizer)?;
+    let importance = args.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;
+    if args.dry_run {
+        return dry_run(&args, &policy, &loaded, &source, importance.as_ref(), global);
+    }
+    let out = args.out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
+    let tokenizer = loaded.tokenizer.as_ref();
+    let (calibration, text) =
+        args.text.calibrate(&source, args.calibration_tokens, tokenizer, global)?;
+    let importance = match importance {
+        None if policy.needs_importance() => Some(publish(&args, &loaded, &text, global)),
+        given => given,
+    };
+    let assignment = policy.assign(&source.dims, importance.as_ref())?;
+    let mut origin = Origin {
+        calibration: &text.name,
+        calibration_tokens: text.tokens.len() as u32,
+        seed: args.text.seed,
+        measured: None,
+    };
+    let encoded = source.encode_all(&assignment, &calibration)?;
+    let mut blob = source.assemble(&encoded, &assignment, &origin)?;
+    let mut measured = None;
+    let held_out;
+    if args.measure_tokens > 0 {
+        let reference = Model::from_checkpoint(&loaded.checkpoint);
+        let limit = Some(args.measure_tokens);
+        held_out = args.text.tokens(Split::Valid, limit, Some(&reference), tokenizer, global)?;
+        let progress = bar("measuring", global);
+        let quality = eval::evaluate(
+            Some(&reference),
+            &[parse_blob(&blob, out)?],
+            &held_out.tokens,
+            args.text.window,
+            None,
+            |share| set(&progress, share),
+        )?;
+        progress.finish_and_clear();
+        origin.measured = Some(Measured {
+            corpus: &held_out.name,
+            tokens: quality[1].tokens as u32,
+            perplexity_fp32: quality[0].perplexity as f32,
+            perplexity: quality[1].perplexity as f32,
+        });
+        blob = source.assemble(&encoded, &assignment, &origin)?;
+        measured = Some((held_out.name.clone(), quality));
+    }
+    files::write_atomically(out, &blob)?;
+    let ratio = loaded.bytes as f64 / blob.len() as f64;
+    if global.json {
+        print_json(&json!({
+            "policy": assignment.name,
+            "out": out,
+            "blob_bytes": blob.len(),
+            "fp32_bytes": loaded.bytes,
+            "ratio": ratio,
+            "calibration": text.name,
+            "measured": measured.map(|(corpus, quality)| json!({
+                "corpus": corpus, "fp32": quality[0], "blob": quality[1],
+            })),
+        }));
+    } else {
+        println!("{}: {} bytes, {ratio:.2}× smaller, {}", out.display(), blob.len(), summary(&assignment));
+        if let Some((corpus, quality)) = measured {
+            let fidelity = quality[1].fidelity.as_ref();
+            println!(
+                "perplexity {:.3} → {:.3} ({:+.2} %) on {} tokens of {corpus}; calibrated on {}",
+                quality[0].perplexity,
+                quality[1].perplexity,
+                fidelity.map_or(0.0, |f| f.ppl_rise_percent),
+                quality[1].tokens,
+                text.name,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The published importance, for a policy that needs it where no file was given.
+fn publish(args: &Args, loaded: &Loaded, text: &Tokens, global: Global) -> Importance {
+    let model = Model::from_checkpoint(&loaded.checkpoint);
+    let progress = bar("published importance", global);
+    let published =
+        importance::publish(&model, &text.tokens, args.text.window, |share| set(&progress, share));
+    progress.finish_and_clear();
+    Importance {
+        format: Importance::FORMAT,
+        model_sha256: loaded.sha256_hex(),
+        corpus: text.name.clone(),
+        tokens: text.tokens.len(),
+        seed: args.text.seed,
+        published,
+        measured: Default::default(),
+    }
+}
+
+fn dry_run(
+    args: &Args,
+    policy: &Policy,
+    loaded: &Loaded,
+    source: &Source,
+    importance: Option<&Importance>,
+    global: Global,
+) -> Result<()> {
+    let tokenizer = loaded.tokenizer.as_ref();
+    // Names and counts of texts are part of the header, so the size needs them, not the texts'
+    // statistics.
+    let reference = Model::from_checkpoint(&loaded.checkpoint);
+    let find = |split, limit| args.text.tokens(split, Some(limit), Some(&reference), tokenizer, global);
+    let text = find(Split::Train, args.calibration_tokens)?;
+    let computed = match importance {
+        None if policy.needs_importance() => Some(publish(args, loaded, &text, global)),
+        _ => None,
+    };
+    let assignment = policy.assign(&source.dims, importance.or(computed.as_ref()))?;
+    let held_out = match args.measure_tokens {
+        0 => None,
+        limit => Some(find(Split::Valid, limit)?),
+    };
+    let origin = Origin {
+        calibration: &text.name,
+        calibration_tokens: text.tokens.len() as u32,
+        seed: args.text.seed,
+        measured: held_out.as_ref().map(|held_out| Measured {
+            corpus: &held_out.name,
+            tokens: held_out.tokens.len() as u32 - 1,
+            perplexity_fp32: 0.0,
+            perplexity: 0.0,
+        }),
+    };
+    let bytes = source.predict(&assignment, &origin)?;
+    let ratio = loaded.bytes as f64 / bytes as f64;
+    let tensors: Vec<_> = source
+        .dims
+        .tensors()
+        .zip(&assignment.storage)
+        .map(|(id, storage)| {
+            let (rows, cols) = source.dims.shape(id);
+            let layout = storage.layout(id, rows as usize, cols as usize);
+            (weight_name(id), storage, rows, cols, layout.len())
+        })
+        .collect();
+    if global.json {
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, storage, rows, cols, bytes)| {
+                json!({
+                    "name": name, "precision": storage.precision.name(), "group": storage.group,
+                    "rows": rows, "cols": cols, "bytes": bytes,
+                })
+            })
+            .collect();
+        print_json(&json!({
+            "policy": assignment.name, "blob_bytes": bytes, "fp32_bytes": loaded.bytes,
+            "ratio": ratio, "tensors": tensors,
+        }));
+        return Ok(());
+    }
+    let mut rows = table(&["tensor", "shape", "precision", "bytes"]);
+    for (name, storage, out, cols, bytes) in tensors {
+        let precision = storage.precision.name();
+        rows.add_row([name, format!("{out} × {cols}"), precision.into(), bytes.to_string()]);
+    }
+    println!("{rows}\n{bytes} bytes, {ratio:.2}× smaller, {}; nothing was written", summary(&assignment));
+    Ok(())
+}
+
+fn summary(assignment: &Assignment) -> String {
+    let counts = assignment.counts().map(|(precision, count)| format!("{count} {}", precision.name()));
+    format!("policy {}: {}", assignment.name, counts.join(", "))
+}

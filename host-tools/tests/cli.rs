@@ -1,0 +1,252 @@
+//! The command line on real files: what a user types, what comes out, what is left behind.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny/model.safetensors")
+}
+
+/// Runs the command in `directory`, without any corpus in the environment.
+fn resnet_bk(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_resnet-bk"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_remove("WIKITEXT2_DIR")
+        .output()
+        .expect("the command starts")
+}
+
+#[track_caller]
+fn json(directory: &Path, arguments: &[&str]) -> Value {
+    let output = resnet_bk(directory, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    serde_json::from_slice(&output.stdout).expect("one JSON object on standard output")
+}
+
+/// Runs a command that must fail with exit code `code`, name `cause` and offer help.
+#[track_caller]
+fn fails(directory: &Path, arguments: &[&str], code: i32, cause: &str) {
+    let output = resnet_bk(directory, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert!(stderr.contains(cause), "{arguments:?} says: {stderr}");
+    assert!(stderr.contains("help: "), "{arguments:?} offers no help: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+/// A directory with a link to the tiny model, as users would have their own.
+fn workplace() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["model.safetensors", "tokenizer.json"] {
+        std::fs::copy(model().with_file_name(file), directory.path().join(file)).unwrap();
+    }
+    directory
+}
+
+const SHORT: [&str; 4] = ["--calibration-tokens", "1024", "--measure-tokens", "512"];
+
+fn quantize(directory: &Path, policy: &str, out: &str) -> Value {
+    let arguments =
+        ["quantize", "model.safetensors", "--policy", policy, "--out", out, "--json", "--quiet"];
+    json(directory, &[&arguments[..], &SHORT].concat())
+}
+
+#[test]
+fn from_checkpoint_to_text() {
+    let place = workplace();
+    let at = place.path();
+    let analyze = ["analyze", "model.safetensors", "--out", "importance.json", "--quiet", "--json"];
+    let sizes = ["--tokens", "1024", "--measure-tokens", "256"];
+    let analysis = json(at, &[&analyze[..], &sizes].concat());
+    let measured = analysis["importance"]["measured"].as_object().unwrap();
+    assert_eq!(measured.len(), 16, "every tensor is measured");
+    assert!(measured.values().all(|m| m["int4"].as_f64() > m["fp16"].as_f64()));
+
+    let mut sizes = Vec::new();
+    for policy in ["static", "dynamic", "uniform-int8", "uniform-int4"] {
+        let out = format!("{policy}.rbk");
+        let made = quantize(at, policy, &out);
+        let bytes = std::fs::metadata(at.join(&out)).unwrap().len();
+        assert_eq!(made["blob_bytes"], bytes);
+        let dry = ["quantize", "model.safetensors", "--policy", policy, "--dry-run", "--json", "--quiet"];
+        let predicted = json(at, &[&dry[..], &SHORT].concat());
+        assert_eq!(predicted["blob_bytes"], bytes, "{policy}: the dry run predicts the size");
+        let inspected = json(at, &["inspect", &out, "--json"]);
+        assert_eq!(inspected["bytes"], bytes);
+        assert_eq!(inspected["provenance"]["policy"], policy);
+        assert!(inspected["provenance"]["measured"]["perplexity"].as_f64().unwrap() > 1.0);
+        sizes.push(bytes);
+    }
+    assert!(sizes[3] < sizes[2], "INT4 is smaller than INT8");
+
+    let eval = ["eval", "model.safetensors", "uniform-int8.rbk", "uniform-int4.rbk", "--json"];
+    let scores = json(at, &[&eval[..], &["--tokens", "4096", "--quiet"]].concat());
+    assert!(scores["corpus"].as_str().unwrap().contains("self-sampled"));
+    let kl = |i: usize| scores["blobs"][i]["fidelity"]["kl"].as_f64().unwrap();
+    assert!(kl(0) < kl(1), "INT8 is closer to FP32 than INT4: {} {}", kl(0), kl(1));
+    assert!(kl(0) < 0.01, "INT8 is close to FP32: {}", kl(0));
+
+    let generate = ["generate", "uniform-int8.rbk", "--tokens", "40", "--seed", "3", "--json"];
+    let sampled = [&generate[..], &["--temperature", "0.9", "--top-k", "20"]].concat();
+    let first = json(at, &sampled);
+    assert_eq!(first, json(at, &sampled), "the same seed writes the same text");
+    assert_eq!(first["tokens"].as_array().unwrap().len(), 40);
+    let greedy = json(at, &["generate", "model.safetensors", "--tokens", "8", "--json"]);
+    assert!(greedy["text"].as_str().unwrap().starts_with("The "));
+}
+
+#[test]
+fn the_same_inputs_give_the_same_blob() {
+    let place = workplace();
+    quantize(place.path(), "static", "one.rbk");
+    quantize(place.path(), "static", "two.rbk");
+    let read = |name: &str| std::fs::read(place.path().join(name)).unwrap();
+    assert_eq!(read("one.rbk"), read("two.rbk"));
+}
+
+#[test]
+fn the_published_estimate_is_exact() {
+    let place = tempfile::tempdir().unwrap();
+    let output = resnet_bk(place.path(), &["inspect", "--published-estimate"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for figure in ["4639.98 KiB", "772.91 KiB", "6.00×"] {
+        assert!(text.contains(figure), "{text}");
+    }
+}
+
+#[test]
+fn a_policy_file_overrides_by_pattern() {
+    let place = workplace();
+    let at = place.path();
+    let policy = "name = \"mine\"\nbase = \"uniform-int8\"\n\
+                  [[override]]\ntensors = \"blocks.*.experts.*\"\nprecision = \"int4\"\ngroup = 16\n";
+    std::fs::write(at.join("mine.toml"), policy).unwrap();
+    quantize(at, "mine.toml", "mine.rbk");
+    let inspected = json(at, &["inspect", "mine.rbk", "--json"]);
+    for tensor in inspected["tensors"].as_array().unwrap() {
+        let expert = tensor["name"].as_str().unwrap().contains("experts");
+        assert_eq!(tensor["precision"], if expert { "int4" } else { "int8" });
+        assert_eq!(tensor["group"], if expert { 16 } else { 0 });
+    }
+    let unmatched = policy.replace("experts.*", "heads.*");
+    std::fs::write(at.join("other.toml"), unmatched).unwrap();
+    let arguments = ["quantize", "model.safetensors", "--policy", "other.toml", "--out", "x.rbk"];
+    fails(at, &arguments, 1, "matches no tensor");
+    assert!(!at.join("x.rbk").exists());
+}
+
+#[test]
+fn damaged_blobs_are_refused_by_name() {
+    let place = workplace();
+    let at = place.path();
+    quantize(at, "uniform-int8", "good.rbk");
+    let good = std::fs::read(at.join("good.rbk")).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    let mut version = good.clone();
+    version[8] = 99;
+    for (bytes, cause) in [
+        (&good[..good.len() - 1], "cut short"),
+        (&good[..12], "cut short"),
+        (&flipped[..], "checksum"),
+        (&version[..], "format 99"),
+    ] {
+        std::fs::write(at.join("bad.rbk"), bytes).unwrap();
+        for command in ["inspect", "generate", "eval"] {
+            fails(at, &[command, "bad.rbk"], 1, cause);
+        }
+    }
+    std::fs::write(at.join("foreign"), b"GGUF and so on").unwrap();
+    fails(at, &["inspect", "foreign"], 1, "not a valid");
+    fails(at, &["inspect", "absent"], 1, "cannot read");
+}
+
+#[test]
+fn bad_corpora_are_refused_by_name() {
+    let place = workplace();
+    let at = place.path();
+    std::fs::write(at.join("empty.txt"), "").unwrap();
+    std::fs::write(at.join("binary.txt"), b"some text\xff\xfe").unwrap();
+    std::fs::write(at.join("short.txt"), "few words").unwrap();
+    let eval = |file: &str, cause: &str| fails(at, &["eval", "model.safetensors", "--text", file], 1, cause);
+    eval("empty.txt", "is empty");
+    eval("binary.txt", "invalid byte at offset 9");
+    eval("short.txt", "one window needs 129");
+    fails(at, &["eval", "model.safetensors", "--corpus", "nowhere"], 1, "cannot read");
+    fails(at, &["train", "--out", "run"], 1, "no corpus");
+}
+
+#[test]
+fn files_for_another_model_are_refused() {
+    let place = workplace();
+    let at = place.path();
+    let analyze = ["analyze", "model.safetensors", "--out", "importance.json", "--quiet"];
+    let output = resnet_bk(at, &[&analyze[..], &["--tokens", "512", "--measure-tokens", "0"]].concat());
+    assert!(output.status.success());
+    quantize(at, "uniform-int8", "blob.rbk");
+    // The same weights with another origin are another file, hence another model.
+    let bytes = std::fs::read(at.join("model.safetensors")).unwrap();
+    let text = String::from_utf8_lossy(&bytes[..600]).into_owned();
+    let at_seed = text.find("\"seed\":\"").expect("the model records its seed") + 8;
+    let mut other = bytes.clone();
+    other[at_seed] = b'9';
+    std::fs::write(at.join("model.safetensors"), other).unwrap();
+    let arguments = ["quantize", "model.safetensors", "--policy", "dynamic", "--out", "x.rbk"];
+    let dynamic = [&arguments[..], &["--importance", "importance.json"]].concat();
+    fails(at, &dynamic, 1, "computed for another checkpoint");
+    fails(at, &["eval", "model.safetensors", "blob.rbk"], 2, "made from another checkpoint");
+}
+
+#[test]
+fn damaged_checkpoints_are_refused() {
+    let place = workplace();
+    let at = place.path();
+    let bytes = std::fs::read(at.join("model.safetensors")).unwrap();
+    std::fs::write(at.join("cut.safetensors"), &bytes[..bytes.len() - 4]).unwrap();
+    fails(at, &["inspect", "cut.safetensors"], 1, "cut.safetensors is not a valid");
+    let mut nan = bytes.clone();
+    let last = nan.len() - 4;
+    nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(at.join("nan.safetensors"), nan).unwrap();
+    fails(at, &["inspect", "nan.safetensors"], 1, "NaN");
+}
+
+/// A file size limit stands in for a full disk: the write fails half way.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_failed_write_leaves_nothing_behind() {
+    let place = workplace();
+    let at = place.path();
+    let before = std::fs::read_dir(at).unwrap().count();
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 4; exec '{}' quantize model.safetensors --policy uniform-int8 \
+         --out full.rbk --quiet --calibration-tokens 512 --measure-tokens 0",
+        env!("CARGO_BIN_EXE_resnet-bk")
+    );
+    let output = Command::new("bash")
+        .args(["-c", &command])
+        .current_dir(at)
+        .env_remove("WIKITEXT2_DIR")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write") && stderr.contains("full.rbk"), "{stderr}");
+    assert_eq!(std::fs::read_dir(at).unwrap().count(), before, "a partial file was left");
+}
+
+#[test]
+fn every_help_teaches_with_examples() {
+    let place = tempfile::tempdir().unwrap();
+    for command in ["train", "import", "analyze", "quantize", "eval", "inspect", "generate"] {
+        let output = resnet_bk(place.path(), &[command, "--help"]);
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.contains(&format!("resnet-bk {command}")), "{command}: {help}");
+        assert!(help.contains("Example"), "{command}: {help}");
+    }
+    assert_eq!(resnet_bk(place.path(), &["frobnicate"]).status.code(), Some(2));
+}

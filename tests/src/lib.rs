@@ -1,0 +1,60 @@
+//! What the whole-path tests share: blobs of real models under every kind of policy.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use resnet_bk_tools::checkpoint::{Chain, Checkpoint};
+use resnet_bk_tools::eval::sample::sample;
+use resnet_bk_tools::import;
+use resnet_bk_tools::policy::{Assignment, Policy};
+use resnet_bk_tools::quantize::calibration::Calibration;
+use resnet_bk_tools::quantize::encode::Storage;
+use resnet_bk_tools::quantize::{Origin, Source, tokenizer};
+use resnet_bk_tools::reference::Model;
+use resnet_bk_tools::tokenizer::Tokenizer;
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The tiny half-chain model with its tokenizer.
+pub fn tiny() -> Result<Source> {
+    let checkpoint = Checkpoint::read(&repository("models/tiny/model.safetensors"))?;
+    let tokenizer = Tokenizer::load(&repository("models/tiny/tokenizer.json"))?;
+    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer::section(&tokenizer)?))?)
+}
+
+/// A full-chain model that PyTorch wrote, without a tokenizer.
+pub fn full_chain() -> Result<Source> {
+    let path = repository("tests/fixtures/pytorch/k1_top2.pt");
+    let options = import::Options { top_k: 2, chain: Chain::Full };
+    Ok(Source::new(&import::import(&path, options)?, [0; 32], 0, None)?)
+}
+
+/// The model's blobs in FP16, INT8, INT4 and the static mixture, by name.
+pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
+    let model = Model::from_checkpoint(&source.folded);
+    let window = model.config().positions.unwrap_or(64).min(64);
+    let tokens = sample(&model, 16 * window, 1, |_| {})?;
+    let calibration = Calibration::collect(&model, &tokens, window);
+    let origin = Origin {
+        calibration: "sampled",
+        calibration_tokens: tokens.len() as u32,
+        seed: 1,
+        measured: None,
+    };
+    let assignments = [
+        Assignment::uniform("uniform-fp16", &source.dims, Storage::FP16),
+        Assignment::uniform("uniform-int8", &source.dims, Storage::INT8),
+        Assignment::uniform("uniform-int4", &source.dims, Storage::INT4),
+        Policy::Static.assign(&source.dims, None)?,
+    ];
+    assignments
+        .into_iter()
+        .map(|assignment| {
+            let blob = source.quantize(&assignment, &calibration, &origin)?;
+            Ok((assignment.name, blob))
+        })
+        .collect()
+}

@@ -1,0 +1,40 @@
+//! The device computes the host's bits: every logit, on an emulated Cortex-M4F.
+
+use anyhow::Result;
+use resnet_bk_tests::{blobs, full_chain, tiny};
+use resnet_bk_tools::quantize::Source;
+use xtask::firmware::{Firmware, Job, Sampling};
+use xtask::{qemu, reference};
+
+/// Runs `job` with every kind of blob of a model on the device and on the host.
+fn compare(source: &Source, job: &Job, steps: u32) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    for (name, blob) in blobs(source)? {
+        let path = place.path().join(&name).with_extension("rbk");
+        std::fs::write(&path, &blob)?;
+        let elf = place.path().join(&name).with_extension("elf");
+        Firmware::new(&path, job.clone()).build(&elf)?;
+        let report = qemu::run(&elf, qemu::Options::default())?;
+        let device = report.success()?;
+        let host = reference::run(&blob, job)?;
+        assert!(device.steps >= steps, "{name}: only {} steps", device.steps);
+        assert_eq!(device.steps, host.steps, "{name}");
+        assert_eq!(device.digest, host.digest, "{name}: the logits differ");
+        assert_eq!(report.text_bytes(), host.text, "{name}: the text differs");
+    }
+    Ok(())
+}
+
+#[test]
+fn generation_gives_the_same_bits_for_256_tokens() -> Result<()> {
+    let sampling = Sampling { temperature: 0.8, top_k: 20, seed: 5 };
+    let job = Job::Generate { prompt: "The castle was".into(), tokens: 256, sampling };
+    compare(&tiny()?, &job, 256)
+}
+
+#[test]
+fn full_chain_windows_give_the_same_bits() -> Result<()> {
+    let source = full_chain()?;
+    let job = Job::Score { windows: 4, seed: 9 };
+    compare(&source, &job, 4 * source.dims.positions.min(64))
+}

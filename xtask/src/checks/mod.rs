@@ -1,0 +1,130 @@
+//! `cargo xtask test`: every check, with all failures together at the end.
+
+mod steps;
+
+use std::collections::VecDeque;
+use std::io::{IsTerminal, Read, Write};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{process, root, setup};
+use steps::Step;
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these checks; all of them by default.
+    checks: Vec<String>,
+    /// Name the checks and what each runs, and stop.
+    #[arg(long)]
+    list: bool,
+}
+
+/// Lines of a failed command that are shown again at the end.
+const TAIL_LINES: usize = 60;
+
+/// A command that failed, with the end of what it printed.
+struct Failure {
+    check: &'static str,
+    reason: String,
+    tail: String,
+}
+
+/// Runs the checks.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let all = steps::all();
+    if let Some(unknown) = args.checks.iter().find(|name| all.iter().all(|s| s.name != **name)) {
+        let names: Vec<_> = all.iter().map(|step| step.name).collect();
+        bail!("there is no check `{unknown}`; there are: {}", names.join(", "));
+    }
+    let chosen: Vec<Step> = all
+        .into_iter()
+        .filter(|step| args.checks.is_empty() || args.checks.iter().any(|n| n == step.name))
+        .collect();
+    if args.list {
+        for step in &chosen {
+            println!("{}", step.name);
+            for command in &step.commands {
+                println!("    {}", process::shown(command));
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    setup::run_setup()?;
+    let (count, mut failures) = (chosen.len(), Vec::new());
+    let mut failed = 0;
+    for (index, step) in chosen.into_iter().enumerate() {
+        let started = Instant::now();
+        eprintln!("\n==> {}/{count} {}", index + 1, step.name);
+        let before = failures.len();
+        for mut command in step.commands {
+            eprintln!("    {}", process::shown(&command));
+            if let Err(failure) = watch(step.name, &mut command) {
+                failures.push(failure);
+            }
+        }
+        let passed = failures.len() == before;
+        failed += usize::from(!passed);
+        let verdict = if passed { "passed" } else { "FAILED" };
+        eprintln!("    {verdict} in {:.0} s", started.elapsed().as_secs_f32());
+    }
+    for failure in &failures {
+        eprintln!("\n==> FAILED: {}: {}\n{}", failure.check, failure.reason, failure.tail);
+    }
+    println!("\nchecks: {} passed, {failed} failed", count - failed);
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a command, passes on what it prints and keeps the end of it.
+fn watch(check: &'static str, command: &mut Command) -> Result<(), Failure> {
+    let mut tail = VecDeque::new();
+    watch_into(command, &mut tail).map_err(|error| Failure {
+        check,
+        reason: format!("{error:#}"),
+        tail: tail.make_contiguous().join("\n"),
+    })
+}
+
+fn watch_into(command: &mut Command, tail: &mut VecDeque<String>) -> Result<()> {
+    if std::io::stderr().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", process::shown(command)))?;
+    let (stdout, stderr) =
+        child.stdout.take().zip(child.stderr.take()).context("the command's output is lost")?;
+    let stderr = thread::spawn(move || pass_on(stderr, std::io::stderr()));
+    let stdout = pass_on(stdout, std::io::stdout());
+    let stderr = stderr.join().unwrap_or_default();
+    let status = child.wait().context("cannot wait for the command")?;
+    // A compiler speaks on standard error, a test on standard output, as a rule one at a time.
+    tail.extend(last_lines(&stderr));
+    tail.extend(last_lines(&stdout));
+    ensure!(status.success(), "`{}` failed ({status})", process::shown(command));
+    Ok(())
+}
+
+/// Copies everything to `to` as it comes, and returns it.
+fn pass_on(mut from: impl Read, mut to: impl Write) -> Vec<u8> {
+    let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        all.extend(&buffer[..len]);
+        // Where nobody reads it, it still counts.
+        let _ = to.write_all(&buffer[..len]).and_then(|()| to.flush());
+    }
+    all
+}
+
+fn last_lines(bytes: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|&line| line.to_owned()).collect()
+}

@@ -1,0 +1,100 @@
+//! The checks and the commands that make them.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::setup::TARGETS;
+use crate::{process, root};
+
+/// Feature sets that `core` is built with for every target.
+const CORE_FEATURES: [&str; 3] = ["", "defmt", "alloc"];
+/// Feature sets of the firmware.
+const FIRMWARE_FEATURES: [&str; 2] = ["", "alloc"];
+
+/// One check.
+pub(super) struct Step {
+    pub(super) name: &'static str,
+    pub(super) commands: Vec<Command>,
+}
+
+/// All checks, cheap ones first.
+pub(super) fn all() -> Vec<Step> {
+    let firmware = root().join("firmware-example");
+    let step = |name, commands| Step { name, commands };
+    let denied = ["--", "--deny", "warnings"];
+    vec![
+        step(
+            "format",
+            vec![
+                cargo(root(), &["fmt", "--all", "--check"]),
+                cargo(&firmware, &["fmt", "--check"]),
+            ],
+        ),
+        step(
+            "lints",
+            vec![cargo(
+                root(),
+                &[&["clippy", "--workspace", "--all-targets"][..], &denied].concat(),
+            )],
+        ),
+        step(
+            "docs",
+            vec![with_env(
+                cargo(root(), &["doc", "--workspace", "--no-deps", "--document-private-items"]),
+                "RUSTDOCFLAGS",
+                "--deny warnings",
+            )],
+        ),
+        // The comparison of host and QEMU is among the tests of `tests/`.
+        step("tests", vec![cargo(root(), &["test", "--workspace"])]),
+        step("core-targets", core_builds()),
+        step("firmware", firmware_builds(&firmware, &denied)),
+    ]
+}
+
+/// `core` alone for every target and feature set.
+fn core_builds() -> Vec<Command> {
+    let build = |target, features| {
+        let mut command = cargo(root(), &["build", "--package", "resnet-bk-core"]);
+        command.args(["--target", target]);
+        with_features(command, features)
+    };
+    TARGETS
+        .iter()
+        .flat_map(|target| CORE_FEATURES.iter().map(move |features| build(*target, *features)))
+        .collect()
+}
+
+/// The firmware with either kind of memory: lints, then what `cargo run --release` builds.
+fn firmware_builds(firmware: &Path, denied: &[&str]) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for features in FIRMWARE_FEATURES {
+        let lint = with_features(cargo(firmware, &["clippy", "--release"]), features);
+        commands.push(with_arguments(lint, denied));
+        commands.push(with_features(cargo(firmware, &["build", "--release"]), features));
+    }
+    commands
+}
+
+fn cargo(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = process::cargo();
+    command.current_dir(directory);
+    with_arguments(command, arguments)
+}
+
+fn with_arguments(mut command: Command, arguments: &[&str]) -> Command {
+    command.args(arguments);
+    command
+}
+
+fn with_features(command: Command, features: &str) -> Command {
+    match features {
+        "" => command,
+        features => with_arguments(command, &["--features", features]),
+    }
+}
+
+fn with_env(mut command: Command, name: &str, value: &str) -> Command {
+    command.env(name, value);
+    command
+}

@@ -1,0 +1,144 @@
+//! `cargo xtask demo`: from the FP32 checkpoint to a microcontroller that computes the same bits.
+
+mod report;
+mod tools;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use resnet_bk_core::Model;
+
+use crate::firmware::{Firmware, Job, Sampling};
+use crate::{process, qemu, reference, root, setup, target_dir};
+use report::{Device, Report};
+use tools::{Host, Tools};
+
+/// The shipped model: a directory with `model.safetensors` and `tokenizer.json`.
+const MODEL: &str = "models/wikitext2";
+/// The policies that are compared: name, and what `quantize --policy` takes.
+const POLICIES: [(&str, &str); 5] = [
+    ("static", "static"),
+    ("dynamic", "dynamic"),
+    ("uniform-int8", "uniform-int8"),
+    ("uniform-int4", "uniform-int4"),
+    ("compact", "policies/compact.toml"),
+];
+/// The policy whose blob runs on the device.
+const DEVICE_POLICY: &str = "static";
+/// What the device is asked.
+const PROMPT: &str = "The castle was built in";
+const TOKENS: usize = 128;
+const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: 40, seed: 1 };
+/// What it is asked where the model cannot generate.
+const WINDOWS: Job = Job::Score { windows: 4, seed: 1 };
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Directory with valid.txt and test.txt to evaluate on [default: text that the FP32 model
+    /// itself writes, from a seed].
+    #[arg(long, value_name = "DIR", env = "WIKITEXT2_DIR")]
+    corpus: Option<PathBuf>,
+    /// Directory with model.safetensors and tokenizer.json [default: the shipped model].
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Print one JSON object on standard output, and nothing else there.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the demo.
+pub fn run(args: &Args) -> Result<()> {
+    let steps = Steps::new(6);
+    steps.next("setting up: Rust targets, QEMU, the tools");
+    setup::run_setup()?;
+    let model = args.model.clone().unwrap_or_else(|| root().join(MODEL));
+    let tools = Tools::build(&model, args.corpus.as_deref())?;
+
+    steps.next("measuring how much each layer matters");
+    let importance = tools.analyze()?;
+
+    steps.next("quantizing");
+    let mut blobs = Vec::new();
+    for (name, policy) in POLICIES {
+        eprintln!("      {name}");
+        blobs.push(tools.quantize(name, policy, &importance)?);
+    }
+
+    steps.next("evaluating every blob through the integer path");
+    let evaluation = tools.evaluate(&blobs)?;
+    let policies = report::policies(&POLICIES.map(|(name, _)| name), &evaluation)?;
+
+    steps.next("running the device in QEMU");
+    let place = POLICIES.iter().position(|(name, _)| *name == DEVICE_POLICY);
+    let blob = place.and_then(|place| blobs.get(place)).context("no blob for the device")?;
+    let bytes = fs::read(blob).with_context(|| format!("cannot read {}", blob.display()))?;
+    let job = match Model::from_bytes(&bytes)?.is_causal() {
+        true => Job::Generate { prompt: PROMPT.to_owned(), tokens: TOKENS, sampling: SAMPLING },
+        false => WINDOWS,
+    };
+    let elf = target_dir().join("demo/firmware.elf");
+    Firmware::new(blob, job.clone()).build(&elf)?;
+    let run = qemu::run(&elf, qemu::Options::default())?;
+    let summary = run.success()?;
+
+    steps.next("computing the same on this machine");
+    let host = match &job {
+        Job::Generate { prompt, tokens, sampling } => {
+            tools.generate(blob, prompt, *tokens, *sampling)?
+        }
+        Job::Score { .. } => Host { digest: reference::run(&bytes, &job)?.digest },
+    };
+
+    let device = Device {
+        matches_host: summary.digest == host.digest,
+        host_digest: host.digest,
+        policy: DEVICE_POLICY,
+        prompt: if let Job::Generate { prompt, .. } = job { prompt } else { String::new() },
+        text: run.text.clone(),
+        summary: summary.clone(),
+    };
+    let report = Report {
+        model: process::shown_path(&model),
+        fp32_bytes: evaluation.fp32_bytes,
+        corpus: evaluation.corpus,
+        policies,
+        device,
+        seconds: steps.started.elapsed().as_secs_f64(),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    ensure!(
+        report.device.matches_host,
+        "the device's logits differ from the host's ({} and {}): please report this with the blob \
+         {}",
+        report.device.summary.digest,
+        report.device.host_digest,
+        process::shown_path(blob)
+    );
+    Ok(())
+}
+
+/// Progress on standard error.
+struct Steps {
+    started: Instant,
+    done: std::cell::Cell<usize>,
+    total: usize,
+}
+
+impl Steps {
+    fn new(total: usize) -> Self {
+        Self { started: Instant::now(), done: std::cell::Cell::new(0), total }
+    }
+
+    fn next(&self, what: &str) {
+        self.done.set(self.done.get() + 1);
+        let seconds = self.started.elapsed().as_secs();
+        eprintln!("[{}/{}] {seconds:>3} s  {what}", self.done.get(), self.total);
+    }
+}

@@ -1,0 +1,139 @@
+//! What the demo found, as a table for people and as JSON.
+
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::tools::Evaluation;
+use crate::qemu::Summary;
+
+/// Everything.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) model: String,
+    /// Bytes of the FP32 checkpoint.
+    pub(super) fp32_bytes: u64,
+    /// Text of the evaluation.
+    pub(super) corpus: String,
+    #[serde(serialize_with = "by_name")]
+    pub(super) policies: Vec<Policy>,
+    pub(super) device: Device,
+    pub(super) seconds: f64,
+}
+
+/// One policy's blob.
+#[derive(Debug, Serialize)]
+pub(super) struct Policy {
+    #[serde(skip)]
+    name: &'static str,
+    /// The whole blob.
+    blob_bytes: u64,
+    /// FP32 checkpoint over whole blob.
+    ratio: f64,
+    ppl_fp32: f64,
+    ppl: f64,
+    ppl_rise_percent: f64,
+    bits_per_byte: Option<f64>,
+    /// Mean KL divergence to FP32, nats per token.
+    kl: f64,
+    /// Share of positions where both find the same token likeliest.
+    top1: f64,
+}
+
+/// The run on the device.
+#[derive(Debug, Serialize)]
+pub(super) struct Device {
+    /// Whether every logit equals the host's, by digest.
+    pub(super) matches_host: bool,
+    pub(super) host_digest: String,
+    pub(super) policy: &'static str,
+    pub(super) prompt: String,
+    pub(super) text: String,
+    #[serde(flatten)]
+    pub(super) summary: Summary,
+}
+
+/// The policies by these names, which have the blobs of the evaluation in this order.
+pub(super) fn policies(names: &[&'static str], evaluation: &Evaluation) -> Result<Vec<Policy>> {
+    let (fp32, blobs) =
+        evaluation.models.split_first().context("`eval` left out the checkpoint")?;
+    ensure!(blobs.len() == names.len(), "`eval` gave {} of {} blobs", blobs.len(), names.len());
+    names
+        .iter()
+        .zip(blobs)
+        .map(|(name, blob)| {
+            let blob_bytes =
+                blob.blob_bytes.with_context(|| format!("`eval` gave no size of {name}"))?;
+            let fidelity = blob.quality.fidelity.as_ref();
+            let fidelity =
+                fidelity.with_context(|| format!("`eval` gave no fidelity of {name}"))?;
+            Ok(Policy {
+                name,
+                blob_bytes,
+                ratio: evaluation.fp32_bytes as f64 / blob_bytes as f64,
+                ppl_fp32: fp32.quality.perplexity,
+                ppl: blob.quality.perplexity,
+                ppl_rise_percent: fidelity.ppl_rise_percent,
+                bits_per_byte: blob.quality.bits_per_byte,
+                kl: fidelity.kl,
+                top1: fidelity.top1,
+            })
+        })
+        .collect()
+}
+
+impl Policy {
+    fn row(&self) -> [String; 8] {
+        [
+            self.name.to_owned(),
+            self.blob_bytes.to_string(),
+            format!("{:.2}x", self.ratio),
+            format!("{:.3}", self.ppl),
+            format!("{:+.2} %", self.ppl_rise_percent),
+            self.bits_per_byte.map_or("-".to_owned(), |bits| format!("{bits:.4}")),
+            format!("{:.5}", self.kl),
+            format!("{:.2} %", 100.0 * self.top1),
+        ]
+    }
+}
+
+/// An object with a key per policy, in their order.
+fn by_name<S: Serializer>(policies: &[Policy], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(policies.len()))?;
+    for policy in policies {
+        map.serialize_entry(policy.name, policy)?;
+    }
+    map.end()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        let heads =
+            ["policy", "blob bytes", "ratio", "perplexity", "rise", "bits/byte", "KL", "top-1"];
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        table.set_header(heads);
+        for policy in &self.policies {
+            let [name, rest @ ..] = policy.row();
+            table.add_row([Cell::new(name)].into_iter().chain(rest.map(right)));
+        }
+        let ppl = self.policies.first().map_or(f64::NAN, |policy| policy.ppl_fp32);
+        writeln!(f, "\n{}: {} bytes of FP32, perplexity {ppl:.3}", self.model, self.fp32_bytes)?;
+        writeln!(f, "evaluated on {}\n{table}", self.corpus)?;
+        let device = &self.device;
+        writeln!(f, "\nOn the microcontroller (QEMU, Cortex-M4F, policy {}):\n", device.policy)?;
+        if !device.prompt.is_empty() {
+            writeln!(f, "{}{}\n", device.prompt, device.text)?;
+        }
+        writeln!(f, "{}", device.summary)?;
+        match device.matches_host {
+            true => write!(f, "every logit equals the host's: digest {}", device.host_digest),
+            false => write!(f, "THE LOGITS DIFFER: the host's digest is {}", device.host_digest),
+        }?;
+        write!(f, "\n\n{:.0} s in all", self.seconds)
+    }
+}

@@ -1,0 +1,143 @@
+//! Builds the firmware for a blob and a job.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{process, root, target_dir};
+
+/// The firmware's target.
+pub const TARGET: &str = "thumbv7em-none-eabihf";
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 always takes the likeliest.
+    pub temperature: f32,
+    /// Candidates; 0 is all.
+    pub top_k: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, seed: 1 };
+}
+
+/// What the firmware does with its blob. A causal blob can only generate, a full-chain one only
+/// score: the firmware takes its part of the job by the blob's chain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Job {
+    /// Continues a prompt.
+    Generate {
+        /// Text; token numbers such as `1 2 3` for a blob without a tokenizer.
+        prompt: String,
+        /// Tokens to generate.
+        tokens: usize,
+        /// How they are chosen.
+        sampling: Sampling,
+    },
+    /// Scores windows of pseudo-random tokens.
+    Score {
+        /// Number of windows.
+        windows: usize,
+        /// Seed of their tokens.
+        seed: u64,
+    },
+}
+
+/// Firmware to build.
+#[derive(Clone, Debug)]
+pub struct Firmware {
+    /// The blob inside it.
+    pub blob: PathBuf,
+    /// What it does.
+    pub job: Job,
+    /// Whether session memory comes from a heap.
+    pub alloc: bool,
+    /// Whether it also logs the digest after every step, to find the first difference.
+    pub every_step: bool,
+}
+
+impl Firmware {
+    /// Firmware without a heap that logs no more than it must.
+    pub fn new(blob: impl Into<PathBuf>, job: Job) -> Self {
+        Self { blob: blob.into(), job, alloc: false, every_step: false }
+    }
+
+    /// Builds it and puts a copy at `elf`, where the next build leaves it alone.
+    pub fn build(&self, elf: &Path) -> Result<()> {
+        let blob = self.blob.canonicalize().with_context(|| {
+            format!("no blob at {}; make one with `resnet-bk quantize`", self.blob.display())
+        })?;
+        let mut command = process::cargo();
+        // From its folder, so that its own configuration (target, log level) applies.
+        command.current_dir(root().join("firmware-example"));
+        command.args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"]);
+        if self.alloc {
+            command.args(["--features", "alloc"]);
+        }
+        if self.every_step {
+            command.env("DEFMT_LOG", "debug");
+        }
+        command.env("RESNET_BK_BLOB", &blob);
+        for (name, value) in self.job.variables() {
+            command.env(name, value);
+        }
+
+        // Builds share their result's name: one at a time until it is copied, for all processes.
+        let lock = target_dir().join("firmware.lock");
+        fs::create_dir_all(target_dir())
+            .with_context(|| format!("cannot create {}", target_dir().display()))?;
+        let lock =
+            File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
+        lock.lock().context("cannot lock the firmware's build")?;
+        let messages = process::output(&mut command)?;
+        let built = executable(&messages)?;
+        if let Some(parent) = elf.parent() {
+            fs::create_dir_all(parent)
+                .with_context(|| format!("cannot create {}", parent.display()))?;
+        }
+        fs::copy(&built, elf)
+            .with_context(|| format!("cannot copy {} to {}", built.display(), elf.display()))?;
+        Ok(())
+    }
+}
+
+impl Job {
+    /// Every variable that the firmware's build script reads beside the blob, so that none is left
+    /// to the caller's environment.
+    fn variables(&self) -> [(&'static str, String); 6] {
+        let defaults = (String::from("0"), 1, Sampling::GREEDY, 1);
+        let (prompt, tokens, sampling, windows) = match self {
+            Self::Generate { prompt, tokens, sampling } => {
+                (prompt.clone(), *tokens, *sampling, defaults.3)
+            }
+            Self::Score { windows, seed } => {
+                (defaults.0, defaults.1, Sampling { seed: *seed, ..defaults.2 }, *windows)
+            }
+        };
+        [
+            ("RESNET_BK_PROMPT", prompt),
+            ("RESNET_BK_TOKENS", tokens.to_string()),
+            ("RESNET_BK_TEMPERATURE", sampling.temperature.to_string()),
+            ("RESNET_BK_TOP_K", sampling.top_k.to_string()),
+            ("RESNET_BK_SEED", sampling.seed.to_string()),
+            ("RESNET_BK_WINDOWS", windows.to_string()),
+        ]
+    }
+}
+
+/// The executable that cargo's messages name.
+fn executable(messages: &[u8]) -> Result<PathBuf> {
+    for line in messages.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        let message: Value = serde_json::from_slice(line).context("cargo's messages")?;
+        if let Some(path) = message["executable"].as_str() {
+            return Ok(path.into());
+        }
+    }
+    bail!("cargo built no executable from firmware-example/")
+}

@@ -1,0 +1,31 @@
+//! What `cargo xtask` does, as a library: the whole-path tests build firmware, run it in QEMU and
+//! compare it with the host through the same code.
+//!
+//! - [`firmware`]: builds `firmware-example` for a blob and a job.
+//! - [`qemu`]: runs it and decodes what it prints.
+//! - [`reference`]: the same job on this machine.
+//! - [`setup`], [`demo`], [`checks`]: the other subcommands.
+
+pub mod checks;
+pub mod demo;
+pub mod firmware;
+pub mod process;
+pub mod qemu;
+pub mod reference;
+pub mod setup;
+
+use std::path::{Path, PathBuf};
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    // The manifest lies in `xtask/`.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ has a parent")
+}
+
+/// Where builds and their results go: `CARGO_TARGET_DIR`, or `target/` in the repository.
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => root().join(directory),
+        None => root().join("target"),
+    }
+}

@@ -1,0 +1,170 @@
+//! Runs an ELF in QEMU and decodes what it prints.
+//!
+//! QEMU's standard output carries `defmt` frames through semihosting. Frames with a level are logs;
+//! frames without are the program's output, which [`Report`] collects.
+
+mod output;
+
+pub use output::{Event, Report, Summary};
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use defmt_decoder::{DecodeError, StreamDecoder, Table};
+
+/// The emulator.
+pub const PROGRAM: &str = "qemu-system-arm";
+
+/// Cortex-M4F board, no display; `-icount shift=0` makes every instruction take a nanosecond of
+/// virtual time, so that timers count instructions and every run gives the same numbers.
+const ARGUMENTS: [&str; 11] = [
+    "-machine",
+    "mps2-an386",
+    "-nographic",
+    "-monitor",
+    "none",
+    "-serial",
+    "none",
+    "-icount",
+    "shift=0",
+    "-semihosting-config",
+    "enable=on,target=native",
+];
+
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A run that takes longer is ended and is an error.
+    pub time_limit: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { time_limit: Duration::from_secs(600) }
+    }
+}
+
+/// Runs an ELF to its end and returns everything it said, however it ended.
+pub fn run(elf: &Path, options: Options) -> Result<Report> {
+    run_with(elf, options, |_| {})
+}
+
+/// [`run`] that also hands over every event as it comes.
+pub fn run_with(elf: &Path, options: Options, mut each: impl FnMut(&Event)) -> Result<Report> {
+    let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    let table = Table::parse(&bytes)
+        .with_context(|| format!("{} is not an ELF with defmt logs", elf.display()))?
+        .with_context(|| format!("{} has no defmt section", elf.display()))?;
+    let mut decoder = table.new_stream_decoder();
+    let mut report = Report::default();
+
+    let mut qemu = Qemu::start(elf)?;
+    let deadline = Instant::now() + options.time_limit;
+    loop {
+        match qemu.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(bytes) => {
+                decoder.received(&bytes);
+                drain(decoder.as_mut(), |message| {
+                    each(&message);
+                    report.add(message);
+                });
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => bail!(
+                "{} was still running after {} s and was ended; give it fewer tokens or a longer \
+                 --time-limit",
+                elf.display(),
+                options.time_limit.as_secs()
+            ),
+        }
+    }
+    let exit_code = exit_code(&mut qemu.child.0)?;
+    let messages = qemu.messages.join().unwrap_or_default();
+    Ok(report.finish(exit_code, messages))
+}
+
+/// Hands over every whole frame that the decoder has.
+fn drain(decoder: &mut dyn StreamDecoder, mut each: impl FnMut(Event)) {
+    loop {
+        match decoder.decode() {
+            Ok(frame) => {
+                let level = frame.level().map(|level| level.as_str());
+                each(Event::parse(level, frame.display_message().to_string()));
+            }
+            // The rest of the frame is still to come.
+            Err(DecodeError::UnexpectedEof) => return,
+            // The encoding finds the start of the next frame by itself.
+            Err(DecodeError::Malformed) => each(Event::Malformed),
+        }
+    }
+}
+
+/// A process that ends when this goes out of scope.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running emulator with what it prints.
+struct Qemu {
+    child: Ended,
+    output: Receiver<Vec<u8>>,
+    messages: thread::JoinHandle<String>,
+}
+
+impl Qemu {
+    fn start(elf: &Path) -> Result<Self> {
+        let mut child = Command::new(PROGRAM)
+            .args(ARGUMENTS)
+            .arg("-kernel")
+            .arg(elf)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| anyhow!("cannot start {PROGRAM}: {error}; run `cargo xtask setup`"))?;
+        let (mut stdout, mut stderr) = child
+            .stdout
+            .take()
+            .zip(child.stderr.take())
+            .context("the emulator's output is not connected")?;
+        let (sender, output) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len @ 1..) = stdout.read(&mut buffer) {
+                // Nobody listens any more once the time limit has passed.
+                if sender.send(buffer[..len].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let messages = thread::spawn(move || {
+            let mut text = Vec::new();
+            // What could be read before an error is all there is to show.
+            let _ = stderr.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Ok(Self { child: Ended(child), output, messages })
+    }
+}
+
+/// The exit code; for an emulator that was ended by a signal 128 and the signal's number.
+fn exit_code(child: &mut Child) -> Result<i32> {
+    let status = child.wait().context("cannot wait for the emulator")?;
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    let signal: Option<i32> = None;
+    Ok(status.code().or(signal.map(|signal| 128 + signal)).unwrap_or(1))
+}

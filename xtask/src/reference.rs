@@ -1,0 +1,99 @@
+//! The firmware's job on this machine: what a device must reproduce.
+
+use anyhow::{Context, Result, ensure};
+use resnet_bk_core::{LogitsDigest, Model, Sampler, Session, Window};
+
+use crate::firmware::Job;
+
+/// The longest window that the firmware scores, in tokens.
+const WINDOW_TOKENS: usize = 64;
+
+/// What the job gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Tokens that were generated; none for windows.
+    pub tokens: Vec<u32>,
+    /// Their text, as far as the blob has a tokenizer.
+    pub text: Vec<u8>,
+    /// Positions whose logits were computed.
+    pub steps: u32,
+    /// CRC-32C over the little-endian bits of every logit, as eight hexadecimal digits.
+    pub digest: String,
+    /// The digest after each of the steps.
+    pub digests: Vec<u32>,
+}
+
+/// Does the job with a blob.
+pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
+    let model = Model::from_bytes(blob)?;
+    let (mut digest, mut digests) = (LogitsDigest::new(), Vec::new());
+    let mut add = |logits: &[_]| {
+        digest.update(logits);
+        digests.push(digest.value());
+    };
+    let (mut tokens, mut text) = (Vec::new(), Vec::new());
+    match job {
+        Job::Generate { prompt, tokens: count, sampling } => {
+            let prompt = encode(&model, prompt)?;
+            let mut session = Session::allocate(&model)?;
+            let mut sampler = Sampler::new(sampling.temperature, sampling.top_k, sampling.seed)?;
+            for step in 0..prompt.len() + count - 1 {
+                let token = prompt.get(step).or(tokens.last()).copied().unwrap_or(0);
+                let row = session.step(token)?;
+                add(row);
+                if step + 1 >= prompt.len() {
+                    tokens.push(sampler.sample(row));
+                }
+            }
+            if let Ok(tokenizer) = model.tokenizer() {
+                for &token in &tokens {
+                    // A token that the tokenizer does not know has no text.
+                    let _ = tokenizer.decode(token, |byte| text.push(byte));
+                }
+            }
+        }
+        Job::Score { windows, seed } => {
+            let dims = model.dims();
+            let len = match dims.positions {
+                0 => WINDOW_TOKENS,
+                positions => WINDOW_TOKENS.min(positions as usize),
+            };
+            let mut generator = *seed;
+            let mut window = Window::allocate(&model, len, len)?;
+            for _ in 0..*windows {
+                let tokens: Vec<u32> =
+                    (0..len).map(|_| random_token(&mut generator, dims.vocab)).collect();
+                window.score(&tokens, |_, row| add(row))?;
+            }
+        }
+    }
+    let (steps, digest) = (digest.steps(), format!("{:08x}", digest.value()));
+    Ok(Outcome { tokens, text, steps, digest, digests })
+}
+
+/// The prompt's tokens: its text by the blob's tokenizer, or numbers where there is none.
+fn encode(model: &Model<'_>, prompt: &str) -> Result<Vec<u32>> {
+    let tokens: Vec<u32> = match model.tokenizer() {
+        Ok(tokenizer) => {
+            tokenizer.encode_vec(prompt.as_bytes()).into_iter().map(u32::from).collect()
+        }
+        Err(_) => prompt
+            .split([',', ' '])
+            .filter(|number| !number.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .context("a blob without a tokenizer needs token numbers such as `1 2 3`")?,
+    };
+    ensure!(!tokens.is_empty(), "the prompt is empty");
+    Ok(tokens)
+}
+
+/// The firmware's rule for the tokens of windows: the high half of SplitMix64 (Steele, Lea and
+/// Flood, 2014), modulo the vocabulary.
+fn random_token(state: &mut u64, vocab: u32) -> u32 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 32) as u32 % vocab
+}
