@@ -26,6 +26,11 @@ pub struct Model<'a> {
 impl<'a> Model<'a> {
     /// Reads and validates a blob: magic, version, length, checksum, dimensions, every record,
     /// bound and offset, every FP16 weight, the range of every chain parameter, the tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, by name. The time it takes is linear in the length of the
+    /// blob.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let preamble = Preamble::parse(bytes)?;
         let encoded = &bytes[PREAMBLE_LEN..PREAMBLE_LEN + preamble.header_len as usize];
@@ -99,7 +104,7 @@ impl<'a> Model<'a> {
         self.format
     }
 
-    /// The tokenizer that travels with the model.
+    /// The tokenizer that travels with the model; [`Error::NoTokenizer`] if none does.
     pub fn tokenizer(&self) -> Result<Tokenizer<'a>, Error> {
         let place = self.header.tokenizer.ok_or(Error::NoTokenizer)?;
         let bytes = section(self.sections, place).ok_or(Error::TokenizerSection)?;

@@ -25,6 +25,11 @@ impl Sampler {
 
     /// Samples from the softmax of logits / `temperature` among the `top_k` likeliest tokens; 0
     /// means among all. A temperature of zero is greedy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Temperature`] for one that is negative, infinite or not a number, [`Error::TopK`] for
+    /// more than [`MAX_TOP_K`].
     pub fn new(temperature: f32, top_k: usize, seed: u64) -> Result<Self, Error> {
         if !(temperature >= 0.0 && temperature.is_finite()) {
             return Err(Error::Temperature);
@@ -35,7 +40,8 @@ impl Sampler {
         Ok(Self { temperature, top_k, generator: seed })
     }
 
-    /// The next token. An empty slice of logits gives token 0.
+    /// The next token. An empty slice of logits gives token 0; logits that are not finite, which no
+    /// model returns, still give a token of the slice.
     pub fn sample(&mut self, logits: &[f16]) -> u32 {
         let best = argmax(logits);
         if self.temperature == 0.0 || self.top_k == 1 {

@@ -73,7 +73,12 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         ])
     }
 
-    /// A session at the beginning of a stream.
+    /// A session at the beginning of a stream. The memory may hold anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotCausal`] for a full-chain model, [`Error::Memory`] for less than
+    /// [`Session::words`].
     pub fn new(model: &'a Model<'a>, memory: M) -> Result<Self, Error> {
         if !model.is_causal() {
             return Err(Error::NotCausal);
@@ -100,8 +105,10 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
 
     /// Takes a token and returns the logits (`[V]`) of the one that follows it.
     ///
-    /// A token that the model does not have, or one past the end of a position table, is refused
-    /// and leaves the session as it was.
+    /// # Errors
+    ///
+    /// [`Error::Token`] for a token that the model does not have, [`Error::EndOfPositions`] past the
+    /// end of a position table. Both leave the session as it was.
     pub fn step(&mut self, token: u32) -> Result<&[f16], Error> {
         let model = self.model;
         let dims = model.dims();

@@ -57,8 +57,12 @@ impl<'a> Tokenizer<'a> {
         Ok(tokenizer)
     }
 
-    /// Encodes `text` into `tokens` and says how many there are. `tokens` must have room for one
-    /// per byte, since that is what encoding starts from.
+    /// Encodes `text` into `tokens` and says how many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Buffer`] where `tokens` has no room for one per byte, which is what encoding starts
+    /// from.
     pub fn encode(&self, text: &[u8], tokens: &mut [u16]) -> Result<usize, Error> {
         if tokens.len() < text.len() {
             return Err(Error::Buffer { needed: text.len(), given: tokens.len() });
@@ -84,7 +88,12 @@ impl<'a> Tokenizer<'a> {
         tokens
     }
 
-    /// Calls `each` with the bytes of `token`, which may end in the middle of a character.
+    /// Calls `each` with the bytes of `token`, at most [`MAX_TOKEN_BYTES`], which may end in the
+    /// middle of a character.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] for a token without text, be it one of the model or not.
     pub fn decode(&self, token: u32, mut each: impl FnMut(u8)) -> Result<(), Error> {
         let known = 256 + self.merges.len() / 4;
         if token as usize >= known {

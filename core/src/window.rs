@@ -26,7 +26,8 @@ pub struct Window<'a, M> {
 }
 
 impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
-    /// 32-bit words of memory for windows of at most `tokens`, `tile` positions at a time.
+    /// 32-bit words of memory for windows of at most `tokens`, `tile` positions at a time;
+    /// `usize::MAX` for more than there can be.
     pub const fn words(dims: &Dimensions, tokens: usize, tile: usize) -> usize {
         let (width, potentials) = (dims.width as usize, dims.potentials as usize);
         total([
@@ -40,7 +41,12 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
         ])
     }
 
-    /// Room for windows of at most `tokens`, `tile` positions at a time (at least one of each).
+    /// Room for windows of at most `tokens`, `tile` positions at a time: at least one of each, and a
+    /// tile of at most 4096. The memory may hold anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`] for less than [`Window::words`].
     pub fn new(model: &'a Model<'a>, memory: M, tokens: usize, tile: usize) -> Result<Self, Error> {
         let (tokens, tile) = (tokens.max(1), tile.clamp(1, 1 << 12));
         let needed = Self::words(model.dims(), tokens, tile);
@@ -52,6 +58,12 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
     }
 
     /// Scores a window: calls `each` with every position and its logits (`[V]`), in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyWindow`], [`Error::Buffer`] for a window longer than there is room for,
+    /// [`Error::Token`] and [`Error::EndOfPositions`] as in [`crate::Session::step`]; all before the
+    /// first call of `each`.
     pub fn score(
         &mut self,
         window: &[u32],

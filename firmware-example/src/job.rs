@@ -1,12 +1,12 @@
 //! What the firmware does with the blob: continue a prompt, or score windows.
 
-use resnet_bk_core::{Error, LogitsDigest, Model, Sampler, Session, Tokenizer, Window};
+use resnet_bk_core::{Error, LogitsDigest, Model, Sampler, Tokenizer};
 
 use crate::meter::Meter;
 use crate::settings::{
-    MEMORY_WORDS, PROMPT, PROMPT_TOKENS, SEED, TEMPERATURE, TOKENS, TOP_K, WINDOW_TILE,
-    WINDOW_TOKENS, WINDOWS,
+    PROMPT, PROMPT_TOKENS, SEED, TEMPERATURE, TOKENS, TOP_K, WINDOW_TOKENS, WINDOWS,
 };
+use crate::storage;
 
 /// What a run amounted to.
 pub(crate) struct Outcome {
@@ -25,18 +25,18 @@ pub(crate) fn generate(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Erro
         Err(Error::NoTokenizer) => None,
         tokenizer => Some(tokenizer?),
     };
-    let mut buffer =
-        [0; if PROMPT.len() > PROMPT_TOKENS.len() { PROMPT.len() } else { PROMPT_TOKENS.len() }];
+    // Encoding starts from a token per byte.
+    let mut buffer = [0; PROMPT.len()];
     let prompt = match tokenizer {
         Some(tokenizer) => {
+            defmt::println!("prompt {=[u8]:a}", PROMPT.as_bytes());
             let count = tokenizer.encode(PROMPT.as_bytes(), &mut buffer)?;
             &buffer[..count]
         }
         None => PROMPT_TOKENS,
     };
-    defmt::println!("prompt {=[u8]:a}", PROMPT.as_bytes());
 
-    let mut session = memory::session(model)?;
+    let mut session = storage::session(model)?;
     let mut sampler = Sampler::new(TEMPERATURE, TOP_K, SEED)?;
     let mut digest = LogitsDigest::new();
     let mut instructions = 0;
@@ -58,7 +58,7 @@ pub(crate) fn generate(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Erro
 
 /// Scores windows of pseudo-random tokens.
 pub(crate) fn score(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Error> {
-    let mut window = memory::window(model)?;
+    let mut window = storage::window(model)?;
     let mut digest = LogitsDigest::new();
     let mut instructions = 0;
     let mut generator = SEED;
@@ -104,55 +104,4 @@ fn random_token(state: &mut u64, vocab: u32) -> u32 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((z ^ (z >> 31)) >> 32) as u32 % vocab
-}
-
-/// Static memory: its size is known from the blob when the firmware is built.
-#[cfg(not(feature = "alloc"))]
-mod memory {
-    use super::{Error, MEMORY_WORDS, Model, Session, WINDOW_TILE, WINDOW_TOKENS, Window};
-    use static_cell::ConstStaticCell;
-
-    static WORDS: ConstStaticCell<[u32; MEMORY_WORDS]> = ConstStaticCell::new([0; MEMORY_WORDS]);
-
-    pub(super) fn session<'a>(
-        model: &'a Model<'a>,
-    ) -> Result<Session<'a, &'static mut [u32; MEMORY_WORDS]>, Error> {
-        Session::new(model, WORDS.take())
-    }
-
-    pub(super) fn window<'a>(
-        model: &'a Model<'a>,
-    ) -> Result<Window<'a, &'static mut [u32; MEMORY_WORDS]>, Error> {
-        Window::new(model, WORDS.take(), WINDOW_TOKENS, WINDOW_TILE)
-    }
-}
-
-/// Heap memory: the same sessions and windows, allocated.
-#[cfg(feature = "alloc")]
-mod memory {
-    extern crate alloc;
-
-    use super::{Error, MEMORY_WORDS, Model, Session, WINDOW_TILE, WINDOW_TOKENS, Window};
-    use alloc::vec::Vec;
-
-    #[global_allocator]
-    static HEAP: embedded_alloc::LlffHeap = embedded_alloc::LlffHeap::empty();
-
-    /// Gives the heap its memory. The allocator panics when it is given some a second time.
-    fn start_heap() {
-        // SAFETY: the macro's static is the heap's alone, and nothing has been allocated from it.
-        unsafe {
-            embedded_alloc::init!(HEAP, 4 * MEMORY_WORDS + 64);
-        }
-    }
-
-    pub(super) fn session<'a>(model: &'a Model<'a>) -> Result<Session<'a, Vec<u32>>, Error> {
-        start_heap();
-        Session::allocate(model)
-    }
-
-    pub(super) fn window<'a>(model: &'a Model<'a>) -> Result<Window<'a, Vec<u32>>, Error> {
-        start_heap();
-        Window::allocate(model, WINDOW_TOKENS, WINDOW_TILE)
-    }
 }

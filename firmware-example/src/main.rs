@@ -15,6 +15,7 @@ mod job;
 mod memory;
 mod meter;
 mod settings;
+mod storage;
 
 use resnet_bk_core::{Error, Model};
 

@@ -72,7 +72,8 @@ fn from_checkpoint_to_text() {
         let made = quantize(at, policy, &out);
         let bytes = std::fs::metadata(at.join(&out)).unwrap().len();
         assert_eq!(made["blob_bytes"], bytes);
-        let dry = ["quantize", "model.safetensors", "--policy", policy, "--dry-run", "--json", "--quiet"];
+        let dry =
+            ["quantize", "model.safetensors", "--policy", policy, "--dry-run", "--json", "--quiet"];
         let predicted = json(at, &[&dry[..], &SHORT].concat());
         assert_eq!(predicted["blob_bytes"], bytes, "{policy}: the dry run predicts the size");
         let inspected = json(at, &["inspect", &out, "--json"]);
@@ -172,7 +173,9 @@ fn bad_corpora_are_refused_by_name() {
     std::fs::write(at.join("empty.txt"), "").unwrap();
     std::fs::write(at.join("binary.txt"), b"some text\xff\xfe").unwrap();
     std::fs::write(at.join("short.txt"), "few words").unwrap();
-    let eval = |file: &str, cause: &str| fails(at, &["eval", "model.safetensors", "--text", file], 1, cause);
+    let eval = |file: &str, cause: &str| {
+        fails(at, &["eval", "model.safetensors", "--text", file], 1, cause)
+    };
     eval("empty.txt", "is empty");
     eval("binary.txt", "invalid byte at offset 9");
     eval("short.txt", "one window needs 129");
@@ -185,7 +188,8 @@ fn files_for_another_model_are_refused() {
     let place = workplace();
     let at = place.path();
     let analyze = ["analyze", "model.safetensors", "--out", "importance.json", "--quiet"];
-    let output = resnet_bk(at, &[&analyze[..], &["--tokens", "512", "--measure-tokens", "0"]].concat());
+    let output =
+        resnet_bk(at, &[&analyze[..], &["--tokens", "512", "--measure-tokens", "0"]].concat());
     assert!(output.status.success());
     quantize(at, "uniform-int8", "blob.rbk");
     // The same weights with another origin are another file, hence another model.

@@ -81,8 +81,9 @@ pub enum TensorId {
     LmHead,
 }
 
+/// Sizes are of dimensions that [`Dimensions::validate`] accepts; others may overflow.
 impl Dimensions {
-    /// Checks every dimension against its limit.
+    /// Checks every dimension against its limit, and names the first one beyond it.
     pub fn validate(&self) -> Result<(), Error> {
         let sizes = [
             ("vocab", self.vocab, Limits::VOCAB),
@@ -115,7 +116,8 @@ impl Dimensions {
         3 + 2 * self.experts
     }
 
-    /// Position of a matrix in the canonical order: token embedding, position embedding if any,
+    /// Position of a matrix that the dimensions have ([`Dimensions::contains`]) in the canonical
+    /// order: token embedding, position embedding if any,
     /// then per block v_proj, output_proj, gate and each expert's up and down, then the output
     /// layer.
     pub fn index(&self, id: TensorId) -> usize {

@@ -218,8 +218,12 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// Cuts the matrix out of the blob's sections. Fails where the record contradicts the
-    /// dimensions, names an impossible number or reaches outside of the sections.
+    /// Cuts the matrix out of the blob's sections. `dims` must be valid and have the matrix.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] where the record contradicts the dimensions, names an impossible number or
+    /// reaches outside of the sections, or a weight is not finite.
     pub fn new(
         sections: &'a [u8],
         dims: &Dimensions,
@@ -282,7 +286,11 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// `count` rows from `first` on, as a matrix of their own. Both must lie within the matrix.
+    /// `count` rows from `first` on, as a matrix of their own.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie within the matrix.
     pub fn rows(&self, first: usize, count: usize) -> Self {
         let layout = self.layout();
         let cut = |bytes: &'a [u8], each: usize| &bytes[first * each..][..count * each];

@@ -4,6 +4,8 @@
 //! must return the same bits, which the tests of this module check on random and extreme inputs.
 //! Only modules below this one may contain `unsafe`.
 
+#[cfg(feature = "std")]
+mod batched;
 pub mod portable;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86_64;
@@ -13,7 +15,7 @@ use crate::blob::Tensor;
 /// Activation vectors that are multiplied by the same matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct Vectors<'a> {
-    /// Codes, `[batch, cols]`.
+    /// Codes, `[batch, cols]`, on either side of zero or, after a ReLU, not below it.
     pub codes: &'a [i16],
     /// One packed [`crate::numeric::Scale`] per vector: what its largest code is worth.
     pub scales: &'a [u32],
@@ -21,13 +23,21 @@ pub struct Vectors<'a> {
 
 /// `out[b, r] = Σ_c weight[r, c] · x[b, c] + bias[r]` in Q15.16, saturating.
 ///
-/// Shapes: `matrix` is `[rows, cols]`, `x` is `[batch, cols]`, `out` is `[batch, rows]`.
+/// Shapes: `matrix` is `[rows, cols]`, `x` is `[batch, cols]`, `out` is `[batch, rows]`. No code of
+/// `x` is beyond `matrix.max_code` in magnitude: the sums are proven for those.
+///
+/// # Panics
+///
+/// On other shapes; where overflow is checked, on larger codes.
 #[inline]
 pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     if x86_64::matmul(matrix, x, out) {
         return;
     }
+    #[cfg(feature = "std")]
+    batched::matmul(matrix, x, out);
+    #[cfg(not(feature = "std"))]
     portable::matmul(matrix, x, out);
 }
 

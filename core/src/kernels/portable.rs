@@ -16,6 +16,9 @@ use super::Vectors;
 use crate::blob::{Precision, Tensor, pair_i16, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
+/// Partial sums of an FP16 row.
+pub(super) const LANES: usize = 8;
+
 /// See [`super::matmul`].
 #[inline(always)]
 pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
@@ -34,7 +37,10 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 
 /// The vectors of a batch with their scales.
 #[inline(always)]
-fn batch<'a>(x: Vectors<'a>, cols: usize) -> impl Iterator<Item = (usize, &'a [i16], Scale)> {
+pub(super) fn batch<'a>(
+    x: Vectors<'a>,
+    cols: usize,
+) -> impl Iterator<Item = (usize, &'a [i16], Scale)> {
     x.codes
         .chunks_exact(cols)
         .zip(x.scales)
@@ -44,7 +50,13 @@ fn batch<'a>(x: Vectors<'a>, cols: usize) -> impl Iterator<Item = (usize, &'a [i
 
 /// Accumulator to output: row mantissa, vector scale, rounding shift, bias.
 #[inline(always)]
-fn finish(matrix: &Tensor<'_>, row: usize, acc: i32, mantissa: u16, scale: Scale) -> i32 {
+pub(super) fn finish(
+    matrix: &Tensor<'_>,
+    row: usize,
+    acc: i32,
+    mantissa: u16,
+    scale: Scale,
+) -> i32 {
     let multiplier = (mantissa as u32 * scale.mantissa as u32) as i64;
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     shift_round(acc as i64 * multiplier, shift).saturating_add(bias(matrix, row))
@@ -127,37 +139,42 @@ fn int4(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 }
 
 #[inline(always)]
-fn low_code(packed: u8) -> i32 {
+pub(super) fn low_code(packed: u8) -> i32 {
     ((packed << 4) as i8 >> 4) as i32
 }
 
 #[inline(always)]
-fn high_code(packed: u8) -> i32 {
+pub(super) fn high_code(packed: u8) -> i32 {
     (packed as i8 >> 4) as i32
 }
 
 /// Scale of group `g` of a row whose scales begin with the row's mantissa.
 #[inline(always)]
-fn group_scale(row_scales: &[u8], g: usize) -> i32 {
+pub(super) fn group_scale(row_scales: &[u8], g: usize) -> i32 {
     ((row_scales[2 + g / 2] >> (4 * (g % 2))) & 15) as i32
 }
 
 #[inline(always)]
 fn fp16(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    let unit = 1.0 / matrix.max_code as f32;
     for (r, row) in matrix.codes.chunks_exact(2 * matrix.cols).enumerate() {
         for (b, codes, scale) in batch(x, matrix.cols) {
             let sum = dot_fp16(row, codes);
-            let y = f32_to_residual(sum * (scale.to_f32() * unit));
-            out[b * matrix.rows + r] = y.saturating_add(bias(matrix, r));
+            out[b * matrix.rows + r] = finish_fp16(matrix, r, sum, scale);
         }
     }
+}
+
+/// Sum of an FP16 row to output.
+#[inline(always)]
+pub(super) fn finish_fp16(matrix: &Tensor<'_>, row: usize, sum: f32, scale: Scale) -> i32 {
+    let unit = 1.0 / matrix.max_code as f32;
+    f32_to_residual(sum * (scale.to_f32() * unit)).saturating_add(bias(matrix, row))
 }
 
 /// Each product is exact in f32 (11 + 8 bits); only the additions round, in a fixed order.
 #[inline(always)]
 fn dot_fp16(row: &[u8], codes: &[i16]) -> f32 {
-    let mut lanes = [0f32; 8];
+    let mut lanes = [0f32; LANES];
     let (row_blocks, row_rest) = row.as_chunks::<16>();
     let (code_blocks, code_rest) = codes.as_chunks::<8>();
     for (weights, activations) in row_blocks.iter().zip(code_blocks) {
@@ -170,14 +187,19 @@ fn dot_fp16(row: &[u8], codes: &[i16]) -> f32 {
     {
         lanes[j] += half_to_f32(*weight) * activation as f32;
     }
-    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
+    sum_lanes(lanes)
+}
+
+/// The lanes of an FP16 row, in the contract's order.
+#[inline(always)]
+pub(super) fn sum_lanes([l0, l1, l2, l3, l4, l5, l6, l7]: [f32; LANES]) -> f32 {
     ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7))
 }
 
 /// A finite IEEE half as an f32, without a branch: moving the bits gives the number times 2^−112,
 /// subnormals included, and the multiplication by 2^112 is exact.
 #[inline(always)]
-fn half_to_f32(bytes: [u8; 2]) -> f32 {
+pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
     const TWO_112: f32 = f32::from_bits((112 + 127) << 23);
     let bits = u16::from_le_bytes(bytes) as u32;
     f32::from_bits((bits & 0x8000) << 16 | (bits & 0x7fff) << 13) * TWO_112

@@ -16,6 +16,8 @@ type Kernel = fn(&Tensor<'_>, Vectors<'_>, &mut [i32]);
 const KERNELS: &[(&str, Kernel)] = &[
     ("portable", portable::matmul),
     ("the chosen one", matmul),
+    #[cfg(feature = "std")]
+    ("batched", super::batched::matmul),
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     ("AVX2", |matrix, x, out| {
         if !super::x86_64::matmul(matrix, x, out) {
@@ -354,7 +356,7 @@ proptest! {
 /// factor of two of what the accumulator holds, and an overflow would panic.
 #[test]
 fn the_widest_rows_at_the_largest_codes_stay_exact() {
-    let cols = if cfg!(miri) { 512 } else { 16_384 };
+    let widths: &[usize] = if cfg!(miri) { &[128] } else { &[16_384, 1_025, 1_024] };
     let storages = [
         (Precision::Fp16, 0),
         (Precision::Int8, 0),
@@ -366,19 +368,30 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
     let fills: [[u8; 2]; 5] =
         [[0xff, 0x7b], [0xff, 0xfb], [0x80, 0x80], [0x7f, 0x7f], [0x88, 0x77]];
     for ((precision, group), fill) in storages.into_iter().flat_map(|s| fills.map(|f| (s, f))) {
-        for max_code in [127, 255] {
+        for (max_code, &cols) in
+            [127, 255].into_iter().flat_map(|m| widths.iter().map(move |w| (m, w)))
+        {
             let matrix = Matrix { max_code, ..Matrix::new(precision, group, 2, cols) };
             let mut bytes = fill.into_iter().cycle();
             let mut matrix = matrix.fill(true, || bytes.next().unwrap_or(0));
             matrix.scales.fill(0xff);
-            for code in [max_code as i16, -(max_code as i16)] {
-                for exponent in [-30, -13, 33] {
-                    let scale = Scale { mantissa: (1 << 15) - 1, exponent }.pack();
-                    let batch = Batch { codes: vec![code; cols], scales: vec![scale] };
-                    check(&matrix, &batch).unwrap();
-                }
+            let code = max_code as i16;
+            let codes = [vec![code; cols], vec![-code; cols]].concat();
+            for exponent in [-30, -13, 33] {
+                let scale = Scale { mantissa: (1 << 15) - 1, exponent }.pack();
+                check(&matrix, &Batch { codes: codes.clone(), scales: vec![scale; 2] }).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn halves_become_floats_exactly() {
+    for bits in (0..=u16::MAX).filter(|bits| bits & 0x7c00 != 0x7c00) {
+        let [low, high] = bits.to_le_bytes();
+        let float = portable::half_to_f32([low, high]);
+        assert_eq!(float as f64, half(low, high));
+        assert_eq!(float.is_sign_negative(), bits >> 15 == 1);
     }
 }
 
@@ -404,6 +417,9 @@ fn zero_vectors_leave_the_bias() {
 fn a_matrix_without_rows_gives_nothing() {
     for precision in [Precision::Int4, Precision::Int8, Precision::Fp16] {
         let matrix = Matrix::new(precision, 1, 0, 0);
-        matmul(&matrix.tensor(), Vectors { codes: &[], scales: &[0] }, &mut []);
+        for (_, kernel) in KERNELS {
+            kernel(&matrix.tensor(), Vectors { codes: &[], scales: &[0] }, &mut []);
+            kernel(&matrix.tensor(), Vectors { codes: &[], scales: &[0; 3] }, &mut []);
+        }
     }
 }

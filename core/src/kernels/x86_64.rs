@@ -1,10 +1,10 @@
-//! The portable kernels compiled for AVX2, chosen at run time.
+//! The batched kernels compiled for AVX2, chosen at run time.
 //!
 //! Integer sums are exact in any order and the FP16 kernel names its lanes, so what the compiler
 //! makes of the wider registers cannot change a bit.
 #![allow(unsafe_code)]
 
-use super::{Vectors, portable};
+use super::{Vectors, batched};
 use crate::blob::Tensor;
 
 /// Multiplies where the processor has AVX2; says whether it did.
@@ -20,5 +20,5 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
 
 #[target_feature(enable = "avx2")]
 fn matmul_avx2(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    portable::matmul(matrix, x, out);
+    batched::matmul(matrix, x, out);
 }

@@ -85,6 +85,15 @@ mod tests {
         }
 
         #[test]
+        fn residuals_are_the_nearest(bits in any::<u32>(), small in -40_000f32..40_000.0) {
+            for value in [f32::from_bits(bits), small] {
+                let exact = (value as f64 * 65536.0).clamp(i32::MIN as f64, i32::MAX as f64);
+                // `round` takes halves away from zero; NaN converts to 0.
+                prop_assert_eq!(f32_to_residual(value), exact.round() as i32);
+            }
+        }
+
+        #[test]
         fn residual_conversions_round_trip(value in -(1i32 << 24)..(1i32 << 24)) {
             prop_assert_eq!(f32_to_residual(residual_to_f32(value)), value);
         }

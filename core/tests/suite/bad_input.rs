@@ -409,8 +409,8 @@ fn use_it(blob: &[u8], random: &mut Random) -> bool {
     if let Ok(tokenizer) = model.tokenizer() {
         let text: Vec<u8> = (0..40).map(|_| b" abc\n\xff\0e"[random.below(8) as usize]).collect();
         assert_round_trip(&tokenizer, &text);
-        for token in 0..dims.vocab + 2 {
-            let mut len = 0;
+        for _ in 0..10 {
+            let (token, mut len) = (random.below(dims.vocab + 2), 0);
             let _ = tokenizer.decode(token, |_| len += 1);
             assert!(len <= 256);
         }
@@ -435,7 +435,7 @@ fn any_byte_may_be_changed() {
     let mut accepted = 0;
     for at in (0..blob.len()).step_by(if cfg!(miri) { 211 } else { 1 }) {
         let before = blob[at];
-        for value in [0, 0xff, before ^ 1, before ^ 0x80] {
+        for value in [0, 0xff, before ^ 0x81] {
             blob[at] = value;
             reseal(&mut blob);
             accepted += use_it(&blob, &mut random) as u32;

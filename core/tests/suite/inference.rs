@@ -324,6 +324,17 @@ fn matrices_that_a_model_lacks_are_empty() {
 }
 
 #[test]
+fn models_and_sessions_print_without_their_numbers() {
+    let blob = small().build();
+    let model = Model::from_bytes(&blob).unwrap();
+    let words = Session::<Vec<u32>>::words(model.dims());
+    let session = Session::new(&model, vec![0; words]).unwrap();
+    for text in [format!("{model:?}"), format!("{session:?}")] {
+        assert!(text.len() < 300, "{text}");
+    }
+}
+
+#[test]
 fn a_seed_samples_the_same_text_every_time() {
     let blob = small().build();
     let model = Model::from_bytes(&blob).unwrap();

@@ -54,8 +54,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     // The published metrics are those of the checkpoint as it was trained, not of the folded one.
     let trained = Model::from_checkpoint(&loaded.checkpoint);
     let progress = bar("published importance", global);
-    let published =
-        importance::publish(&trained, &text.tokens, args.text.window, |share| set(&progress, share));
+    let published = importance::publish(&trained, &text.tokens, args.text.window, |share| {
+        set(&progress, share)
+    });
     progress.finish_and_clear();
     let measured = if args.measure_tokens == 0 {
         Default::default()
@@ -87,7 +88,12 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         print_json(&json!({ "out": args.out, "importance": importance }));
     } else {
         print(&importance);
-        println!("{} layers on {} written to {}", importance.published.len(), importance.corpus, args.out.display());
+        println!(
+            "{} layers on {} written to {}",
+            importance.published.len(),
+            importance.corpus,
+            args.out.display()
+        );
     }
     Ok(())
 }
@@ -96,7 +102,14 @@ fn print(importance: &Importance) {
     let mut layers: Vec<_> = importance.published.iter().collect();
     layers.sort_by(|a, b| b.1.score.total_cmp(&a.1.score));
     let mut rows = table(&[
-        "layer", "score", "|gradient|", "variance", "|weight|", "KL int4", "KL int8", "KL fp16",
+        "layer",
+        "score",
+        "|gradient|",
+        "variance",
+        "|weight|",
+        "KL int4",
+        "KL int8",
+        "KL fp16",
     ]);
     for (layer, metrics) in layers {
         let measured = importance.measured.get(&format!("{layer}.weight"));

@@ -74,15 +74,15 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         if is_blob(&bytes) {
             blobs.push((path.clone(), bytes));
         } else if loaded.is_some() {
-            return Err(Error::Usage("eval compares blobs with one checkpoint, not with two".into()));
+            return Err(Error::Usage(
+                "eval compares blobs with one checkpoint, not with two".into(),
+            ));
         } else {
             loaded = Some(Loaded::read(path, args.tokenizer.as_deref())?);
         }
     }
-    let models = blobs
-        .iter()
-        .map(|(path, bytes)| parse_blob(bytes, path))
-        .collect::<Result<Vec<_>>>()?;
+    let models =
+        blobs.iter().map(|(path, bytes)| parse_blob(bytes, path)).collect::<Result<Vec<_>>>()?;
     if let Some(loaded) = &loaded {
         for (model, (path, _)) in models.iter().zip(&blobs) {
             if model.provenance().source_sha256 != loaded.sha256 {
@@ -134,9 +134,11 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     } else {
         let mut names: Vec<(String, Option<usize>)> =
             fp32.iter().map(|_| ("fp32".into(), None)).collect();
-        names.extend(models.iter().zip(&blobs).map(|(model, (_, bytes))| {
-            (model.provenance().policy.to_string(), Some(bytes.len()))
-        }));
+        names.extend(
+            models.iter().zip(&blobs).map(|(model, (_, bytes))| {
+                (model.provenance().policy.to_string(), Some(bytes.len()))
+            }),
+        );
         print(&names, &qualities, fp32_bytes);
         println!(
             "{} predictions on {} in windows of {} with the state reset",
@@ -150,8 +152,17 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
 
 fn print(names: &[(String, Option<usize>)], qualities: &[Quality], fp32_bytes: Option<u64>) {
     let mut rows = table(&[
-        "model", "bytes", "ratio", "perplexity", "rise %", "bits/byte", "KL", "KL p99", "KL max",
-        "top-1 %", "thread s",
+        "model",
+        "bytes",
+        "ratio",
+        "perplexity",
+        "rise %",
+        "bits/byte",
+        "KL",
+        "KL p99",
+        "KL max",
+        "top-1 %",
+        "thread s",
     ]);
     for ((name, bytes), quality) in names.iter().zip(qualities) {
         let dash = || "–".to_string();
@@ -163,7 +174,8 @@ fn print(names: &[(String, Option<usize>)], qualities: &[Quality], fp32_bytes: O
             of(bytes.map(|b| b as u64).or(fp32_bytes).map(|b| b.to_string())),
             of(ratio.map(|r| format!("{r:.2}"))),
             format!("{:.3} ± {:.3}", quality.perplexity, quality.perplexity_se),
-            of(fidelity.map(|f| format!("{:+.2} ± {:.2}", f.ppl_rise_percent, f.ppl_rise_percent_se))),
+            of(fidelity
+                .map(|f| format!("{:+.2} ± {:.2}", f.ppl_rise_percent, f.ppl_rise_percent_se))),
             of(quality.bits_per_byte.map(|b| format!("{b:.4}"))),
             of(fidelity.map(|f| format!("{:.5}", f.kl))),
             of(fidelity.map(|f| format!("{:.4}", f.kl_p99))),

@@ -126,10 +126,11 @@ impl TextCodec<'_> {
 fn write(args: &Args, mut writer: Writer<'_>, codec: TextCodec<'_>, global: Global) -> Result<()> {
     let prompt = codec.encode(&args.prompt)?;
     if prompt.is_empty() {
-        return Err(Error::Usage("--prompt must not be empty: there is nothing to continue".into()));
+        return Err(Error::Usage(
+            "--prompt must not be empty: there is nothing to continue".into(),
+        ));
     }
-    let mut sampler =
-        Sampler::new(args.temperature, args.top_k, args.seed).map_err(Error::Blob)?;
+    let mut sampler = Sampler::new(args.temperature, args.top_k, args.seed).map_err(Error::Blob)?;
     let mut digest = LogitsDigest::new();
     let mut logits = Vec::new();
     for &token in &prompt {

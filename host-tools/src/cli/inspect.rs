@@ -86,7 +86,9 @@ fn print_estimate(dims: &Dimensions, global: Global) {
         }));
         return;
     }
-    println!("published estimate, static policy (Linear layers only; embeddings and norms uncounted)");
+    println!(
+        "published estimate, static policy (Linear layers only; embeddings and norms uncounted)"
+    );
     println!("FP32       {:>10.2} KiB", estimate.fp32_bytes / 1024.0);
     println!("quantized  {:>10.2} KiB", estimate.quantized_bytes / 1024.0);
     println!("ratio      {:>10.2}×", estimate.ratio());
@@ -146,7 +148,14 @@ fn blob(model: &core::Model<'_>, len: usize, global: Global) {
         .map(|id| {
             let tensor = model.tensor(id);
             let layout: TensorLayout = tensor.layout();
-            (weight_name(id), tensor.precision.name(), tensor.group, tensor.rows, tensor.cols, layout.len())
+            (
+                weight_name(id),
+                tensor.precision.name(),
+                tensor.group,
+                tensor.rows,
+                tensor.cols,
+                layout.len(),
+            )
         })
         .collect();
     let weights: usize = tensors.iter().map(|t| t.5).sum();

@@ -144,7 +144,12 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             })),
         }));
     } else {
-        println!("{}: {} bytes, {ratio:.2}× smaller, {}", out.display(), blob.len(), summary(&assignment));
+        println!(
+            "{}: {} bytes, {ratio:.2}× smaller, {}",
+            out.display(),
+            blob.len(),
+            summary(&assignment)
+        );
         if let Some((corpus, quality)) = measured {
             let fidelity = quality[1].fidelity.as_ref();
             println!(
@@ -190,7 +195,8 @@ fn dry_run(
     // Names and counts of texts are part of the header, so the size needs them, not the texts'
     // statistics.
     let reference = Model::from_checkpoint(&loaded.checkpoint);
-    let find = |split, limit| args.text.tokens(split, Some(limit), Some(&reference), tokenizer, global);
+    let find =
+        |split, limit| args.text.tokens(split, Some(limit), Some(&reference), tokenizer, global);
     let text = find(Split::Train, args.calibration_tokens)?;
     let computed = match importance {
         None if policy.needs_importance() => Some(publish(args, loaded, &text, global)),
@@ -245,11 +251,15 @@ fn dry_run(
         let precision = storage.precision.name();
         rows.add_row([name, format!("{out} × {cols}"), precision.into(), bytes.to_string()]);
     }
-    println!("{rows}\n{bytes} bytes, {ratio:.2}× smaller, {}; nothing was written", summary(&assignment));
+    println!(
+        "{rows}\n{bytes} bytes, {ratio:.2}× smaller, {}; nothing was written",
+        summary(&assignment)
+    );
     Ok(())
 }
 
 fn summary(assignment: &Assignment) -> String {
-    let counts = assignment.counts().map(|(precision, count)| format!("{count} {}", precision.name()));
+    let counts =
+        assignment.counts().map(|(precision, count)| format!("{count} {}", precision.name()));
     format!("policy {}: {}", assignment.name, counts.join(", "))
 }

@@ -179,7 +179,8 @@ fn score(
             }
         }
         let probabilities = LogProbabilities::new(&logits, model.config().vocab);
-        let mut tally = Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
+        let mut tally =
+            Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
         tally.seconds = start.elapsed().as_secs_f64();
         tallies.push(tally);
         exact = Some(probabilities);
@@ -195,7 +196,8 @@ fn score(
                 .map_err(Error::Blob)?;
         }
         let probabilities = LogProbabilities::new(&logits, vocab);
-        let mut tally = Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
+        let mut tally =
+            Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
         tally.seconds = start.elapsed().as_secs_f64();
         if let Some(exact) = &exact {
             for (p, q) in exact.rows().zip(probabilities.rows()) {

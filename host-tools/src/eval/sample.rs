@@ -16,7 +16,12 @@ const STREAM: usize = 1024;
 /// `count` tokens sampled from the model at temperature 1, in streams of 1024 that each start from
 /// a random token. A full-chain model predicts nothing (it sees its future), so its tokens are
 /// uniformly random. The same seed gives the same tokens.
-pub fn sample(model: &Model, count: usize, seed: u64, progress: impl Fn(f64) + Sync) -> Result<Vec<u32>> {
+pub fn sample(
+    model: &Model,
+    count: usize,
+    seed: u64,
+    progress: impl Fn(f64) + Sync,
+) -> Result<Vec<u32>> {
     let vocab = model.config().vocab as u32;
     if model.config().chain == Chain::Full {
         let mut random = ChaCha8Rng::seed_from_u64(seed);

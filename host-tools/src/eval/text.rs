@@ -49,7 +49,9 @@ impl TextSource {
                 let corpus = directory.file_name().unwrap_or(directory.as_os_str());
                 format!("{} {}", corpus.to_string_lossy(), split.name())
             }
-            Self::File(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into(),
+            Self::File(path) => {
+                path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into()
+            }
             Self::Sampled => format!("self-sampled, seed {seed}"),
         }
     }
@@ -91,7 +93,8 @@ impl TextSource {
         corpus::require_window(&name, tokens.len(), window)?;
         if let Some(limit) = limit.filter(|&limit| limit < tokens.len()) {
             let start = (tokens.len() - limit) / 2;
-            tokens = tokens[start..start + limit.max(window + 1).min(tokens.len() - start)].to_vec();
+            tokens =
+                tokens[start..start + limit.max(window + 1).min(tokens.len() - start)].to_vec();
         }
         Ok(Tokens { name, tokens })
     }

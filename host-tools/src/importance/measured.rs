@@ -29,11 +29,8 @@ pub fn measure(
     let tokens = &tokens[..tokens.len() / window * window];
     let exact = reference.forward(tokens, window);
     let vocab = source.dims.vocab as usize;
-    let jobs: Vec<_> = source
-        .dims
-        .tensors()
-        .flat_map(|id| STORAGES.map(|storage| (id, storage)))
-        .collect();
+    let jobs: Vec<_> =
+        source.dims.tensors().flat_map(|id| STORAGES.map(|storage| (id, storage))).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
     let measured: Vec<_> = jobs
         .par_iter()
@@ -41,7 +38,10 @@ pub fn measure(
             let encoded = source.encode(id, storage, calibration)?;
             let mut model = reference.clone();
             let name = weight_name(id);
-            model.tensor_mut(&name).expect("a matrix of the model").copy_from_slice(&encoded.decoded);
+            model
+                .tensor_mut(&name)
+                .expect("a matrix of the model")
+                .copy_from_slice(&encoded.decoded);
             if let Some(bias) = model.tensor_mut(&format!("{}.bias", layer_name(id))) {
                 bias.copy_from_slice(&encoded.decoded_biases);
             }

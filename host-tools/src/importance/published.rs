@@ -41,8 +41,12 @@ pub fn publish(
         model.add_gradient(inputs, targets, window, scale, &mut tape, &mut gradient);
         for (layer, variance) in outputs.layers {
             variances.entry(layer.clone()).or_default().push(variance);
-            let range = model.range(&format!("{layer}.weight")).expect("an observed layer has a weight");
-            gradients.entry(layer.clone()).or_default().push(mean_magnitude(&gradient[range.clone()]));
+            let range =
+                model.range(&format!("{layer}.weight")).expect("an observed layer has a weight");
+            gradients
+                .entry(layer.clone())
+                .or_default()
+                .push(mean_magnitude(&gradient[range.clone()]));
             magnitudes.entry(layer).or_default().push(mean_magnitude(&model.parameters()[range]));
         }
         progress(end as f64 / predictions as f64);
@@ -55,7 +59,9 @@ pub fn publish(
             let gradient = mean_of(&gradients, layer);
             let variance = mean_of(&variances, layer);
             let magnitude = mean_of(&magnitudes, layer);
-            let score = 0.5 * z[0].score(gradient) + 0.3 * z[1].score(variance) + 0.2 * z[2].score(magnitude);
+            let score = 0.5 * z[0].score(gradient)
+                + 0.3 * z[1].score(variance)
+                + 0.2 * z[2].score(magnitude);
             (layer.clone(), LayerImportance { gradient, variance, magnitude, score })
         })
         .collect()
@@ -71,7 +77,8 @@ impl Standard {
     fn of(observations: &Observations) -> Self {
         let all: Vec<f64> = observations.values().flatten().copied().collect();
         let mean = mean(&all);
-        let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len().max(1) as f64;
+        let variance =
+            all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len().max(1) as f64;
         Self { mean, deviation: variance.sqrt() }
     }
 

@@ -198,10 +198,9 @@ mod tests {
 
     #[test]
     fn a_pattern_that_matches_nothing_is_an_error() {
-        let error = assign(
-            "base = \"static\"\n[[override]]\ntensors = \"head.*\"\nprecision = \"int8\"\n",
-        )
-        .unwrap_err();
+        let error =
+            assign("base = \"static\"\n[[override]]\ntensors = \"head.*\"\nprecision = \"int8\"\n")
+                .unwrap_err();
         assert!(error.to_string().contains("`head.*` matches no tensor"), "{error}");
     }
 

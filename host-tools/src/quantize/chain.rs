@@ -46,9 +46,9 @@ pub fn encode(checkpoint: &Checkpoint, potentials_int8: bool) -> Result<EncodedC
             return Ok(EncodedChain { format, bytes: bytes.flatten().collect() });
         }
     }
-    let (smallest, largest) = values.iter().fold((f64::INFINITY, 0.0), |(s, l): (f64, f64), v| {
-        (s.min(v.1), l.max(v.0.abs()))
-    });
+    let (smallest, largest) = values
+        .iter()
+        .fold((f64::INFINITY, 0.0), |(s, l): (f64, f64), v| (s.min(v.1), l.max(v.0.abs())));
     Err(Error::Quantize(format!(
         "no fixed-point format holds the chains: the smallest eta is {smallest:e}, the largest \
          diagonal {largest}"

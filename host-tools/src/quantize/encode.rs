@@ -209,8 +209,12 @@ impl<'a> Encoder<'a> {
         for (r, &bias) in self.matrix.biases.iter().enumerate() {
             let exact = &self.matrix.weights[r * cols..][..cols];
             let stored = &self.decoded[r * cols..][..cols];
-            let lost = |((&w, &s), &mean): ((&f32, &f32), &f64)| (f64::from(w) - f64::from(s)) * mean;
-            wanted.push(f64::from(bias) + exact.iter().zip(stored).zip(self.matrix.means).map(lost).sum::<f64>());
+            let lost =
+                |((&w, &s), &mean): ((&f32, &f32), &f64)| (f64::from(w) - f64::from(s)) * mean;
+            wanted.push(
+                f64::from(bias)
+                    + exact.iter().zip(stored).zip(self.matrix.means).map(lost).sum::<f64>(),
+            );
         }
         let largest = wanted.iter().fold(0.0, |peak: f64, b| peak.max(b.abs()));
         let limit = i32::from(TensorRecord::MAX_BIAS_EXPONENT);

@@ -12,9 +12,8 @@ pub fn fold(checkpoint: &Checkpoint) -> Checkpoint {
     for l in 0..checkpoint.config.layers {
         let bk = format!("blocks.{l}.bk_layer");
         let mut readers = vec![format!("{bk}.v_proj"), format!("{bk}.moe_ffn.gating_network")];
-        readers.extend(
-            (0..checkpoint.config.experts).map(|e| format!("{bk}.moe_ffn.experts.{e}.0")),
-        );
+        readers
+            .extend((0..checkpoint.config.experts).map(|e| format!("{bk}.moe_ffn.experts.{e}.0")));
         fold_norm(&mut folded, &format!("blocks.{l}.layer_norm"), &readers);
         let scale = std::mem::replace(&mut data(&mut folded, &format!("{bk}.bk_scale"))[0], 1.0);
         for part in ["weight", "bias"] {

@@ -82,7 +82,8 @@ pub(super) fn int4_row(weights: &[f32], importance: &[f64], group: usize) -> Int
 fn group_scale(ideal: f64, unit: f64, weights: &[f32], importance: &[f64]) -> (u8, f64) {
     let below = ideal.floor().clamp(1.0, 15.0);
     let above = (below + 1.0).min(15.0);
-    let candidates = [below, above].map(|n| (n as u8, loss(weights, importance, n * unit, -8.0, 7.0)));
+    let candidates =
+        [below, above].map(|n| (n as u8, loss(weights, importance, n * unit, -8.0, 7.0)));
     if candidates[1].1 < candidates[0].1 { candidates[1] } else { candidates[0] }
 }
 
@@ -123,9 +124,7 @@ mod tests {
 
     fn row_loss(weights: &[f32], row: &Int4Row, group: usize) -> f64 {
         let groups = weights.chunks(group).zip(&row.group_scales);
-        groups
-            .map(|(w, &n)| loss(w, &vec![1.0; w.len()], row.unit * f64::from(n), -8.0, 7.0))
-            .sum()
+        groups.map(|(w, &n)| loss(w, &vec![1.0; w.len()], row.unit * f64::from(n), -8.0, 7.0)).sum()
     }
 
     proptest! {

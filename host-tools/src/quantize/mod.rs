@@ -56,7 +56,12 @@ impl Source {
     }
 
     /// Encodes one matrix.
-    pub fn encode(&self, id: TensorId, storage: Storage, calibration: &Calibration) -> Result<Encoded> {
+    pub fn encode(
+        &self,
+        id: TensorId,
+        storage: Storage,
+        calibration: &Calibration,
+    ) -> Result<Encoded> {
         let layer = layer_name(id);
         let name = weight_name(id);
         let weights = &self.folded.tensors[&name].data;
@@ -68,7 +73,10 @@ impl Source {
         let cols = self.dims.shape(id).1 as usize;
         let moments = calibration.moments(&layer, cols);
         let (importance, means) = (&moments.mean_square, &moments.mean);
-        encode::encode(Matrix { id, name: &name, weights, cols, biases, importance, means }, storage)
+        encode::encode(
+            Matrix { id, name: &name, weights, cols, biases, importance, means },
+            storage,
+        )
     }
 
     /// Bytes of the blob that [`Source::quantize`] would give, exactly, without quantizing.
@@ -80,7 +88,15 @@ impl Source {
             .map(|(id, storage)| {
                 let (rows, cols) = self.dims.shape(id);
                 let (precision, group) = (storage.precision, storage.group as u16);
-                TensorRecord { precision, exponent: 0, bias_exponent: 0, group, rows, cols, offset: 0 }
+                TensorRecord {
+                    precision,
+                    exponent: 0,
+                    bias_exponent: 0,
+                    group,
+                    rows,
+                    cols,
+                    offset: 0,
+                }
             })
             .collect();
         let chain = chain::encode(&self.folded, assignment.potentials_int8)?;

@@ -42,7 +42,9 @@ pub(crate) fn random_checkpoint_of(config: ModelConfig, seed: u64) -> Checkpoint
             _ if spec.name.ends_with("bk_scale") => (0.8, 0.1),
             _ if spec.name.ends_with("diagonal") => (-1.5, 0.5),
             _ if spec.name.ends_with("log_eta") => (-1.0, 1.0),
-            Some(norm) if norm.starts_with("layer_norm") && spec.name.ends_with("weight") => (1.0, 0.3),
+            Some(norm) if norm.starts_with("layer_norm") && spec.name.ends_with("weight") => {
+                (1.0, 0.3)
+            }
             Some("token_embedding" | "position_embedding") => (0.0, 1.0),
             _ => (0.0, 1.5 / (*spec.shape.last().unwrap_or(&1) as f32).sqrt()),
         };
@@ -77,7 +79,9 @@ fn the_integer_path_follows_the_reference() {
             let window: Vec<u32> = (0..12).map(|i| i * 7 % 40).collect();
             let exact = reference::Model::from_checkpoint(&checkpoint).forward(&window, 12);
             let spread = exact.iter().map(|l| f64::from(l * l)).sum::<f64>() / exact.len() as f64;
-            for (storage, limit) in [(Storage::FP16, 0.05), (Storage::INT8, 0.06), (Storage::INT4, 0.4)] {
+            for (storage, limit) in
+                [(Storage::FP16, 0.05), (Storage::INT8, 0.06), (Storage::INT4, 0.4)]
+            {
                 let assignment = Assignment::uniform("test", &source.dims, storage);
                 let blob = source.quantize(&assignment, &calibration, &origin()).unwrap();
                 assert_eq!(blob.len(), source.predict(&assignment, &origin()).unwrap());

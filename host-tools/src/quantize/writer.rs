@@ -72,8 +72,7 @@ impl Parts<'_> {
             offset
         };
         let offsets: Vec<usize> = self.section_lens.iter().map(|&len| take(len)).collect();
-        let mut section =
-            |len: usize| Section { offset: take(len) as u32, len: len as u32 };
+        let mut section = |len: usize| Section { offset: take(len) as u32, len: len as u32 };
         let chain = section(self.chain.bytes.len());
         let tokenizer = self.tokenizer.map(|bytes| section(bytes.len()));
         let mut records = Vec::with_capacity(self.records.len() * RECORD_LEN);

@@ -123,7 +123,9 @@ pub(crate) fn forward<T: Real>(
             dropout.apply(&mut expert.before);
         }
         expert.hidden.clear();
-        expert.hidden.extend(expert.before.iter().map(|&x| if x > T::ZERO { x * gain } else { T::ZERO }));
+        expert
+            .hidden
+            .extend(expert.before.iter().map(|&x| if x > T::ZERO { x * gain } else { T::ZERO }));
         size(&mut expert.output, n * d);
         second.forward(parameters, &expert.hidden, &mut expert.output);
         let results = expert.output.chunks_exact(d).zip(&expert.probabilities);

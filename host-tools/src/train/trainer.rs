@@ -132,7 +132,8 @@ impl Trainer {
         let Recipe { batch, window, clip, .. } = self.recipe;
         let scale = 1.0 / (batch * window) as f32;
         let model = &self.model;
-        let (dropout, mut random) = (self.recipe.dropout, Random::dropout(self.recipe.seed, self.step));
+        let (dropout, mut random) =
+            (self.recipe.dropout, Random::dropout(self.recipe.seed, self.step));
         let shards = self.shards.iter_mut().map(|shard| (shard, random.word()));
         parallel::for_each(&mut self.tapes, shards, |tape, (shard, seed)| {
             tape.set_dropout(dropout, seed);

@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         for step in &chosen {
             println!("{}", step.name);
             for command in &step.commands {
-                println!("    {}", process::shown(command));
+                println!("    {}", shown(command));
             }
         }
         return Ok(ExitCode::SUCCESS);
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("\n==> {}/{count} {}", index + 1, step.name);
         let before = failures.len();
         for mut command in step.commands {
-            eprintln!("    {}", process::shown(&command));
+            eprintln!("    {}", shown(&command));
             if let Err(failure) = watch(step.name, &mut command) {
                 failures.push(failure);
             }
@@ -77,6 +77,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     println!("\nchecks: {} passed, {failed} failed", count - failed);
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A command and where it runs, unless that is the root.
+fn shown(command: &Command) -> String {
+    let directory = command.get_current_dir().and_then(|path| path.strip_prefix(root()).ok());
+    match directory.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => format!("(in {}) {}", path.display(), process::shown(command)),
+        None => process::shown(command),
+    }
 }
 
 /// Runs a command, passes on what it prints and keeps the end of it.

@@ -63,6 +63,9 @@ pub(super) struct Host {
 impl Tools {
     /// Builds the command.
     pub(super) fn build(model: &Path, corpus: Option<&Path>) -> Result<Self> {
+        // The commands run in the repository's root.
+        let model = &absolute(model)?;
+        let corpus = corpus.map(absolute).transpose()?;
         let (weights, tokenizer) = (model.join("model.safetensors"), model.join("tokenizer.json"));
         for file in [&weights, &tokenizer] {
             ensure!(
@@ -77,7 +80,7 @@ impl Tools {
         let program = target_dir().join("release").join("resnet-bk").with_extension(EXTENSION);
         let work = target_dir().join("demo");
         fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-        Ok(Self { program, model: weights, corpus: corpus.map(Path::to_path_buf), work })
+        Ok(Self { program, model: weights, corpus, work })
     }
 
     /// Importance of each layer; returns the file.
@@ -134,6 +137,10 @@ impl Tools {
             None => Vec::new(),
         }
     }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{}", path.display()))
 }
 
 #[cfg(windows)]
