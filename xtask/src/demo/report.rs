@@ -58,8 +58,7 @@ pub(super) struct Device {
 
 /// The policies by these names, which have the blobs of the evaluation in this order.
 pub(super) fn policies(names: &[&'static str], evaluation: &Evaluation) -> Result<Vec<Policy>> {
-    let (fp32, blobs) =
-        evaluation.models.split_first().context("`eval` left out the checkpoint")?;
+    let (fp32, blobs) = (&evaluation.fp32, &evaluation.blobs);
     ensure!(blobs.len() == names.len(), "`eval` gave {} of {} blobs", blobs.len(), names.len());
     names
         .iter()
@@ -67,17 +66,17 @@ pub(super) fn policies(names: &[&'static str], evaluation: &Evaluation) -> Resul
         .map(|(name, blob)| {
             let blob_bytes =
                 blob.blob_bytes.with_context(|| format!("`eval` gave no size of {name}"))?;
-            let fidelity = blob.quality.fidelity.as_ref();
+            let fidelity = blob.fidelity.as_ref();
             let fidelity =
                 fidelity.with_context(|| format!("`eval` gave no fidelity of {name}"))?;
             Ok(Policy {
                 name,
                 blob_bytes,
                 ratio: evaluation.fp32_bytes as f64 / blob_bytes as f64,
-                ppl_fp32: fp32.quality.perplexity,
-                ppl: blob.quality.perplexity,
+                ppl_fp32: fp32.perplexity,
+                ppl: blob.perplexity,
                 ppl_rise_percent: fidelity.ppl_rise_percent,
-                bits_per_byte: blob.quality.bits_per_byte,
+                bits_per_byte: blob.bits_per_byte,
                 kl: fidelity.kl,
                 top1: fidelity.top1,
             })

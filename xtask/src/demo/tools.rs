@@ -26,23 +26,19 @@ pub(super) struct Evaluation {
     pub(super) corpus: String,
     /// Bytes of the checkpoint.
     pub(super) fp32_bytes: u64,
-    /// The checkpoint, then the blobs in the order of the command line.
-    pub(super) models: Vec<Evaluated>,
-}
-
-/// A model with its quality.
-#[derive(Debug, Deserialize)]
-pub(super) struct Evaluated {
-    /// Bytes of the whole blob; none for the checkpoint.
-    pub(super) blob_bytes: Option<u64>,
-    pub(super) quality: Quality,
+    pub(super) fp32: Quality,
+    /// In the order of the command line.
+    pub(super) blobs: Vec<Quality>,
 }
 
 /// Quality of one model.
 #[derive(Debug, Deserialize)]
 pub(super) struct Quality {
+    /// Bytes of the whole blob; none for the checkpoint.
+    pub(super) blob_bytes: Option<u64>,
     pub(super) perplexity: f64,
     pub(super) bits_per_byte: Option<f64>,
+    /// None for the checkpoint.
     pub(super) fidelity: Option<Fidelity>,
 }
 

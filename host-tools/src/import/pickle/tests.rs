@@ -47,8 +47,8 @@ fn long_integers_keep_their_sign() {
 
 #[test]
 fn what_is_deeply_nested_or_contains_itself_is_harmless() {
-    let mut nested = vec![b')'; 1];
-    nested.extend([0x85; 1_000_000]);
+    let mut nested = vec![b')'];
+    nested.extend(std::iter::repeat_n(0x85, 1_000_000));
     nested.push(b'.');
     assert!(Pickle::parse(&nested).is_ok());
     assert!(Pickle::parse(b"]q\x00h\x00a.").is_ok());
