@@ -134,6 +134,10 @@ fn show(event: &Event) {
 /// Shows what the run amounted to.
 fn conclude(report: &Report) {
     eprint!("{}", report.emulator_messages);
+    if report.text.is_empty() && !report.tokens.is_empty() {
+        // The blob has no tokenizer.
+        println!("{:?}", report.tokens);
+    }
     if let Some(summary) = &report.summary {
         println!("\n\n{summary}");
     }

@@ -3,7 +3,7 @@
 //!
 //! - [`firmware`]: builds `firmware-example` for a blob and a job.
 //! - [`qemu`]: runs it and decodes what it prints.
-//! - [`reference`]: the same job on this machine.
+//! - [`mod@reference`]: the same job on this machine.
 //! - [`setup`], [`demo`], [`checks`]: the other subcommands.
 
 pub mod checks;
