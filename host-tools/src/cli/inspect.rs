@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::policy::published_estimate;
+use crate::policy::{REFERENCE_SIZE, published_estimate};
 use crate::quantize::names::{dimensions, weight_name};
 
 const EXAMPLES: &str = "\
@@ -38,22 +38,9 @@ pub(crate) struct Args {
     published_estimate: bool,
 }
 
-/// The published reference size.
-const REFERENCE: Dimensions = Dimensions {
-    vocab: 1000,
-    width: 128,
-    layers: 4,
-    experts: 4,
-    top_k: 2,
-    hidden: 256,
-    potentials: 1,
-    positions: 64,
-    chain: core::blob::Chain::Full,
-};
-
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let Some(path) = &args.file else {
-        print_estimate(&REFERENCE, global);
+        print_estimate(&REFERENCE_SIZE, global);
         return Ok(());
     };
     let bytes = files::read(path)?;

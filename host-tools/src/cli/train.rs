@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Chain, ModelConfig};
 use crate::cli::Global;
-use crate::cli::common::Loaded;
+use crate::cli::common::{Loaded, hex};
 use crate::corpus::{Corpus, Split};
 use crate::error::{Error, Result};
 use crate::files;
@@ -312,7 +312,7 @@ impl RecipeArgs {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 fn progress_bar(recipe: &Recipe, quiet: bool) -> ProgressBar {

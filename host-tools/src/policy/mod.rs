@@ -5,7 +5,7 @@ mod file;
 mod published;
 
 pub use file::PolicyFile;
-pub use published::{PublishedEstimate, published_estimate};
+pub use published::{PublishedEstimate, REFERENCE_SIZE, published_estimate};
 
 use std::path::Path;
 

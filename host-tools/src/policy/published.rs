@@ -6,7 +6,20 @@
 //! per quantization group, where an INT4 layer has one group per 128 *outputs* and an INT8 layer
 //! one. Embeddings and norms are on neither side of its ratio.
 
-use resnet_bk_core::blob::{Dimensions, TensorId};
+use resnet_bk_core::blob::{Chain, Dimensions, TensorId};
+
+/// The size for which the published figures are given.
+pub const REFERENCE_SIZE: Dimensions = Dimensions {
+    vocab: 1000,
+    width: 128,
+    layers: 4,
+    experts: 4,
+    top_k: 2,
+    hidden: 256,
+    potentials: 1,
+    positions: 64,
+    chain: Chain::Full,
+};
 
 /// The published estimate of the static policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,22 +60,10 @@ pub fn published_estimate(dims: &Dimensions) -> PublishedEstimate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use resnet_bk_core::blob::Chain;
 
     #[test]
     fn reference_size_is_as_published() {
-        let dims = Dimensions {
-            vocab: 1000,
-            width: 128,
-            layers: 4,
-            experts: 4,
-            top_k: 2,
-            hidden: 256,
-            potentials: 1,
-            positions: 64,
-            chain: Chain::Full,
-        };
-        let estimate = published_estimate(&dims);
+        let estimate = published_estimate(&REFERENCE_SIZE);
         assert_eq!(format!("{:.2}", estimate.fp32_bytes / 1024.0), "4639.98");
         assert_eq!(format!("{:.2}", estimate.quantized_bytes / 1024.0), "772.91");
         assert_eq!(format!("{:.2}", estimate.ratio()), "6.00");
