@@ -5,10 +5,11 @@
 //! way, so the tile size is a matter of speed and memory alone.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::blob::{Dimensions, TensorId};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul, portable};
+use crate::kernels::{Vectors, matmul, portable, wide};
 use crate::layers::activation::{normalize, quantize};
 use crate::layers::gate::route;
 use crate::layers::moe;
@@ -60,6 +61,7 @@ impl<'a> Tile<'a> {
 }
 
 /// Embedding of `token` at `position` into `h` (`[d]`), which also checks both.
+#[inline(always)]
 pub(crate) fn embed(
     model: &Model<'_>,
     token: u32,
@@ -88,9 +90,14 @@ pub(crate) fn embed(
 pub(crate) fn normalize_all(h: &[i32], codes: &mut [i16], scales: &mut [u32]) {
     let width = h.len() / scales.len().max(1);
     let vectors = h.chunks_exact(width).zip(codes.chunks_exact_mut(width));
-    for ((h, codes), scale) in vectors.zip(scales) {
-        *scale = normalize(h, codes).pack();
-    }
+    wide(
+        #[inline(always)]
+        || {
+            for ((h, codes), scale) in vectors.zip(scales) {
+                *scale = normalize(h, codes).pack();
+            }
+        },
+    );
 }
 
 /// The block's output from its normalized input `x` and its chain's `features`: h += s + f.
@@ -110,9 +117,14 @@ pub(crate) fn finish(
     let codes = &mut tile.feature_codes[..batch * feature_width];
     let scales = &mut tile.feature_scales[..batch];
     let vectors = features.chunks_exact(feature_width).zip(codes.chunks_exact_mut(feature_width));
-    for ((values, codes), scale) in vectors.zip(scales.iter_mut()) {
-        *scale = quantize(values, codes).pack();
-    }
+    wide(
+        #[inline(always)]
+        || {
+            for ((values, codes), scale) in vectors.zip(scales.iter_mut()) {
+                *scale = quantize(values, codes).pack();
+            }
+        },
+    );
     let outputs = &mut tile.experts.outputs[..h.len()];
     matmul(&model.tensor(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
     for (h, &s) in h.iter_mut().zip(outputs.iter()) {
@@ -146,10 +158,20 @@ pub(crate) fn head(model: &Model<'_>, x: Vectors<'_>, logits: &mut [f16], tile: 
         let values = &mut tile.experts.hidden[..batch * rows];
         matmul(&matrix.rows(first, rows), x, values);
         for (logits, values) in logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows)) {
-            for (logit, &value) in logits[first..][..rows].iter_mut().zip(values) {
-                *logit = f16::from_f32(residual_to_f32(value));
-            }
+            to_halves(values, &mut logits[first..][..rows]);
         }
         first += rows;
+    }
+}
+
+/// Q15.16 to halves, a stretch at a time, which hosts convert together.
+fn to_halves(values: &[i32], halves: &mut [f16]) {
+    let mut floats = [0f32; 32];
+    for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {
+        let floats = &mut floats[..values.len()];
+        for (float, &value) in floats.iter_mut().zip(values) {
+            *float = residual_to_f32(value);
+        }
+        halves.convert_from_f32_slice(floats);
     }
 }

@@ -7,7 +7,7 @@ use half::f16;
 use crate::blob::{Chain, Dimensions, TensorId};
 use crate::block::{Tile, embed, finish, head, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul};
+use crate::kernels::{Vectors, matmul, wide};
 use crate::layers::bk::{full_chain, half_step};
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
@@ -89,9 +89,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
         let mut tile = Tile::carve(&mut arena, dims, self.tile);
         let logits = arena.halves(self.tile * dims.vocab as usize);
 
-        for (position, (&token, h)) in window.iter().zip(h.chunks_exact_mut(width)).enumerate() {
-            embed(model, token, position, h)?;
-        }
+        let places = window.iter().zip(h.chunks_exact_mut(width)).enumerate();
+        wide(
+            #[inline(always)]
+            || places.into_iter().try_for_each(|(t, (&token, h))| embed(model, token, t, h)),
+        )?;
         for layer in 0..dims.layers {
             normalize_all(h, codes, scales);
             let x = Vectors { codes, scales };

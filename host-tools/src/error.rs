@@ -33,6 +33,9 @@ pub enum Error {
     /// The tensors of a checkpoint are not the ones that its configuration calls for.
     #[error("the tensors do not match the model's configuration:{}", list(.0))]
     Tensors(Vec<String>),
+    /// A target that no mix of precisions meets.
+    #[error("{0}")]
+    Budget(String),
     /// A weight is NaN or infinite.
     #[error("tensor `{tensor}` holds {value} at index {index}")]
     NotFinite {
@@ -191,6 +194,7 @@ impl Error {
             Self::Policy(_) => {
                 "see `resnet-bk quantize --help` for the policies and the form of policy files".into()
             }
+            Self::Budget(_) => "ask for less, or train a smaller model".into(),
             Self::Quantize(_) => {
                 "the blob format's limits are in docs/format.md; retrain within them".into()
             }

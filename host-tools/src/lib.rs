@@ -1,5 +1,6 @@
 //! Train, import, analyse, quantize and evaluate ResNet-BK language models on a workstation.
 
+pub mod budget;
 pub mod checkpoint;
 pub mod cli;
 pub mod corpus;

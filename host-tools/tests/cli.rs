@@ -64,7 +64,7 @@ fn from_checkpoint_to_text() {
     let analysis = json(at, &[&analyze[..], &sizes].concat());
     let measured = analysis["importance"]["measured"].as_object().unwrap();
     assert_eq!(measured.len(), 16, "every tensor is measured");
-    assert!(measured.values().all(|m| m["int4"].as_f64() > m["fp16"].as_f64()));
+    assert!(measured.values().all(|m| m["int4/32"].as_f64() > m["fp16"].as_f64()));
 
     let mut sizes = Vec::new();
     for policy in ["static", "dynamic", "uniform-int8", "uniform-int4"] {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use resnet_bk_tools::budget;
 use resnet_bk_tools::checkpoint::{Chain, Checkpoint};
 use resnet_bk_tools::eval::sample::sample;
 use resnet_bk_tools::import;
@@ -32,19 +33,34 @@ pub fn full_chain() -> Result<Source> {
     Ok(Source::new(&import::import(&path, options)?, [0; 32], 0, None)?)
 }
 
-/// The model's blobs in FP16, INT8, INT4 and the static mixture, by name.
+/// The model's blobs in FP16, INT8, INT4, the static mixture and one of everything, by name.
 pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
     let model = Model::from_checkpoint(&source.folded);
     let window = model.config().positions.unwrap_or(64).min(64);
     let tokens = sample(&model, 16 * window, 1, |_| {})?;
-    let calibration = Calibration::collect(&model, &tokens, window);
+    let calibration = Calibration::collect(&model, &tokens, window, 1, |_| {});
     let origin = Origin {
         calibration: "sampled",
         calibration_tokens: tokens.len() as u32,
         seed: 1,
         measured: None,
     };
+    // Every storage that a budget chooses from, one after the other.
+    let mixed = Assignment {
+        name: "mixed".into(),
+        storage: source
+            .dims
+            .tensors()
+            .zip(budget::CANDIDATES.into_iter().cycle())
+            .map(|(id, storage)| {
+                let cols = source.dims.shape(id).1 as usize;
+                if storage.group <= cols.max(32) { storage } else { Storage::INT4 }
+            })
+            .collect(),
+        potentials_int8: false,
+    };
     let assignments = [
+        mixed,
         Assignment::uniform("uniform-fp16", &source.dims, Storage::FP16),
         Assignment::uniform("uniform-int8", &source.dims, Storage::INT8),
         Assignment::uniform("uniform-int4", &source.dims, Storage::INT4),

@@ -7,10 +7,15 @@
 //! |---|---|---|
 //! | FP16 | `cols` IEEE halves | none |
 //! | INT8 | `cols` bytes, two's complement | `u16` mantissa m |
-//! | INT4 | per group of n inputs ⌈n/2⌉ bytes: byte j holds input j in the low nibble and input j + ⌈n/2⌉ in the high one, two's complement | `u16` mantissa m, then one nibble g per group, low nibble first |
+//! | INT2 to INT6 | its planes, one after the other | `u16` mantissa m, then one nibble g per group, low nibble first |
 //!
-//! A weight is `code · m · 2^−e` (INT8) or `code · g · m · 2^−e` (INT4) with the record's exponent
-//! e; what one unit of the activation code is worth (1/127 or 1/255 of the vector's largest
+//! A [`Plane`] holds some bits of every code of the row, 1, 2 or 4, group by group: n inputs of w
+//! bits take L = ⌈n·w/8⌉ bytes, and byte j holds input j in its lowest w bits, input j + L in the
+//! next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper bits,
+//! two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) + lower`.
+//!
+//! A weight is `code · m · 2^−e` (INT8) or `code · g · m · 2^−e` (INT2 to INT6) with the record's
+//! exponent e; what one unit of the activation code is worth (1/127 or 1/255 of the vector's largest
 //! magnitude) is part of m already, for linear layers. A bias is an `i16` times 2^−b.
 
 use super::{Dimensions, TensorId};
@@ -20,29 +25,76 @@ use crate::error::{Error, TensorProblem};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Precision {
+    /// As [`Precision::Int4`] with 2-bit codes.
+    Int2,
+    /// As [`Precision::Int4`] with 3-bit codes.
+    Int3,
     /// Symmetric 4-bit codes in groups along the input, a 4-bit scale per group and a 16-bit
     /// scale per row.
     Int4,
+    /// As [`Precision::Int4`] with 5-bit codes.
+    Int5,
+    /// As [`Precision::Int4`] with 6-bit codes.
+    Int6,
     /// Symmetric 8-bit codes, one 16-bit scale per row.
     Int8,
     /// IEEE halves, exact.
     Fp16,
 }
 
+/// Some bits of every code of a row, stored together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plane {
+    /// Bits per code in this plane: 1, 2 or 4.
+    pub bits: u32,
+    /// Bits of the code below this plane.
+    pub shift: u32,
+    /// Whether the bits are two's complement.
+    pub signed: bool,
+}
+
+impl Plane {
+    const fn new(bits: u32, shift: u32, signed: bool) -> Self {
+        Self { bits, shift, signed }
+    }
+
+    /// Bytes of `inputs` inputs of one group.
+    pub const fn bytes(self, inputs: usize) -> usize {
+        (inputs * self.bits as usize).div_ceil(8)
+    }
+
+    /// Bytes of a row.
+    pub const fn row_bytes(self, cols: usize, group: usize) -> usize {
+        cols / group * self.bytes(group) + self.bytes(cols % group)
+    }
+}
+
 impl Precision {
-    /// The byte that stands for this precision in a record.
-    pub const fn code(self) -> u8 {
+    /// Every precision, in ascending order of bits.
+    pub const ALL: [Self; 7] =
+        [Self::Int2, Self::Int3, Self::Int4, Self::Int5, Self::Int6, Self::Int8, Self::Fp16];
+
+    /// Bits of a weight's code, which are also the byte that stands for this precision in a record.
+    pub const fn bits(self) -> u8 {
         match self {
+            Self::Int2 => 2,
+            Self::Int3 => 3,
             Self::Int4 => 4,
+            Self::Int5 => 5,
+            Self::Int6 => 6,
             Self::Int8 => 8,
             Self::Fp16 => 16,
         }
     }
 
     /// The precision that a record's byte stands for.
-    pub const fn from_code(code: u8) -> Option<Self> {
-        match code {
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            2 => Some(Self::Int2),
+            3 => Some(Self::Int3),
             4 => Some(Self::Int4),
+            5 => Some(Self::Int5),
+            6 => Some(Self::Int6),
             8 => Some(Self::Int8),
             16 => Some(Self::Fp16),
             _ => None,
@@ -52,9 +104,30 @@ impl Precision {
     /// Name as policies spell it.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Int2 => "int2",
+            Self::Int3 => "int3",
             Self::Int4 => "int4",
+            Self::Int5 => "int5",
+            Self::Int6 => "int6",
             Self::Int8 => "int8",
             Self::Fp16 => "fp16",
+        }
+    }
+
+    /// Whether codes come in groups with a scale each.
+    pub const fn is_grouped(self) -> bool {
+        !self.planes().is_empty()
+    }
+
+    /// The planes of a row's codes, in the order in which they are stored; none unless grouped.
+    pub const fn planes(self) -> &'static [Plane] {
+        match self {
+            Self::Int2 => const { &[Plane::new(2, 0, true)] },
+            Self::Int3 => const { &[Plane::new(2, 1, true), Plane::new(1, 0, false)] },
+            Self::Int4 => const { &[Plane::new(4, 0, true)] },
+            Self::Int5 => const { &[Plane::new(4, 1, true), Plane::new(1, 0, false)] },
+            Self::Int6 => const { &[Plane::new(4, 2, true), Plane::new(2, 0, false)] },
+            Self::Int8 | Self::Fp16 => &[],
         }
     }
 }
@@ -71,7 +144,7 @@ pub struct TensorRecord {
     pub exponent: u8,
     /// Exponent b of the biases, at most 16.
     pub bias_exponent: u8,
-    /// Inputs per group; 0 unless INT4.
+    /// Inputs per group; 0 unless the precision is grouped.
     pub group: u16,
     /// Rows (outputs).
     pub rows: u32,
@@ -101,7 +174,7 @@ impl TensorRecord {
     /// The record's bytes.
     pub fn to_bytes(self) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
-        bytes[0] = self.precision.code();
+        bytes[0] = self.precision.bits();
         bytes[1] = self.exponent;
         bytes[2] = self.bias_exponent;
         bytes[4..6].copy_from_slice(&self.group.to_le_bytes());
@@ -118,7 +191,7 @@ impl TensorRecord {
             return None;
         }
         Some(Self {
-            precision: Precision::from_code(bytes[0])?,
+            precision: Precision::from_bits(bytes[0])?,
             exponent: bytes[1],
             bias_exponent: bytes[2],
             group: u16::from_le_bytes([bytes[4], bytes[5]]),
@@ -143,7 +216,8 @@ pub struct TensorLayout {
 }
 
 impl TensorLayout {
-    /// The layout of a `[rows, cols]` matrix. `group` counts for INT4 only and must not be 0 then.
+    /// The layout of a `[rows, cols]` matrix. `group` counts for grouped precisions only and must
+    /// not be 0 then.
     pub const fn new(
         precision: Precision,
         rows: usize,
@@ -154,10 +228,13 @@ impl TensorLayout {
         let (row_codes, row_scales) = match precision {
             Precision::Fp16 => (2 * cols, 0),
             Precision::Int8 => (cols, 2),
-            Precision::Int4 => {
+            grouped => {
                 let group = if group == 0 { 1 } else { group };
-                let whole = cols / group;
-                let codes = whole * group.div_ceil(2) + (cols % group).div_ceil(2);
+                let (planes, mut codes, mut p) = (grouped.planes(), 0, 0);
+                while p < planes.len() {
+                    codes += planes[p].row_bytes(cols, group);
+                    p += 1;
+                }
                 (codes, 2 + cols.div_ceil(group).div_ceil(2))
             }
         };
@@ -201,7 +278,7 @@ pub struct Tensor<'a> {
     pub rows: usize,
     /// Columns (inputs).
     pub cols: usize,
-    /// Inputs per group; 0 unless INT4.
+    /// Inputs per group; 0 unless the precision is grouped.
     pub group: usize,
     /// Exponent of the row scales.
     pub exponent: i32,
@@ -234,8 +311,9 @@ impl<'a> Tensor<'a> {
         if dims.shape(id) != (record.rows, record.cols) {
             return Err(problem(TensorProblem::Shape));
         }
-        let grouped = record.precision == Precision::Int4;
-        if grouped != (record.group != 0) || record.group as u32 > record.cols.max(32) {
+        if record.precision.is_grouped() != (record.group != 0)
+            || record.group as u32 > record.cols.max(32)
+        {
             return Err(problem(TensorProblem::Group));
         }
         let exponents_fit = TensorRecord::EXPONENTS.contains(&record.exponent)

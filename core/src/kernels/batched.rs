@@ -1,57 +1,242 @@
-//! The portable kernels for hosts that multiply many vectors by the same matrix: each row is decoded
-//! once for the whole batch.
+//! The kernels for hosts that multiply many vectors by the same matrix: four rows at a time are
+//! decoded once for the whole batch and meet one vector after the other.
 //!
-//! An INT4 weight times its group scale is at most 8 · 15 = 120 and fits the same 16 bits as an
-//! INT8 code, so both become one row of `i16` and one exact sum. FP16 keeps its eight lanes.
+//! A grouped weight times its group scale is at most 32 · 15 = 480 and fits the same 16 bits as an
+//! INT8 code, so both become rows of `i16` and exact sums. FP16 keeps its eight lanes.
+
+use core::cell::Cell;
 
 use super::Vectors;
-use super::portable::{self, LANES, batch, finish, group_scale, half_to_f32, high_code, low_code};
+use super::portable::{
+    self, LANES, batch, bias, field, for_each_plane, for_each_stretch, group_scale, half_to_f32,
+    sum_lanes,
+};
 use crate::blob::{Precision, Tensor, pair_u16};
+use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
 /// Longest row that is decoded on the stack; longer ones go vector by vector.
 const LONGEST: usize = 1024;
+/// Rows that meet a vector at once.
+pub(super) const ROWS: usize = 4;
+
+/// Vectors for which four rows are decoded once.
+const BLOCK: usize = 32;
+
+/// What turns the sums of four rows into outputs, of the rows' part.
+#[derive(Clone, Copy)]
+pub(super) struct Scales {
+    /// Row mantissas.
+    pub(super) mantissas: [i64; ROWS],
+    /// Biases in Q15.16.
+    pub(super) biases: [i64; ROWS],
+}
+
+/// The vector's part: an accumulator times both mantissas is shifted right and rounded.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rescale {
+    /// Mantissa of the vector's scale.
+    pub(super) mantissa: i64,
+    /// Bits to shift by.
+    pub(super) shift: i64,
+    /// Half of what is shifted out, if the shift is from 1 to 62, less 2^63.
+    pub(super) raise: i64,
+    /// What 2^63 becomes by the shift, less 2^31.
+    pub(super) lower: i64,
+}
+
+impl Rescale {
+    #[inline(always)]
+    fn new(matrix: &Tensor<'_>, scale: Scale) -> Self {
+        let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
+        let mantissa = scale.mantissa as i64;
+        if !(1..=62).contains(&shift) {
+            return Self { mantissa, shift: shift as i64, raise: 0, lower: 0 };
+        }
+        Self {
+            mantissa,
+            shift: shift as i64,
+            raise: (1i64 << (shift - 1)).wrapping_add(i64::MIN),
+            lower: (1i64 << (63 - shift)) - (1 << 31),
+        }
+    }
+}
+
+/// What an instruction set has to offer: four rows of the same length with every vector of a batch. The
+/// outputs go to `put` with the number of their vector.
+pub(super) trait Products: Copy {
+    /// Weights of a row of INT4 codes in groups of 32.
+    fn decode_by_32(self, scales: &[u8], row: &[u8], weights: &mut [i16]) {
+        decode_by_32(scales, row, weights);
+    }
+
+    /// Exact sums, scaled and rounded as in [`portable`].
+    fn integer(
+        self,
+        rows: [&[i16]; ROWS],
+        codes: &[i16],
+        scales: &Scales,
+        rescales: &[Rescale],
+        put: impl FnMut(usize, [i32; ROWS]),
+    );
+
+    /// Lanes of f32, summed and rounded as in [`portable`]; `unit` is 1 over the largest code.
+    fn halves(
+        self,
+        rows: [&[f32]; ROWS],
+        x: Vectors<'_>,
+        biases: &[i64; ROWS],
+        unit: f32,
+        put: impl FnMut(usize, [i32; ROWS]),
+    );
+}
+
+/// What the compiler makes of plain loops.
+#[derive(Clone, Copy)]
+pub(super) struct Plain;
+
+impl Plain {
+    /// Outputs from sums.
+    #[inline(always)]
+    pub(super) fn finish(sums: [i32; ROWS], scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
+        core::array::from_fn(|j| {
+            let product = sums[j] as i64 * (scales.mantissas[j] * rescale.mantissa);
+            shift_round(product, rescale.shift as i32).saturating_add(scales.biases[j] as i32)
+        })
+    }
+}
+
+impl Products for Plain {
+    #[inline(always)]
+    fn integer(
+        self,
+        rows: [&[i16]; ROWS],
+        codes: &[i16],
+        scales: &Scales,
+        rescales: &[Rescale],
+        mut put: impl FnMut(usize, [i32; ROWS]),
+    ) {
+        let vectors = codes.chunks_exact(rows[0].len()).zip(rescales);
+        for (b, (codes, rescale)) in vectors.enumerate() {
+            let sum = |row: &[i16]| row.iter().zip(codes).map(|(&w, &a)| w as i32 * a as i32).sum();
+            put(b, Self::finish(rows.map(sum), scales, rescale));
+        }
+    }
+
+    #[inline(always)]
+    fn halves(
+        self,
+        rows: [&[f32]; ROWS],
+        x: Vectors<'_>,
+        biases: &[i64; ROWS],
+        unit: f32,
+        mut put: impl FnMut(usize, [i32; ROWS]),
+    ) {
+        for (b, codes, scale) in batch(x, rows[0].len()) {
+            let value = |j: usize| {
+                let mut lanes = [0f32; LANES];
+                add_floats(rows[j], codes, &mut lanes);
+                let sum = sum_lanes(lanes);
+                f32_to_residual(sum * (scale.to_f32() * unit)).saturating_add(biases[j] as i32)
+            };
+            put(b, core::array::from_fn(value));
+        }
+    }
+}
+
+/// Adds a stretch of a row that begins at lane 0.
+#[inline(always)]
+pub(super) fn add_floats(row: &[f32], codes: &[i16], lanes: &mut [f32; LANES]) {
+    for (weights, codes) in row.chunks(LANES).zip(codes.chunks(LANES)) {
+        for ((lane, weight), &code) in lanes.iter_mut().zip(weights).zip(codes) {
+            *lane += weight * code as f32;
+        }
+    }
+}
 
 /// As [`portable::matmul`], bit for bit.
 #[inline(always)]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+pub(super) fn matmul(
+    products: impl Products,
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) {
     if x.scales.len() < 2 || matrix.cols > LONGEST || matrix.codes.is_empty() {
         return portable::matmul(matrix, x, out);
     }
     match matrix.precision {
-        Precision::Fp16 => fp16(matrix, x, out),
-        Precision::Int8 => integer(matrix, x, out, |_, row, weights| {
+        Precision::Fp16 => fp16(products, matrix, x, out),
+        Precision::Int8 => integer(products, matrix, x, out, |_, row, weights| {
             for (weight, &code) in weights.iter_mut().zip(row) {
                 *weight = (code as i8) as i16;
             }
         }),
         Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(32) => {
-            integer(matrix, x, out, decode_by_32)
+            integer(products, matrix, x, out, |scales, row, weights| {
+                products.decode_by_32(scales, row, weights);
+            })
         }
-        Precision::Int4 => integer(matrix, x, out, |scales, row, weights| {
-            decode(matrix.group, scales, row, weights);
+        _ => integer(products, matrix, x, out, |scales, row, weights| {
+            decode(matrix, scales, row, weights);
         }),
+    }
+}
+
+/// Calls `each` with every four rows: the first one, how many there are, and which they are, the last
+/// row of the matrix taking empty places.
+#[inline(always)]
+fn for_each_four(rows: usize, mut each: impl FnMut(usize, usize, [usize; ROWS])) {
+    for first in (0..rows).step_by(ROWS) {
+        let indices = core::array::from_fn(|j| (first + j).min(rows - 1));
+        each(first, ROWS.min(rows - first), indices);
     }
 }
 
 /// `decode` turns a row's scales and codes into weights.
 #[inline(always)]
 fn integer(
+    products: impl Products,
     matrix: &Tensor<'_>,
     x: Vectors<'_>,
     out: &mut [i32],
     decode: impl Fn(&[u8], &[u8], &mut [i16]),
 ) {
     let layout = matrix.layout();
-    let mut buffer = [0i16; LONGEST];
-    let weights = &mut buffer[..matrix.cols];
-    let rows = matrix.codes.chunks_exact(layout.row_codes);
-    for (r, (row, scales)) in rows.zip(matrix.scales.chunks_exact(layout.row_scales)).enumerate() {
-        decode(scales, row, weights);
-        let mantissa = pair_u16(scales, 0);
-        for (b, codes, scale) in batch(x, matrix.cols) {
-            let acc: i32 = weights.iter().zip(codes).map(|(&w, &a)| w as i32 * a as i32).sum();
-            out[b * matrix.rows + r] = finish(matrix, r, acc, mantissa, scale);
+    let mut buffer = [[0i16; LONGEST]; ROWS];
+    let mut rescales = [Rescale::default(); BLOCK];
+    for (block, scales) in x.scales.chunks(BLOCK).enumerate() {
+        let start = block * BLOCK;
+        let codes = &x.codes[start * matrix.cols..][..scales.len() * matrix.cols];
+        let rescales = &mut rescales[..scales.len()];
+        for (rescale, &scale) in rescales.iter_mut().zip(scales) {
+            *rescale = Rescale::new(matrix, Scale::unpack(scale));
         }
+        for_each_four(matrix.rows, |first, count, indices| {
+            let row_scales =
+                indices.map(|r| &matrix.scales[r * layout.row_scales..][..layout.row_scales]);
+            for j in 0..ROWS {
+                let codes = &matrix.codes[indices[j] * layout.row_codes..][..layout.row_codes];
+                decode(row_scales[j], codes, &mut buffer[j][..matrix.cols]);
+            }
+            let scales = Scales {
+                mantissas: row_scales.map(|scales| pair_u16(scales, 0) as i64),
+                biases: indices.map(|r| bias(matrix, r) as i64),
+            };
+            let rows = buffer.each_ref().map(|row| &row[..matrix.cols]);
+            products.integer(rows, codes, &scales, rescales, |b, values| {
+                put(values, count, &mut out[(start + b) * matrix.rows + first..]);
+            });
+        });
+    }
+}
+
+#[inline(always)]
+fn put(values: [i32; ROWS], count: usize, out: &mut [i32]) {
+    if count == ROWS {
+        // Of a length that is known here, unlike the other.
+        out[..ROWS].copy_from_slice(&values);
+    } else {
+        out[..count].copy_from_slice(&values[..count]);
     }
 }
 
@@ -68,44 +253,34 @@ fn decode_by_32(scales: &[u8], row: &[u8], weights: &mut [i16]) {
 }
 
 #[inline(always)]
-fn decode(group: usize, scales: &[u8], row: &[u8], weights: &mut [i16]) {
-    let mut packed = row;
-    for (g, weights) in weights.chunks_mut(group).enumerate() {
-        let scale = group_scale(scales, g);
-        let (low, high) = weights.split_at_mut(weights.len().div_ceil(2));
-        let (bytes, rest) = packed.split_at(low.len());
-        packed = rest;
-        for (weight, &p) in low.iter_mut().zip(bytes) {
-            *weight = (scale * low_code(p)) as i16;
-        }
-        for (weight, &p) in high.iter_mut().zip(bytes) {
-            *weight = (scale * high_code(p)) as i16;
-        }
-    }
+fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
+    weights.fill(0);
+    let weights = Cell::from_mut(weights).as_slice_of_cells();
+    for_each_plane(matrix, row, |plane, packed| {
+        for_each_stretch(*plane, matrix.group, packed, weights, |g, lane, bytes, weights| {
+            let scale = group_scale(scales, g) << plane.shift;
+            for (weight, &p) in weights.iter().zip(bytes) {
+                weight.set(weight.get() + (scale * field(*plane, p, lane)) as i16);
+            }
+        });
+    });
 }
 
 #[inline(always)]
-fn fp16(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    let mut buffer = [0f32; LONGEST];
-    let weights = &mut buffer[..matrix.cols];
-    for (r, row) in matrix.codes.chunks_exact(2 * matrix.cols).enumerate() {
-        for (weight, half) in weights.iter_mut().zip(row.as_chunks::<2>().0) {
-            *weight = half_to_f32(*half);
-        }
-        for (b, codes, scale) in batch(x, matrix.cols) {
-            let mut lanes = [0f32; LANES];
-            let (blocks, rest) = weights.as_chunks::<LANES>();
-            let (code_blocks, code_rest) = codes.as_chunks::<LANES>();
-            for (weights, codes) in blocks.iter().zip(code_blocks) {
-                for j in 0..LANES {
-                    lanes[j] += weights[j] * codes[j] as f32;
-                }
+fn fp16(products: impl Products, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    let mut buffer = [[0f32; LONGEST]; ROWS];
+    for_each_four(matrix.rows, |first, count, indices| {
+        for (row, r) in buffer.iter_mut().zip(indices) {
+            let halves = &matrix.codes[2 * r * matrix.cols..][..2 * matrix.cols];
+            for (weight, &half) in row.iter_mut().zip(halves.as_chunks::<2>().0) {
+                *weight = half_to_f32(half);
             }
-            for (j, (weight, &code)) in rest.iter().zip(code_rest).enumerate() {
-                lanes[j] += weight * code as f32;
-            }
-            out[b * matrix.rows + r] =
-                portable::finish_fp16(matrix, r, portable::sum_lanes(lanes), scale);
         }
-    }
+        let rows = buffer.each_ref().map(|row| &row[..matrix.cols]);
+        let biases = indices.map(|r| bias(matrix, r) as i64);
+        let unit = 1.0 / matrix.max_code as f32;
+        products.halves(rows, x, &biases, unit, |b, values| {
+            put(values, count, &mut out[b * matrix.rows + first..]);
+        });
+    });
 }

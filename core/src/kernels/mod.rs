@@ -36,9 +36,20 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         return;
     }
     #[cfg(feature = "std")]
-    batched::matmul(matrix, x, out);
+    batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
     portable::matmul(matrix, x, out);
+}
+
+/// Runs loops over whole vectors compiled for the processor at hand, where this build can choose. The
+/// functions that `loops` calls have to be inlined into it to profit; integers, and floats without fused
+/// operations, give the same bits either way.
+#[inline(always)]
+pub(crate) fn wide<R>(loops: impl FnOnce() -> R) -> R {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    return x86_64::wide(loops);
+    #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
+    loops()
 }
 
 #[cfg(test)]

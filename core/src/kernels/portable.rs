@@ -1,19 +1,19 @@
 //! The kernels that every target can run, and that define what every other kernel returns.
 //!
 //! ```text
-//! INT8   acc = Σ_c code[r,c] · x[c]                         exact in i32
-//! INT4   acc = Σ_g scale[r,g] · Σ_{c in g} code[r,c] · x[c]   exact in i32
-//!        y   = round(acc · m[r] · X · 2^−shift) + bias[r]
+//! INT8         acc = Σ_c code[r,c] · x[c]                           exact in i32
+//! INT2 to 6    acc = Σ_g scale[r,g] · Σ_{c in g} code[r,c] · x[c]   exact in i32
+//!              y   = round(acc · m[r] · X · 2^−shift) + bias[r]
 //! FP16   eight f32 lanes, lane j summing c ≡ j (mod 8) in order, then
 //!        ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7));  y = round(acc · X / max_code) + bias[r]
 //! ```
 //!
 //! with X the scale of the vector. The accumulators cannot overflow: 2^14 inputs times codes of at
-//! most 2^7 (INT8) or 2^3 · 15 (INT4, with its group scale) times activations below 2^8 stay below
-//! 2^30.
+//! most 2^7 (INT8) or 2^5 · 15 (INT6, with its group scale) times activations below 2^8 stay below
+//! 2^31, in each plane and in their sum.
 
 use super::Vectors;
-use crate::blob::{Precision, Tensor, pair_i16, pair_u16};
+use crate::blob::{Plane, Precision, Tensor, pair_i16, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
 /// Partial sums of an FP16 row.
@@ -29,9 +29,9 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(32) => {
             int4_by_32(matrix, x, out)
         }
-        Precision::Int4 => int4(matrix, x, out),
         Precision::Int8 => int8(matrix, x, out),
         Precision::Fp16 => fp16(matrix, x, out),
+        _ => grouped(matrix, x, out),
     }
 }
 
@@ -50,13 +50,7 @@ pub(super) fn batch<'a>(
 
 /// Accumulator to output: row mantissa, vector scale, rounding shift, bias.
 #[inline(always)]
-pub(super) fn finish(
-    matrix: &Tensor<'_>,
-    row: usize,
-    acc: i32,
-    mantissa: u16,
-    scale: Scale,
-) -> i32 {
+fn finish(matrix: &Tensor<'_>, row: usize, acc: i32, mantissa: u16, scale: Scale) -> i32 {
     let multiplier = (mantissa as u32 * scale.mantissa as u32) as i64;
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     shift_round(acc as i64 * multiplier, shift).saturating_add(bias(matrix, row))
@@ -64,7 +58,7 @@ pub(super) fn finish(
 
 /// Bias of a row in Q15.16; zero for a matrix without biases.
 #[inline(always)]
-fn bias(matrix: &Tensor<'_>, row: usize) -> i32 {
+pub(super) fn bias(matrix: &Tensor<'_>, row: usize) -> i32 {
     if matrix.biases.is_empty() {
         return 0;
     }
@@ -112,9 +106,9 @@ fn dot_group_of_32(packed: &[u8; 16], activations: &[i16; 32]) -> i32 {
     sum
 }
 
-/// Any group size, the last group of a row possibly shorter.
+/// Any planes and any group size, the last group of a row possibly shorter.
 #[inline(always)]
-fn int4(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+fn grouped(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let layout = matrix.layout();
     let rows = matrix.codes.chunks_exact(layout.row_codes);
     let scales = matrix.scales.chunks_exact(layout.row_scales);
@@ -122,30 +116,60 @@ fn int4(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         let mantissa = pair_u16(row_scales, 0);
         for (b, codes, scale) in batch(x, matrix.cols) {
             let mut acc = 0i32;
-            let mut packed = row;
-            for (g, activations) in codes.chunks(matrix.group).enumerate() {
-                let half = activations.len().div_ceil(2);
-                let (bytes, rest) = packed.split_at(half);
-                packed = rest;
-                let (low, high) = activations.split_at(half);
-                let low: i32 = bytes.iter().zip(low).map(|(&p, &a)| low_code(p) * a as i32).sum();
-                let high: i32 =
-                    bytes.iter().zip(high).map(|(&p, &a)| high_code(p) * a as i32).sum();
-                acc += group_scale(row_scales, g) * (low + high);
-            }
+            for_each_plane(matrix, row, |plane, packed| {
+                let mut sum = 0i32;
+                for_each_stretch(*plane, matrix.group, packed, codes, |g, lane, bytes, codes| {
+                    let products = bytes.iter().zip(codes);
+                    let part: i32 =
+                        products.map(|(&p, &a)| field(*plane, p, lane) * a as i32).sum();
+                    sum += group_scale(row_scales, g) * part;
+                });
+                acc += sum << plane.shift;
+            });
             out[b * matrix.rows + r] = finish(matrix, r, acc, mantissa, scale);
         }
     }
 }
 
+/// Calls `each` with every plane of a row and its bytes.
 #[inline(always)]
-pub(super) fn low_code(packed: u8) -> i32 {
-    ((packed << 4) as i8 >> 4) as i32
+pub(super) fn for_each_plane<'a>(
+    matrix: &Tensor<'_>,
+    mut row: &'a [u8],
+    mut each: impl FnMut(&'static Plane, &'a [u8]),
+) {
+    for plane in matrix.precision.planes() {
+        let (packed, rest) = row.split_at(plane.row_bytes(matrix.cols, matrix.group));
+        row = rest;
+        each(plane, packed);
+    }
 }
 
+/// Walks a plane's row beside an array with an element per input. Calls `each` with the group, the
+/// lane (which bits of a byte), bytes, and the elements that these bits of these bytes belong to.
 #[inline(always)]
-pub(super) fn high_code(packed: u8) -> i32 {
-    (packed as i8 >> 4) as i32
+pub(super) fn for_each_stretch<T>(
+    plane: Plane,
+    group: usize,
+    mut packed: &[u8],
+    elements: &[T],
+    mut each: impl FnMut(usize, usize, &[u8], &[T]),
+) {
+    for (g, elements) in elements.chunks(group).enumerate() {
+        let (bytes, rest) = packed.split_at(plane.bytes(elements.len()));
+        packed = rest;
+        for (lane, elements) in elements.chunks(bytes.len()).enumerate() {
+            each(g, lane, bytes, elements);
+        }
+    }
+}
+
+/// The bits of a code that lane `lane` of a plane's byte holds.
+#[inline(always)]
+pub(super) fn field(plane: Plane, packed: u8, lane: usize) -> i32 {
+    let unused = 8 - plane.bits;
+    let top = packed << (unused - plane.bits * lane as u32);
+    if plane.signed { (top as i8 >> unused) as i32 } else { (top >> unused) as i32 }
 }
 
 /// Scale of group `g` of a row whose scales begin with the row's mantissa.
@@ -208,6 +232,7 @@ pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
 /// One row of an embedding in Q15.16: `out[c] = weight[row, c]`, rounded to nearest, saturating.
 ///
 /// Shapes: `matrix` is `[rows, cols]`, `out` is `[cols]`; `row` is below `rows`.
+#[inline(always)]
 pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     for_each_weight(matrix, row, out, |out, weight| *out = weight);
 }
@@ -235,22 +260,28 @@ fn for_each_weight(matrix: &Tensor<'_>, row: usize, out: &mut [i32], each: impl 
                 each(out, shift_round((code as i8) as i64 * mantissa, shift));
             }
         }
-        Precision::Int4 => {
+        _ => {
             let mantissa = pair_u16(scales, 0) as i64;
-            let mut packed = codes;
             for (g, out) in out.chunks_mut(matrix.group).enumerate() {
                 let unit = mantissa * group_scale(scales, g) as i64;
-                let half = out.len().div_ceil(2);
-                let (bytes, rest) = packed.split_at(half);
-                packed = rest;
-                let (low, high) = out.split_at_mut(half);
-                for (out, &p) in low.iter_mut().zip(bytes) {
-                    each(out, shift_round(low_code(p) as i64 * unit, shift));
-                }
-                for (out, &p) in high.iter_mut().zip(bytes) {
-                    each(out, shift_round(high_code(p) as i64 * unit, shift));
+                let inputs = out.len();
+                for (i, out) in out.iter_mut().enumerate() {
+                    let code = group_code(matrix, codes, g, inputs, i);
+                    each(out, shift_round(code as i64 * unit, shift));
                 }
             }
         }
     }
+}
+
+/// Code of input `i` of the `inputs` of group `g` of a row.
+#[inline(always)]
+fn group_code(matrix: &Tensor<'_>, row: &[u8], g: usize, inputs: usize, i: usize) -> i32 {
+    let mut code = 0;
+    for_each_plane(matrix, row, |plane, packed| {
+        let bytes = &packed[g * plane.bytes(matrix.group)..][..plane.bytes(inputs)];
+        let (lane, byte) = (i / bytes.len(), bytes[i % bytes.len()]);
+        code += field(*plane, byte, lane) << plane.shift;
+    });
+    code
 }

@@ -17,7 +17,7 @@ const KERNELS: &[(&str, Kernel)] = &[
     ("portable", portable::matmul),
     ("the chosen one", matmul),
     #[cfg(feature = "std")]
-    ("batched", super::batched::matmul),
+    ("batched", |matrix, x, out| super::batched::matmul(super::batched::Plain, matrix, x, out)),
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     ("AVX2", |matrix, x, out| {
         if !super::x86_64::matmul(matrix, x, out) {
@@ -85,7 +85,12 @@ impl Matrix {
         match self.precision {
             Precision::Fp16 => 2 * self.cols,
             Precision::Int8 => self.cols,
-            Precision::Int4 => self.groups().iter().map(|len| len.div_ceil(2)).sum(),
+            _ => {
+                let plane = |bits: usize| {
+                    self.groups().iter().map(|len| (len * bits).div_ceil(8)).sum::<usize>()
+                };
+                planes(self.precision).iter().map(|&(bits, _)| plane(bits)).sum()
+            }
         }
     }
 
@@ -93,7 +98,7 @@ impl Matrix {
         match self.precision {
             Precision::Fp16 => 0,
             Precision::Int8 => 2,
-            Precision::Int4 => 2 + self.groups().len().div_ceil(2),
+            _ => 2 + self.groups().len().div_ceil(2),
         }
     }
 
@@ -138,19 +143,27 @@ impl Matrix {
         if self.precision == Precision::Int8 {
             return codes.iter().map(|&code| code as i8 as f64 * unit).collect();
         }
-        let mut weights = Vec::new();
+        let mut weights = vec![0.0; self.cols];
         let mut first = 0;
-        for (group, len) in self.groups().into_iter().enumerate() {
-            let shared = scales[2 + group / 2];
-            let scale = if group % 2 == 0 { shared & 15 } else { shared >> 4 };
-            let half = len.div_ceil(2);
-            for i in 0..len {
-                let byte = codes[first + i % half];
-                let nibble = if i < half { byte & 15 } else { byte >> 4 } as f64;
-                let code = if nibble >= 8.0 { nibble - 16.0 } else { nibble };
-                weights.push(code * scale as f64 * unit);
+        let mut signed = true;
+        for &(bits, shift) in planes(self.precision) {
+            let mut input = 0;
+            for (group, len) in self.groups().into_iter().enumerate() {
+                let shared = scales[2 + group / 2];
+                let scale = if group % 2 == 0 { shared & 15 } else { shared >> 4 };
+                let bytes = (len * bits).div_ceil(8);
+                for i in 0..len {
+                    let value =
+                        codes[first + i % bytes] >> (bits * (i / bytes)) & ((1 << bits) - 1);
+                    let negative = signed && value >> (bits - 1) == 1;
+                    let value =
+                        if negative { value as f64 - (1 << bits) as f64 } else { value as f64 };
+                    weights[input + i] += value * (1 << shift) as f64 * scale as f64 * unit;
+                }
+                first += bytes;
+                input += len;
             }
-            first += half;
+            signed = false;
         }
         weights
     }
@@ -185,6 +198,18 @@ impl Matrix {
         let saturated = |v: f64| v.clamp(i32::MIN as f64, i32::MAX as f64);
         let biased = saturated(saturated(sum * 65536.0) + self.bias(row) * 65536.0);
         (biased, bound)
+    }
+}
+
+/// Bits of a grouped precision's planes and what they are shifted by.
+fn planes(precision: Precision) -> &'static [(usize, usize)] {
+    match precision {
+        Precision::Int2 => &[(2, 0)],
+        Precision::Int3 => &[(2, 1), (1, 0)],
+        Precision::Int4 => &[(4, 0)],
+        Precision::Int5 => &[(4, 1), (1, 0)],
+        Precision::Int6 => &[(4, 2), (2, 0)],
+        Precision::Int8 | Precision::Fp16 => &[],
     }
 }
 
@@ -277,8 +302,13 @@ fn storages() -> impl Strategy<Value = (Precision, usize)> {
         Just((Precision::Fp16, 0)),
         Just((Precision::Int8, 0)),
         Just((Precision::Int4, 32)),
-        prop_oneof![Just(32usize), 1usize..=64].prop_map(|group| (Precision::Int4, group)),
+        (grouped(), prop_oneof![Just(32usize), 1usize..=64]),
     ]
+}
+
+fn grouped() -> impl Strategy<Value = Precision> {
+    let grouped = Precision::ALL.into_iter().filter(|precision| precision.is_grouped());
+    prop::sample::select(grouped.collect::<Vec<_>>())
 }
 
 /// Columns: multiples of 32, odd ones, anything.
@@ -363,10 +393,22 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
         (Precision::Int4, 32),
         (Precision::Int4, 48),
         (Precision::Int4, 16_384),
+        (Precision::Int2, 32),
+        (Precision::Int3, 32),
+        (Precision::Int5, 32),
+        (Precision::Int6, 32),
     ];
-    // Halves of ±65504, codes of −128 and 127, nibbles of −8 and 7.
-    let fills: [[u8; 2]; 5] =
-        [[0xff, 0x7b], [0xff, 0xfb], [0x80, 0x80], [0x7f, 0x7f], [0x88, 0x77]];
+    // Halves of ±65504, codes of −128 and 127, nibbles of −8 and 7, pairs of −2 and 1 over zeros
+    // and ones.
+    let fills: [[u8; 2]; 7] = [
+        [0xff, 0x7b],
+        [0xff, 0xfb],
+        [0x80, 0x80],
+        [0x7f, 0x7f],
+        [0x88, 0x77],
+        [0xaa, 0xaa],
+        [0x55, 0x55],
+    ];
     for ((precision, group), fill) in storages.into_iter().flat_map(|s| fills.map(|f| (s, f))) {
         for (max_code, &cols) in
             [127, 255].into_iter().flat_map(|m| widths.iter().map(move |w| (m, w)))

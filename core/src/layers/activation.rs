@@ -11,6 +11,7 @@ use crate::numeric::Scale;
 /// to codes in ±127. Returns what code 127 is worth.
 ///
 /// Shapes: `x` and `codes` are `[d]`. `eps` is 1e-5, as in the published model.
+#[inline(always)]
 pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     let width = x.len().max(1) as i64;
     let sum: i64 = x.iter().map(|&x| x as i64).sum();
@@ -37,6 +38,7 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
 /// A vector to codes in ±127. Returns what code 127 is worth.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
+#[inline(always)]
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
     let peak = x.iter().map(|&x| x.unsigned_abs()).max().unwrap_or(0).min(i32::MAX as u32);
     fill(x, codes, peak, 127, |x| x.max(-i32::MAX))
@@ -45,6 +47,7 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
 /// ReLU and a vector to codes in 0 to 255. Returns what code 255 is worth.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
+#[inline(always)]
 pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
     let peak = x.iter().map(|&x| x.max(0)).max().unwrap_or(0) as u32;
     fill(x, codes, peak, 255, |x| x.max(0))

@@ -3,7 +3,7 @@
 use super::activation::quantize_relu;
 use super::gate::{Route, WEIGHT_FRAC};
 use crate::blob::Tensor;
-use crate::kernels::{Vectors, matmul};
+use crate::kernels::{Vectors, matmul, wide};
 use crate::numeric::shift_round;
 
 /// Scratch of [`expert`], for `batch` tokens.
@@ -54,20 +54,29 @@ pub fn expert(
     matmul(up, inputs, &mut scratch.hidden[..count * hidden]);
     let vectors =
         scratch.hidden.chunks_exact(hidden).zip(scratch.hidden_codes.chunks_exact_mut(hidden));
-    for (scale, (values, codes)) in scratch.scales[..count].iter_mut().zip(vectors) {
-        *scale = quantize_relu(values, codes).pack();
-    }
+    wide(
+        #[inline(always)]
+        || {
+            for (scale, (values, codes)) in scratch.scales[..count].iter_mut().zip(vectors) {
+                *scale = quantize_relu(values, codes).pack();
+            }
+        },
+    );
     let inputs = Vectors {
         codes: &scratch.hidden_codes[..count * hidden],
         scales: &scratch.scales[..count],
     };
     matmul(down, inputs, &mut scratch.outputs[..count * width]);
-    for (&routed, outputs) in
-        scratch.routed[..count].iter().zip(scratch.outputs.chunks_exact(width))
-    {
-        let (token, weight) = ((routed >> 16) as usize, (routed & 0xffff) as i64);
-        for (h, &y) in h[token * width..][..width].iter_mut().zip(outputs) {
-            *h = h.saturating_add(shift_round(weight * y as i64, WEIGHT_FRAC as i32));
-        }
-    }
+    let results = scratch.routed[..count].iter().zip(scratch.outputs.chunks_exact(width));
+    wide(
+        #[inline(always)]
+        || {
+            for (&routed, outputs) in results {
+                let (token, weight) = ((routed >> 16) as usize, (routed & 0xffff) as i64);
+                for (h, &y) in h[token * width..][..width].iter_mut().zip(outputs) {
+                    *h = h.saturating_add(shift_round(weight * y as i64, WEIGHT_FRAC as i32));
+                }
+            }
+        },
+    );
 }

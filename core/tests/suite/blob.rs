@@ -2,7 +2,7 @@
 
 use resnet_bk_core::blob::{
     Chain, Dimensions, Header, Measured, PREAMBLE_LEN, Preamble, Precision, Provenance, Section,
-    TensorId, TensorRecord, align_up, checksum,
+    TensorId, TensorLayout, TensorRecord, align_up, checksum,
 };
 use resnet_bk_core::layers::bk::ChainFormat;
 
@@ -11,10 +11,12 @@ use crate::random::Random;
 /// Which precisions the matrices get.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mix {
-    /// The same one for all, INT4 in groups of 32.
+    /// The same one for all, in groups of 32 where it has groups.
     All(Precision),
-    /// A random one each, INT4 in random groups.
+    /// A random one of FP16, INT8 and INT4 each, INT4 in random groups.
     Random,
+    /// A random integer one each, in random groups.
+    Planes,
 }
 
 /// What a blob is made from.
@@ -80,7 +82,8 @@ impl Recipe {
     }
 
     fn storage(&self, random: &mut Random) -> (Precision, u16) {
-        let grouped = |precision| (precision, if precision == Precision::Int4 { 32 } else { 0 });
+        let grouped =
+            |precision: Precision| (precision, if precision.is_grouped() { 32 } else { 0 });
         match self.mix {
             Mix::All(precision) => grouped(precision),
             Mix::Random => match random.below(4) {
@@ -88,6 +91,10 @@ impl Recipe {
                 1 => grouped(Precision::Int8),
                 2 => grouped(Precision::Int4),
                 _ => (Precision::Int4, 1 + random.below(32) as u16),
+            },
+            Mix::Planes => match random.below(6) as usize {
+                0 => grouped(Precision::Int8),
+                index => (Precision::ALL[index - 1], 1 + random.below(32) as u16),
             },
         }
     }
@@ -101,7 +108,7 @@ impl Recipe {
         let largest_code = match precision {
             Precision::Fp16 => 1.0,
             Precision::Int8 => 127.0,
-            Precision::Int4 => 7.0 * 15.0,
+            grouped => ((1 << (grouped.bits() - 1)) - 1) as f32 * 15.0,
         };
         let (mut mantissa, mut exponent) = (peak / activation / largest_code, 0);
         while mantissa < 32_768.0 {
@@ -123,13 +130,10 @@ impl Recipe {
                     codes.extend((0..cols).map(|_| random.next() as u8));
                     scales.extend(row.to_le_bytes());
                 }
-                Precision::Int4 => {
-                    let mut left = cols;
-                    while left != 0 {
-                        let inputs = left.min(group as u32);
-                        codes.extend((0..inputs.div_ceil(2)).map(|_| random.next() as u8));
-                        left -= inputs;
-                    }
+                _ => {
+                    let bytes =
+                        TensorLayout::new(precision, 1, cols as usize, group as usize, false);
+                    codes.extend((0..bytes.row_codes).map(|_| random.next() as u8));
                     scales.extend(row.to_le_bytes());
                     let pairs = cols.div_ceil(group as u32).div_ceil(2);
                     scales.extend((0..pairs).map(|_| random.next() as u8 | 0x44));

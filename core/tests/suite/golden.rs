@@ -38,7 +38,7 @@ macro_rules! golden {
     };
 }
 
-fn all() -> [Golden; 5] {
+fn all() -> [Golden; 6] {
     let dims = small().dims;
     let wide = Dimensions { width: 32, hidden: 64, layers: 1, experts: 2, top_k: 1, ..dims };
     let text = Dimensions { vocab: 272, width: 7, hidden: 13, potentials: 5, ..dims };
@@ -87,6 +87,11 @@ fn all() -> [Golden; 5] {
                 seed: 104,
                 ..small()
             }
+        ),
+        golden!(
+            "half-planes",
+            0xa157_750c,
+            Recipe { dims, mix: Mix::Planes, seed: 106, ..small() }
         ),
         golden!("half-wild", 0xe07d_ac18, Recipe { wild: true, seed: 105, ..small() }),
     ]

@@ -52,8 +52,8 @@ pub(crate) fn recipes(chain: Chain) -> impl Strategy<Value = Recipe> {
     let choices = (any::<bool>(), 0u32..2, 0u32..5, any::<bool>(), any::<bool>());
     let mixes = prop_oneof![
         2 => Just(Mix::Random),
-        1 => prop_oneof![Just(Precision::Int4), Just(Precision::Int8), Just(Precision::Fp16)]
-            .prop_map(Mix::All),
+        1 => Just(Mix::Planes),
+        1 => prop::sample::select(&Precision::ALL[..]).prop_map(Mix::All),
     ];
     (sizes, choices, mixes, any::<u64>()).prop_map(
         move |(
@@ -166,6 +166,7 @@ fn logits_are_those_of_the_equations() {
         Mix::All(Precision::Int8),
         Mix::All(Precision::Int4),
         Mix::Random,
+        Mix::Planes,
     ];
     for (i, mix) in mixes.into_iter().enumerate() {
         for (chain, positions) in [(Chain::Half, 0), (Chain::Full, 24), (Chain::Half, 24)] {

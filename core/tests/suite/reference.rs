@@ -1,7 +1,7 @@
 //! The model in f64, written from the equations: what the integers must be near.
 
 use resnet_bk_core::Model;
-use resnet_bk_core::blob::{Chain, Precision, TensorId};
+use resnet_bk_core::blob::{Chain, Precision, Tensor, TensorId};
 
 type Vector = Vec<f64>;
 type Complex = (f64, f64);
@@ -29,7 +29,7 @@ impl Linear {
                     .map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f64())
                     .collect(),
                 Precision::Int8 => codes.iter().map(|&code| code as i8 as f64 * unit()).collect(),
-                Precision::Int4 => int4(codes, scales, tensor.cols, tensor.group, unit()),
+                _ => grouped(&tensor, codes, scales, unit()),
             }
         });
         let bias_unit = (-(tensor.bias_exponent as f64)).exp2();
@@ -46,16 +46,30 @@ impl Linear {
     }
 }
 
-fn int4(codes: &[u8], scales: &[u8], cols: usize, group: usize, unit: f64) -> Vector {
-    let mut weights = Vector::new();
+/// Planes of codes: bits, and what they are shifted by; the first one is signed.
+fn grouped(tensor: &Tensor<'_>, codes: &[u8], scales: &[u8], unit: f64) -> Vector {
+    let planes: &[(usize, i32)] = match tensor.precision {
+        Precision::Int2 => &[(2, 0)],
+        Precision::Int3 => &[(2, 1), (1, 0)],
+        Precision::Int4 => &[(4, 0)],
+        Precision::Int5 => &[(4, 1), (1, 0)],
+        _ => &[(4, 2), (2, 0)],
+    };
+    let mut weights = vec![0.0; tensor.cols];
     let mut bytes = codes;
-    for (g, first) in (0..cols).step_by(group).enumerate() {
-        let len = group.min(cols - first);
-        let (own, rest) = bytes.split_at(len.div_ceil(2));
-        bytes = rest;
-        let scale = (scales[2 + g / 2] >> (4 * (g % 2)) & 15) as f64;
-        let nibbles = own.iter().map(|b| b & 15).chain(own.iter().map(|b| b >> 4)).take(len);
-        weights.extend(nibbles.map(|n| ((n as i32 + 8) % 16 - 8) as f64 * scale * unit));
+    for (p, &(bits, shift)) in planes.iter().enumerate() {
+        for (g, first) in (0..tensor.cols).step_by(tensor.group).enumerate() {
+            let len = tensor.group.min(tensor.cols - first);
+            let (own, rest) = bytes.split_at((len * bits).div_ceil(8));
+            bytes = rest;
+            let scale = (scales[2 + g / 2] >> (4 * (g % 2)) & 15) as f64;
+            for i in 0..len {
+                let field = (own[i % own.len()] >> (bits * (i / own.len()))) as i32 % (1 << bits);
+                let half = 1 << (bits - 1);
+                let value = if p == 0 { (field + half) % (2 * half) - half } else { field };
+                weights[first + i] += (value << shift) as f64 * scale * unit;
+            }
+        }
     }
     weights
 }

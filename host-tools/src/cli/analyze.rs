@@ -1,14 +1,17 @@
 //! `resnet-bk analyze`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::common::{Loaded, TextArgs, bar, print_json, set, table};
+use crate::budget::{self, Bench};
 use crate::cli::Global;
 use crate::corpus::Split;
 use crate::error::Result;
 use crate::importance::{self, Importance};
+use crate::quantize::encode::Storage;
 use crate::reference::Model;
 
 const EXAMPLES: &str = "\
@@ -58,31 +61,39 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         set(&progress, share)
     });
     progress.finish_and_clear();
-    let measured = if args.measure_tokens == 0 {
-        Default::default()
-    } else {
-        let limit = Some(args.measure_tokens);
-        let held_out = args.text.tokens(Split::Valid, limit, Some(&trained), tokenizer, global)?;
-        let progress = bar("measured importance", global);
-        let measured = importance::measure(
-            &source,
-            &calibration,
-            &held_out.tokens,
-            args.text.window,
-            |share| set(&progress, share),
-        )?;
-        progress.finish_and_clear();
-        measured
-    };
-    let importance = Importance {
+    let mut importance = Importance {
         format: Importance::FORMAT,
         model_sha256: loaded.sha256_hex(),
         corpus: text.name,
         tokens: text.tokens.len(),
         seed: args.text.seed,
         published,
-        measured,
+        measured_on: String::new(),
+        measured_tokens: 0,
+        measured: Default::default(),
     };
+    if args.measure_tokens > 0 {
+        let limit = Some(args.measure_tokens);
+        let held_out = args.text.tokens(Split::Valid, limit, Some(&trained), tokenizer, global)?;
+        importance.measured_on = held_out.name;
+        importance.measured_tokens = held_out.tokens.len();
+        // What an interrupted run with these settings has measured already.
+        if let Some(before) = Importance::read(&args.out, &importance.model_sha256)
+            .ok()
+            .filter(|before| before.same_measurement(&importance))
+        {
+            importance.measured = before.measured;
+        }
+        let bench = Bench::new(&source, &calibration, &held_out.tokens, args.text.window);
+        let progress = bar("measured importance", global);
+        let known = importance.measured.clone();
+        importance.measured = budget::measure(&bench, &known, |table, share| {
+            importance.measured.clone_from(table);
+            set(&progress, share);
+            importance.write(&args.out)
+        })?;
+        progress.finish_and_clear();
+    }
     importance.write(&args.out)?;
     if global.json {
         print_json(&json!({ "out": args.out, "importance": importance }));
@@ -101,31 +112,28 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
 fn print(importance: &Importance) {
     let mut layers: Vec<_> = importance.published.iter().collect();
     layers.sort_by(|a, b| b.1.score.total_cmp(&a.1.score));
-    let mut rows = table(&[
-        "layer",
-        "score",
-        "|gradient|",
-        "variance",
-        "|weight|",
-        "KL int4",
-        "KL int8",
-        "KL fp16",
-    ]);
+    let mut rows = table(&["layer", "score", "|gradient|", "variance", "|weight|"]);
     for (layer, metrics) in layers {
-        let measured = importance.measured.get(&format!("{layer}.weight"));
-        let kl = |precision: &str| {
-            measured.and_then(|m| m.get(precision)).map_or("–".into(), |kl| format!("{kl:.2e}"))
-        };
         rows.add_row([
             layer.clone(),
             format!("{:.3}", metrics.score),
             format!("{:.2e}", metrics.gradient),
             format!("{:.3}", metrics.variance),
             format!("{:.4}", metrics.magnitude),
-            kl("int4"),
-            kl("int8"),
-            kl("fp16"),
         ]);
+    }
+    println!("{rows}");
+    if importance.measured.is_empty() {
+        return;
+    }
+    let storages: BTreeSet<Storage> =
+        importance.measured.values().flat_map(|costs| costs.keys().copied()).collect();
+    let names: Vec<String> = storages.iter().map(Storage::to_string).collect();
+    let header = std::iter::once("KL in nats").chain(names.iter().map(String::as_str));
+    let mut rows = table(&header.collect::<Vec<_>>());
+    for (tensor, costs) in &importance.measured {
+        let cost = |storage| costs.get(storage).map_or("–".into(), |kl| format!("{kl:.1e}"));
+        rows.add_row(std::iter::once(tensor.clone()).chain(storages.iter().map(cost)));
     }
     println!("{rows}");
 }

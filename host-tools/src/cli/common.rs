@@ -1,7 +1,6 @@
 //! What several subcommands share: loading models, progress, tables.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -129,8 +128,11 @@ impl TextArgs {
     ) -> Result<(Calibration, Tokens)> {
         let folded = Model::from_checkpoint(&source.folded);
         let text = self.tokens(Split::Train, Some(limit), Some(&folded), tokenizer, global)?;
-        let bar = spinner("calibrating", global);
-        let calibration = Calibration::collect(&folded, &text.tokens, self.window);
+        let bar = bar("calibrating", global);
+        let calibration =
+            Calibration::collect(&folded, &text.tokens, self.window, self.seed, |share| {
+                set(&bar, share);
+            });
         bar.finish_and_clear();
         for (layer, rows) in calibration.rows().filter(|(_, rows)| *rows < 256) {
             note(global, &format!("`{layer}` saw only {rows} calibration tokens"));
@@ -152,16 +154,6 @@ pub(crate) fn bar(message: &'static str, global: Global) -> ProgressBar {
 /// Shows the share that is done.
 pub(crate) fn set(bar: &ProgressBar, share: f64) {
     bar.set_position((share * 1000.0) as u64);
-}
-
-/// A sign of life for work of unknown length.
-pub(crate) fn spinner(message: &'static str, global: Global) -> ProgressBar {
-    if global.quiet {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner().with_message(message);
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }
 
 /// A remark on standard error.

@@ -1,11 +1,10 @@
 //! Distances between next-token distributions.
 
-/// Log-probabilities of the tokens: logits less the logarithm of their summed exponentials.
+/// Appends log-probabilities of the tokens: logits less the logarithm of their summed exponentials.
 pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from((l - largest).exp())).sum();
     let normaliser = largest + sum.ln() as f32;
-    out.clear();
     out.extend(logits.iter().map(|l| l - normaliser));
 }
 
@@ -39,6 +38,8 @@ pub struct Divergence {
 impl Divergence {
     /// Adds D(p ‖ q) of one position's logits.
     pub fn add(&mut self, p: &[f32], q: &[f32]) {
+        self.log_p.clear();
+        self.log_q.clear();
         log_softmax(p, &mut self.log_p);
         log_softmax(q, &mut self.log_q);
         self.sum += kl(&self.log_p, &self.log_q);

@@ -10,6 +10,7 @@ pub mod text;
 
 use std::time::Instant;
 
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use resnet_bk_core as core;
 use serde::Serialize;
@@ -21,7 +22,7 @@ use divergence::{argmax, kl, log_softmax};
 /// Windows that a thread scores at a time.
 const WINDOWS_PER_JOB: usize = 8;
 /// Positions that the integer path works on together.
-const TILE: usize = 32;
+const TILE: usize = 128;
 
 /// Quality of one model on a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -171,14 +172,14 @@ fn score(
     let mut exact: Option<LogProbabilities> = None;
     if let Some(model) = reference {
         let start = Instant::now();
-        let mut logits = Vec::with_capacity(inputs.len() * model.config().vocab);
+        let mut probabilities = LogProbabilities::new(inputs.len(), model.config().vocab);
         let whole = inputs.len() / window * window;
         for part in [&inputs[..whole], &inputs[whole..]] {
             if !part.is_empty() {
-                logits.extend(model.forward(part, window.min(part.len())));
+                let logits = model.forward(part, window.min(part.len()));
+                logits.chunks_exact(probabilities.vocab).for_each(|row| probabilities.push(row));
             }
         }
-        let probabilities = LogProbabilities::new(&logits, model.config().vocab);
         let mut tally =
             Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
         tally.seconds = start.elapsed().as_secs_f64();
@@ -188,14 +189,16 @@ fn score(
     for model in blobs {
         let start = Instant::now();
         let vocab = model.dims().vocab as usize;
-        let mut logits = Vec::with_capacity(inputs.len() * vocab);
+        let mut probabilities = LogProbabilities::new(inputs.len(), vocab);
+        let mut logits = vec![0.0; vocab];
         let mut scorer = core::Window::allocate(model, window, TILE).map_err(Error::Blob)?;
         for part in inputs.chunks(window) {
-            scorer
-                .score(part, |_, l| logits.extend(l.iter().map(|l| l.to_f32())))
-                .map_err(Error::Blob)?;
+            let each = |_, row: &[half::f16]| {
+                row.convert_to_f32_slice(&mut logits);
+                probabilities.push(&logits);
+            };
+            scorer.score(part, each).map_err(Error::Blob)?;
         }
-        let probabilities = LogProbabilities::new(&logits, vocab);
         let mut tally =
             Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
         tally.seconds = start.elapsed().as_secs_f64();
@@ -217,14 +220,14 @@ struct LogProbabilities {
 }
 
 impl LogProbabilities {
-    fn new(logits: &[f32], vocab: usize) -> Self {
-        let mut values = Vec::with_capacity(logits.len());
-        let mut row = Vec::with_capacity(vocab);
-        for logits in logits.chunks_exact(vocab) {
-            log_softmax(logits, &mut row);
-            values.extend_from_slice(&row);
-        }
-        Self { values, vocab }
+    /// Room for `positions`.
+    fn new(positions: usize, vocab: usize) -> Self {
+        Self { values: Vec::with_capacity(positions * vocab), vocab }
+    }
+
+    /// Adds a position's logits.
+    fn push(&mut self, logits: &[f32]) {
+        log_softmax(logits, &mut self.values);
     }
 
     fn rows(&self) -> std::slice::ChunksExact<'_, f32> {

@@ -1,9 +1,7 @@
 //! Which layers matter: the published score, and what quantizing each tensor costs when measured.
 
-mod measured;
 mod published;
 
-pub use measured::measure;
 pub use published::publish;
 
 use std::collections::BTreeMap;
@@ -11,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Sensitivities;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -30,8 +29,12 @@ pub struct Importance {
     pub seed: u64,
     /// The published metrics by layer.
     pub published: BTreeMap<String, LayerImportance>,
-    /// KL rise in nats per token by tensor and precision, where it was measured.
-    pub measured: BTreeMap<String, BTreeMap<String, f64>>,
+    /// Text that sensitivities were measured on; empty where none were.
+    pub measured_on: String,
+    /// Tokens of that text.
+    pub measured_tokens: usize,
+    /// KL rise in nats per token by tensor and storage.
+    pub measured: Sensitivities,
 }
 
 /// The three published metrics of a layer and the score that joins them.
@@ -50,7 +53,7 @@ pub struct LayerImportance {
 
 impl Importance {
     /// The format this version writes.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 
     /// Reads the importance file of the checkpoint with this hash.
     pub fn read(path: &Path, model_sha256: &str) -> Result<Self> {
@@ -74,6 +77,14 @@ impl Importance {
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).expect("a plain struct serialises");
         files::write_atomically(path, text.as_bytes())
+    }
+
+    /// Whether sensitivities of the two were, or will be, measured alike.
+    pub fn same_measurement(&self, other: &Self) -> bool {
+        let key = |i: &Self| {
+            (i.measured_on.clone(), i.measured_tokens, i.corpus.clone(), i.tokens, i.seed)
+        };
+        key(self) == key(other)
     }
 
     /// Published score of a layer.

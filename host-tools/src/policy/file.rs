@@ -14,7 +14,7 @@
 use std::path::Path;
 
 use resnet_bk_core::blob::{Dimensions, Precision};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{Assignment, Policy};
 use crate::error::{Error, Result};
@@ -53,16 +53,18 @@ enum Potentials {
 #[serde(deny_unknown_fields)]
 struct Override {
     tensors: String,
-    precision: PrecisionName,
+    #[serde(deserialize_with = "precision")]
+    precision: Precision,
     group: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum PrecisionName {
-    Int4,
-    Int8,
-    Fp16,
+fn precision<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Precision, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let found = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+    found.ok_or_else(|| {
+        let names = Precision::ALL.map(Precision::name).join(", ");
+        serde::de::Error::custom(format!("`{name}` is not one of {names}"))
+    })
 }
 
 impl PolicyFile {
@@ -87,8 +89,8 @@ impl PolicyFile {
             }
         };
         for rule in &document.overrides {
-            if rule.group.is_some() && rule.precision != PrecisionName::Int4 {
-                return Err(format!("`{}`: only int4 has a group size", rule.tensors));
+            if rule.group.is_some() && !rule.precision.is_grouped() {
+                return Err(format!("`{}`: only int2 to int6 have a group size", rule.tensors));
             }
             if rule.group.is_some_and(|group| !(2..=1024).contains(&group)) {
                 return Err(format!("`{}`: a group has 2 to 1024 inputs", rule.tensors));
@@ -143,14 +145,11 @@ impl PolicyFile {
 
 impl Override {
     fn storage(&self, cols: usize) -> Storage {
-        match self.precision {
-            PrecisionName::Fp16 => Storage::FP16,
-            PrecisionName::Int8 => Storage::INT8,
-            PrecisionName::Int4 => Storage {
-                precision: Precision::Int4,
-                // A group is at most a row, but 32 is always allowed.
-                group: self.group.unwrap_or(32).min(cols.max(32)),
-            },
+        // A group is at most a row, but 32 is always allowed.
+        let group = self.group.unwrap_or(32).min(cols.max(32));
+        Storage {
+            precision: self.precision,
+            group: if self.precision.is_grouped() { group } else { 0 },
         }
     }
 }
@@ -211,7 +210,7 @@ mod tests {
             ("base = \"static\"\nfoo = 1", "foo"),
             (
                 "base = \"static\"\n[[override]]\ntensors = \"*\"\nprecision = \"int8\"\ngroup = 3",
-                "only int4",
+                "only int2 to int6",
             ),
         ] {
             let error = assign(text).unwrap_err().to_string();

@@ -33,10 +33,13 @@ impl Assignment {
         Self { name: name.into(), storage, potentials_int8: false }
     }
 
-    /// Matrices of each precision, in ascending order of precision.
-    pub fn counts(&self) -> [(Precision, usize); 3] {
-        [Precision::Int4, Precision::Int8, Precision::Fp16]
+    /// How many matrices have each precision that occurs, in ascending order of bits.
+    pub fn counts(&self) -> Vec<(Precision, usize)> {
+        Precision::ALL
+            .into_iter()
             .map(|p| (p, self.storage.iter().filter(|s| s.precision == p).count()))
+            .filter(|&(_, count)| count > 0)
+            .collect()
     }
 }
 

@@ -1,40 +1,124 @@
-//! What the inputs of each linear layer look like on a text.
+//! What calibration text says of every matrix: which inputs it meets, and how much the model's
+//! predictions depend on its outputs.
+//!
+//! To second order the KL divergence that an error E of a matrix costs is ½·E\[(gᵀ E x)²\], with x the
+//! inputs and g the gradient of the log-likelihood of a token that the model itself draws (the Fisher
+//! information is the Hessian of the KL divergence). Approximated as a Kronecker product (Martens and
+//! Grosse, 2015) that is tr(G E A Eᵀ), with A the second moment of the inputs and G that of the
+//! gradients, each weighted by the squared norm of the other as the nearest product asks for.
+//!
+//! Every linear layer has a bias that takes up the mean error, so A is centred.
 
 use std::collections::BTreeMap;
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::reference::{LinearCall, Model, Observer};
+use crate::reference::{LinearGradient, Model, Tape, add_gram};
 
-/// First and second moments of a layer's inputs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Moments {
-    /// Rows that were seen; for an expert, tokens that were routed to it.
-    pub rows: usize,
-    /// Mean of each input.
-    pub mean: Vec<f64>,
-    /// Mean square of each input.
-    pub mean_square: Vec<f64>,
+/// Windows of one pass.
+const BATCH: usize = 8;
+/// Stretches of text that are summed on their own, then in order: the same sums on any machine.
+const PARTS: usize = 4;
+
+/// A symmetric matrix, row-major.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Symmetric {
+    /// Rows and columns.
+    pub size: usize,
+    /// `[size, size]`.
+    pub values: Vec<f64>,
 }
 
-/// Moments of every layer's inputs by layer name.
+impl Symmetric {
+    /// The identity.
+    pub fn identity(size: usize) -> Self {
+        let mut values = vec![0.0; size * size];
+        values.iter_mut().step_by(size + 1).for_each(|value| *value = 1.0);
+        Self { size, values }
+    }
+
+    /// The diagonal.
+    pub fn diagonal(&self) -> impl Iterator<Item = f64> {
+        self.values.iter().step_by(self.size + 1).copied()
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[f64] {
+        &self.values[i * self.size..][..self.size]
+    }
+}
+
+/// What is known of one matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// Rows that were seen; for an expert, tokens that were routed to it.
+    pub rows: usize,
+    /// Mean of each input; zero for an embedding.
+    pub mean: Vec<f64>,
+    /// A: covariance of the inputs.
+    pub inputs: Symmetric,
+    /// G: second moment of the outputs' gradients. For an embedding, whose "outputs" are its
+    /// columns, the identity: its A is that second moment.
+    pub outputs: Symmetric,
+}
+
+impl Statistics {
+    /// Of a matrix that the text never reached.
+    fn unknown(rows: usize, cols: usize) -> Self {
+        Self {
+            rows: 0,
+            mean: vec![0.0; cols],
+            inputs: Symmetric::identity(cols),
+            outputs: Symmetric::identity(rows),
+        }
+    }
+}
+
+/// Statistics of every matrix by layer name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calibration {
-    layers: BTreeMap<String, Moments>,
+    layers: BTreeMap<String, Statistics>,
 }
 
 impl Calibration {
-    /// Runs the (folded) model over windows of `window` tokens. The result does not depend on the
-    /// number of threads.
-    pub fn collect(model: &Model, tokens: &[u32], window: usize) -> Self {
-        // A fixed number of tokens a part, summed in order: the same sums on any machine.
-        let parts: Vec<Sums> = tokens
-            .par_chunks(window * 8)
-            .map(|part| {
+    /// Runs the (folded) model forwards and backwards over windows of `window` tokens. The result
+    /// depends on the seed, from which the tokens are drawn, and not on the number of threads.
+    pub fn collect(
+        model: &Model,
+        tokens: &[u32],
+        window: usize,
+        seed: u64,
+        progress: impl Fn(f64) + Sync,
+    ) -> Self {
+        let windows = tokens.len() / window;
+        let part = windows.div_ceil(PARTS).max(1) * window;
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        let parts: Vec<Sums> = tokens[..windows * window]
+            .par_chunks(part)
+            .enumerate()
+            .map(|(index, part)| {
                 let mut sums = Sums::default();
-                let whole = part.len() / window * window;
-                if whole > 0 {
-                    model.forward_observed(&part[..whole], window, &mut sums);
+                let mut random = ChaCha8Rng::seed_from_u64(seed);
+                random.set_stream(index as u64);
+                let mut tape = Tape::default();
+                let mut gradient = vec![0.0; model.parameters().len()];
+                for batch in part.chunks(window * BATCH) {
+                    model.forward_tape(batch, window, &mut tape);
+                    let drawn = draw(&tape.logits, batch.len(), &mut random);
+                    let mut each = |seen: LinearGradient<'_, f32>| sums.add_layer(seen);
+                    model.backward_tape(
+                        batch,
+                        &drawn,
+                        window,
+                        1.0,
+                        &mut tape,
+                        &mut gradient,
+                        &mut each,
+                    );
+                    let count = done.fetch_add(batch.len(), std::sync::atomic::Ordering::Relaxed);
+                    progress((count + batch.len()) as f64 / tokens.len() as f64);
                 }
                 sums
             })
@@ -43,58 +127,95 @@ impl Calibration {
         for part in parts {
             total.add(part);
         }
-        let mean = |sum: &f64, rows: usize| sum / rows.max(1) as f64;
-        let layers = total.layers.into_iter().map(|(name, sums)| {
-            let rows = sums.rows;
-            let moments = Moments {
-                rows,
-                mean: sums.sum.iter().map(|s| mean(s, rows)).collect(),
-                mean_square: sums.square.iter().map(|s| mean(s, rows)).collect(),
-            };
-            (name, moments)
-        });
-        Self { layers: layers.collect() }
+        let layers = total.layers.into_iter();
+        Self { layers: layers.map(|(name, sums)| (name, sums.finish())).collect() }
     }
 
-    /// Moments of a layer's `cols` inputs; where the text never reached the layer (an embedding, an
-    /// expert that no token was routed to), mean 0 and mean square 1.
-    pub fn moments(&self, layer: &str, cols: usize) -> Moments {
-        self.layers.get(layer).cloned().unwrap_or_else(|| Moments {
-            rows: 0,
-            mean: vec![0.0; cols],
-            mean_square: vec![1.0; cols],
-        })
+    /// Statistics of a layer's `[rows, cols]` matrix; where the text never reached it, those of
+    /// uncorrelated inputs and outputs.
+    pub fn statistics(&self, layer: &str, rows: usize, cols: usize) -> Statistics {
+        self.layers.get(layer).cloned().unwrap_or_else(|| Statistics::unknown(rows, cols))
     }
 
     /// Layers by name with the rows that each saw.
     pub fn rows(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.layers.iter().map(|(name, moments)| (name.as_str(), moments.rows))
+        self.layers.iter().map(|(name, layer)| (name.as_str(), layer.rows))
     }
+}
+
+/// A token from the model's own distribution for every row of logits.
+fn draw(logits: &[f32], rows: usize, random: &mut ChaCha8Rng) -> Vec<u32> {
+    let row = |row: &[f32]| {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f32> = row.iter().map(|x| (x - largest).exp()).collect();
+        let mut left = random.random_range(0.0..1.0f32) * weights.iter().sum::<f32>();
+        let hit = weights.iter().position(|weight| {
+            left -= weight;
+            left < 0.0
+        });
+        hit.unwrap_or(weights.len() - 1) as u32
+    };
+    logits.chunks_exact(logits.len() / rows.max(1)).map(row).collect()
 }
 
 #[derive(Default)]
 struct Sums {
     layers: BTreeMap<String, LayerSums>,
+    scratch: Vec<f64>,
 }
 
+/// Sums over rows: x and x·xᵀ weighted by |g|², g·gᵀ weighted by |x|² + 1 (the 1 is the bias's input).
 #[derive(Default)]
 struct LayerSums {
     rows: usize,
-    sum: Vec<f64>,
-    square: Vec<f64>,
-}
-
-impl LayerSums {
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.sum.resize(other.sum.len(), 0.0);
-        self.square.resize(other.square.len(), 0.0);
-        self.sum.iter_mut().zip(&other.sum).for_each(|(a, b)| *a += b);
-        self.square.iter_mut().zip(&other.square).for_each(|(a, b)| *a += b);
-    }
+    weight: f64,
+    mean: Vec<f64>,
+    inputs: Vec<f64>,
+    outputs: Vec<f64>,
 }
 
 impl Sums {
+    fn add_layer(&mut self, seen: LinearGradient<'_, f32>) {
+        let rows = seen.rows;
+        if rows == 0 {
+            return;
+        }
+        let outputs = seen.outputs.len() / rows;
+        if !self.layers.contains_key(seen.name) {
+            self.layers.insert(seen.name.into(), LayerSums::default());
+        }
+        let layer = self.layers.get_mut(seen.name).expect("inserted just above");
+        layer.rows += rows;
+        layer.outputs.resize(outputs * outputs, 0.0);
+        let inputs = seen.inputs.len() / rows;
+        layer.mean.resize(inputs, 0.0);
+        layer.inputs.resize(inputs * inputs, 0.0);
+        let square = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        let scratch = &mut self.scratch;
+        scratch.clear();
+        for r in 0..rows {
+            let (x, g) =
+                (&seen.inputs[r * inputs..][..inputs], &seen.outputs[r * outputs..][..outputs]);
+            let factor = if inputs == 0 { 1.0 } else { (square(x) + 1.0).sqrt() };
+            scratch.extend(g.iter().map(|&g| f64::from(g) * factor));
+        }
+        add_gram(&mut layer.outputs, scratch, outputs);
+        if inputs == 0 {
+            return;
+        }
+        scratch.clear();
+        for r in 0..rows {
+            let (x, g) =
+                (&seen.inputs[r * inputs..][..inputs], &seen.outputs[r * outputs..][..outputs]);
+            let weight = square(g);
+            layer.weight += weight;
+            layer.mean.iter_mut().zip(x).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+            let factor = weight.sqrt();
+            scratch.extend(x.iter().map(|&x| f64::from(x) * factor));
+        }
+        add_gram(&mut layer.inputs, scratch, inputs);
+    }
+
     fn add(&mut self, other: Self) {
         for (name, sums) in other.layers {
             self.layers.entry(name).or_default().add(&sums);
@@ -102,18 +223,43 @@ impl Sums {
     }
 }
 
-impl Observer for Sums {
-    fn linear(&mut self, call: LinearCall<'_>) {
-        let layer = self.layers.entry(call.name.to_string()).or_default();
-        layer.sum.resize(call.input_width, 0.0);
-        layer.square.resize(call.input_width, 0.0);
-        for row in call.inputs.chunks_exact(call.input_width) {
-            layer.rows += 1;
-            for ((&x, sum), square) in row.iter().zip(&mut layer.sum).zip(&mut layer.square) {
-                let x = f64::from(x);
-                *sum += x;
-                *square += x * x;
+impl LayerSums {
+    fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.weight += other.weight;
+        for (own, other) in [
+            (&mut self.mean, &other.mean),
+            (&mut self.inputs, &other.inputs),
+            (&mut self.outputs, &other.outputs),
+        ] {
+            own.resize(other.len(), 0.0);
+            own.iter_mut().zip(other).for_each(|(a, b)| *a += b);
+        }
+    }
+
+    fn finish(mut self) -> Statistics {
+        let count = self.rows.max(1) as f64;
+        self.outputs.iter_mut().for_each(|value| *value /= count);
+        let outputs = self.outputs.len().isqrt();
+        let outputs = Symmetric { size: outputs, values: self.outputs };
+        if self.mean.is_empty() {
+            let size = outputs.size;
+            return Statistics {
+                rows: self.rows,
+                mean: vec![0.0; size],
+                inputs: outputs,
+                outputs: Symmetric::default(),
+            };
+        }
+        let weight = self.weight.max(f64::MIN_POSITIVE);
+        self.mean.iter_mut().for_each(|value| *value /= weight);
+        let size = self.mean.len();
+        for (i, row) in self.inputs.chunks_exact_mut(size).enumerate() {
+            for (value, mean) in row.iter_mut().zip(&self.mean) {
+                *value = *value / weight - self.mean[i] * mean;
             }
         }
+        let inputs = Symmetric { size, values: self.inputs };
+        Statistics { rows: self.rows, mean: self.mean, inputs, outputs }
     }
 }

@@ -2,8 +2,13 @@
 
 use half::f16;
 use resnet_bk_core::blob::{Precision, TensorId, TensorLayout, TensorRecord};
+use serde::{Deserialize, Serialize};
 
-use super::grid::{self, INT8_MAX};
+use super::Methods;
+use super::calibration::Statistics;
+use super::grid::RowGrid;
+use super::integer::{self, Layout, damping};
+use super::rounding::Metric;
 use crate::error::{Error, Result};
 
 /// A matrix with what is known about its inputs.
@@ -19,10 +24,10 @@ pub struct Matrix<'a> {
     pub cols: usize,
     /// `[rows]`; empty for embeddings.
     pub biases: &'a [f32],
-    /// Mean square of each input `[cols]`.
-    pub importance: &'a [f64],
-    /// Mean of each input `[cols]`.
-    pub means: &'a [f64],
+    /// What is known of its inputs and outputs.
+    pub statistics: &'a Statistics,
+    /// What to do with it.
+    pub methods: Methods,
 }
 
 /// A matrix as the blob stores it.
@@ -39,12 +44,69 @@ pub struct Encoded {
 }
 
 /// A storage precision with its group size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Storage {
     /// Precision of the codes.
     pub precision: Precision,
-    /// Inputs per group for INT4, 0 otherwise.
+    /// Inputs per group for a grouped precision, 0 otherwise.
     pub group: usize,
+}
+
+/// As policies and tables spell it: `int8`, or `int4/32` with the group size.
+impl std::fmt::Display for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.group {
+            0 => f.pad(self.precision.name()),
+            group => f.pad(&format!("{}/{group}", self.precision.name())),
+        }
+    }
+}
+
+impl From<Storage> for String {
+    fn from(storage: Storage) -> Self {
+        storage.to_string()
+    }
+}
+
+impl TryFrom<String> for Storage {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Storage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, group) = text.split_once('/').unwrap_or((text, "0"));
+        let precision = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+        let storage = precision.zip(group.parse().ok());
+        storage
+            .map(|(precision, group)| Self { precision, group })
+            .filter(|storage| storage.precision.is_grouped() == (storage.group != 0))
+            .ok_or_else(|| format!("`{text}` is not a storage such as int8 or int4/32"))
+    }
+}
+
+/// Packs a row's codes into the planes of its precision.
+fn pack(storage: Storage, codes: &[i8], bytes: &mut Vec<u8>) {
+    if storage.precision == Precision::Int8 {
+        bytes.extend(codes.iter().map(|&code| code as u8));
+    }
+    for plane in storage.precision.planes() {
+        for codes in codes.chunks(storage.group) {
+            let stretch = plane.bytes(codes.len());
+            let start = bytes.len();
+            bytes.resize(start + stretch, 0);
+            for (i, &code) in codes.iter().enumerate() {
+                let field = (code >> plane.shift) as u8 & ((1 << plane.bits) - 1);
+                bytes[start + i % stretch] |= field << (plane.bits as usize * (i / stretch));
+            }
+        }
+    }
 }
 
 impl Storage {
@@ -53,7 +115,12 @@ impl Storage {
     /// INT8 per row.
     pub const INT8: Self = Self { precision: Precision::Int8, group: 0 };
     /// INT4 in groups of 32.
-    pub const INT4: Self = Self { precision: Precision::Int4, group: 32 };
+    pub const INT4: Self = Self::grouped(Precision::Int4, 32);
+
+    /// A grouped precision.
+    pub const fn grouped(precision: Precision, group: usize) -> Self {
+        Self { precision, group }
+    }
 
     /// Bytes of a matrix's section.
     pub fn layout(self, id: TensorId, rows: usize, cols: usize) -> TensorLayout {
@@ -68,8 +135,7 @@ pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<Encoded> {
     let mut encoder = Encoder::new(matrix, rows);
     let exponent = match storage.precision {
         Precision::Fp16 => encoder.fp16()?,
-        Precision::Int8 => encoder.int8()?,
-        Precision::Int4 => encoder.int4(storage.group)?,
+        _ => encoder.integer(storage)?,
     };
     let bias_exponent = encoder.biases()?;
     let record = TensorRecord {
@@ -141,43 +207,35 @@ impl<'a> Encoder<'a> {
         Error::WeightTooLarge { tensor, precision }
     }
 
-    fn int8(&mut self) -> Result<u8> {
-        let scales: Vec<f64> =
-            self.rows().map(|row| grid::int8_row(row, self.matrix.importance).scale).collect();
-        let (mantissas, exponent) = self.mantissas(&scales)?;
-        for (row, mantissa) in self.rows().zip(mantissas) {
-            let scale = self.stored(mantissa, exponent);
-            for &weight in row {
-                let code = grid::code(weight, scale, -INT8_MAX, INT8_MAX);
-                self.codes.push(code as u8);
-                self.decoded.push((f64::from(code) * scale) as f32);
-            }
-            self.scales.extend(mantissa.to_le_bytes());
-        }
-        Ok(exponent)
-    }
-
-    fn int4(&mut self, group: usize) -> Result<u8> {
-        let rows: Vec<grid::Int4Row> =
-            self.rows().map(|row| grid::int4_row(row, self.matrix.importance, group)).collect();
-        let units: Vec<f64> = rows.iter().map(|row| row.unit).collect();
+    fn integer(&mut self, storage: Storage) -> Result<u8> {
+        let Matrix { cols, statistics, methods, .. } = self.matrix;
+        let layout = Layout::new(self.matrix.id, cols, storage);
+        let metric = Metric::new(&statistics.inputs, damping(cols, statistics.rows));
+        let rows: Vec<Vec<f64>> =
+            self.rows().map(|row| row.iter().map(|&w| f64::from(w)).collect()).collect();
+        let grids = integer::scales(&rows, &metric, layout, methods);
+        let units: Vec<f64> = grids.iter().map(|row| row.unit).collect();
         let (mantissas, exponent) = self.mantissas(&units)?;
-        for ((weights, row), mantissa) in self.rows().zip(&rows).zip(mantissas) {
-            let unit = self.stored(mantissa, exponent);
-            for (weights, &group_scale) in weights.chunks(group).zip(&row.group_scales) {
-                let scale = unit * f64::from(group_scale);
-                let codes: Vec<i8> =
-                    weights.iter().map(|&w| grid::code(w, scale, -8.0, 7.0)).collect();
-                self.decoded.extend(codes.iter().map(|&c| (f64::from(c) * scale) as f32));
-                let (low, high) = codes.split_at(codes.len().div_ceil(2));
-                for (j, &low) in low.iter().enumerate() {
-                    let high = high.get(j).copied().unwrap_or(0);
-                    self.codes.push((low as u8 & 15) | (high as u8) << 4);
-                }
-            }
+        let scales: Vec<Vec<f64>> = grids
+            .iter()
+            .zip(&mantissas)
+            .map(|(row, &mantissa)| {
+                let stored = RowGrid { unit: self.stored(mantissa, exponent), ..row.clone() };
+                stored.columns(cols, layout.group)
+            })
+            .collect();
+        let codes = integer::codes(&rows, &scales, &metric, statistics, layout, methods);
+        for (((codes, scales), row), mantissa) in
+            codes.iter().zip(&scales).zip(&grids).zip(mantissas)
+        {
+            let decoded = codes.iter().zip(scales).map(|(&c, s)| (f64::from(c) * s) as f32);
+            self.decoded.extend(decoded);
+            pack(storage, codes, &mut self.codes);
             self.scales.extend(mantissa.to_le_bytes());
-            for pair in row.group_scales.chunks(2) {
-                self.scales.push(pair[0] | pair.get(1).map_or(0, |high| high << 4));
+            if storage.precision.is_grouped() {
+                for pair in row.multiples.chunks(2) {
+                    self.scales.push(pair[0] | pair.get(1).map_or(0, |high| high << 4));
+                }
             }
         }
         Ok(exponent)
@@ -206,6 +264,7 @@ impl<'a> Encoder<'a> {
         }
         let cols = self.matrix.cols;
         let mut wanted = Vec::with_capacity(self.matrix.biases.len());
+        let correct = f64::from(u8::from(self.matrix.methods.bias_correction));
         for (r, &bias) in self.matrix.biases.iter().enumerate() {
             let exact = &self.matrix.weights[r * cols..][..cols];
             let stored = &self.decoded[r * cols..][..cols];
@@ -213,7 +272,13 @@ impl<'a> Encoder<'a> {
                 |((&w, &s), &mean): ((&f32, &f32), &f64)| (f64::from(w) - f64::from(s)) * mean;
             wanted.push(
                 f64::from(bias)
-                    + exact.iter().zip(stored).zip(self.matrix.means).map(lost).sum::<f64>(),
+                    + correct
+                        * exact
+                            .iter()
+                            .zip(stored)
+                            .zip(&self.matrix.statistics.mean)
+                            .map(lost)
+                            .sum::<f64>(),
             );
         }
         let largest = wanted.iter().fold(0.0, |peak: f64, b| peak.max(b.abs()));

@@ -1,77 +1,108 @@
-//! Choosing scales: the row and group scales that lose least on the calibration text.
+//! Choosing scales before codes: the row and group scales that lose least when every weight takes
+//! its nearest code.
 //!
-//! The loss of a row is Σ_c h_c (w_c − ŵ_c)², with h_c the mean square of input c: the expected
+//! The loss of a row is Σ_c h_c (w_c − ŵ_c)², with h_c the second moment of input c: the expected
 //! squared error of the output where inputs are uncorrelated.
 
-/// Codes of a row and the scale that multiplies them.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Int8Row {
-    /// Weight per code.
-    pub scale: f64,
+use resnet_bk_core::blob::Precision;
+
+/// Range of a precision's codes, and how a row's scales are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Levels {
+    /// Smallest code.
+    pub(super) low: f64,
+    /// Largest code.
+    pub(super) high: f64,
+    /// Largest multiple of the row's unit that a group's scale may be.
+    pub(super) multiple: u8,
 }
 
-/// Codes of a row in groups.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Int4Row {
-    /// Weight per code and unit of group scale.
-    pub unit: f64,
-    /// One group scale per group, 0 to 15.
-    pub group_scales: Vec<u8>,
-}
-
-/// Largest INT8 code; −128 is never written.
-pub(super) const INT8_MAX: f64 = 127.0;
-
-/// Nearest code on a grid of step `scale` within `low..=high`; 0 for a step of 0.
-pub(super) fn code(weight: f32, scale: f64, low: f64, high: f64) -> i8 {
-    if scale == 0.0 {
-        return 0;
+impl Levels {
+    /// The levels of an integer precision. −128 is never written, so that INT8 is symmetric.
+    pub(super) fn of(precision: Precision) -> Self {
+        let high = f64::from((1u32 << (precision.bits().min(8) - 1)) - 1);
+        if precision.is_grouped() {
+            Self { low: -high - 1.0, high, multiple: 15 }
+        } else {
+            Self { low: -high, high, multiple: 1 }
+        }
     }
-    (f64::from(weight) / scale).round().clamp(low, high) as i8
 }
 
-fn loss(weights: &[f32], importance: &[f64], scale: f64, low: f64, high: f64) -> f64 {
-    let error = |(&w, &h): (&f32, &f64)| {
-        let e = f64::from(w) - f64::from(code(w, scale, low, high)) * scale;
-        h * e * e
-    };
+/// A row's scales: group g has scale `unit · multiples[g]`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RowGrid {
+    /// Weight per code and multiple.
+    pub(super) unit: f64,
+    /// One multiple per group, 0 to 15.
+    pub(super) multiples: Vec<u8>,
+}
+
+impl RowGrid {
+    /// The scale of every column.
+    pub(super) fn columns(&self, cols: usize, group: usize) -> Vec<f64> {
+        (0..cols).map(|j| self.unit * f64::from(self.multiples[j / group])).collect()
+    }
+}
+
+/// Nearest code on a grid of step `scale`; 0 for a step of 0.
+fn code(weight: f64, scale: f64, levels: Levels) -> f64 {
+    if scale == 0.0 { 0.0 } else { (weight / scale).round().clamp(levels.low, levels.high) }
+}
+
+fn loss(weights: &[f64], importance: &[f64], scale: f64, levels: Levels) -> f64 {
+    let error = |(&w, &h): (&f64, &f64)| h * (w - code(w, scale, levels) * scale).powi(2);
     weights.iter().zip(importance).map(error).sum()
 }
 
-fn peak(weights: &[f32]) -> f64 {
-    weights.iter().fold(0.0, |peak, w| peak.max(f64::from(w.abs())))
+/// The scale whose outermost levels just reach the largest weight.
+fn reach(weights: &[f64], levels: Levels) -> f64 {
+    let peak = weights.iter().fold(0.0, |peak: f64, w| peak.max(w.abs()));
+    peak / ((levels.high - levels.low) / 2.0)
 }
 
-/// The best of 24 steps from the one that just reaches the largest weight down to 0.77 of it.
-pub(super) fn int8_row(weights: &[f32], importance: &[f64]) -> Int8Row {
-    let reach = peak(weights) / INT8_MAX;
-    let candidates = (0..24).map(|i| reach * (1.0 - 0.01 * f64::from(i)));
-    Int8Row { scale: best(candidates, |s| loss(weights, importance, s, -INT8_MAX, INT8_MAX)) }
-}
-
-/// Group scales as multiples of one row unit: every group's best step first, then the row unit
-/// and the multiples that together lose least.
-pub(super) fn int4_row(weights: &[f32], importance: &[f64], group: usize) -> Int4Row {
-    let groups: Vec<(&[f32], &[f64])> =
-        weights.chunks(group).zip(importance.chunks(group)).collect();
-    let steps: Vec<f64> = groups.iter().map(|(w, h)| int4_step(w, h)).collect();
-    let largest = steps.iter().copied().fold(0.0, f64::max);
-    if largest == 0.0 {
-        return Int4Row { unit: 0.0, group_scales: vec![0; groups.len()] };
+/// Scales that just reach the largest weight of each group, without a search.
+pub(super) fn plain(weights: &[f64], group: usize, levels: Levels) -> RowGrid {
+    let steps: Vec<f64> = weights.chunks(group).map(|w| reach(w, levels)).collect();
+    let unit = steps.iter().copied().fold(0.0, f64::max) / f64::from(levels.multiple);
+    RowGrid {
+        unit,
+        multiples: steps.iter().map(|&step| nearest_multiple(step, unit, levels)).collect(),
     }
-    let mut best: Option<(f64, Int4Row)> = None;
-    for multiple in 9..=15 {
+}
+
+/// The whole multiple of `unit` nearest to `step`; 0 for a group of zeros.
+pub(super) fn nearest_multiple(step: f64, unit: f64, levels: Levels) -> u8 {
+    if step <= 0.0 || unit <= 0.0 {
+        return 0;
+    }
+    (step / unit).round().clamp(1.0, f64::from(levels.multiple)) as u8
+}
+
+/// Searched scales: every group's best step first, then the row unit and the multiples that together
+/// lose least.
+pub(super) fn search(weights: &[f64], importance: &[f64], group: usize, levels: Levels) -> RowGrid {
+    let groups: Vec<(&[f64], &[f64])> =
+        weights.chunks(group).zip(importance.chunks(group)).collect();
+    let steps: Vec<f64> = groups.iter().map(|(w, h)| step(w, h, levels)).collect();
+    let largest = steps.iter().copied().fold(0.0, f64::max);
+    if largest == 0.0 || levels.multiple == 1 {
+        let multiples = steps.iter().map(|&step| u8::from(step > 0.0)).collect();
+        return RowGrid { unit: largest, multiples };
+    }
+    let mut best: Option<(f64, RowGrid)> = None;
+    for multiple in 9..=levels.multiple {
         for nudge in [0.98, 1.0, 1.02] {
             let unit = largest * nudge / f64::from(multiple);
             let mut total = 0.0;
-            let mut group_scales = Vec::with_capacity(groups.len());
+            let mut multiples = Vec::with_capacity(groups.len());
             for (&step, &(w, h)) in steps.iter().zip(&groups) {
-                let (scale, loss) = group_scale(step / unit, unit, w, h);
+                let (multiple, loss) = better_multiple(step / unit, unit, w, h, levels);
                 total += loss;
-                group_scales.push(scale);
+                multiples.push(multiple);
             }
             if best.as_ref().is_none_or(|(loss, _)| total < *loss) {
-                best = Some((total, Int4Row { unit, group_scales }));
+                best = Some((total, RowGrid { unit, multiples }));
             }
         }
     }
@@ -79,26 +110,33 @@ pub(super) fn int4_row(weights: &[f32], importance: &[f64], group: usize) -> Int
 }
 
 /// The better of the two whole multiples around `ideal`, with its loss.
-fn group_scale(ideal: f64, unit: f64, weights: &[f32], importance: &[f64]) -> (u8, f64) {
-    let below = ideal.floor().clamp(1.0, 15.0);
-    let above = (below + 1.0).min(15.0);
-    let candidates =
-        [below, above].map(|n| (n as u8, loss(weights, importance, n * unit, -8.0, 7.0)));
-    if candidates[1].1 < candidates[0].1 { candidates[1] } else { candidates[0] }
+fn better_multiple(
+    ideal: f64,
+    unit: f64,
+    weights: &[f64],
+    importance: &[f64],
+    levels: Levels,
+) -> (u8, f64) {
+    let limit = f64::from(levels.multiple);
+    let below = ideal.floor().clamp(1.0, limit);
+    let above = (below + 1.0).min(limit);
+    let [a, b] = [below, above].map(|n| (n as u8, loss(weights, importance, n * unit, levels)));
+    if b.1 < a.1 { b } else { a }
 }
 
-/// The best of 32 steps, refined once by least squares.
-fn int4_step(weights: &[f32], importance: &[f64]) -> f64 {
-    let reach = peak(weights) / 7.5;
+/// The best of 36 steps, refined once by least squares.
+fn step(weights: &[f64], importance: &[f64], levels: Levels) -> f64 {
+    let reach = reach(weights, levels);
     if reach == 0.0 {
         return 0.0;
     }
-    let total = |s: f64| loss(weights, importance, s, -8.0, 7.0);
-    let step = best((0..32).map(|i| reach * (1.2 - 0.02 * f64::from(i))), total);
+    let total = |s: f64| loss(weights, importance, s, levels);
+    let (first, stride) = if levels.high > 100.0 { (1.02, 0.01) } else { (1.2, 0.02) };
+    let step = best((0..36).map(|i| reach * (first - stride * f64::from(i))), total);
     let (mut numerator, mut denominator) = (0.0, 0.0);
     for (&w, &h) in weights.iter().zip(importance) {
-        let q = f64::from(code(w, step, -8.0, 7.0));
-        numerator += h * f64::from(w) * q;
+        let q = code(w, step, levels);
+        numerator += h * w * q;
         denominator += h * q * q;
     }
     let refined = if denominator > 0.0 { numerator / denominator } else { step };
@@ -123,52 +161,59 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    fn row_loss(weights: &[f32], row: &Int4Row, group: usize) -> f64 {
-        let groups = weights.chunks(group).zip(&row.group_scales);
-        groups.map(|(w, &n)| loss(w, &vec![1.0; w.len()], row.unit * f64::from(n), -8.0, 7.0)).sum()
+    const COLS: usize = 128;
+
+    fn row_loss(weights: &[f64], row: &RowGrid, group: usize, levels: Levels) -> f64 {
+        let groups = weights.chunks(group).zip(&row.multiples);
+        let loss =
+            |(w, &n): (&[f64], &u8)| loss(w, &vec![1.0; w.len()], row.unit * f64::from(n), levels);
+        groups.map(loss).sum()
     }
 
     /// Rows of bell-shaped weights, as trained ones are.
-    fn rows() -> Vec<Vec<f32>> {
+    fn rows() -> Vec<Vec<f64>> {
         let mut random = ChaCha8Rng::seed_from_u64(1);
-        let mut weight = || (0..6).map(|_| random.random_range(-1f32..1.0)).sum::<f32>();
-        (0..40).map(|_| (0..128).map(|_| weight()).collect()).collect()
+        let mut weight = || (0..6).map(|_| random.random_range(-1f64..1.0)).sum::<f64>();
+        (0..40).map(|_| (0..COLS).map(|_| weight()).collect()).collect()
     }
 
     #[test]
     fn searched_scales_lose_less_than_those_of_the_largest_magnitude() {
-        let (mut int8, mut int8_plain, mut int4, mut int4_plain) = (0.0, 0.0, 0.0, 0.0);
-        for weights in rows() {
-            let ones = vec![1.0; weights.len()];
-            let of = |scale| loss(&weights, &ones, scale, -INT8_MAX, INT8_MAX);
-            int8 += of(int8_row(&weights, &ones).scale);
-            int8_plain += of(peak(&weights) / INT8_MAX);
-            int4 += row_loss(&weights, &int4_row(&weights, &ones, 32), 32);
-            let plain = |w: &[f32]| loss(w, &vec![1.0; w.len()], peak(w) / 7.0, -8.0, 7.0);
-            int4_plain += weights.chunks(32).map(plain).sum::<f64>();
+        for precision in Precision::ALL.into_iter().filter(|&p| p != Precision::Fp16) {
+            let levels = Levels::of(precision);
+            let group = if precision.is_grouped() { 32 } else { COLS };
+            let (mut searched, mut unsearched) = (0.0, 0.0);
+            for weights in rows() {
+                let ones = vec![1.0; COLS];
+                searched +=
+                    row_loss(&weights, &search(&weights, &ones, group, levels), group, levels);
+                unsearched += row_loss(&weights, &plain(&weights, group, levels), group, levels);
+            }
+            let share = if precision.is_grouped() { 0.9 } else { 1.0 };
+            assert!(searched <= share * unsearched, "{precision:?}: {searched} {unsearched}");
         }
-        assert!(int8 <= int8_plain, "{int8} {int8_plain}");
-        // Although the plain scales are not even rounded to a stored form.
-        assert!(int4 < 0.9 * int4_plain, "{int4} {int4_plain}");
     }
 
     #[test]
     fn important_inputs_decide_the_scale() {
+        let levels = Levels::of(Precision::Int4);
         let weights = [1.0, 0.1, 0.1, 0.1];
         let mut importance = [1e-9, 1.0, 1.0, 1.0];
-        let error = |row: Int4Row| {
-            let scale = row.unit * f64::from(row.group_scales[0]);
-            (0.1 - f64::from(code(0.1, scale, -8.0, 7.0)) * scale).abs()
+        let error = |row: RowGrid| {
+            let scale = row.unit * f64::from(row.multiples[0]);
+            (0.1 - code(0.1, scale, levels) * scale).abs()
         };
-        let focused = error(int4_row(&weights, &importance, 4));
+        let focused = error(search(&weights, &importance, 4, levels));
         importance = [1.0; 4];
-        assert!(focused < error(int4_row(&weights, &importance, 4)));
+        assert!(focused < error(search(&weights, &importance, 4, levels)));
     }
 
     #[test]
     fn a_row_of_zeros_has_scale_zero() {
-        assert_eq!(int8_row(&[0.0; 8], &[1.0; 8]).scale, 0.0);
-        let row = int4_row(&[0.0; 40], &[1.0; 40], 32);
-        assert_eq!(row, Int4Row { unit: 0.0, group_scales: vec![0, 0] });
+        let row = search(&[0.0; 8], &[1.0; 8], 8, Levels::of(Precision::Int8));
+        assert_eq!(row, RowGrid { unit: 0.0, multiples: vec![0] });
+        let row = search(&[0.0; 40], &[1.0; 40], 32, Levels::of(Precision::Int4));
+        assert_eq!(row, RowGrid { unit: 0.0, multiples: vec![0, 0] });
+        assert_eq!(plain(&[0.0; 40], 32, Levels::of(Precision::Int3)), row);
     }
 }

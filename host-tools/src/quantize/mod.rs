@@ -10,7 +10,10 @@ pub mod chain;
 pub mod encode;
 pub mod fold;
 mod grid;
+mod integer;
+mod methods;
 pub mod names;
+mod rounding;
 pub mod tokenizer;
 pub mod writer;
 
@@ -22,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::policy::Assignment;
 use calibration::Calibration;
 use encode::{Encoded, Matrix, Storage};
+pub use methods::Methods;
 use names::{dimensions, layer_name, weight_name};
 
 /// Name and version that blobs are signed with.
@@ -40,6 +44,8 @@ pub struct Source {
     pub bytes: u64,
     /// Tokenizer section, where the blob is to carry one.
     pub tokenizer: Option<Vec<u8>>,
+    /// What is done to lose as little as possible.
+    pub methods: Methods,
 }
 
 impl Source {
@@ -52,7 +58,14 @@ impl Source {
     ) -> Result<Self> {
         let dims = dimensions(&checkpoint.config);
         dims.validate().map_err(Error::Blob)?;
-        Ok(Self { folded: fold::fold(checkpoint), dims, sha256, bytes, tokenizer })
+        Ok(Self {
+            folded: fold::fold(checkpoint),
+            dims,
+            sha256,
+            bytes,
+            tokenizer,
+            methods: Methods::default(),
+        })
     }
 
     /// Encodes one matrix.
@@ -70,11 +83,12 @@ impl Source {
         } else {
             &self.folded.tensors[&format!("{layer}.bias")].data
         };
-        let cols = self.dims.shape(id).1 as usize;
-        let moments = calibration.moments(&layer, cols);
-        let (importance, means) = (&moments.mean_square, &moments.mean);
+        let (rows, cols) = self.dims.shape(id);
+        let cols = cols as usize;
+        let statistics = &calibration.statistics(&layer, rows as usize, cols);
+        let methods = self.methods;
         encode::encode(
-            Matrix { id, name: &name, weights, cols, biases, importance, means },
+            Matrix { id, name: &name, weights, cols, biases, statistics, methods },
             storage,
         )
     }

@@ -5,6 +5,7 @@ use crate::reference::forward::{BlockTape, FEATURE_BOUND, POTENTIAL_BOUND, Scrat
 use crate::reference::loss;
 use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe;
+use crate::reference::observer::{Each, LinearGradient};
 use crate::reference::real::{Real, add_to, dot, size};
 
 impl<T: Real> Model<T> {
@@ -23,24 +24,51 @@ impl<T: Real> Model<T> {
         gradient: &mut [T],
     ) -> f64 {
         self.forward_tape(inputs, window, tape);
+        self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
+    }
+
+    /// From the logits that a forward pass has left in `tape`; `each` sees every layer.
+    #[expect(clippy::too_many_arguments, reason = "add_gradient and its observer")]
+    pub(crate) fn backward_tape(
+        &self,
+        inputs: &[u32],
+        targets: &[u32],
+        window: usize,
+        scale: T,
+        tape: &mut Tape<T>,
+        gradient: &mut [T],
+        each: &mut Each<'_, T>,
+    ) -> f64 {
         let total = loss::gradient_in_place(&mut tape.logits, targets, scale);
         let d = self.config().width;
         let Tape { blocks, h, final_norm, final_u, logits, scratch, .. } = tape;
         let (head, norm) = (&self.layout.head, &self.layout.norm);
-        head.backward_parameters(gradient, final_u, logits);
+        head.backward_parameters(gradient, final_u, logits, each);
         size(&mut scratch.du, h.len());
         head.backward_input(&self.parameters, logits, &mut scratch.du, false);
         size(&mut scratch.dh, h.len());
         scratch.dh.fill(T::ZERO);
         norm.backward(&self.parameters, final_norm, &scratch.du, gradient, &mut scratch.dh);
         for (block, tape) in self.layout.blocks.iter().zip(blocks).rev() {
-            self.block_backward(block, window, tape, scratch, gradient);
+            self.block_backward(block, window, tape, scratch, gradient, each);
         }
+        each(LinearGradient {
+            name: "token_embedding",
+            rows: inputs.len(),
+            inputs: &[],
+            outputs: &scratch.dh,
+        });
         let table = &mut gradient[self.layout.embedding.clone()];
         for (row, &token) in scratch.dh.chunks_exact(d).zip(inputs) {
             add_to(&mut table[token as usize * d..][..d], row);
         }
         if let Some(positions) = &self.layout.positions {
+            each(LinearGradient {
+                name: "position_embedding",
+                rows: inputs.len(),
+                inputs: &[],
+                outputs: &scratch.dh,
+            });
             let table = &mut gradient[positions.clone()];
             for (i, row) in scratch.dh.chunks_exact(d).enumerate() {
                 add_to(&mut table[i % window * d..][..d], row);
@@ -57,6 +85,7 @@ impl<T: Real> Model<T> {
         tape: &mut BlockTape<T>,
         scratch: &mut Scratch<T>,
         gradient: &mut [T],
+        each: &mut Each<'_, T>,
     ) {
         let parameters = &self.parameters;
         let Scratch { dh, du, projected, features, v } = scratch;
@@ -65,16 +94,16 @@ impl<T: Real> Model<T> {
         let scale = parameters[block.scale];
         projected.clear();
         projected.extend(dh.iter().map(|&x| scale * x));
-        block.output_proj.backward_parameters(gradient, &tape.features, projected);
+        block.output_proj.backward_parameters(gradient, &tape.features, projected, each);
         size(features, tape.features.len());
         block.output_proj.backward_input(parameters, projected, features, false);
         mask(features, &tape.g, FEATURE_BOUND);
         self.resolve_backward(block, window, tape, features, v, gradient);
         mask(v, &tape.v_raw, POTENTIAL_BOUND);
-        block.v_proj.backward_parameters(gradient, &tape.u, v);
+        block.v_proj.backward_parameters(gradient, &tape.u, v, each);
         size(du, dh.len());
         block.v_proj.backward_input(parameters, v, du, false);
-        moe::backward(block, parameters, &tape.u, dh, &mut tape.moe, gradient, du);
+        moe::backward(block, parameters, &tape.u, dh, &mut tape.moe, (gradient, du), each);
         block.norm.backward(parameters, &tape.norm, du, gradient, dh);
     }
 

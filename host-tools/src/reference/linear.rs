@@ -1,5 +1,6 @@
 //! Matrix products: the one place that calls the `gemm` crate, and linear layers on top of it.
 
+use crate::reference::observer::{Each, LinearGradient};
 use crate::reference::real::{Real, add_to};
 use std::ops::Range;
 
@@ -68,6 +69,11 @@ fn product<T: Real>(
     }
 }
 
+/// gram\[n, n\] += xᵀ·x for the rows of x\[rows, n\].
+pub(crate) fn add_gram(gram: &mut [f64], x: &[f64], n: usize) {
+    product(gram, true, transposed(x, n), plain(x, n), (n, x.len() / n, n));
+}
+
 /// Where a linear layer's weight `[out, in]` and bias `[out]` lie among the parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
@@ -92,9 +98,16 @@ impl Linear {
         product(y, true, a, b, (rows, self.inputs, self.outputs));
     }
 
-    /// Adds the gradients of weight and bias, given those of the outputs.
-    pub(crate) fn backward_parameters<T: Real>(&self, gradient: &mut [T], x: &[T], dy: &[T]) {
+    /// Adds the gradients of weight and bias, given those of the outputs, and shows them to `each`.
+    pub(crate) fn backward_parameters<T: Real>(
+        &self,
+        gradient: &mut [T],
+        x: &[T],
+        dy: &[T],
+        each: &mut Each<'_, T>,
+    ) {
         let rows = x.len() / self.inputs;
+        each(LinearGradient { name: &self.name, rows, inputs: x, outputs: dy });
         let (a, b) = (transposed(dy, self.outputs), plain(x, self.inputs));
         let dw = &mut gradient[self.weight.clone()];
         product(dw, true, a, b, (self.outputs, rows, self.inputs));
@@ -134,7 +147,7 @@ mod tests {
         let mut y = vec![0.0; rows * outputs];
         layer.forward(&parameters, &x, &mut y);
         let mut gradient = vec![1.0; 24];
-        layer.backward_parameters(&mut gradient, &x, &dy);
+        layer.backward_parameters(&mut gradient, &x, &dy, &mut |_| {});
         let mut dx = vec![0.5; rows * inputs];
         layer.backward_input(&parameters, &dy, &mut dx, true);
         let mut expected_gradient = vec![1.0; 24];

@@ -18,8 +18,9 @@ mod stream;
 mod tests;
 
 pub use forward::Tape;
+pub(crate) use linear::add_gram;
 pub use loss::negative_log_likelihoods;
 pub use model::Model;
-pub use observer::{ChainCall, LinearCall, Observer, Routed};
+pub use observer::{ChainCall, LinearCall, LinearGradient, Observer, Routed};
 pub use real::Real;
 pub use stream::Stream;

@@ -2,6 +2,7 @@
 
 use crate::reference::linear::Linear;
 use crate::reference::model::BlockLayout;
+use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_scaled, add_to, dot, size};
 
 /// Dropout of hidden activations (as the published model places it): each is zero with a
@@ -168,14 +169,14 @@ pub(crate) fn backward<T: Real>(
     u: &[T],
     df: &[T],
     tape: &mut Tape<T>,
-    gradient: &mut [T],
-    du: &mut [T],
+    (gradient, du): (&mut [T], &mut [T]),
+    each: &mut Each<'_, T>,
 ) {
     let experts = block.experts.len();
     size(&mut tape.d_logits, tape.probabilities.len());
     tape.d_logits.fill(T::ZERO);
     for e in 0..experts {
-        backward_expert(&block.experts[e], e, parameters, df, tape, gradient, du);
+        backward_expert(&block.experts[e], e, parameters, df, tape, (gradient, du), each);
     }
     // Through the softmax: dlogit = p · (dp − Σ p·dp); experts that were not chosen have p = 0.
     let rows = tape.probabilities.chunks_exact(experts);
@@ -185,7 +186,7 @@ pub(crate) fn backward<T: Real>(
             *d = p * (*d - mean);
         }
     }
-    block.gate.backward_parameters(gradient, u, &tape.d_logits);
+    block.gate.backward_parameters(gradient, u, &tape.d_logits, each);
     block.gate.backward_input(parameters, &tape.d_logits, du, true);
 }
 
@@ -195,8 +196,8 @@ fn backward_expert<T: Real>(
     parameters: &[T],
     df: &[T],
     tape: &mut Tape<T>,
-    gradient: &mut [T],
-    du: &mut [T],
+    (gradient, du): (&mut [T], &mut [T]),
+    each: &mut Each<'_, T>,
 ) {
     let d = first.inputs;
     let experts = tape.experts.len();
@@ -211,14 +212,14 @@ fn backward_expert<T: Real>(
             *y = p * f;
         }
     }
-    second.backward_parameters(gradient, &expert.hidden, &tape.d_output);
+    second.backward_parameters(gradient, &expert.hidden, &tape.d_output, each);
     size(&mut tape.d_hidden, n * first.outputs);
     second.backward_input(parameters, &tape.d_output, &mut tape.d_hidden, false);
     let gain = tape.dropout.map_or(T::ONE, Dropout::gain);
     for (dh, &x) in tape.d_hidden.iter_mut().zip(&expert.before) {
         *dh = if x > T::ZERO { *dh * gain } else { T::ZERO };
     }
-    first.backward_parameters(gradient, &expert.input, &tape.d_hidden);
+    first.backward_parameters(gradient, &expert.input, &tape.d_hidden, each);
     size(&mut tape.d_input, n * d);
     first.backward_input(parameters, &tape.d_hidden, &mut tape.d_input, false);
     for (&r, dx) in expert.positions.iter().zip(tape.d_input.chunks_exact(d)) {

@@ -47,3 +47,19 @@ pub trait Observer {
     /// Called after each block's chain.
     fn chain(&mut self, _call: ChainCall<'_>) {}
 }
+
+/// One layer's part in a backward pass.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearGradient<'a, T> {
+    /// The layer's name, as in [`LinearCall`], or that of an embedding.
+    pub name: &'a str,
+    /// Positions that the layer worked on.
+    pub rows: usize,
+    /// Row-major `[rows, in]`; empty for an embedding.
+    pub inputs: &'a [T],
+    /// Gradient of the loss with respect to the outputs, row-major `[rows, out]`.
+    pub outputs: &'a [T],
+}
+
+/// Sees every layer of a backward pass.
+pub(crate) type Each<'a, T> = dyn FnMut(LinearGradient<'_, T>) + 'a;

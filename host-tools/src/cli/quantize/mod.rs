@@ -1,20 +1,23 @@
 //! `resnet-bk quantize`.
 
+mod budget;
+
 use std::path::PathBuf;
 
 use resnet_bk_core::blob::Measured;
 use serde_json::json;
 
-use super::common::{Loaded, TextArgs, bar, parse_blob, print_json, set, table};
 use crate::cli::Global;
+use crate::cli::common::{Loaded, TextArgs, bar, parse_blob, print_json, set, table};
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, text::Tokens};
 use crate::files;
 use crate::importance::{self, Importance};
 use crate::policy::{Assignment, Policy};
+use crate::quantize::encode::Encoded;
 use crate::quantize::names::weight_name;
-use crate::quantize::{Origin, Source};
+use crate::quantize::{Methods, Origin, Source};
 use crate::reference::Model;
 
 const EXAMPLES: &str = "\
@@ -25,6 +28,13 @@ Examples:
   By importance that `analyze` found before:
       resnet-bk quantize model.safetensors --policy dynamic --importance importance.json \\
           --out dynamic.rbk
+
+  The best model that fits 750,000 bytes, or is 7 times smaller, or loses 0.02 nats a token; the
+  measured sensitivities are kept in a file, so that the next target takes seconds:
+      resnet-bk quantize model.safetensors --target-bytes 750000 --importance importance.json \\
+          --out budget.rbk
+      resnet-bk quantize model.safetensors --target-ratio 7 --importance importance.json --out 7x.rbk
+      resnet-bk quantize model.safetensors --max-kl 0.02 --importance importance.json --out kl.rbk
 
   How large would it be?
       resnet-bk quantize model.safetensors --policy policies/compact.toml --dry-run
@@ -41,8 +51,11 @@ Policies:
                     potentials = \"full\"               # or \"int8\"
                     [[override]]
                     tensors = \"blocks.*.experts.*\"
-                    precision = \"int4\"                # int4, int8 or fp16
-                    group = 32                        # int4 only";
+                    precision = \"int4\"                # int2 to int6, int8 or fp16
+                    group = 32                        # int2 to int6 only
+  budget        what --target-bytes, --target-ratio and --max-kl ask for: the mix of int2 to int6,
+                int8 and fp16 that loses least, from the measured rise in KL divergence of every
+                tensor in every precision and an exact knapsack over the bytes of the blob";
 
 /// Quantize a checkpoint under a policy and write the blob.
 #[derive(Debug, clap::Args)]
@@ -51,12 +64,15 @@ pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
     /// static, dynamic, uniform-int8, uniform-int4 or a policy file.
-    #[arg(long, value_name = "POLICY")]
-    policy: String,
+    #[arg(long, value_name = "POLICY", required_unless_present_any = ["target_bytes", "target_ratio", "max_kl"])]
+    policy: Option<String>,
+    #[command(flatten)]
+    target: budget::Target,
     /// Blob to write.
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
-    /// Importance file of `analyze`, for the dynamic policy; computed where it is missing.
+    /// Importance file of `analyze`, for the dynamic policy and for targets. What a target needs and the
+    /// file lacks is measured and added to it, so an interrupted run goes on where it was.
     #[arg(long, value_name = "FILE")]
     importance: Option<PathBuf>,
     /// Print the exact size and the precision of every tensor, and write nothing.
@@ -68,8 +84,11 @@ pub(crate) struct Args {
     /// Leave the tokenizer out of the blob.
     #[arg(long)]
     no_tokenizer: bool,
+    /// Leave out a step of post-training quantization, to see what it gives; may be repeated.
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    without: Vec<Step>,
     /// Calibration tokens, from the training split.
-    #[arg(long, default_value_t = 16_384, value_name = "N")]
+    #[arg(long, default_value_t = 32_768, value_name = "N")]
     calibration_tokens: usize,
     /// Tokens on which perplexity is measured and recorded in the blob, from the validation split;
     /// 0 records none.
@@ -79,15 +98,44 @@ pub(crate) struct Args {
     text: TextArgs,
 }
 
+/// The name of a step on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum Step {
+    /// Searching for scales.
+    ScaleSearch,
+    /// Fitting scales to codes in turn.
+    Refit,
+    /// GPTQ.
+    Gptq,
+    /// Revisiting every code.
+    Descent,
+    /// Letting rows make up for each other.
+    Outputs,
+    /// Correcting biases.
+    BiasCorrection,
+}
+
+fn methods(without: &[Step]) -> Methods {
+    let with = |step| !without.contains(&step);
+    Methods {
+        scale_search: with(Step::ScaleSearch),
+        refit: with(Step::Refit),
+        gptq: with(Step::Gptq),
+        descent: with(Step::Descent),
+        outputs: with(Step::Outputs),
+        bias_correction: with(Step::BiasCorrection),
+    }
+}
+
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let policy = Policy::parse(&args.policy)?;
+    let policy = args.policy.as_deref().map(Policy::parse).transpose()?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
-    let source = loaded.source(!args.no_tokenizer)?;
+    let source = Source { methods: methods(&args.without), ..loaded.source(!args.no_tokenizer)? };
+    let Some(policy) = policy else { return budget::run(&args, &loaded, &source, global) };
     let importance = args.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;
     if args.dry_run {
         return dry_run(&args, &policy, &loaded, &source, importance.as_ref(), global);
     }
-    let out = args.out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
     let tokenizer = loaded.tokenizer.as_ref();
     let (calibration, text) =
         args.text.calibrate(&source, args.calibration_tokens, tokenizer, global)?;
@@ -96,14 +144,31 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         given => given,
     };
     let assignment = policy.assign(&source.dims, importance.as_ref())?;
+    let encoded = source.encode_all(&assignment, &calibration)?;
+    let made = Made { assignment, encoded, text };
+    write(&args, &loaded, &source, &made, global)
+}
+
+/// A quantized model before it is a blob.
+struct Made {
+    assignment: Assignment,
+    encoded: Vec<Encoded>,
+    /// The calibration text.
+    text: Tokens,
+}
+
+/// Assembles the blob, measures it, writes it and says so.
+fn write(args: &Args, loaded: &Loaded, source: &Source, made: &Made, global: Global) -> Result<()> {
+    let out = args.out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
+    let tokenizer = loaded.tokenizer.as_ref();
+    let Made { assignment, encoded, text } = made;
     let mut origin = Origin {
         calibration: &text.name,
         calibration_tokens: text.tokens.len() as u32,
         seed: args.text.seed,
         measured: None,
     };
-    let encoded = source.encode_all(&assignment, &calibration)?;
-    let mut blob = source.assemble(&encoded, &assignment, &origin)?;
+    let mut blob = source.assemble(encoded, assignment, &origin)?;
     let mut measured = None;
     let held_out;
     if args.measure_tokens > 0 {
@@ -126,7 +191,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             perplexity_fp32: quality[0].perplexity as f32,
             perplexity: quality[1].perplexity as f32,
         });
-        blob = source.assemble(&encoded, &assignment, &origin)?;
+        blob = source.assemble(encoded, assignment, &origin)?;
         measured = Some((held_out.name.clone(), quality));
     }
     files::write_atomically(out, &blob)?;
@@ -148,7 +213,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             "{}: {} bytes, {ratio:.2}× smaller, {}",
             out.display(),
             blob.len(),
-            summary(&assignment)
+            summary(assignment)
         );
         if let Some((corpus, quality)) = measured {
             let fidelity = quality[1].fidelity.as_ref();
@@ -179,6 +244,8 @@ fn publish(args: &Args, loaded: &Loaded, text: &Tokens, global: Global) -> Impor
         tokens: text.tokens.len(),
         seed: args.text.seed,
         published,
+        measured_on: String::new(),
+        measured_tokens: 0,
         measured: Default::default(),
     }
 }
@@ -218,7 +285,18 @@ fn dry_run(
             perplexity: 0.0,
         }),
     };
-    let bytes = source.predict(&assignment, &origin)?;
+    preview(loaded, source, &assignment, &origin, global)
+}
+
+/// Prints the exact size and the storage of every tensor.
+fn preview(
+    loaded: &Loaded,
+    source: &Source,
+    assignment: &Assignment,
+    origin: &Origin<'_>,
+    global: Global,
+) -> Result<()> {
+    let bytes = source.predict(assignment, origin)?;
     let ratio = loaded.bytes as f64 / bytes as f64;
     let tensors: Vec<_> = source
         .dims
@@ -246,20 +324,23 @@ fn dry_run(
         }));
         return Ok(());
     }
-    let mut rows = table(&["tensor", "shape", "precision", "bytes"]);
+    let mut rows = table(&["tensor", "shape", "storage", "bytes"]);
     for (name, storage, out, cols, bytes) in tensors {
-        let precision = storage.precision.name();
-        rows.add_row([name, format!("{out} × {cols}"), precision.into(), bytes.to_string()]);
+        let storage = storage.to_string();
+        rows.add_row([name, format!("{out} × {cols}"), storage, bytes.to_string()]);
     }
     println!(
         "{rows}\n{bytes} bytes, {ratio:.2}× smaller, {}; nothing was written",
-        summary(&assignment)
+        summary(assignment)
     );
     Ok(())
 }
 
 fn summary(assignment: &Assignment) -> String {
-    let counts =
-        assignment.counts().map(|(precision, count)| format!("{count} {}", precision.name()));
+    let counts: Vec<String> = assignment
+        .counts()
+        .into_iter()
+        .map(|(precision, count)| format!("{count} {}", precision.name()))
+        .collect();
     format!("policy {}: {}", assignment.name, counts.join(", "))
 }

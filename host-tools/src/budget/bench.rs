@@ -1,0 +1,130 @@
+//! What a mix of precisions costs, measured.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
+use resnet_bk_core::blob::TensorId;
+
+use crate::error::Result;
+use crate::eval::divergence::Divergence;
+use crate::quantize::Source;
+use crate::quantize::calibration::Calibration;
+use crate::quantize::encode::{Encoded, Storage};
+use crate::quantize::names::{layer_name, weight_name};
+use crate::reference::Model;
+
+/// Windows of one forward pass.
+const BATCH: usize = 8;
+
+/// Measures mixes on one text: the FP32 model with decoded weights in the place of its own, so that
+/// what is measured is the weights' part of the loss. Encoded tensors are kept.
+pub struct Bench<'a> {
+    source: &'a Source,
+    calibration: &'a Calibration,
+    reference: Model,
+    tensors: Vec<Place>,
+    tokens: &'a [u32],
+    window: usize,
+    /// Logits of the reference `[tokens, V]`.
+    exact: Vec<f32>,
+    encoded: Mutex<BTreeMap<(usize, Storage), Arc<Encoded>>>,
+}
+
+/// Where a matrix lies among the reference's parameters.
+struct Place {
+    id: TensorId,
+    weight: Range<usize>,
+    bias: Option<Range<usize>>,
+}
+
+impl std::fmt::Debug for Bench<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bench").field("tokens", &self.tokens.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// A bench on the whole windows of `tokens`.
+    pub fn new(
+        source: &'a Source,
+        calibration: &'a Calibration,
+        tokens: &'a [u32],
+        window: usize,
+    ) -> Self {
+        let reference = Model::from_checkpoint(&source.folded);
+        let tokens = &tokens[..tokens.len() / window * window];
+        let parts: Vec<Vec<f32>> = tokens
+            .par_chunks(window * BATCH)
+            .map(|tokens| reference.forward(tokens, window))
+            .collect();
+        let tensors = source.dims.tensors().map(|id| Place {
+            id,
+            weight: reference.range(&weight_name(id)).expect("a matrix of the model"),
+            bias: reference.range(&format!("{}.bias", layer_name(id))),
+        });
+        Self {
+            source,
+            calibration,
+            tensors: tensors.collect(),
+            reference,
+            tokens,
+            window,
+            exact: parts.concat(),
+            encoded: Mutex::default(),
+        }
+    }
+
+    /// Tokens that are measured on.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// What is being quantized.
+    pub fn source(&self) -> &'a Source {
+        self.source
+    }
+
+    /// Matrix `index`, in canonical order, in this storage.
+    pub fn encode(&self, index: usize, storage: Storage) -> Result<Arc<Encoded>> {
+        let lock = || self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(encoded) = lock().get(&(index, storage)) {
+            return Ok(Arc::clone(encoded));
+        }
+        let encoded = self.source.encode(self.tensors[index].id, storage, self.calibration)?;
+        let encoded = Arc::new(encoded);
+        lock().insert((index, storage), Arc::clone(&encoded));
+        Ok(encoded)
+    }
+
+    /// KL divergence in nats per token of a mix: a storage for each matrix in canonical order, `None`
+    /// for FP32.
+    pub fn kl(&self, mix: &[Option<Storage>]) -> Result<f64> {
+        let mut model = self.reference.clone();
+        for (index, storage) in mix.iter().enumerate() {
+            let Some(storage) = *storage else { continue };
+            let (encoded, place) = (self.encode(index, storage)?, &self.tensors[index]);
+            model.parameters_mut()[place.weight.clone()].copy_from_slice(&encoded.decoded);
+            if let Some(bias) = &place.bias {
+                model.parameters_mut()[bias.clone()].copy_from_slice(&encoded.decoded_biases);
+            }
+        }
+        let vocab = self.source.dims.vocab as usize;
+        let step = self.window * BATCH;
+        let parts: Vec<f64> = self
+            .tokens
+            .par_chunks(step)
+            .zip(self.exact.par_chunks(step * vocab))
+            .map(|(tokens, exact)| {
+                let logits = model.forward(tokens, self.window);
+                let mut total = Divergence::default();
+                for (p, q) in exact.chunks_exact(vocab).zip(logits.chunks_exact(vocab)) {
+                    total.add(p, q);
+                }
+                total.mean() * tokens.len() as f64
+            })
+            .collect();
+        Ok(parts.iter().sum::<f64>() / self.tokens.len().max(1) as f64)
+    }
+}

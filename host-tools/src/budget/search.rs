@@ -1,0 +1,248 @@
+//! From sensitivities to a mix, and from a mix to a better one.
+
+use rayon::prelude::*;
+use resnet_bk_core::blob::align_up;
+
+use super::{Bench, Choice, Sensitivities, candidates, solve};
+use crate::error::{Error, Result};
+use crate::quantize::encode::Storage;
+use crate::quantize::names::weight_name;
+
+/// Rounds of measuring around the chosen mix at most.
+const ROUNDS: usize = 4;
+/// A mix replaces another if it costs less than this share of it.
+const WORTH: f64 = 0.998;
+/// How far a measured step may stretch or shrink what the table says of further steps.
+const STRETCH: (f64, f64) = (0.25, 4.0);
+
+/// A mix with what it was expected to cost and what it does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Storage of every matrix in canonical order.
+    pub storage: Vec<Storage>,
+    /// Aligned bytes of all sections.
+    pub bytes: usize,
+    /// KL divergence that the tensors' own costs sum to.
+    pub predicted: f64,
+    /// Measured KL divergence.
+    pub measured: f64,
+}
+
+/// What a search is doing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Progress {
+    /// It found a mix of this measured KL divergence.
+    Mix(f64),
+    /// It measures steps around it; this share is done.
+    Steps(f64),
+}
+
+/// A search over the mixes of one model.
+#[derive(Debug)]
+pub struct Search<'a> {
+    bench: &'a Bench<'a>,
+    /// Per tensor, ascending in bytes: only choices that cost less than every smaller one.
+    options: Vec<Vec<(Storage, Choice)>>,
+}
+
+impl<'a> Search<'a> {
+    /// Prepares a search; the table must hold every tensor.
+    pub fn new(bench: &'a Bench<'a>, table: &Sensitivities) -> Result<Self> {
+        let dims = &bench.source().dims;
+        let options = dims.tensors().map(|id| {
+            let name = weight_name(id);
+            let (rows, cols) = dims.shape(id);
+            let costs = table.get(&name);
+            let mut all = Vec::new();
+            for storage in candidates(cols as usize) {
+                let cost =
+                    costs.and_then(|costs| costs.get(&storage)).copied().ok_or_else(|| {
+                        Error::Policy(format!(
+                            "the sensitivities say nothing of `{name}` in {storage}"
+                        ))
+                    })?;
+                let bytes = storage.layout(id, rows as usize, cols as usize).len();
+                all.push((storage, Choice { bytes, cost: cost.max(0.0) }));
+            }
+            all.sort_by(|a, b| {
+                (a.1.bytes, a.1.cost).partial_cmp(&(b.1.bytes, b.1.cost)).expect("no NaN")
+            });
+            let mut least = f64::INFINITY;
+            all.retain(|(_, choice)| {
+                let keep = choice.cost < least;
+                least = least.min(choice.cost);
+                keep
+            });
+            Ok(all)
+        });
+        Ok(Self { bench, options: options.collect::<Result<_>>()? })
+    }
+
+    /// Aligned bytes of the smallest and of the largest mix.
+    pub fn range(&self) -> (usize, usize) {
+        let bytes = |option: Option<&(Storage, Choice)>| option.map_or(0, |o| align_up(o.1.bytes));
+        let smallest = self.options.iter().map(|options| bytes(options.first())).sum();
+        let largest = self.options.iter().map(|options| bytes(options.last())).sum();
+        (smallest, largest)
+    }
+
+    /// The best mix within `capacity` aligned bytes of sections, without measuring around it; `None`
+    /// where none fits.
+    pub fn first(&self, capacity: usize) -> Result<Option<Found>> {
+        let costs = self.costs();
+        solve(&costs, capacity).map(|mix| self.found(&mix)).transpose()
+    }
+
+    /// The best mix within `capacity` aligned bytes of sections: solved, measured around, solved
+    /// again, until nothing better is found.
+    pub fn best(
+        &self,
+        capacity: usize,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Option<Found>> {
+        let mut costs = self.costs();
+        let Some(mut mix) = solve(&costs, capacity) else { return Ok(None) };
+        let mut best = self.found(&mix)?;
+        progress(Progress::Mix(best.measured));
+        for _ in 0..ROUNDS {
+            self.remeasure(&mix, best.measured, &mut costs, &mut progress)?;
+            let Some(next) = solve(&costs, capacity).filter(|next| *next != mix) else { break };
+            let found = self.found(&next)?;
+            if found.measured >= best.measured * WORTH {
+                break;
+            }
+            progress(Progress::Mix(found.measured));
+            (best, mix) = (found, next);
+        }
+        Ok(Some(best))
+    }
+
+    fn costs(&self) -> Vec<Vec<Choice>> {
+        self.options.iter().map(|options| options.iter().map(|o| o.1).collect()).collect()
+    }
+
+    fn found(&self, mix: &[usize]) -> Result<Found> {
+        let chosen: Vec<(Storage, Choice)> =
+            mix.iter().zip(&self.options).map(|(&i, options)| options[i]).collect();
+        let storage: Vec<Storage> = chosen.iter().map(|c| c.0).collect();
+        let measured = self.kl(mix)?;
+        Ok(Found {
+            storage,
+            bytes: chosen.iter().map(|c| align_up(c.1.bytes)).sum(),
+            predicted: chosen.iter().map(|c| c.1.cost).sum(),
+            measured,
+        })
+    }
+
+    fn kl(&self, mix: &[usize]) -> Result<f64> {
+        let storage = mix.iter().zip(&self.options).map(|(&i, options)| Some(options[i].0));
+        self.bench.kl(&storage.collect::<Vec<_>>())
+    }
+
+    /// Replaces costs by what a step up and a step down of each tensor costs at this mix; costs of
+    /// further steps keep their proportion to it.
+    fn remeasure(
+        &self,
+        mix: &[usize],
+        base: f64,
+        costs: &mut [Vec<Choice>],
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<()> {
+        let steps: Vec<(usize, usize)> = mix
+            .iter()
+            .enumerate()
+            .flat_map(|(t, &i)| {
+                let last = self.options[t].len() - 1;
+                let down = (i > 0).then(|| (t, i - 1));
+                let up = (i < last).then(|| (t, i + 1));
+                [down, up].into_iter().flatten()
+            })
+            .collect();
+        let mut deltas = Vec::with_capacity(steps.len());
+        for part in steps.chunks(8) {
+            let measured: Vec<f64> = part
+                .par_iter()
+                .map(|&(t, i)| {
+                    let mut mix = mix.to_vec();
+                    mix[t] = i;
+                    Ok(self.kl(&mix)? - base)
+                })
+                .collect::<Result<_>>()?;
+            deltas.extend(measured);
+            progress(Progress::Steps(deltas.len() as f64 / steps.len() as f64));
+        }
+        let old: Vec<Vec<Choice>> = self.costs();
+        for (&(t, i), delta) in steps.iter().zip(deltas) {
+            let (here, old) = (mix[t], &old[t]);
+            let own = costs[t][here].cost;
+            let stretch = (delta / (old[i].cost - old[here].cost)).clamp(STRETCH.0, STRETCH.1);
+            costs[t][i].cost = own + delta;
+            let beyond: Vec<usize> =
+                if i < here { (0..i).collect() } else { (i + 1..old.len()).collect() };
+            for o in beyond {
+                costs[t][o].cost = costs[t][i].cost + stretch * (old[o].cost - old[i].cost);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::measure;
+    use crate::eval::sample::sample;
+    use crate::quantize::Source;
+    use crate::quantize::calibration::Calibration;
+    use crate::quantize::tests::random_checkpoint;
+    use crate::reference::Model;
+
+    /// On a real bench: mixes keep their budget, and a search never ends worse than its first mix or
+    /// than a uniform precision of no more bytes.
+    #[test]
+    fn mixes_keep_their_budget_and_beat_uniform_precisions() {
+        let checkpoint = random_checkpoint(3, 2);
+        let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
+        let model = Model::from_checkpoint(&source.folded);
+        let tokens = sample(&model, 512, 1, |_| {}).unwrap();
+        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {});
+        let bench = Bench::new(&source, &calibration, &tokens, 16);
+        let mut saved = Sensitivities::new();
+        let table = measure(&bench, &saved.clone(), |table, _| {
+            saved.clone_from(table);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(table, saved);
+        // A table that is complete is not measured again.
+        let again = measure(&bench, &table, |_, _| unreachable!("nothing is left to measure"));
+        assert_eq!(again.unwrap(), table);
+
+        let search = Search::new(&bench, &table).unwrap();
+        let (smallest, largest) = search.range();
+        assert!(search.first(smallest - 1).unwrap().is_none());
+        for uniform in [Storage::INT4, Storage::INT8] {
+            let bytes = |id| {
+                let (rows, cols) = source.dims.shape(id);
+                align_up(uniform.layout(id, rows as usize, cols as usize).len())
+            };
+            let capacity: usize = source.dims.tensors().map(bytes).sum();
+            let found = search.best(capacity, |_| {}).unwrap().unwrap();
+            let first = search.first(capacity).unwrap().unwrap();
+            assert!(found.bytes <= capacity && capacity < largest);
+            assert!(found.measured <= first.measured);
+            let alone = bench.kl(&vec![Some(uniform); source.dims.tensor_count()]).unwrap();
+            assert!(found.measured < alone, "{uniform}: {} against {alone}", found.measured);
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_model_is_refused() {
+        let checkpoint = random_checkpoint(3, 2);
+        let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
+        let calibration = Calibration::default();
+        let bench = Bench::new(&source, &calibration, &[1; 32], 16);
+        let error = Search::new(&bench, &Sensitivities::new()).unwrap_err().to_string();
+        assert!(error.contains("token_embedding.weight"), "{error}");
+    }
+}

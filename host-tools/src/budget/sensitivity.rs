@@ -1,0 +1,76 @@
+//! What each tensor costs on its own in each storage.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use resnet_bk_core::blob::Precision;
+
+use super::Bench;
+use crate::error::Result;
+use crate::quantize::encode::Storage;
+use crate::quantize::names::weight_name;
+
+/// The storages that the budget policy chooses from.
+pub const CANDIDATES: [Storage; 10] = [
+    Storage::grouped(Precision::Int2, 16),
+    Storage::grouped(Precision::Int3, 32),
+    Storage::grouped(Precision::Int3, 16),
+    Storage::grouped(Precision::Int4, 64),
+    Storage::INT4,
+    Storage::grouped(Precision::Int4, 16),
+    Storage::grouped(Precision::Int5, 32),
+    Storage::grouped(Precision::Int6, 32),
+    Storage::INT8,
+    Storage::FP16,
+];
+
+/// Those that make sense for rows of `cols` inputs, a group being at most a row.
+pub fn candidates(cols: usize) -> impl Iterator<Item = Storage> {
+    CANDIDATES.into_iter().filter(move |storage| storage.group <= cols.max(32))
+}
+
+/// KL divergence in nats per token by tensor and storage.
+pub type Sensitivities = BTreeMap<String, BTreeMap<Storage, f64>>;
+
+/// Storages that are measured between two calls of `save`.
+const PART: usize = 24;
+
+/// Measures every tensor in every storage, everything else staying FP32. What `known` holds already
+/// is not measured again; `save` is given the table whenever a part of it has been added, with the
+/// share that is done.
+pub fn measure(
+    bench: &Bench<'_>,
+    known: &Sensitivities,
+    mut save: impl FnMut(&Sensitivities, f64) -> Result<()>,
+) -> Result<Sensitivities> {
+    let dims = &bench.source().dims;
+    let all: Vec<(usize, String, Storage)> = dims
+        .tensors()
+        .enumerate()
+        .flat_map(|(index, id)| {
+            let name = weight_name(id);
+            let cols = dims.shape(id).1 as usize;
+            candidates(cols).map(move |storage| (index, name.clone(), storage))
+        })
+        .collect();
+    let is_known = |name: &str, storage| known.get(name).is_some_and(|t| t.contains_key(storage));
+    let jobs: Vec<_> = all.iter().filter(|(_, name, storage)| !is_known(name, storage)).collect();
+    let mut table = known.clone();
+    let mut left = jobs.len();
+    for part in jobs.chunks(PART) {
+        let measured: Vec<f64> = part
+            .par_iter()
+            .map(|&&(index, _, storage)| {
+                let mut mix = vec![None; dims.tensor_count()];
+                mix[index] = Some(storage);
+                bench.kl(&mix)
+            })
+            .collect::<Result<_>>()?;
+        for ((_, name, storage), kl) in part.iter().zip(measured) {
+            table.entry(name.clone()).or_default().insert(*storage, kl);
+        }
+        left -= part.len();
+        save(&table, 1.0 - left as f64 / all.len() as f64)?;
+    }
+    Ok(table)
+}

@@ -1,0 +1,194 @@
+//! Scales and codes of a whole matrix in an integer precision.
+
+use resnet_bk_core::blob::TensorId;
+
+use super::Methods;
+use super::calibration::{Statistics, Symmetric};
+use super::encode::Storage;
+use super::grid::{self, Levels, RowGrid, nearest_multiple};
+use super::rounding::{Metric, Rounded, Target, cost, descend, gptq, nearest, refit};
+
+/// Damping of A as a share of its mean diagonal: more where few samples were seen for its size, as
+/// by an expert that hardly any token is routed to.
+pub(super) fn damping(cols: usize, samples: usize) -> f64 {
+    0.01 + 0.1 * cols as f64 / samples.max(1) as f64
+}
+
+/// What the off-diagonal of G keeps: less where few samples were seen for its size.
+fn trust(outputs: usize, samples: usize) -> f64 {
+    0.9 * samples as f64 / (samples + outputs) as f64
+}
+
+/// Passes over all rows with the errors of the others in view.
+const JOINT_PASSES: usize = 3;
+/// Rounds of fitting scales to codes and codes to scales.
+const REFITS: usize = 2;
+
+/// How a matrix is cut into codes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) cols: usize,
+    /// Columns per scale.
+    pub(super) group: usize,
+    pub(super) levels: Levels,
+    /// Whether rows may make up for each other's errors. Not where a ReLU or a softmax follows, which
+    /// decide by the input which outputs count: an average over inputs says too little of that.
+    pub(super) joint: bool,
+}
+
+impl Layout {
+    pub(super) fn new(id: TensorId, cols: usize, storage: Storage) -> Self {
+        let group = if storage.precision.is_grouped() { storage.group } else { cols };
+        let joint = !matches!(id, TensorId::ExpertUp(..) | TensorId::LmHead);
+        Self { cols, group, levels: Levels::of(storage.precision), joint }
+    }
+
+    fn target<'a>(&self, weights: &'a [f64], scales: &'a [f64]) -> Target<'a> {
+        Target { weights, scales, low: self.levels.low, high: self.levels.high }
+    }
+}
+
+/// Finds the scales of every row, not yet rounded to their stored form.
+pub(super) fn scales(
+    rows: &[Vec<f64>],
+    metric: &Metric,
+    layout: Layout,
+    methods: Methods,
+) -> Vec<RowGrid> {
+    let importance: Vec<f64> = metric.diagonal().collect();
+    let row = |weights: &Vec<f64>| {
+        if !methods.scale_search {
+            return grid::plain(weights, layout.group, layout.levels);
+        }
+        let first = grid::search(weights, &importance, layout.group, layout.levels);
+        if methods.refit { improve(weights, first, metric, layout, methods) } else { first }
+    };
+    rows.iter().map(row).collect()
+}
+
+/// Tries units around the one that was found with the codes that would be chosen, then fits scales to
+/// codes and codes to scales in turn; keeps what costs least.
+fn improve(
+    weights: &[f64],
+    first: RowGrid,
+    metric: &Metric,
+    layout: Layout,
+    methods: Methods,
+) -> RowGrid {
+    let try_grid = |grid: &RowGrid| {
+        let scales = grid.columns(layout.cols, layout.group);
+        round(metric, layout.target(weights, &scales), None, methods)
+    };
+    let mut best = (try_grid(&first), first.clone());
+    for factor in [0.92, 0.96, 1.04, 1.08] {
+        let grid = RowGrid { unit: first.unit * factor, ..first.clone() };
+        let rounded = try_grid(&grid);
+        if rounded.cost < best.0.cost {
+            best = (rounded, grid);
+        }
+    }
+    for _ in 0..REFITS {
+        let scales = best.1.columns(layout.cols, layout.group);
+        let target = layout.target(weights, &scales);
+        let fitted = refit(metric, target, &best.0.codes, layout.group);
+        let largest = fitted.iter().copied().fold(0.0, f64::max);
+        let mut improved = false;
+        for multiple in [15, 13, 11, 9].map(|m| m.min(layout.levels.multiple)) {
+            let unit = largest / f64::from(multiple);
+            let multiples =
+                fitted.iter().map(|&step| nearest_multiple(step, unit, layout.levels)).collect();
+            let grid = RowGrid { unit, multiples };
+            let scales = grid.columns(layout.cols, layout.group);
+            let codes = best.0.codes.clone();
+            let rounded = finish(metric, layout.target(weights, &scales), codes, methods);
+            if rounded.cost < best.0.cost {
+                best = (rounded, grid);
+                improved = true;
+            }
+        }
+        if !improved {
+            break;
+        }
+    }
+    best.1
+}
+
+/// Codes of one row, from scratch or from codes to improve on.
+fn round(metric: &Metric, target: Target<'_>, codes: Option<Vec<i8>>, methods: Methods) -> Rounded {
+    let fresh = if methods.gptq { Some(gptq(metric, target)) } else { None };
+    let starts = [fresh, codes.or_else(|| Some(nearest(metric, target).codes))];
+    let found = starts.into_iter().flatten().map(|codes| finish(metric, target, codes, methods));
+    found.min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("there is always a start")
+}
+
+/// Improves codes where that is asked for, and says what they cost.
+fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, methods: Methods) -> Rounded {
+    if methods.descent {
+        descend(metric, target, codes)
+    } else {
+        Rounded { cost: cost(metric, target, &codes), codes }
+    }
+}
+
+/// Codes of every row for scales in their stored form (per row, one per column).
+pub(super) fn codes(
+    rows: &[Vec<f64>],
+    scales: &[Vec<f64>],
+    metric: &Metric,
+    statistics: &Statistics,
+    layout: Layout,
+    methods: Methods,
+) -> Vec<Vec<i8>> {
+    let mut codes: Vec<Vec<i8>> = rows
+        .iter()
+        .zip(scales)
+        .map(|(weights, scales)| round(metric, layout.target(weights, scales), None, methods).codes)
+        .collect();
+    if methods.outputs && layout.joint && statistics.outputs.size == rows.len() {
+        let trust = trust(rows.len(), statistics.rows);
+        joint(rows, scales, metric, (&statistics.outputs, trust), layout, methods, &mut codes);
+    }
+    codes
+}
+
+/// Lets rows make up for each other's errors: with all others fixed, row i costs G_ii · e A eᵀ for
+/// the target w_i + Σ_{k≠i} G_ik / G_ii · e_k.
+fn joint(
+    rows: &[Vec<f64>],
+    scales: &[Vec<f64>],
+    metric: &Metric,
+    (outputs, trust): (&Symmetric, f64),
+    layout: Layout,
+    methods: Methods,
+    codes: &mut [Vec<i8>],
+) {
+    let error = |i: usize, codes: &[i8]| -> Vec<f64> {
+        let row = rows[i].iter().zip(&scales[i]).zip(codes);
+        row.map(|((&w, &s), &c)| w - s * f64::from(c)).collect()
+    };
+    let mut errors: Vec<Vec<f64>> = (0..rows.len()).map(|i| error(i, &codes[i])).collect();
+    for _ in 0..JOINT_PASSES {
+        let mut changed = false;
+        for i in 0..rows.len() {
+            let weight = outputs.row(i);
+            if weight[i] <= 0.0 {
+                continue;
+            }
+            let mut target = rows[i].clone();
+            for (k, error) in errors.iter().enumerate().filter(|&(k, _)| k != i) {
+                let share = trust * weight[k] / weight[i];
+                target.iter_mut().zip(error).for_each(|(t, e)| *t += share * e);
+            }
+            let target = layout.target(&target, &scales[i]);
+            let rounded = round(metric, target, Some(codes[i].clone()), methods);
+            if rounded.codes != codes[i] {
+                errors[i] = error(i, &rounded.codes);
+                codes[i] = rounded.codes;
+                changed = true;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The steps of post-training quantization, each of which can be left out to see what it gives.
+
+use serde::{Deserialize, Serialize};
+
+/// Which steps are taken. All of them, by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Methods {
+    /// Search for the scales that lose least; otherwise they just reach the largest weights.
+    pub scale_search: bool,
+    /// Fit scales to codes and codes to scales in turn, with correlated inputs in view.
+    pub refit: bool,
+    /// Let later columns make up for the errors of earlier ones (GPTQ).
+    pub gptq: bool,
+    /// Revisit every code until none can be improved on its own.
+    pub descent: bool,
+    /// Let rows make up for each other's errors, as the model's predictions feel them.
+    pub outputs: bool,
+    /// Correct biases by the mean error.
+    pub bias_correction: bool,
+}
+
+impl Methods {
+    /// Nothing but rounding to nearest.
+    pub const NONE: Self = Self {
+        scale_search: false,
+        refit: false,
+        gptq: false,
+        descent: false,
+        outputs: false,
+        bias_correction: false,
+    };
+}
+
+impl Default for Methods {
+    fn default() -> Self {
+        Self {
+            scale_search: true,
+            refit: true,
+            gptq: true,
+            descent: true,
+            outputs: true,
+            bias_correction: true,
+        }
+    }
+}
