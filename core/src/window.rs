@@ -99,17 +99,19 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
             let x = Vectors { codes, scales };
             matmul(&model.tensor(TensorId::VProj(layer)), x, potentials);
             let (format, parameters) = (model.chain_format(), model.chain_parameters(layer));
-            match dims.chain {
-                Chain::Full => full_chain(format, parameters, potentials, chain, features),
-                Chain::Half => {
-                    chain.fill(0);
-                    let steps =
-                        potentials.chunks_exact(count).zip(features.chunks_exact_mut(2 * count));
-                    for (potentials, features) in steps {
-                        half_step(format, parameters, potentials, chain, features);
+            wide(
+                #[inline(always)]
+                || match dims.chain {
+                    Chain::Full => full_chain(format, parameters, potentials, chain, features),
+                    Chain::Half => {
+                        chain.fill(0);
+                        let features = features.chunks_exact_mut(2 * count);
+                        for (potentials, features) in potentials.chunks_exact(count).zip(features) {
+                            half_step(format, parameters, potentials, chain, features);
+                        }
                     }
-                }
-            }
+                },
+            );
             for first in (0..positions).step_by(self.tile) {
                 let last = positions.min(first + self.tile);
                 let x = Vectors {

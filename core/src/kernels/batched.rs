@@ -1,8 +1,10 @@
-//! The kernels for hosts that multiply many vectors by the same matrix: four rows at a time are
+//! The kernels for hosts that multiply many vectors by the same matrix: a few rows at a time are
 //! decoded once for the whole batch and meet one vector after the other.
 //!
 //! A grouped weight times its group scale is at most 32 · 15 = 480 and fits the same 16 bits as an
-//! INT8 code, so both become rows of `i16` and exact sums. FP16 keeps its eight lanes.
+//! INT8 code, so both become `i16` and exact sums. Eight rows of them make a panel, in which the
+//! weights that meet the same two inputs lie side by side. FP16 keeps its eight lanes, four rows at a
+//! time.
 
 use core::cell::Cell;
 
@@ -16,19 +18,24 @@ use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
 /// Longest row that is decoded on the stack; longer ones go vector by vector.
 const LONGEST: usize = 1024;
-/// Rows that meet a vector at once.
+/// Rows of a panel.
+pub(super) const PANEL: usize = 8;
+/// FP16 rows that meet a vector at once.
 pub(super) const ROWS: usize = 4;
+/// Vectors for which a panel is decoded once.
+const BLOCK: usize = 128;
 
-/// Vectors for which four rows are decoded once.
-const BLOCK: usize = 32;
+/// Two columns of a panel: row 0's two weights, row 1's and so on.
+pub(super) type Pair = [i16; 2 * PANEL];
 
-/// What turns the sums of four rows into outputs, of the rows' part.
+/// What turns the sums of a panel into outputs, of the rows' part: of rows 0, 2, 4, 6, then of the
+/// others.
 #[derive(Clone, Copy)]
 pub(super) struct Scales {
     /// Row mantissas.
-    pub(super) mantissas: [i64; ROWS],
+    pub(super) mantissas: [[i64; PANEL / 2]; 2],
     /// Biases in Q15.16.
-    pub(super) biases: [i64; ROWS],
+    pub(super) biases: [[i64; PANEL / 2]; 2],
 }
 
 /// The vector's part: an accumulator times both mantissas is shifted right and rounded.
@@ -61,25 +68,27 @@ impl Rescale {
     }
 }
 
-/// What an instruction set has to offer: four rows of the same length with every vector of a batch. The
-/// outputs go to `put` with the number of their vector.
+/// What an instruction set has to offer. Outputs go to `put` with the number of their vector.
 pub(super) trait Products: Copy {
     /// Weights of a row of INT4 codes in groups of 32.
     fn decode_by_32(self, scales: &[u8], row: &[u8], weights: &mut [i16]) {
         decode_by_32(scales, row, weights);
     }
 
-    /// Exact sums, scaled and rounded as in [`portable`].
+    /// A panel with every vector: exact sums, scaled and rounded as in [`portable`]. `codes` are
+    /// vectors of `cols` codes, the panel has ⌈cols / 2⌉ pairs.
     fn integer(
         self,
-        rows: [&[i16]; ROWS],
+        panel: &[Pair],
         codes: &[i16],
+        cols: usize,
         scales: &Scales,
         rescales: &[Rescale],
-        put: impl FnMut(usize, [i32; ROWS]),
+        put: impl FnMut(usize, [i32; PANEL]),
     );
 
-    /// Lanes of f32, summed and rounded as in [`portable`]; `unit` is 1 over the largest code.
+    /// Four rows of the same length with every vector: lanes of f32, summed and rounded as in
+    /// [`portable`]; `unit` is 1 over the largest code.
     fn halves(
         self,
         rows: [&[f32]; ROWS],
@@ -97,10 +106,11 @@ pub(super) struct Plain;
 impl Plain {
     /// Outputs from sums.
     #[inline(always)]
-    pub(super) fn finish(sums: [i32; ROWS], scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
+    pub(super) fn finish(sums: [i32; PANEL], scales: &Scales, rescale: &Rescale) -> [i32; PANEL] {
         core::array::from_fn(|j| {
-            let product = sums[j] as i64 * (scales.mantissas[j] * rescale.mantissa);
-            shift_round(product, rescale.shift as i32).saturating_add(scales.biases[j] as i32)
+            let (mantissa, bias) = (scales.mantissas[j % 2][j / 2], scales.biases[j % 2][j / 2]);
+            let product = sums[j] as i64 * (mantissa * rescale.mantissa);
+            shift_round(product, rescale.shift as i32).saturating_add(bias as i32)
         })
     }
 }
@@ -109,16 +119,24 @@ impl Products for Plain {
     #[inline(always)]
     fn integer(
         self,
-        rows: [&[i16]; ROWS],
+        panel: &[Pair],
         codes: &[i16],
+        cols: usize,
         scales: &Scales,
         rescales: &[Rescale],
-        mut put: impl FnMut(usize, [i32; ROWS]),
+        mut put: impl FnMut(usize, [i32; PANEL]),
     ) {
-        let vectors = codes.chunks_exact(rows[0].len()).zip(rescales);
+        let vectors = codes.chunks_exact(cols).zip(rescales);
         for (b, (codes, rescale)) in vectors.enumerate() {
-            let sum = |row: &[i16]| row.iter().zip(codes).map(|(&w, &a)| w as i32 * a as i32).sum();
-            put(b, Self::finish(rows.map(sum), scales, rescale));
+            let mut sums = [0; PANEL];
+            for (pair, codes) in panel.iter().zip(codes.chunks(2)) {
+                for (c, &code) in codes.iter().enumerate() {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum += pair[2 * j + c] as i32 * code as i32;
+                    }
+                }
+            }
+            put(b, Self::finish(sums, scales, rescale));
         }
     }
 
@@ -182,13 +200,13 @@ pub(super) fn matmul(
     }
 }
 
-/// Calls `each` with every four rows: the first one, how many there are, and which they are, the last
+/// Calls `each` with every `N` rows: the first one, how many there are, and which they are, the last
 /// row of the matrix taking empty places.
 #[inline(always)]
-fn for_each_four(rows: usize, mut each: impl FnMut(usize, usize, [usize; ROWS])) {
-    for first in (0..rows).step_by(ROWS) {
+fn for_each_rows<const N: usize>(rows: usize, mut each: impl FnMut(usize, usize, [usize; N])) {
+    for first in (0..rows).step_by(N) {
         let indices = core::array::from_fn(|j| (first + j).min(rows - 1));
-        each(first, ROWS.min(rows - first), indices);
+        each(first, N.min(rows - first), indices);
     }
 }
 
@@ -202,7 +220,9 @@ fn integer(
     decode: impl Fn(&[u8], &[u8], &mut [i16]),
 ) {
     let layout = matrix.layout();
-    let mut buffer = [[0i16; LONGEST]; ROWS];
+    let mut rows = [[0i16; LONGEST]; PANEL];
+    let mut panel: [Pair; LONGEST / 2] = [[0; 2 * PANEL]; LONGEST / 2];
+    let panel = &mut panel[..matrix.cols.div_ceil(2)];
     let mut rescales = [Rescale::default(); BLOCK];
     for (block, scales) in x.scales.chunks(BLOCK).enumerate() {
         let start = block * BLOCK;
@@ -211,19 +231,23 @@ fn integer(
         for (rescale, &scale) in rescales.iter_mut().zip(scales) {
             *rescale = Rescale::new(matrix, Scale::unpack(scale));
         }
-        for_each_four(matrix.rows, |first, count, indices| {
-            let row_scales =
-                indices.map(|r| &matrix.scales[r * layout.row_scales..][..layout.row_scales]);
-            for j in 0..ROWS {
-                let codes = &matrix.codes[indices[j] * layout.row_codes..][..layout.row_codes];
-                decode(row_scales[j], codes, &mut buffer[j][..matrix.cols]);
+        for_each_rows(matrix.rows, |first, count, indices: [usize; PANEL]| {
+            let scales_of = |r: usize| &matrix.scales[r * layout.row_scales..][..layout.row_scales];
+            for (j, r) in indices.into_iter().enumerate() {
+                let codes = &matrix.codes[r * layout.row_codes..][..layout.row_codes];
+                decode(scales_of(r), codes, &mut rows[j][..matrix.cols]);
+                for (pair, weights) in panel.iter_mut().zip(rows[j].as_chunks::<2>().0) {
+                    [pair[2 * j], pair[2 * j + 1]] = *weights;
+                }
             }
-            let scales = Scales {
-                mantissas: row_scales.map(|scales| pair_u16(scales, 0) as i64),
-                biases: indices.map(|r| bias(matrix, r) as i64),
+            let halves = |of: &dyn Fn(usize) -> i64| {
+                [0, 1].map(|odd| core::array::from_fn(|j| of(indices[2 * j + odd])))
             };
-            let rows = buffer.each_ref().map(|row| &row[..matrix.cols]);
-            products.integer(rows, codes, &scales, rescales, |b, values| {
+            let scales = Scales {
+                mantissas: halves(&|r| pair_u16(scales_of(r), 0) as i64),
+                biases: halves(&|r| bias(matrix, r) as i64),
+            };
+            products.integer(panel, codes, matrix.cols, &scales, rescales, |b, values| {
                 put(values, count, &mut out[(start + b) * matrix.rows + first..]);
             });
         });
@@ -231,10 +255,10 @@ fn integer(
 }
 
 #[inline(always)]
-fn put(values: [i32; ROWS], count: usize, out: &mut [i32]) {
-    if count == ROWS {
+fn put<const N: usize>(values: [i32; N], count: usize, out: &mut [i32]) {
+    if count == N {
         // Of a length that is known here, unlike the other.
-        out[..ROWS].copy_from_slice(&values);
+        out[..N].copy_from_slice(&values);
     } else {
         out[..count].copy_from_slice(&values[..count]);
     }
@@ -269,7 +293,7 @@ fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
 #[inline(always)]
 fn fp16(products: impl Products, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let mut buffer = [[0f32; LONGEST]; ROWS];
-    for_each_four(matrix.rows, |first, count, indices| {
+    for_each_rows(matrix.rows, |first, count, indices: [usize; ROWS]| {
         for (row, r) in buffer.iter_mut().zip(indices) {
             let halves = &matrix.codes[2 * r * matrix.cols..][..2 * matrix.cols];
             for (weight, &half) in row.iter_mut().zip(halves.as_chunks::<2>().0) {

@@ -8,7 +8,7 @@
 use core::arch::x86_64::*;
 
 use super::Vectors;
-use super::batched::{self, Plain, Products, ROWS, Rescale, Scales, add_floats};
+use super::batched::{self, PANEL, Pair, Plain, Products, ROWS, Rescale, Scales, add_floats};
 use super::portable::{LANES, group_scale};
 use crate::blob::Tensor;
 use crate::numeric::Scale;
@@ -32,7 +32,7 @@ pub(super) fn wide<R>(loops: impl FnOnce() -> R) -> R {
     unsafe { with_avx2(loops) }
 }
 
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,lzcnt,bmi1,bmi2")]
 fn with_avx2<R>(loops: impl FnOnce() -> R) -> R {
     loops()
 }
@@ -43,7 +43,7 @@ fn matmul_avx2(avx2: Avx2, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32])
     batched::matmul(avx2, matrix, x, out);
 }
 
-/// Proof that this processor has AVX2 and FMA.
+/// Proof that this processor has AVX2 and what came with it: FMA, LZCNT, BMI.
 #[derive(Clone, Copy)]
 struct Avx2(());
 
@@ -51,7 +51,10 @@ impl Avx2 {
     #[inline(always)]
     fn detect() -> Option<Self> {
         let found = std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma");
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("lzcnt")
+            && std::arch::is_x86_feature_detected!("bmi1")
+            && std::arch::is_x86_feature_detected!("bmi2");
         found.then_some(Self(()))
     }
 }
@@ -66,14 +69,15 @@ impl Products for Avx2 {
     #[inline(always)]
     fn integer(
         self,
-        rows: [&[i16]; ROWS],
+        panel: &[Pair],
         codes: &[i16],
+        cols: usize,
         scales: &Scales,
         rescales: &[Rescale],
-        put: impl FnMut(usize, [i32; ROWS]),
+        put: impl FnMut(usize, [i32; PANEL]),
     ) {
         // SAFETY: `self` is proof of the instruction set.
-        unsafe { integer(rows, codes, scales, rescales, put) }
+        unsafe { integer(panel, codes, cols, scales, rescales, put) }
     }
 
     #[inline(always)]
@@ -110,94 +114,110 @@ fn decode_by_32(scales: &[u8], row: &[u8], weights: &mut [i16]) {
     }
 }
 
-/// Two vectors at a time share what is loaded of the rows. Weights are below 2^9 and codes below 2^8 in
-/// magnitude, and at most 1024 columns are summed: 2^27.
+/// Four vectors at a time share what is loaded of the panel. Weights are below 2^9 and codes below 2^8
+/// in magnitude, and at most 1024 columns are summed: 2^27.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn integer(
-    rows: [&[i16]; ROWS],
+    panel: &[Pair],
     codes: &[i16],
+    cols: usize,
     scales: &Scales,
     rescales: &[Rescale],
-    mut put: impl FnMut(usize, [i32; ROWS]),
+    mut put: impl FnMut(usize, [i32; PANEL]),
 ) {
-    let cols = rows[0].len();
-    let [r0, r1, r2, r3] = rows.map(|row| row.as_chunks::<16>().0);
-    let tails = rows.map(|row| row.as_chunks::<16>().1);
-    for (pair, codes) in codes.chunks(2 * cols).enumerate() {
-        // The last vector of an odd batch is its own partner.
-        let (x, x_rest) = codes[..cols].as_chunks::<16>();
-        let (y, y_rest) = codes[codes.len() - cols..].as_chunks::<16>();
-        let [mut x0, mut x1, mut x2, mut x3] = [_mm256_setzero_si256(); ROWS];
-        let [mut y0, mut y1, mut y2, mut y3] = [_mm256_setzero_si256(); ROWS];
-        for (((((x, y), r0), r1), r2), r3) in x.iter().zip(y).zip(r0).zip(r1).zip(r2).zip(r3) {
-            let (x, y) = (load(x), load(y));
-            let (r0, r1, r2, r3) = (load(r0), load(r1), load(r2), load(r3));
-            x0 = _mm256_add_epi32(x0, _mm256_madd_epi16(x, r0));
-            y0 = _mm256_add_epi32(y0, _mm256_madd_epi16(y, r0));
-            x1 = _mm256_add_epi32(x1, _mm256_madd_epi16(x, r1));
-            y1 = _mm256_add_epi32(y1, _mm256_madd_epi16(y, r1));
-            x2 = _mm256_add_epi32(x2, _mm256_madd_epi16(x, r2));
-            y2 = _mm256_add_epi32(y2, _mm256_madd_epi16(y, r2));
-            x3 = _mm256_add_epi32(x3, _mm256_madd_epi16(x, r3));
-            y3 = _mm256_add_epi32(y3, _mm256_madd_epi16(y, r3));
+    for (first, rescales) in rescales.chunks(4).enumerate().map(|(q, r)| (4 * q, r)) {
+        // The last vector of a batch takes empty places.
+        let vector = |j: usize| &codes[(first + j.min(rescales.len() - 1)) * cols..][..cols];
+        let [x0, x1, x2, x3] = [vector(0), vector(1), vector(2), vector(3)];
+        let mut sums = [_mm256_setzero_si256(); 4];
+        let fours = x0.as_chunks::<4>().0.iter().zip(x1.as_chunks::<4>().0);
+        let fours = fours.zip(x2.as_chunks::<4>().0).zip(x3.as_chunks::<4>().0);
+        for (pairs, (((x0, x1), x2), x3)) in panel.as_chunks::<2>().0.iter().zip(fours) {
+            for (pair, c) in pairs.iter().zip([0, 2]) {
+                let weights = load(pair);
+                sums[0] = add(sums[0], weights, [x0[c], x0[c + 1]]);
+                sums[1] = add(sums[1], weights, [x1[c], x1[c + 1]]);
+                sums[2] = add(sums[2], weights, [x2[c], x2[c + 1]]);
+                sums[3] = add(sums[3], weights, [x3[c], x3[c + 1]]);
+            }
         }
-        let x = _mm256_hadd_epi32(_mm256_hadd_epi32(x0, x1), _mm256_hadd_epi32(x2, x3));
-        let y = _mm256_hadd_epi32(_mm256_hadd_epi32(y0, y1), _mm256_hadd_epi32(y2, y3));
-        let low = _mm256_permute2x128_si256::<0x20>(x, y);
-        let mut sums = _mm256_add_epi32(low, _mm256_permute2x128_si256::<0x31>(x, y));
-        if !x_rest.is_empty() {
-            sums = _mm256_add_epi32(sums, tail_sums(tails, x_rest, y_rest));
+        // One to three columns; the last pair of an odd row has zeros in its second place.
+        for c in (cols / 4 * 4..cols).step_by(2) {
+            let weights = load(&panel[c / 2]);
+            let code = |x: &[i16]| [x[c], x.get(c + 1).copied().unwrap_or(0)];
+            for (sum, x) in sums.iter_mut().zip([x0, x1, x2, x3]) {
+                *sum = add(*sum, weights, code(x));
+            }
         }
-        put(2 * pair, finish(_mm256_castsi256_si128(sums), scales, &rescales[2 * pair]));
-        if let Some(rescale) = rescales.get(2 * pair + 1) {
-            put(2 * pair + 1, finish(_mm256_extracti128_si256::<1>(sums), scales, rescale));
+        for ((b, sums), rescale) in sums.into_iter().enumerate().zip(rescales) {
+            put(first + b, finish(sums, scales, rescale));
         }
     }
 }
 
-/// What is left of the columns: four rows with the first vector, then with the second.
-#[cold]
-#[target_feature(enable = "avx2")]
-fn tail_sums(tails: [&[i16]; ROWS], x: &[i16], y: &[i16]) -> __m256i {
-    let dot = |row: &[i16], codes: &[i16]| -> i32 {
-        row.iter().zip(codes).map(|(&w, &a)| w as i32 * a as i32).sum()
-    };
-    let [x0, x1, x2, x3] = tails.map(|row| dot(row, x));
-    let [y0, y1, y2, y3] = tails.map(|row| dot(row, y));
-    _mm256_setr_epi32(x0, x1, x2, x3, y0, y1, y2, y3)
-}
-
-/// Four times `shift_round` and a saturating addition. The products are below 2^62 in magnitude, so that
-/// adding half of what is shifted out cannot overflow 64 bits; what leaves the range of `i32`, and shifts
-/// beyond 1 to 62, are left to the plain way.
+/// Adds two columns' products to the sums of a panel.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn finish(sums: __m128i, scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
+fn add(sums: __m256i, weights: __m256i, [first, second]: [i16; 2]) -> __m256i {
+    let codes = _mm256_set1_epi32((first as u16 as u32 | (second as u16 as u32) << 16) as i32);
+    _mm256_add_epi32(sums, _mm256_madd_epi16(weights, codes))
+}
+
+/// `shift_round` and a saturating addition for a panel's sums. The products are below 2^62 in magnitude,
+/// so that adding half of what is shifted out cannot overflow 64 bits; what leaves the range of `i32`,
+/// and shifts beyond 1 to 62, are left to the plain way.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn finish(sums: __m256i, scales: &Scales, rescale: &Rescale) -> [i32; PANEL] {
+    // Of rows 0, 2, 4, 6 the sums are the lower halves of lanes of 64 bits, of the others the upper.
+    let (even, even_fits) = finish_half(sums, &scales.mantissas[0], &scales.biases[0], rescale);
+    let odd = _mm256_srli_epi64::<32>(sums);
+    let (odd, odd_fits) = finish_half(odd, &scales.mantissas[1], &scales.biases[1], rescale);
+    let upper = _mm256_srli_epi64::<32>(_mm256_or_si256(even_fits, odd_fits));
+    let fits = _mm256_cmpeq_epi64(upper, _mm256_setzero_si256());
+    if _mm256_movemask_pd(_mm256_castsi256_pd(fits)) != 15 || !(1..=62).contains(&rescale.shift) {
+        return plain_finish(sums, scales, rescale);
+    }
+    let both = _mm256_blend_epi32::<0b1010_1010>(even, _mm256_slli_epi64::<32>(odd));
+    store(_mm256_xor_si256(both, _mm256_set1_epi32(i32::MIN)))
+}
+
+/// Outputs plus 2^31 in lanes of 64 bits, and lanes whose upper halves are 0 where neither they nor the
+/// products before the bias leave the range of `i32`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn finish_half(
+    sums: __m256i,
+    mantissas: &[i64; PANEL / 2],
+    biases: &[i64; PANEL / 2],
+    rescale: &Rescale,
+) -> (__m256i, __m256i) {
     // Below 2^16 · 2^15: not negative as 32 bits.
-    let mantissa = _mm256_set1_epi64x(rescale.mantissa);
-    let multipliers = _mm256_mul_epu32(load_wide(&scales.mantissas), mantissa);
-    let products = _mm256_mul_epi32(_mm256_cvtepi32_epi64(sums), multipliers);
+    let multipliers = _mm256_mul_epu32(load_wide(mantissas), _mm256_set1_epi64x(rescale.mantissa));
+    let products = _mm256_mul_epi32(sums, multipliers);
     // There is no arithmetic shift of 64 bits: shift what is offset by 2^63, then change that offset
     // for one of 2^31, with which the range of i32 is what has no upper 32 bits.
     let raised = _mm256_add_epi64(products, _mm256_set1_epi64x(rescale.raise));
     let shifted = _mm256_srlv_epi64(raised, _mm256_set1_epi64x(rescale.shift));
     let rounded = _mm256_sub_epi64(shifted, _mm256_set1_epi64x(rescale.lower));
-    let biased = _mm256_add_epi64(rounded, load_wide(&scales.biases));
-    let upper = _mm256_srli_epi64::<32>(_mm256_or_si256(rounded, biased));
-    let fits = _mm256_cmpeq_epi64(upper, _mm256_setzero_si256());
-    if _mm256_movemask_pd(_mm256_castsi256_pd(fits)) != 15 || !(1..=62).contains(&rescale.shift) {
-        return plain_finish(sums, scales, rescale);
-    }
-    let even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
-    let packed = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(biased, even));
-    store(_mm_xor_si128(packed, _mm_set1_epi32(i32::MIN)))
+    let biased = _mm256_add_epi64(rounded, load_wide(biases));
+    (biased, _mm256_or_si256(rounded, biased))
 }
 
 #[cold]
 #[target_feature(enable = "avx2")]
-fn plain_finish(sums: __m128i, scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
+fn plain_finish(sums: __m256i, scales: &Scales, rescale: &Rescale) -> [i32; PANEL] {
     Plain::finish(store(sums), scales, rescale)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(lanes: __m256i) -> [i32; PANEL] {
+    let mut values = [0; PANEL];
+    // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
+    unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), lanes) };
+    values
 }
 
 /// Adds biases to lanes within the range of `i32`, saturating.
@@ -206,15 +226,10 @@ fn plain_finish(sums: __m128i, scales: &Scales, rescale: &Rescale) -> [i32; ROWS
 fn add_biases(values: __m256i, biases: &[i64; ROWS]) -> [i32; ROWS] {
     let biased = saturate(_mm256_add_epi64(values, load_wide(biases)));
     let even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
-    store(_mm256_castsi256_si128(_mm256_permutevar8x32_epi32(biased, even)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store(lanes: __m128i) -> [i32; ROWS] {
+    let packed = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(biased, even));
     let mut values = [0; ROWS];
     // SAFETY: the 16 bytes of the array are writable, and the store asks for no alignment.
-    unsafe { _mm_storeu_si128(values.as_mut_ptr().cast(), lanes) };
+    unsafe { _mm_storeu_si128(values.as_mut_ptr().cast(), packed) };
     values
 }
 

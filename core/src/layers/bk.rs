@@ -145,6 +145,7 @@ impl ChainParameters<'_> {
 ///
 /// Shapes: `potentials` is `[K]` in Q15.16, `state` is `[2K]` (1/L of the position before: real
 /// parts, then imaginary parts; zeros before the first), `features` is `[2K]` (Re G, then Im G).
+#[inline(always)]
 pub fn half_step(
     format: ChainFormat,
     parameters: ChainParameters<'_>,
@@ -170,6 +171,7 @@ pub fn half_step(
 ///
 /// Shapes, with N positions and K potentials: `potentials` is `[N, K]` in Q15.16, `left` is `[2N]`
 /// scratch, `features` is `[N, 2K]` (per position Re G, then Im G).
+#[inline(always)]
 pub fn full_chain(
     format: ChainFormat,
     parameters: ChainParameters<'_>,
@@ -184,6 +186,7 @@ pub fn full_chain(
     }
 }
 
+#[inline(always)]
 fn full_chain_of(
     format: ChainFormat,
     (diagonal, eta): (i32, i32),
