@@ -101,6 +101,71 @@ fn from_checkpoint_to_text() {
 }
 
 #[test]
+fn budgets_are_kept_and_sensitivities_reused() {
+    let place = workplace();
+    let at = place.path();
+    let make = |target: &[&str], out: &str| {
+        let arguments = ["quantize", "model.safetensors", "--importance", "importance.json"];
+        let rest = ["--out", out, "--json", "--quiet"];
+        json(at, &[&arguments[..], target, &rest, &SHORT].concat())
+    };
+    let six = make(&["--target-ratio", "6"], "six.rbk");
+    assert_eq!(six["policy"], "budget");
+    assert!(six["ratio"].as_f64().unwrap() >= 6.0, "{six}");
+    let table = std::fs::read(at.join("importance.json")).unwrap();
+
+    let bytes = six["blob_bytes"].as_u64().unwrap();
+    let same = make(&["--target-bytes", &bytes.to_string()], "same.rbk");
+    assert!(same["blob_bytes"].as_u64().unwrap() <= bytes);
+    assert_eq!(
+        std::fs::read(at.join("importance.json")).unwrap(),
+        table,
+        "nothing is measured again"
+    );
+
+    let fidelity = |made: &Value| made["measured"]["blob"]["fidelity"]["kl"].as_f64().unwrap();
+    let limit = 4.0 * fidelity(&six);
+    let near = make(&["--max-kl", &limit.to_string()], "near.rbk");
+    assert!(fidelity(&near) <= limit, "{near}");
+    assert!(near["blob_bytes"].as_u64().unwrap() < bytes, "a worse model is a smaller one");
+
+    let quantize = ["quantize", "model.safetensors", "--importance", "importance.json"];
+    let tiny = [&quantize[..], &["--target-bytes", "99", "--out", "no.rbk"], &SHORT].concat();
+    fails(at, &tiny, 1, "no mix of precisions fits 99 bytes: the smallest has");
+    let exact = [&quantize[..], &["--max-kl", "0", "--out", "no.rbk"], &SHORT].concat();
+    fails(at, &exact, 1, "no mix of precisions loses at most 0 nats");
+    let odd = [&quantize[..], &["--target-ratio", "-1", "--out", "no.rbk"], &SHORT].concat();
+    assert!(!resnet_bk(at, &odd).status.success());
+    let both = [&quantize[..], &["--target-ratio", "6", "--policy", "static"], &SHORT].concat();
+    fails_usage(at, &both);
+    assert!(!at.join("no.rbk").exists());
+}
+
+/// Runs a command whose line is wrong: clap says so and exits with 2.
+#[track_caller]
+fn fails_usage(directory: &Path, arguments: &[&str]) {
+    let output = resnet_bk(directory, arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be used with"));
+}
+
+#[test]
+fn a_step_can_be_left_out() {
+    let place = workplace();
+    let at = place.path();
+    let make = |without: &[&str]| {
+        let arguments = ["quantize", "model.safetensors", "--policy", "uniform-int4"];
+        let rest = ["--out", "a.rbk", "--json", "--quiet"];
+        let made = json(at, &[&arguments[..], &rest, &SHORT, without].concat());
+        made["measured"]["blob"]["fidelity"]["kl"].as_f64().unwrap()
+    };
+    let all = make(&[]);
+    let none = "scale-search,refit,gptq,descent,outputs,bias-correction";
+    let plain = make(&["--without", none]);
+    assert!(all < 0.8 * plain, "{all} with every step, {plain} with none");
+}
+
+#[test]
 fn the_same_inputs_give_the_same_blob() {
     let place = workplace();
     quantize(place.path(), "static", "one.rbk");
