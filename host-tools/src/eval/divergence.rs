@@ -1,11 +1,36 @@
 //! Distances between next-token distributions.
 
+use std::sync::LazyLock;
+
+use half::f16;
+
 /// Appends log-probabilities of the tokens: logits less the logarithm of their summed exponentials.
 pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from((l - largest).exp())).sum();
     let normaliser = largest + sum.ln() as f32;
     out.extend(logits.iter().map(|l| l - normaliser));
+}
+
+/// The logarithm of the summed exponentials of logits that are halves: there are few enough halves for
+/// a table. `None` where an exponential would leave the range of f32.
+pub fn log_sum_exp(logits: &[f16]) -> Option<f32> {
+    static EXPONENTIALS: LazyLock<Vec<f32>> = LazyLock::new(|| {
+        (0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f64().exp() as f32).collect()
+    });
+    let table = &*EXPONENTIALS;
+    let exponential = |logit: &f16| f64::from(table[usize::from(logit.to_bits())]);
+    // Four sums, none of which waits for another.
+    let (fours, rest) = logits.as_chunks::<4>();
+    let mut sums = [0.0; 4];
+    for four in fours {
+        for (sum, logit) in sums.iter_mut().zip(four) {
+            *sum += exponential(logit);
+        }
+    }
+    let sum = sums.iter().sum::<f64>() + rest.iter().map(exponential).sum::<f64>();
+    // Beyond, single exponentials lose digits to the limits of f32.
+    (1e-30..1e30).contains(&sum).then(|| sum.ln() as f32)
 }
 
 /// KL divergence D(p ‖ q) in nats from log-probabilities.
@@ -55,6 +80,21 @@ impl Divergence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_of_exponentials_is_the_formula() {
+        for (scale, shift) in [(3.0, 0.0), (0.1, 30.0), (10.0, -20.0)] {
+            let logits: Vec<f16> =
+                (0..103).map(|i| f16::from_f64(f64::from(i).sin() * scale + shift)).collect();
+            let exact = logits.iter().map(|l| l.to_f64().exp()).sum::<f64>().ln();
+            let found = f64::from(log_sum_exp(&logits).unwrap());
+            assert!((found - exact).abs() < 1e-6 * exact.abs().max(1.0), "{found} {exact}");
+        }
+        // What f32 cannot hold is left to the other way.
+        for beyond in [100.0, -100.0] {
+            assert_eq!(log_sum_exp(&[f16::from_f64(beyond); 5]), None);
+        }
+    }
 
     #[test]
     fn divergence_of_two_coins() {

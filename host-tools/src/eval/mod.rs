@@ -10,6 +10,7 @@ pub mod text;
 
 use std::time::Instant;
 
+use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use resnet_bk_core as core;
@@ -193,10 +194,7 @@ fn score(
         let mut logits = vec![0.0; vocab];
         let mut scorer = core::Window::allocate(model, window, TILE).map_err(Error::Blob)?;
         for part in inputs.chunks(window) {
-            let each = |_, row: &[half::f16]| {
-                row.convert_to_f32_slice(&mut logits);
-                probabilities.push(&logits);
-            };
+            let each = |_, row: &[f16]| probabilities.push_halves(row, &mut logits);
             scorer.score(part, each).map_err(Error::Blob)?;
         }
         let mut tally =
@@ -228,6 +226,15 @@ impl LogProbabilities {
     /// Adds a position's logits.
     fn push(&mut self, logits: &[f32]) {
         log_softmax(logits, &mut self.values);
+    }
+
+    /// Adds a position's logits as the integer path has them; `floats` is room for as many.
+    fn push_halves(&mut self, logits: &[f16], floats: &mut [f32]) {
+        logits.convert_to_f32_slice(floats);
+        match divergence::log_sum_exp(logits) {
+            Some(normaliser) => self.values.extend(floats.iter().map(|l| l - normaliser)),
+            None => self.push(floats),
+        }
     }
 
     fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
