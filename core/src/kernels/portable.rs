@@ -190,7 +190,7 @@ fn fp16(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 
 /// Sum of an FP16 row to output.
 #[inline(always)]
-pub(super) fn finish_fp16(matrix: &Tensor<'_>, row: usize, sum: f32, scale: Scale) -> i32 {
+fn finish_fp16(matrix: &Tensor<'_>, row: usize, sum: f32, scale: Scale) -> i32 {
     let unit = 1.0 / matrix.max_code as f32;
     f32_to_residual(sum * (scale.to_f32() * unit)).saturating_add(bias(matrix, row))
 }

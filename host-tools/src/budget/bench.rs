@@ -98,6 +98,13 @@ impl<'a> Bench<'a> {
         Ok(encoded)
     }
 
+    /// Every matrix as a mix stores it, in canonical order.
+    pub fn encode_mix(&self, mix: &[Storage]) -> Result<Vec<Encoded>> {
+        let matrices: Vec<(usize, Storage)> = mix.iter().copied().enumerate().collect();
+        let encode = |(index, storage)| Ok(Encoded::clone(&*self.encode(index, storage)?));
+        matrices.into_par_iter().map(encode).collect()
+    }
+
     /// KL divergence in nats per token of a mix: a storage for each matrix in canonical order, `None`
     /// for FP32.
     pub fn kl(&self, mix: &[Option<Storage>]) -> Result<f64> {

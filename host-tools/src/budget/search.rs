@@ -51,17 +51,17 @@ impl<'a> Search<'a> {
         let dims = &bench.source().dims;
         let options = dims.tensors().map(|id| {
             let name = weight_name(id);
-            let (rows, cols) = dims.shape(id);
+            let cols = dims.shape(id).1 as usize;
             let costs = table.get(&name);
             let mut all = Vec::new();
-            for storage in candidates(cols as usize) {
+            for storage in candidates(cols) {
                 let cost =
                     costs.and_then(|costs| costs.get(&storage)).copied().ok_or_else(|| {
                         Error::Policy(format!(
                             "the sensitivities say nothing of `{name}` in {storage}"
                         ))
                     })?;
-                let bytes = storage.layout(id, rows as usize, cols as usize).len();
+                let bytes = bench.source().section_len(id, storage);
                 all.push((storage, Choice { bytes, cost: cost.max(0.0) }));
             }
             all.sort_by(|a, b| {
@@ -222,10 +222,7 @@ mod tests {
         let (smallest, largest) = search.range();
         assert!(search.first(smallest - 1).unwrap().is_none());
         for uniform in [Storage::INT4, Storage::INT8] {
-            let bytes = |id| {
-                let (rows, cols) = source.dims.shape(id);
-                align_up(uniform.layout(id, rows as usize, cols as usize).len())
-            };
+            let bytes = |id| align_up(source.section_len(id, uniform));
             let capacity: usize = source.dims.tensors().map(bytes).sum();
             let found = search.best(capacity, |_| {}).unwrap().unwrap();
             let first = search.first(capacity).unwrap().unwrap();

@@ -61,17 +61,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         set(&progress, share)
     });
     progress.finish_and_clear();
-    let mut importance = Importance {
-        format: Importance::FORMAT,
-        model_sha256: loaded.sha256_hex(),
-        corpus: text.name,
-        tokens: text.tokens.len(),
-        seed: args.text.seed,
-        published,
-        measured_on: String::new(),
-        measured_tokens: 0,
-        measured: Default::default(),
-    };
+    let mut importance = Importance::new(loaded.sha256_hex(), &text, args.text.seed, published);
     if args.measure_tokens > 0 {
         let limit = Some(args.measure_tokens);
         let held_out = args.text.tokens(Split::Valid, limit, Some(&trained), tokenizer, global)?;

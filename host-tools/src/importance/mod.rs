@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::Sensitivities;
 use crate::error::{Error, Result};
+use crate::eval::text::Tokens;
 use crate::files;
 
 /// The importance file: what `analyze` writes and `quantize` reads.
@@ -54,6 +55,26 @@ pub struct LayerImportance {
 impl Importance {
     /// The format this version writes.
     pub const FORMAT: u32 = 2;
+
+    /// What was computed on a text, before anything is measured.
+    pub fn new(
+        model_sha256: String,
+        text: &Tokens,
+        seed: u64,
+        published: BTreeMap<String, LayerImportance>,
+    ) -> Self {
+        Self {
+            format: Self::FORMAT,
+            model_sha256,
+            corpus: text.name.clone(),
+            tokens: text.tokens.len(),
+            seed,
+            published,
+            measured_on: String::new(),
+            measured_tokens: 0,
+            measured: Sensitivities::new(),
+        }
+    }
 
     /// Reads the importance file of the checkpoint with this hash.
     pub fn read(path: &Path, model_sha256: &str) -> Result<Self> {

@@ -93,6 +93,12 @@ impl Source {
         )
     }
 
+    /// Bytes of a matrix's section, unpadded.
+    pub fn section_len(&self, id: TensorId, storage: Storage) -> usize {
+        let (rows, cols) = self.dims.shape(id);
+        storage.layout(id, rows as usize, cols as usize).len()
+    }
+
     /// Bytes of the blob that [`Source::quantize`] would give, exactly, without quantizing.
     pub fn predict(&self, assignment: &Assignment, origin: &Origin<'_>) -> Result<usize> {
         let records: Vec<TensorRecord> = self
@@ -160,15 +166,8 @@ impl Source {
         assignment: &'a Assignment,
         origin: &'a Origin<'a>,
     ) -> writer::Parts<'a> {
-        let section_lens = self
-            .dims
-            .tensors()
-            .zip(&assignment.storage)
-            .map(|(id, storage)| {
-                let (rows, cols) = self.dims.shape(id);
-                storage.layout(id, rows as usize, cols as usize).len()
-            })
-            .collect();
+        let stored = self.dims.tensors().zip(&assignment.storage);
+        let section_lens = stored.map(|(id, &storage)| self.section_len(id, storage)).collect();
         writer::Parts {
             dims: self.dims,
             chain,

@@ -9,7 +9,6 @@ use crate::eval;
 use crate::eval::text::Tokens;
 use crate::importance::Importance;
 use crate::policy::Assignment;
-use crate::quantize::calibration::Calibration;
 use crate::quantize::encode::Storage;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
@@ -61,7 +60,7 @@ pub(super) fn run(args: &Args, loaded: &Loaded, source: &Source, global: Global)
     };
     let overhead = overhead(source, &origin)?;
     let Target { target_bytes, target_ratio, max_kl } = args.target;
-    let job = Job { args, source, calibration: &calibration, held_out: &held_out, origin, global };
+    let job = Job { args, bench: &bench, held_out: &held_out, origin, global };
     let found = match (target_bytes, target_ratio, max_kl) {
         (Some(bytes), ..) => job.within(&search, bytes, overhead, loaded.bytes)?,
         (_, Some(ratio), _) if ratio.is_finite() && ratio > 0.0 => {
@@ -85,7 +84,7 @@ pub(super) fn run(args: &Args, loaded: &Loaded, source: &Source, global: Global)
     if args.dry_run {
         return preview(loaded, source, &assignment, &job.origin, global);
     }
-    let encoded = source.encode_all(&assignment, &calibration)?;
+    let encoded = bench.encode_mix(&found.storage)?;
     write(args, loaded, source, &Made { assignment, encoded, text: text.clone() }, global)
 }
 
@@ -127,19 +126,14 @@ fn overhead(source: &Source, origin: &Origin<'_>) -> Result<usize> {
     let sections: usize = source
         .dims
         .tensors()
-        .map(|id| {
-            let (rows, cols) = source.dims.shape(id);
-            let layout = Storage::INT8.layout(id, rows as usize, cols as usize);
-            resnet_bk_core::blob::align_up(layout.len())
-        })
+        .map(|id| resnet_bk_core::blob::align_up(source.section_len(id, Storage::INT8)))
         .sum();
     Ok(source.predict(&budget_assignment(&storage), origin)? - sections)
 }
 
 struct Job<'a> {
     args: &'a Args,
-    source: &'a Source,
-    calibration: &'a Calibration,
+    bench: &'a Bench<'a>,
     held_out: &'a Tokens,
     origin: Origin<'a>,
     global: Global,
@@ -208,8 +202,9 @@ impl Job<'_> {
     /// KL divergence of a mix through the integer path, on the text that is measured on.
     fn integer_kl(&self, storage: &[Storage]) -> Result<f64> {
         let assignment = budget_assignment(storage);
-        let blob = self.source.quantize(&assignment, self.calibration, &self.origin)?;
-        let reference = Model::from_checkpoint(&self.source.folded);
+        let (source, encoded) = (self.bench.source(), self.bench.encode_mix(storage)?);
+        let blob = source.assemble(&encoded, &assignment, &self.origin)?;
+        let reference = Model::from_checkpoint(&source.folded);
         let model = parse_blob(&blob, std::path::Path::new("the blob"))?;
         let quality = eval::evaluate(
             Some(&reference),

@@ -237,17 +237,7 @@ fn publish(args: &Args, loaded: &Loaded, text: &Tokens, global: Global) -> Impor
     let published =
         importance::publish(&model, &text.tokens, args.text.window, |share| set(&progress, share));
     progress.finish_and_clear();
-    Importance {
-        format: Importance::FORMAT,
-        model_sha256: loaded.sha256_hex(),
-        corpus: text.name.clone(),
-        tokens: text.tokens.len(),
-        seed: args.text.seed,
-        published,
-        measured_on: String::new(),
-        measured_tokens: 0,
-        measured: Default::default(),
-    }
+    Importance::new(loaded.sha256_hex(), text, args.text.seed, published)
 }
 
 fn dry_run(
@@ -304,8 +294,7 @@ fn preview(
         .zip(&assignment.storage)
         .map(|(id, storage)| {
             let (rows, cols) = source.dims.shape(id);
-            let layout = storage.layout(id, rows as usize, cols as usize);
-            (weight_name(id), storage, rows, cols, layout.len())
+            (weight_name(id), storage, rows, cols, source.section_len(id, *storage))
         })
         .collect();
     if global.json {
