@@ -2,40 +2,41 @@
 //! decoded once for the whole batch and meet one vector after the other.
 //!
 //! A grouped weight times its group scale is at most 32 · 15 = 480 and fits the same 16 bits as an
-//! INT8 code, so both become `i16` and exact sums. Eight rows of them make a panel, in which the
-//! weights that meet the same two inputs lie side by side. FP16 keeps its eight lanes, four rows at a
-//! time.
+//! INT8 code, so both become `i16` and exact sums. Sixteen rows make a panel, in which the weights that
+//! meet the same two inputs lie side by side; of FP16 eight rows, by eight inputs, as f32.
 
 use core::cell::Cell;
 
 use super::Vectors;
 use super::portable::{
-    self, LANES, batch, bias, field, for_each_plane, for_each_stretch, group_scale, half_to_f32,
-    sum_lanes,
+    self, LANES, bias, field, for_each_plane, for_each_stretch, fp16_unit, group_scale,
+    half_to_f32, sum_lanes,
 };
 use crate::blob::{Precision, Tensor, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
 /// Longest row that is decoded on the stack; longer ones go vector by vector.
-const LONGEST: usize = 1024;
-/// Rows of a panel.
-pub(super) const PANEL: usize = 8;
-/// FP16 rows that meet a vector at once.
-pub(super) const ROWS: usize = 4;
+pub(super) const LONGEST: usize = 1024;
+/// Rows of which every lane of a register has one.
+pub(super) const ROWS: usize = 8;
+/// Rows of a panel of integers: two registers share what is loaded of a vector.
+pub(super) const PANEL: usize = 2 * ROWS;
 /// Vectors for which a panel is decoded once.
 const BLOCK: usize = 128;
 
 /// Two columns of a panel: row 0's two weights, row 1's and so on.
-pub(super) type Pair = [i16; 2 * PANEL];
+pub(super) type Pair = [[i16; 2 * ROWS]; 2];
 
-/// What turns the sums of a panel into outputs, of the rows' part: of rows 0, 2, 4, 6, then of the
-/// others.
+/// Eight columns of eight FP16 rows, row by row; columns that a row lacks are zeros, which change no sum.
+pub(super) type Eight = [[f32; LANES]; ROWS];
+
+/// What turns the sums of eight rows into outputs, the rows' part: of rows 0, 2, 4, 6, then of the others.
 #[derive(Clone, Copy)]
 pub(super) struct Scales {
     /// Row mantissas.
-    pub(super) mantissas: [[i64; PANEL / 2]; 2],
+    pub(super) mantissas: [[i64; ROWS / 2]; 2],
     /// Biases in Q15.16.
-    pub(super) biases: [[i64; PANEL / 2]; 2],
+    pub(super) biases: [[i64; ROWS / 2]; 2],
 }
 
 /// The vector's part: an accumulator times both mantissas is shifted right and rounded.
@@ -70,9 +71,9 @@ impl Rescale {
 
 /// What an instruction set has to offer. Outputs go to `put` with the number of their vector.
 pub(super) trait Products: Copy {
-    /// Weights of a row of INT4 codes in groups of 32.
-    fn decode_by_32(self, scales: &[u8], row: &[u8], weights: &mut [i16]) {
-        decode_by_32(scales, row, weights);
+    /// Weights of a row of grouped codes, each times its group's scale.
+    fn decode(self, matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
+        decode(matrix, scales, row, weights);
     }
 
     /// A panel with every vector: exact sums, scaled and rounded as in [`portable`]. `codes` are
@@ -82,21 +83,33 @@ pub(super) trait Products: Copy {
         panel: &[Pair],
         codes: &[i16],
         cols: usize,
-        scales: &Scales,
+        scales: &[Scales; 2],
         rescales: &[Rescale],
-        put: impl FnMut(usize, [i32; PANEL]),
+        put: impl FnMut(usize, [[i32; ROWS]; 2]),
     );
 
-    /// Four rows of the same length with every vector: lanes of f32, summed and rounded as in
-    /// [`portable`]; `unit` is 1 over the largest code.
+    /// Eight FP16 rows with every vector: lanes of f32, summed and rounded as in [`portable`]. `codes` are
+    /// vectors of `cols` codes, `units` what one unit of each vector's codes is worth.
     fn halves(
         self,
-        rows: [&[f32]; ROWS],
-        x: Vectors<'_>,
-        biases: &[i64; ROWS],
-        unit: f32,
+        panel: &[Eight],
+        codes: &[i16],
+        cols: usize,
+        biases: &[i32; ROWS],
+        units: &[f32],
         put: impl FnMut(usize, [i32; ROWS]),
     );
+
+    /// A panel from the weights of its rows, the last pair of an odd row ending in a zero.
+    #[inline(always)]
+    fn interleave(self, rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
+        for (c, pair) in panel.iter_mut().enumerate() {
+            let weights = pair.as_flattened_mut().as_chunks_mut::<2>().0;
+            for (weights, row) in weights.iter_mut().zip(rows) {
+                *weights = [row[2 * c], row[2 * c + 1]];
+            }
+        }
+    }
 }
 
 /// What the compiler makes of plain loops.
@@ -106,7 +119,7 @@ pub(super) struct Plain;
 impl Plain {
     /// Outputs from sums.
     #[inline(always)]
-    pub(super) fn finish(sums: [i32; PANEL], scales: &Scales, rescale: &Rescale) -> [i32; PANEL] {
+    pub(super) fn finish(sums: [i32; ROWS], scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
         core::array::from_fn(|j| {
             let (mantissa, bias) = (scales.mantissas[j % 2][j / 2], scales.biases[j % 2][j / 2]);
             let product = sums[j] as i64 * (mantissa * rescale.mantissa);
@@ -122,51 +135,47 @@ impl Products for Plain {
         panel: &[Pair],
         codes: &[i16],
         cols: usize,
-        scales: &Scales,
+        scales: &[Scales; 2],
         rescales: &[Rescale],
-        mut put: impl FnMut(usize, [i32; PANEL]),
+        mut put: impl FnMut(usize, [[i32; ROWS]; 2]),
     ) {
         let vectors = codes.chunks_exact(cols).zip(rescales);
         for (b, (codes, rescale)) in vectors.enumerate() {
-            let mut sums = [0; PANEL];
+            let mut sums = [[0; ROWS]; 2];
             for (pair, codes) in panel.iter().zip(codes.chunks(2)) {
                 for (c, &code) in codes.iter().enumerate() {
-                    for (j, sum) in sums.iter_mut().enumerate() {
-                        *sum += pair[2 * j + c] as i32 * code as i32;
+                    let weights = pair.as_flattened().iter().skip(c).step_by(2);
+                    for (sum, &weight) in sums.as_flattened_mut().iter_mut().zip(weights) {
+                        *sum += weight as i32 * code as i32;
                     }
                 }
             }
-            put(b, Self::finish(sums, scales, rescale));
+            put(b, [0, 1].map(|half| Self::finish(sums[half], &scales[half], rescale)));
         }
     }
 
     #[inline(always)]
     fn halves(
         self,
-        rows: [&[f32]; ROWS],
-        x: Vectors<'_>,
-        biases: &[i64; ROWS],
-        unit: f32,
+        panel: &[Eight],
+        codes: &[i16],
+        cols: usize,
+        biases: &[i32; ROWS],
+        units: &[f32],
         mut put: impl FnMut(usize, [i32; ROWS]),
     ) {
-        for (b, codes, scale) in batch(x, rows[0].len()) {
-            let value = |j: usize| {
-                let mut lanes = [0f32; LANES];
-                add_floats(rows[j], codes, &mut lanes);
-                let sum = sum_lanes(lanes);
-                f32_to_residual(sum * (scale.to_f32() * unit)).saturating_add(biases[j] as i32)
-            };
+        for (b, (codes, unit)) in codes.chunks_exact(cols).zip(units).enumerate() {
+            let mut lanes = [[0f32; LANES]; ROWS];
+            for (eight, codes) in panel.iter().zip(codes.chunks(LANES)) {
+                for (lanes, weights) in lanes.iter_mut().zip(eight) {
+                    for ((lane, weight), &code) in lanes.iter_mut().zip(weights).zip(codes) {
+                        *lane += weight * code as f32;
+                    }
+                }
+            }
+            let value =
+                |j: usize| f32_to_residual(sum_lanes(lanes[j]) * unit).saturating_add(biases[j]);
             put(b, core::array::from_fn(value));
-        }
-    }
-}
-
-/// Adds a stretch of a row that begins at lane 0.
-#[inline(always)]
-pub(super) fn add_floats(row: &[f32], codes: &[i16], lanes: &mut [f32; LANES]) {
-    for (weights, codes) in row.chunks(LANES).zip(codes.chunks(LANES)) {
-        for ((lane, weight), &code) in lanes.iter_mut().zip(weights).zip(codes) {
-            *lane += weight * code as f32;
         }
     }
 }
@@ -189,13 +198,8 @@ pub(super) fn matmul(
                 *weight = (code as i8) as i16;
             }
         }),
-        Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(32) => {
-            integer(products, matrix, x, out, |scales, row, weights| {
-                products.decode_by_32(scales, row, weights);
-            })
-        }
         _ => integer(products, matrix, x, out, |scales, row, weights| {
-            decode(matrix, scales, row, weights);
+            products.decode(matrix, scales, row, weights);
         }),
     }
 }
@@ -221,7 +225,7 @@ fn integer(
 ) {
     let layout = matrix.layout();
     let mut rows = [[0i16; LONGEST]; PANEL];
-    let mut panel: [Pair; LONGEST / 2] = [[0; 2 * PANEL]; LONGEST / 2];
+    let mut panel: [Pair; LONGEST / 2] = [[[0; 2 * ROWS]; 2]; LONGEST / 2];
     let panel = &mut panel[..matrix.cols.div_ceil(2)];
     let mut rescales = [Rescale::default(); BLOCK];
     for (block, scales) in x.scales.chunks(BLOCK).enumerate() {
@@ -236,18 +240,18 @@ fn integer(
             for (j, r) in indices.into_iter().enumerate() {
                 let codes = &matrix.codes[r * layout.row_codes..][..layout.row_codes];
                 decode(scales_of(r), codes, &mut rows[j][..matrix.cols]);
-                for (pair, weights) in panel.iter_mut().zip(rows[j].as_chunks::<2>().0) {
-                    [pair[2 * j], pair[2 * j + 1]] = *weights;
-                }
             }
-            let halves = |of: &dyn Fn(usize) -> i64| {
-                [0, 1].map(|odd| core::array::from_fn(|j| of(indices[2 * j + odd])))
+            products.interleave(&rows, panel);
+            let lanes = |half: usize, of: &dyn Fn(usize) -> i64| {
+                let row = |odd, j| indices[half * ROWS + 2 * j + odd];
+                [0, 1].map(|odd| core::array::from_fn(|j| of(row(odd, j))))
             };
-            let scales = Scales {
-                mantissas: halves(&|r| pair_u16(scales_of(r), 0) as i64),
-                biases: halves(&|r| bias(matrix, r) as i64),
-            };
+            let scales = [0, 1].map(|half| Scales {
+                mantissas: lanes(half, &|r| pair_u16(scales_of(r), 0) as i64),
+                biases: lanes(half, &|r| bias(matrix, r) as i64),
+            });
             products.integer(panel, codes, matrix.cols, &scales, rescales, |b, values| {
+                let values: [i32; PANEL] = core::array::from_fn(|j| values[j / ROWS][j % ROWS]);
                 put(values, count, &mut out[(start + b) * matrix.rows + first..]);
             });
         });
@@ -264,20 +268,9 @@ fn put<const N: usize>(values: [i32; N], count: usize, out: &mut [i32]) {
     }
 }
 
+/// Any planes and any group size.
 #[inline(always)]
-fn decode_by_32(scales: &[u8], row: &[u8], weights: &mut [i16]) {
-    let groups = row.as_chunks::<16>().0.iter().zip(weights.as_chunks_mut::<32>().0);
-    for (g, (packed, weights)) in groups.enumerate() {
-        let scale = group_scale(scales, g) as i16;
-        for j in 0..16 {
-            weights[j] = scale * ((packed[j] << 4) as i8 >> 4) as i16;
-            weights[j + 16] = scale * (packed[j] as i8 >> 4) as i16;
-        }
-    }
-}
-
-#[inline(always)]
-fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
+pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
     weights.fill(0);
     let weights = Cell::from_mut(weights).as_slice_of_cells();
     for_each_plane(matrix, row, |plane, packed| {
@@ -292,19 +285,29 @@ fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
 
 #[inline(always)]
 fn fp16(products: impl Products, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    let mut buffer = [[0f32; LONGEST]; ROWS];
-    for_each_rows(matrix.rows, |first, count, indices: [usize; ROWS]| {
-        for (row, r) in buffer.iter_mut().zip(indices) {
-            let halves = &matrix.codes[2 * r * matrix.cols..][..2 * matrix.cols];
-            for (weight, &half) in row.iter_mut().zip(halves.as_chunks::<2>().0) {
-                *weight = half_to_f32(half);
-            }
+    let mut panel: [Eight; LONGEST / LANES] = [[[0.0; LANES]; ROWS]; LONGEST / LANES];
+    let panel = &mut panel[..matrix.cols.div_ceil(LANES)];
+    let mut units = [0f32; BLOCK];
+    for (block, scales) in x.scales.chunks(BLOCK).enumerate() {
+        let start = block * BLOCK;
+        let codes = &x.codes[start * matrix.cols..][..scales.len() * matrix.cols];
+        let units = &mut units[..scales.len()];
+        for (unit, &scale) in units.iter_mut().zip(scales) {
+            *unit = fp16_unit(matrix, Scale::unpack(scale));
         }
-        let rows = buffer.each_ref().map(|row| &row[..matrix.cols]);
-        let biases = indices.map(|r| bias(matrix, r) as i64);
-        let unit = 1.0 / matrix.max_code as f32;
-        products.halves(rows, x, &biases, unit, |b, values| {
-            put(values, count, &mut out[b * matrix.rows + first..]);
+        for_each_rows(matrix.rows, |first, count, indices: [usize; ROWS]| {
+            for (j, r) in indices.into_iter().enumerate() {
+                let row = &matrix.codes[2 * r * matrix.cols..][..2 * matrix.cols];
+                for (eight, halves) in panel.iter_mut().zip(row.chunks(2 * LANES)) {
+                    for (weight, &half) in eight[j].iter_mut().zip(halves.as_chunks::<2>().0) {
+                        *weight = half_to_f32(half);
+                    }
+                }
+            }
+            let biases = indices.map(|r| bias(matrix, r));
+            products.halves(panel, codes, matrix.cols, &biases, units, |b, values| {
+                put(values, count, &mut out[(start + b) * matrix.rows + first..]);
+            });
         });
-    });
+    }
 }

@@ -37,10 +37,7 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 
 /// The vectors of a batch with their scales.
 #[inline(always)]
-pub(super) fn batch<'a>(
-    x: Vectors<'a>,
-    cols: usize,
-) -> impl Iterator<Item = (usize, &'a [i16], Scale)> {
+fn batch<'a>(x: Vectors<'a>, cols: usize) -> impl Iterator<Item = (usize, &'a [i16], Scale)> {
     x.codes
         .chunks_exact(cols)
         .zip(x.scales)
@@ -191,8 +188,13 @@ fn fp16(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 /// Sum of an FP16 row to output.
 #[inline(always)]
 fn finish_fp16(matrix: &Tensor<'_>, row: usize, sum: f32, scale: Scale) -> i32 {
-    let unit = 1.0 / matrix.max_code as f32;
-    f32_to_residual(sum * (scale.to_f32() * unit)).saturating_add(bias(matrix, row))
+    f32_to_residual(sum * fp16_unit(matrix, scale)).saturating_add(bias(matrix, row))
+}
+
+/// What one unit of a vector's codes is worth to an FP16 matrix.
+#[inline(always)]
+pub(super) fn fp16_unit(matrix: &Tensor<'_>, scale: Scale) -> f32 {
+    scale.to_f32() * (1.0 / matrix.max_code as f32)
 }
 
 /// Each product is exact in f32 (11 + 8 bits); only the additions round, in a fixed order.

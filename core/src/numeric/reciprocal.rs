@@ -7,6 +7,13 @@
 #[inline(always)]
 pub fn reciprocal_mantissa(m: u32) -> u32 {
     const NUMERATOR: u64 = (1 << 63) - 1;
+    #[cfg(target_arch = "x86_64")]
+    if m >= 1 << 31 {
+        // A division of floats is much the faster one. Rounded to nearest, its floor is the wanted one
+        // or, from just below a whole number, that number.
+        let estimate = (NUMERATOR as f64 / m as f64) as u64;
+        return (estimate - (estimate * m as u64 > NUMERATOR) as u64) as u32;
+    }
     NUMERATOR.checked_div(m as u64).map_or(u32::MAX, |q| q.min(u32::MAX as u64) as u32)
 }
 
