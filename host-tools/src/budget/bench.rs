@@ -111,12 +111,21 @@ impl<'a> Bench<'a> {
         let mut model = self.reference.clone();
         for (index, storage) in mix.iter().enumerate() {
             let Some(storage) = *storage else { continue };
-            let (encoded, place) = (self.encode(index, storage)?, &self.tensors[index]);
-            model.parameters_mut()[place.weight.clone()].copy_from_slice(&encoded.decoded);
-            if let Some(bias) = &place.bias {
-                model.parameters_mut()[bias.clone()].copy_from_slice(&encoded.decoded_biases);
-            }
+            self.tensors[index].replace(&mut model, &*self.encode(index, storage)?);
         }
+        Ok(self.kl_of(&model))
+    }
+
+    /// KL divergence in nats per token with one matrix as it was encoded, all others in FP32.
+    pub fn kl_with(&self, id: TensorId, encoded: &Encoded) -> f64 {
+        let mut model = self.reference.clone();
+        for place in self.tensors.iter().filter(|place| place.id == id) {
+            place.replace(&mut model, encoded);
+        }
+        self.kl_of(&model)
+    }
+
+    fn kl_of(&self, model: &Model) -> f64 {
         let vocab = self.source.dims.vocab as usize;
         let step = self.window * BATCH;
         let parts: Vec<f64> = self
@@ -132,6 +141,16 @@ impl<'a> Bench<'a> {
                 total.mean() * tokens.len() as f64
             })
             .collect();
-        Ok(parts.iter().sum::<f64>() / self.tokens.len().max(1) as f64)
+        parts.iter().sum::<f64>() / self.tokens.len().max(1) as f64
+    }
+}
+
+impl Place {
+    /// Puts decoded weights and biases in the place of the model's own.
+    fn replace(&self, model: &mut Model, encoded: &Encoded) {
+        model.parameters_mut()[self.weight.clone()].copy_from_slice(&encoded.decoded);
+        if let Some(bias) = &self.bias {
+            model.parameters_mut()[bias.clone()].copy_from_slice(&encoded.decoded_biases);
+        }
     }
 }

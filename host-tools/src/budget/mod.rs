@@ -14,8 +14,10 @@ mod bench;
 mod knapsack;
 mod search;
 mod sensitivity;
+mod symmetries;
 
 pub use bench::Bench;
 pub use knapsack::{Choice, solve};
 pub use search::{Found, Progress, Search};
 pub use sensitivity::{CANDIDATES, Sensitivities, candidates, measure};
+pub use symmetries::choose;

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::common::{Loaded, TextArgs, bar, print_json, set, table};
-use crate::budget::{self, Bench};
+use super::measured::{Measuring, StepArgs};
 use crate::cli::Global;
 use crate::corpus::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::importance::{self, Importance};
+use crate::quantize::Source;
 use crate::quantize::encode::Storage;
 use crate::reference::Model;
 
@@ -23,9 +24,13 @@ Examples:
       resnet-bk analyze model.safetensors --corpus data/wikitext-2 --measure-tokens 32768 \\
           --out importance.json
 
+  Tables that two machines measured on different texts, joined:
+      resnet-bk analyze model.safetensors --merge one.json --merge two.json --out importance.json
+
 The file has, per layer, the three published metrics (gradient magnitude 0.5, activation variance
 0.3, weight magnitude 0.2, z-scored and joined) and, per tensor and precision, the measured rise in
-KL divergence when only that tensor is quantized. `quantize --importance` reads it.";
+KL divergence when only that tensor is quantized, with the experts that round better in other units or
+another order. `quantize --importance` reads it. An interrupted run goes on where it was.";
 
 /// Find out which layers matter and write it to a file.
 #[derive(Debug, clap::Args)]
@@ -40,20 +45,28 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Tokens for the published metrics and for calibration.
-    #[arg(long, default_value_t = 16_384, value_name = "N")]
+    #[arg(long, default_value_t = 32_768, value_name = "N")]
     tokens: usize,
     /// Tokens on which each tensor and precision is measured; 0 leaves the measurement out.
     #[arg(long, default_value_t = 4_096, value_name = "N")]
     measure_tokens: usize,
+    /// Measure nothing and join the tables of these importance files.
+    #[arg(long, value_name = "FILE")]
+    merge: Vec<PathBuf>,
+    #[command(flatten)]
+    steps: StepArgs,
     #[command(flatten)]
     text: TextArgs,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
-    let source = loaded.source(false)?;
+    if !args.merge.is_empty() {
+        return conclude(&args, &merge(&args.merge, &loaded)?, global);
+    }
+    let mut source = Source { methods: args.steps.methods(), ..loaded.source(false)? };
     let tokenizer = loaded.tokenizer.as_ref();
-    let (calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
+    let (mut calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
     // The published metrics are those of the checkpoint as it was trained, not of the folded one.
     let trained = Model::from_checkpoint(&loaded.checkpoint);
     let progress = bar("published importance", global);
@@ -61,34 +74,46 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         set(&progress, share)
     });
     progress.finish_and_clear();
-    let mut importance = Importance::new(loaded.sha256_hex(), &text, args.text.seed, published);
+    let (hash, seed) = (loaded.sha256_hex(), args.text.seed);
+    let mut importance = Importance::new(hash, &text, seed, source.methods, published);
     if args.measure_tokens > 0 {
         let limit = Some(args.measure_tokens);
         let held_out = args.text.tokens(Split::Valid, limit, Some(&trained), tokenizer, global)?;
-        importance.measured_on = held_out.name;
+        importance.measured_on.clone_from(&held_out.name);
         importance.measured_tokens = held_out.tokens.len();
         // What an interrupted run with these settings has measured already.
-        if let Some(before) = Importance::read(&args.out, &importance.model_sha256)
-            .ok()
-            .filter(|before| before.same_measurement(&importance))
-        {
-            importance.measured = before.measured;
+        if let Ok(before) = Importance::read(&args.out, &importance.model_sha256) {
+            importance.resume(before);
         }
-        let bench = Bench::new(&source, &calibration, &held_out.tokens, args.text.window);
-        let progress = bar("measured importance", global);
-        let known = importance.measured.clone();
-        importance.measured = budget::measure(&bench, &known, |table, share| {
-            importance.measured.clone_from(table);
-            set(&progress, share);
-            importance.write(&args.out)
-        })?;
-        progress.finish_and_clear();
+        let save = |importance: &Importance| importance.write(&args.out);
+        let measuring = Measuring { text: &args.text, held_out: &held_out, save: &save, global };
+        measuring.rearrange(&mut source, &mut calibration, &mut importance)?;
+        measuring.measure(&measuring.bench(&source, &calibration), &mut importance)?;
     }
+    conclude(&args, &importance, global)
+}
+
+/// Joins importance files.
+fn merge(paths: &[PathBuf], loaded: &Loaded) -> Result<Importance> {
+    let mut files = paths.iter().map(|path| Ok((path, loaded.importance(path)?)));
+    let (_, first) = files.next().expect("there is at least one")?;
+    files.try_fold(first, |merged, file: Result<_>| {
+        let (path, importance) = file?;
+        merged.merge(importance).map_err(|reason| Error::Format {
+            kind: "importance file to join with the others",
+            path: path.clone(),
+            reason,
+        })
+    })
+}
+
+/// Writes the file and shows it.
+fn conclude(args: &Args, importance: &Importance, global: Global) -> Result<()> {
     importance.write(&args.out)?;
     if global.json {
         print_json(&json!({ "out": args.out, "importance": importance }));
     } else {
-        print(&importance);
+        print(importance);
         println!(
             "{} layers on {} written to {}",
             importance.published.len(),
@@ -126,4 +151,7 @@ fn print(importance: &Importance) {
         rows.add_row(std::iter::once(tensor.clone()).chain(storages.iter().map(cost)));
     }
     println!("{rows}");
+    for (layer, symmetry) in importance.symmetries.iter().flatten() {
+        println!("{layer}: hidden units {}", symmetry.name());
+    }
 }

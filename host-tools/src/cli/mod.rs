@@ -6,6 +6,7 @@ mod eval;
 mod generate;
 mod import;
 mod inspect;
+mod measured;
 mod quantize;
 mod train;
 

@@ -13,6 +13,8 @@ use crate::budget::Sensitivities;
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::files;
+use crate::quantize::Methods;
+use crate::quantize::symmetry::Symmetries;
 
 /// The importance file: what `analyze` writes and `quantize` reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,10 @@ pub struct Importance {
     pub seed: u64,
     /// The published metrics by layer.
     pub published: BTreeMap<String, LayerImportance>,
+    /// How tensors were quantized for what follows.
+    pub methods: Methods,
+    /// Experts that round better in other units or another order; absent where none were tried.
+    pub symmetries: Option<Symmetries>,
     /// Text that sensitivities were measured on; empty where none were.
     pub measured_on: String,
     /// Tokens of that text.
@@ -54,13 +60,14 @@ pub struct LayerImportance {
 
 impl Importance {
     /// The format this version writes.
-    pub const FORMAT: u32 = 2;
+    pub const FORMAT: u32 = 3;
 
     /// What was computed on a text, before anything is measured.
     pub fn new(
         model_sha256: String,
         text: &Tokens,
         seed: u64,
+        methods: Methods,
         published: BTreeMap<String, LayerImportance>,
     ) -> Self {
         Self {
@@ -70,6 +77,8 @@ impl Importance {
             tokens: text.tokens.len(),
             seed,
             published,
+            methods,
+            symmetries: None,
             measured_on: String::new(),
             measured_tokens: 0,
             measured: Sensitivities::new(),
@@ -100,16 +109,108 @@ impl Importance {
         files::write_atomically(path, text.as_bytes())
     }
 
-    /// Whether sensitivities of the two were, or will be, measured alike.
-    pub fn same_measurement(&self, other: &Self) -> bool {
-        let key = |i: &Self| {
-            (i.measured_on.clone(), i.measured_tokens, i.corpus.clone(), i.tokens, i.seed)
-        };
+    /// What tensors cost and which experts are rearranged, as far as another file of the same
+    /// checkpoint has it. `None` where that was measured on another text or with other settings.
+    pub fn resume(&mut self, other: Self) -> Option<()> {
+        let on = |i: &Self| (i.measured_on.clone(), i.measured_tokens);
+        (self.same_settings(&other) && on(self) == on(&other)).then(|| {
+            self.symmetries = other.symmetries;
+            self.measured = other.measured;
+        })
+    }
+
+    /// Whether two files quantize alike: the same calibration and the same methods.
+    pub fn same_settings(&self, other: &Self) -> bool {
+        let key = |i: &Self| (i.corpus.clone(), i.tokens, i.seed, i.methods);
         key(self) == key(other)
+    }
+
+    /// Joins tables of the same checkpoint and settings. What both measured on different texts is
+    /// averaged by tokens; on the same text it is the same. `Err` says why they cannot be joined.
+    pub fn merge(mut self, other: Self) -> Result<Self, String> {
+        if self.model_sha256 != other.model_sha256 {
+            return Err("they are of different checkpoints".into());
+        }
+        if !self.same_settings(&other) {
+            return Err("their tensors were quantized with different calibration or steps".into());
+        }
+        let measured = |i: &Self| !i.measured.is_empty();
+        if measured(&self) && measured(&other) && self.symmetries != other.symmetries {
+            return Err(
+                "they rearrange experts differently: measure with one file's symmetries".into()
+            );
+        }
+        if !measured(&self) {
+            (self.measured_on, self.measured_tokens) = (other.measured_on, other.measured_tokens);
+            (self.symmetries, self.measured) = (other.symmetries, other.measured);
+            return Ok(self);
+        }
+        let same_text = (&self.measured_on, self.measured_tokens)
+            == (&other.measured_on, other.measured_tokens);
+        let tokens = (self.measured_tokens as f64, other.measured_tokens as f64);
+        for (tensor, costs) in other.measured {
+            let known = self.measured.entry(tensor).or_default();
+            for (storage, cost) in costs {
+                let mean =
+                    |known: f64| (known * tokens.0 + cost * tokens.1) / (tokens.0 + tokens.1);
+                known
+                    .entry(storage)
+                    .and_modify(|k| *k = if same_text { *k } else { mean(*k) })
+                    .or_insert(cost);
+            }
+        }
+        if !same_text && !other.measured_on.is_empty() {
+            self.measured_on = format!("{} and {}", self.measured_on, other.measured_on);
+            self.measured_tokens += other.measured_tokens;
+        }
+        Ok(self)
     }
 
     /// Published score of a layer.
     pub fn score(&self, layer: &str) -> Option<f64> {
         self.published.get(layer).map(|layer| layer.score)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::encode::Storage;
+
+    fn table(text: &str, tokens: usize, costs: &[(&str, Storage, f64)]) -> Importance {
+        let corpus = Tokens { name: "train".into(), tokens: vec![1; 9] };
+        let mut importance =
+            Importance::new("abc".into(), &corpus, 1, Methods::default(), BTreeMap::new());
+        importance.symmetries = Some(Symmetries::new());
+        importance.measured_on = text.into();
+        importance.measured_tokens = tokens;
+        for &(tensor, storage, cost) in costs {
+            importance.measured.entry(tensor.into()).or_default().insert(storage, cost);
+        }
+        importance
+    }
+
+    #[test]
+    fn tables_are_joined_by_tokens() {
+        let one = table("a", 100, &[("v", Storage::INT4, 1.0), ("v", Storage::INT8, 0.5)]);
+        let two = table("b", 300, &[("v", Storage::INT4, 3.0), ("w", Storage::INT4, 7.0)]);
+        let both = one.clone().merge(two).unwrap();
+        assert_eq!((both.measured_on.as_str(), both.measured_tokens), ("a and b", 400));
+        assert_eq!(both.measured["v"][&Storage::INT4], 2.5);
+        assert_eq!(both.measured["v"][&Storage::INT8], 0.5);
+        assert_eq!(both.measured["w"][&Storage::INT4], 7.0);
+        // The same text twice counts once.
+        assert_eq!(one.clone().merge(one.clone()).unwrap(), one);
+    }
+
+    #[test]
+    fn tables_that_do_not_belong_together_are_refused() {
+        let one = table("a", 1, &[("v", Storage::INT4, 1.0)]);
+        let other = Importance { model_sha256: "def".into(), ..one.clone() };
+        assert!(one.clone().merge(other).unwrap_err().contains("different checkpoints"));
+        let other = Importance { methods: Methods::NONE, ..one.clone() };
+        assert!(one.clone().merge(other).unwrap_err().contains("steps"));
+        let other = Importance { symmetries: None, ..one.clone() };
+        assert!(one.merge(other).unwrap_err().contains("rearrange"));
     }
 }

@@ -137,6 +137,11 @@ impl Calibration {
         self.layers.get(layer).cloned().unwrap_or_else(|| Statistics::unknown(rows, cols))
     }
 
+    /// What is known of a layer, to be changed with the layer.
+    pub(super) fn layer_mut(&mut self, layer: &str) -> Option<&mut Statistics> {
+        self.layers.get_mut(layer)
+    }
+
     /// Layers by name with the rows that each saw.
     pub fn rows(&self) -> impl Iterator<Item = (&str, usize)> {
         self.layers.iter().map(|(name, layer)| (name.as_str(), layer.rows))

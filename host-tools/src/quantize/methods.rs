@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Methods {
+    /// Put the hidden units of experts in other units (see [`super::symmetry`]).
+    pub equalize: bool,
+    /// Put the hidden units of experts in another order.
+    pub permute: bool,
     /// Search for the scales that lose least; otherwise they just reach the largest weights.
     pub scale_search: bool,
     /// Fit scales to codes and codes to scales in turn, with correlated inputs in view.
@@ -23,6 +27,8 @@ pub struct Methods {
 impl Methods {
     /// Nothing but rounding to nearest.
     pub const NONE: Self = Self {
+        equalize: false,
+        permute: false,
         scale_search: false,
         refit: false,
         gptq: false,
@@ -35,6 +41,8 @@ impl Methods {
 impl Default for Methods {
     fn default() -> Self {
         Self {
+            equalize: true,
+            permute: true,
             scale_search: true,
             refit: true,
             gptq: true,

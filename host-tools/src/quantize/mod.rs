@@ -1,8 +1,8 @@
-//! From a checkpoint to a blob: fold, calibrate, choose scales, encode, assemble.
+//! From a checkpoint to a blob: fold, calibrate, rearrange, choose scales, encode, assemble.
 //!
 //! ```text
-//! Checkpoint ─fold─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┐
-//!                                └─ policy ─▶ Assignment ────────────┴─▶ encode ─▶ assemble ─▶ blob
+//! Checkpoint ─fold─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┬─ symmetries ─▶ both rearranged ─┐
+//!                                └─ policy ─▶ Assignment ────────────┴─────────────────────────────────┴─▶ encode ─▶ assemble ─▶ blob
 //! ```
 
 pub mod calibration;
@@ -14,6 +14,7 @@ mod integer;
 mod methods;
 pub mod names;
 mod rounding;
+pub mod symmetry;
 pub mod tokenizer;
 pub mod writer;
 
@@ -27,6 +28,7 @@ use calibration::Calibration;
 use encode::{Encoded, Matrix, Storage};
 pub use methods::Methods;
 use names::{dimensions, layer_name, weight_name};
+use symmetry::{Symmetries, Symmetry};
 
 /// Name and version that blobs are signed with.
 pub const TOOL: &str = concat!("resnet-bk ", env!("CARGO_PKG_VERSION"));
@@ -66,6 +68,26 @@ impl Source {
             tokenizer,
             methods: Methods::default(),
         })
+    }
+
+    /// Rearranges experts, and what is known of them, where the methods allow it.
+    pub fn rearrange(&mut self, symmetries: &Symmetries, calibration: &mut Calibration) {
+        for (l, e) in self.experts() {
+            let [up, down] = [TensorId::ExpertUp(l, e), TensorId::ExpertDown(l, e)].map(layer_name);
+            let allowed =
+                |symmetry: &&Symmetry| Symmetry::allowed(self.methods).any(|a| a == **symmetry);
+            let Some(symmetry) = symmetries.get(&down).filter(allowed) else { continue };
+            let weights = &self.folded.tensors[&format!("{down}.weight")].data;
+            let rearrangement = symmetry.rearrangement(weights, self.dims.hidden as usize);
+            rearrangement.apply(&mut self.folded, &up, &down);
+            rearrangement.apply_statistics(calibration, &up, &down);
+        }
+    }
+
+    /// Layer and number of every expert.
+    pub fn experts(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
+        let Dimensions { layers, experts, .. } = self.dims;
+        (0..layers).flat_map(move |l| (0..experts).map(move |e| (l, e)))
     }
 
     /// Encodes one matrix.

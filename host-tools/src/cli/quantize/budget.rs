@@ -1,8 +1,9 @@
 //! `resnet-bk quantize --target-bytes | --target-ratio | --max-kl`.
 
-use crate::budget::{self, Bench, Found, Progress, Search};
+use crate::budget::{Bench, Found, Progress, Search};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, bar, note, parse_blob, set};
+use crate::cli::measured::Measuring;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval;
@@ -36,16 +37,23 @@ const FALLBACK_TOKENS: usize = 8_192;
 /// Halvings of the range of sizes in search of the smallest one within a KL divergence.
 const HALVINGS: usize = 9;
 
-pub(super) fn run(args: &Args, loaded: &Loaded, source: &Source, global: Global) -> Result<()> {
+pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Global) -> Result<()> {
     let tokenizer = loaded.tokenizer.as_ref();
-    let (calibration, text) =
-        args.text.calibrate(source, args.calibration_tokens, tokenizer, global)?;
+    let (mut calibration, text) =
+        args.text.calibrate(&source, args.calibration_tokens, tokenizer, global)?;
     let folded = Model::from_checkpoint(&source.folded);
     let tokens = if args.measure_tokens > 0 { args.measure_tokens } else { FALLBACK_TOKENS };
     let held_out =
         args.text.tokens(Split::Valid, Some(tokens), Some(&folded), tokenizer, global)?;
-    let bench = Bench::new(source, &calibration, &held_out.tokens, args.text.window);
-    let table = sensitivities(args, loaded, &bench, (&text, &held_out), global)?;
+    let mut importance = importance(args, loaded, (&text, &held_out), global)?;
+    let path = args.importance.as_deref();
+    let save = |importance: &Importance| path.map_or(Ok(()), |path| importance.write(path));
+    let measuring = Measuring { text: &args.text, held_out: &held_out, save: &save, global };
+    measuring.rearrange(&mut source, &mut calibration, &mut importance)?;
+    let source = &source;
+    let bench = measuring.bench(source, &calibration);
+    measuring.measure(&bench, &mut importance)?;
+    let table = importance.measured;
     let search = Search::new(&bench, &table)?;
     let origin = Origin {
         calibration: &text.name,
@@ -85,39 +93,47 @@ pub(super) fn run(args: &Args, loaded: &Loaded, source: &Source, global: Global)
         return preview(loaded, source, &assignment, &job.origin, global);
     }
     let encoded = bench.encode_mix(&found.storage)?;
-    write(args, loaded, source, &Made { assignment, encoded, text: text.clone() }, global)
+    let weights_kl = Some((found.predicted, found.measured));
+    let made = Made { assignment, encoded, weights_kl, text: text.clone() };
+    write(args, loaded, source, &made, global)
 }
 
 fn budget_assignment(storage: &[Storage]) -> Assignment {
     Assignment { name: "budget".into(), storage: storage.to_vec(), potentials_int8: false }
 }
 
-/// The table, from the importance file as far as it has it, and written there as it grows.
-fn sensitivities(
+/// The importance file, if there is one that was measured with these settings.
+fn importance(
     args: &Args,
     loaded: &Loaded,
-    bench: &Bench<'_>,
     (text, held_out): (&Tokens, &Tokens),
     global: Global,
-) -> Result<budget::Sensitivities> {
-    let path = args.importance.as_deref();
-    let mut importance = match path.filter(|path| path.exists()) {
-        Some(path) => loaded.importance(path)?,
-        None => super::publish(args, loaded, text, global),
-    };
-    if importance.measured.is_empty() {
+) -> Result<Importance> {
+    let Some(path) = args.importance.as_deref().filter(|path| path.exists()) else {
+        let mut importance = super::publish(args, loaded, text, global);
         importance.measured_on.clone_from(&held_out.name);
         importance.measured_tokens = held_out.tokens.len();
+        return Ok(importance);
+    };
+    let mut found = loaded.importance(path)?;
+    let (hash, methods) = (loaded.sha256_hex(), args.steps.methods());
+    let wanted = Importance::new(hash, text, args.text.seed, methods, found.published.clone());
+    if found.measured.is_empty() && found.symmetries.is_none() {
+        found = wanted;
+        found.measured_on.clone_from(&held_out.name);
+        found.measured_tokens = held_out.tokens.len();
+    } else if !found.same_settings(&wanted) {
+        return Err(Error::Format {
+            kind: "importance file for this target",
+            path: path.into(),
+            reason: format!(
+                "its tensors were quantized with other steps or another calibration ({} tokens of \
+                 {}, seed {}; here {} of {}, seed {}): name another file, or the same settings",
+                found.tokens, found.corpus, found.seed, wanted.tokens, wanted.corpus, wanted.seed
+            ),
+        });
     }
-    let progress = bar("measured importance", global);
-    let known = importance.measured.clone();
-    let table = budget::measure(bench, &known, |table, share| {
-        set(&progress, share);
-        let importance = Importance { measured: table.clone(), ..importance.clone() };
-        path.map_or(Ok(()), |path| importance.write(path))
-    })?;
-    progress.finish_and_clear();
-    Ok(table)
+    Ok(found)
 }
 
 /// Bytes of a blob beside the aligned sections of its matrices.

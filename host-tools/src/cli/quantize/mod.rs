@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, parse_blob, print_json, set, table};
+use crate::cli::measured::StepArgs;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, text::Tokens};
@@ -17,7 +18,7 @@ use crate::importance::{self, Importance};
 use crate::policy::{Assignment, Policy};
 use crate::quantize::encode::Encoded;
 use crate::quantize::names::weight_name;
-use crate::quantize::{Methods, Origin, Source};
+use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 
 const EXAMPLES: &str = "\
@@ -71,8 +72,9 @@ pub(crate) struct Args {
     /// Blob to write.
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
-    /// Importance file of `analyze`, for the dynamic policy and for targets. What a target needs and the
-    /// file lacks is measured and added to it, so an interrupted run goes on where it was.
+    /// Importance file of `analyze`, for the dynamic policy and for targets, and for the arrangement of
+    /// experts under any policy. What a target needs and the file lacks is measured and added to it, so
+    /// an interrupted run goes on where it was.
     #[arg(long, value_name = "FILE")]
     importance: Option<PathBuf>,
     /// Print the exact size and the precision of every tensor, and write nothing.
@@ -84,9 +86,8 @@ pub(crate) struct Args {
     /// Leave the tokenizer out of the blob.
     #[arg(long)]
     no_tokenizer: bool,
-    /// Leave out a step of post-training quantization, to see what it gives; may be repeated.
-    #[arg(long, value_name = "STEP", value_delimiter = ',')]
-    without: Vec<Step>,
+    #[command(flatten)]
+    steps: StepArgs,
     /// Calibration tokens, from the training split.
     #[arg(long, default_value_t = 32_768, value_name = "N")]
     calibration_tokens: usize,
@@ -98,54 +99,29 @@ pub(crate) struct Args {
     text: TextArgs,
 }
 
-/// The name of a step on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
-enum Step {
-    /// Searching for scales.
-    ScaleSearch,
-    /// Fitting scales to codes in turn.
-    Refit,
-    /// GPTQ.
-    Gptq,
-    /// Revisiting every code.
-    Descent,
-    /// Letting rows make up for each other.
-    Outputs,
-    /// Correcting biases.
-    BiasCorrection,
-}
-
-fn methods(without: &[Step]) -> Methods {
-    let with = |step| !without.contains(&step);
-    Methods {
-        scale_search: with(Step::ScaleSearch),
-        refit: with(Step::Refit),
-        gptq: with(Step::Gptq),
-        descent: with(Step::Descent),
-        outputs: with(Step::Outputs),
-        bias_correction: with(Step::BiasCorrection),
-    }
-}
-
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let policy = args.policy.as_deref().map(Policy::parse).transpose()?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
-    let source = Source { methods: methods(&args.without), ..loaded.source(!args.no_tokenizer)? };
-    let Some(policy) = policy else { return budget::run(&args, &loaded, &source, global) };
+    let methods = args.steps.methods();
+    let mut source = Source { methods, ..loaded.source(!args.no_tokenizer)? };
+    let Some(policy) = policy else { return budget::run(&args, &loaded, source, global) };
     let importance = args.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;
     if args.dry_run {
         return dry_run(&args, &policy, &loaded, &source, importance.as_ref(), global);
     }
     let tokenizer = loaded.tokenizer.as_ref();
-    let (calibration, text) =
+    let (mut calibration, text) =
         args.text.calibrate(&source, args.calibration_tokens, tokenizer, global)?;
     let importance = match importance {
         None if policy.needs_importance() => Some(publish(&args, &loaded, &text, global)),
         given => given,
     };
+    if let Some(symmetries) = importance.as_ref().and_then(|i| i.symmetries.as_ref()) {
+        source.rearrange(symmetries, &mut calibration);
+    }
     let assignment = policy.assign(&source.dims, importance.as_ref())?;
     let encoded = source.encode_all(&assignment, &calibration)?;
-    let made = Made { assignment, encoded, text };
+    let made = Made { assignment, encoded, weights_kl: None, text };
     write(&args, &loaded, &source, &made, global)
 }
 
@@ -153,6 +129,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
 struct Made {
     assignment: Assignment,
     encoded: Vec<Encoded>,
+    /// For a target: what its mix was predicted to lose, and what its weights lose.
+    weights_kl: Option<(f64, f64)>,
     /// The calibration text.
     text: Tokens,
 }
@@ -161,7 +139,7 @@ struct Made {
 fn write(args: &Args, loaded: &Loaded, source: &Source, made: &Made, global: Global) -> Result<()> {
     let out = args.out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
     let tokenizer = loaded.tokenizer.as_ref();
-    let Made { assignment, encoded, text } = made;
+    let Made { assignment, encoded, weights_kl, text } = made;
     let mut origin = Origin {
         calibration: &text.name,
         calibration_tokens: text.tokens.len() as u32,
@@ -204,6 +182,9 @@ fn write(args: &Args, loaded: &Loaded, source: &Source, made: &Made, global: Glo
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
             "calibration": text.name,
+            "weights": weights_kl.map(|(predicted, measured)| json!({
+                "predicted_kl": predicted, "measured_kl": measured,
+            })),
             "measured": measured.map(|(corpus, quality)| json!({
                 "corpus": corpus, "fp32": quality[0], "blob": quality[1],
             })),
@@ -237,7 +218,7 @@ fn publish(args: &Args, loaded: &Loaded, text: &Tokens, global: Global) -> Impor
     let published =
         importance::publish(&model, &text.tokens, args.text.window, |share| set(&progress, share));
     progress.finish_and_clear();
-    Importance::new(loaded.sha256_hex(), text, args.text.seed, published)
+    Importance::new(loaded.sha256_hex(), text, args.text.seed, args.steps.methods(), published)
 }
 
 fn dry_run(

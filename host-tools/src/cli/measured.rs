@@ -1,0 +1,111 @@
+//! Measured importance, which `analyze` writes and a target of `quantize` needs.
+
+use super::common::{TextArgs, bar, set};
+use crate::budget::{self, Bench};
+use crate::cli::Global;
+use crate::error::Result;
+use crate::eval::text::Tokens;
+use crate::importance::Importance;
+use crate::quantize::calibration::Calibration;
+use crate::quantize::{Methods, Source};
+
+/// The name of a step on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+pub(super) enum Step {
+    /// Putting hidden units in other units.
+    Equalize,
+    /// Putting hidden units in another order.
+    Permute,
+    /// Searching for scales.
+    ScaleSearch,
+    /// Fitting scales to codes in turn.
+    Refit,
+    /// GPTQ.
+    Gptq,
+    /// Revisiting every code.
+    Descent,
+    /// Letting rows make up for each other.
+    Outputs,
+    /// Correcting biases.
+    BiasCorrection,
+}
+
+/// Flags that choose how tensors are quantized.
+#[derive(Debug, clap::Args)]
+pub(super) struct StepArgs {
+    /// Leave out a step of post-training quantization, to see what it gives; may be repeated.
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    without: Vec<Step>,
+}
+
+impl StepArgs {
+    pub(super) fn methods(&self) -> Methods {
+        let with = |step| !self.without.contains(&step);
+        Methods {
+            equalize: with(Step::Equalize),
+            permute: with(Step::Permute),
+            scale_search: with(Step::ScaleSearch),
+            refit: with(Step::Refit),
+            gptq: with(Step::Gptq),
+            descent: with(Step::Descent),
+            outputs: with(Step::Outputs),
+            bias_correction: with(Step::BiasCorrection),
+        }
+    }
+}
+
+/// Measuring on a text, and where what was measured is kept.
+pub(super) struct Measuring<'a> {
+    pub(super) text: &'a TextArgs,
+    pub(super) held_out: &'a Tokens,
+    /// Keeps what is known so far.
+    pub(super) save: &'a dyn Fn(&Importance) -> Result<()>,
+    pub(super) global: Global,
+}
+
+impl Measuring<'_> {
+    /// Rearranges experts as the file says or, where it does not, as measuring says.
+    pub(super) fn rearrange(
+        &self,
+        source: &mut Source,
+        calibration: &mut Calibration,
+        importance: &mut Importance,
+    ) -> Result<()> {
+        let symmetries = match importance.symmetries.take() {
+            Some(symmetries) => symmetries,
+            None => {
+                let bench = self.bench(source, calibration);
+                let progress = bar("symmetries", self.global);
+                let found = budget::choose(&bench, calibration, |share| set(&progress, share));
+                progress.finish_and_clear();
+                found?
+            }
+        };
+        source.rearrange(&symmetries, calibration);
+        importance.symmetries = Some(symmetries);
+        (self.save)(importance)
+    }
+
+    /// Measures what the file lacks of the table.
+    pub(super) fn measure(&self, bench: &Bench<'_>, importance: &mut Importance) -> Result<()> {
+        let progress = bar("measured importance", self.global);
+        let known = std::mem::take(&mut importance.measured);
+        let table = budget::measure(bench, &known, |table, share| {
+            importance.measured.clone_from(table);
+            set(&progress, share);
+            (self.save)(importance)
+        })?;
+        importance.measured = table;
+        progress.finish_and_clear();
+        Ok(())
+    }
+
+    /// A bench on this text.
+    pub(super) fn bench<'b>(
+        &'b self,
+        source: &'b Source,
+        calibration: &'b Calibration,
+    ) -> Bench<'b> {
+        Bench::new(source, calibration, &self.held_out.tokens, self.text.window)
+    }
+}

@@ -1,0 +1,194 @@
+//! Exact symmetries: other weights of the same function, which round better.
+//!
+//! An expert's hidden units can be renumbered, and, since ReLU(s·x) = s·ReLU(x) for s > 0, a unit's
+//! row of the first matrix can be multiplied by what its column of the second is divided by. The
+//! rows have a scale each, so the first matrix rounds as before; of the second, it changes which
+//! columns share a group's scale and how far apart they are. (Layer normalization offers the same
+//! freedom, but the blob's has no gain to undo a scaling with: [`super::fold`] uses it up.)
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Methods;
+use super::calibration::{Calibration, Statistics, Symmetric};
+use crate::checkpoint::Checkpoint;
+
+/// What is done to the hidden units of an expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Symmetry {
+    /// Half of what sets the magnitudes of the second matrix's columns apart goes into the first.
+    Equalized,
+    /// Columns of similar magnitude become neighbours, hence share scales.
+    Permuted,
+    /// Both.
+    Both,
+}
+
+/// What is done to experts, by the layer of their second matrix. Others stay as they are.
+pub type Symmetries = BTreeMap<String, Symmetry>;
+
+impl Symmetry {
+    /// What it does.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Equalized => "equalized",
+            Self::Permuted => "permuted",
+            Self::Both => "equalized and permuted",
+        }
+    }
+
+    /// Those that the methods allow.
+    pub fn allowed(methods: Methods) -> impl Iterator<Item = Self> {
+        let Methods { equalize, permute, .. } = methods;
+        [(Self::Equalized, equalize), (Self::Permuted, permute), (Self::Both, equalize && permute)]
+            .into_iter()
+            .filter_map(|(symmetry, allowed)| allowed.then_some(symmetry))
+    }
+
+    /// How an expert with this second matrix (`[d, hidden]`) is rearranged.
+    pub fn rearrangement(self, down: &[f32], hidden: usize) -> Rearrangement {
+        let mut magnitudes = vec![0.0; hidden];
+        for row in down.chunks_exact(hidden) {
+            magnitudes.iter_mut().zip(row).for_each(|(sum, &w)| *sum += f64::from(w).powi(2));
+        }
+        // Columns of zeros stay at the scale of the others.
+        let mean = magnitudes.iter().sum::<f64>() / hidden as f64;
+        let floor = (mean * 1e-6).max(f64::MIN_POSITIVE);
+        let mut magnitudes: Vec<f64> = magnitudes.iter().map(|m| m.max(floor).sqrt()).collect();
+        let typical = (magnitudes.iter().map(|m| m.ln()).sum::<f64>() / hidden as f64).exp();
+        let mut scales = vec![1.0; hidden];
+        if matches!(self, Self::Equalized | Self::Both) {
+            for (scale, magnitude) in scales.iter_mut().zip(&mut magnitudes) {
+                *scale = (*magnitude / typical).sqrt();
+                *magnitude /= *scale;
+            }
+        }
+        let mut order: Vec<usize> = (0..hidden).collect();
+        if matches!(self, Self::Permuted | Self::Both) {
+            order.sort_by(|&a, &b| magnitudes[a].total_cmp(&magnitudes[b]));
+        }
+        let scales = order.iter().map(|&unit| scales[unit]).collect();
+        Rearrangement { order, scales }
+    }
+}
+
+/// Hidden units of an expert in another order and in other units: new unit j is old unit `order[j]`
+/// times `scales[j]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rearrangement {
+    /// Old unit of each new one.
+    pub order: Vec<usize>,
+    /// What its activations are multiplied by, above 0.
+    pub scales: Vec<f64>,
+}
+
+impl Rearrangement {
+    /// Rearranges the expert with these layers (`up` is `[hidden, d]`, `down` is `[d, hidden]`).
+    pub fn apply(&self, checkpoint: &mut Checkpoint, up: &str, down: &str) {
+        let hidden = self.order.len();
+        let units = || self.order.iter().zip(&self.scales);
+        for part in ["weight", "bias"] {
+            let values = data(checkpoint, &format!("{up}.{part}"));
+            let width = values.len() / hidden;
+            let old = values.clone();
+            for (new, (&unit, scale)) in values.chunks_exact_mut(width).zip(units()) {
+                let row = &old[unit * width..][..width];
+                new.iter_mut().zip(row).for_each(|(n, &w)| *n = (f64::from(w) * scale) as f32);
+            }
+        }
+        for row in data(checkpoint, &format!("{down}.weight")).chunks_exact_mut(hidden) {
+            let old = row.to_vec();
+            for (new, (&unit, scale)) in row.iter_mut().zip(units()) {
+                *new = (f64::from(old[unit]) / scale) as f32;
+            }
+        }
+    }
+
+    /// The second matrix in the units it had before.
+    pub fn restore(&self, down: &[f32]) -> Vec<f32> {
+        let hidden = self.order.len();
+        let mut old = vec![0.0; down.len()];
+        for (old, new) in old.chunks_exact_mut(hidden).zip(down.chunks_exact(hidden)) {
+            for ((&unit, scale), &w) in self.order.iter().zip(&self.scales).zip(new) {
+                old[unit] = (f64::from(w) * scale) as f32;
+            }
+        }
+        old
+    }
+
+    /// Rearranges what calibration knows of the two layers, as calibrating again would.
+    pub fn apply_statistics(&self, calibration: &mut Calibration, up: &str, down: &str) {
+        if let Some(Statistics { outputs, .. }) = calibration.layer_mut(up) {
+            // Gradients with respect to what was multiplied are divided.
+            *outputs = self.rearranged(outputs, |scale| 1.0 / scale);
+        }
+        if let Some(Statistics { inputs, mean, .. }) = calibration.layer_mut(down) {
+            *inputs = self.rearranged(inputs, |scale| scale);
+            let units = self.order.iter().zip(&self.scales);
+            *mean = units.map(|(&unit, scale)| mean[unit] * scale).collect();
+        }
+    }
+
+    fn rearranged(&self, old: &Symmetric, factor: impl Fn(f64) -> f64) -> Symmetric {
+        let units = || self.order.iter().zip(&self.scales);
+        let values = units()
+            .flat_map(|(&i, &a)| {
+                let row = old.row(i);
+                let factor = &factor;
+                units().map(move |(&j, &b)| row[j] * factor(a) * factor(b))
+            })
+            .collect();
+        Symmetric { size: old.size, values }
+    }
+}
+
+fn data<'a>(checkpoint: &'a mut Checkpoint, name: &str) -> &'a mut Vec<f32> {
+    &mut checkpoint.tensors.get_mut(name).expect("a checkpoint holds every tensor").data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::tests::random_checkpoint;
+    use crate::reference::Model;
+
+    #[test]
+    fn the_function_stays_and_statistics_move_along() {
+        let checkpoint = random_checkpoint(1, 3);
+        let (up, down) =
+            ("blocks.0.bk_layer.moe_ffn.experts.0.0", "blocks.0.bk_layer.moe_ffn.experts.0.3");
+        let tokens: Vec<u32> = (0..480).map(|i| i * 7 % 40).collect();
+        let before = Model::from_checkpoint(&checkpoint);
+        let weights = &checkpoint.tensors[&format!("{down}.weight")].data;
+        for symmetry in [Symmetry::Equalized, Symmetry::Permuted, Symmetry::Both] {
+            let rearrangement = symmetry.rearrangement(weights, checkpoint.config.hidden);
+            let mut changed = checkpoint.clone();
+            rearrangement.apply(&mut changed, up, down);
+            assert_ne!(changed.tensors[&format!("{down}.weight")].data, *weights);
+            let restored = rearrangement.restore(&changed.tensors[&format!("{down}.weight")].data);
+            for (a, b) in restored.iter().zip(weights) {
+                assert!((a - b).abs() <= 1e-6 * b.abs(), "{a} {b}");
+            }
+            let after = Model::from_checkpoint(&changed);
+            for (a, b) in before.forward(&tokens, 12).iter().zip(after.forward(&tokens, 12)) {
+                assert!((a - b).abs() < 1e-4, "{a} {b}");
+            }
+            let mut moved = Calibration::collect(&before, &tokens, 12, 1, |_| {});
+            rearrangement.apply_statistics(&mut moved, up, down);
+            let again = Calibration::collect(&after, &tokens, 12, 1, |_| {});
+            let (rows, cols) = (checkpoint.config.width, checkpoint.config.hidden);
+            let (a, b) = (moved.statistics(down, rows, cols), again.statistics(down, rows, cols));
+            close(&a.mean, &b.mean);
+            close(&a.inputs.values, &b.inputs.values);
+        }
+    }
+
+    fn close(a: &[f64], b: &[f64]) {
+        let largest = b.iter().fold(0.0, |peak: f64, b| peak.max(b.abs()));
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() <= 1e-3 * largest, "{a} {b}");
+        }
+    }
+}
