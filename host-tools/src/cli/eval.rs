@@ -9,8 +9,9 @@ use super::common::{Loaded, TextArgs, bar, hex, is_blob, parse_blob, print_json,
 use crate::cli::Global;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
-use crate::eval::{self, Quality};
+use crate::eval::{self, Quality, Subject};
 use crate::files;
+use crate::quantize::decode::substitute;
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 
@@ -24,6 +25,9 @@ Examples:
 
   On any text file:
       resnet-bk eval model.safetensors static.rbk --text book.txt
+
+  What the rounding of weights alone costs, activations staying FP32:
+      resnet-bk eval model.safetensors static.rbk --weights-only
 
 Protocol: windows that follow each other, each with a fresh state, each token predicting the next.
 Blobs run through the integer path that also runs on devices. Standard errors take windows as
@@ -45,6 +49,10 @@ pub(crate) struct Args {
     /// Tokenizer, if not the tokenizer.json beside the checkpoint.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Put the weights and biases of each blob into the FP32 model instead of running the blob: what
+    /// they lose without the rounding of activations.
+    #[arg(long)]
+    weights_only: bool,
     #[command(flatten)]
     text: TextArgs,
 }
@@ -102,9 +110,19 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         args.text.tokens(args.split.into(), args.tokens, reference.as_ref(), tokenizer, global)?;
     let lengths = tokenizer.map(Tokenizer::token_lengths);
     let progress = bar("evaluating", global);
+    let subjects = match &loaded {
+        Some(loaded) if args.weights_only => {
+            let source = loaded.source(false)?;
+            models.iter().map(|model| Subject::Weights(substitute(&source, model))).collect()
+        }
+        None if args.weights_only => {
+            return Err(Error::Usage("--weights-only needs the blobs' checkpoint".into()));
+        }
+        _ => models.iter().cloned().map(Subject::Blob).collect::<Vec<_>>(),
+    };
     let qualities = eval::evaluate(
         reference.as_ref(),
-        &models,
+        &subjects,
         &text.tokens,
         args.text.window,
         lengths.as_deref(),
@@ -128,7 +146,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             })
             .collect();
         print_json(&json!({
-            "corpus": text.name, "window": args.text.window, "fp32_bytes": fp32_bytes,
+            "corpus": text.name, "window": args.text.window, "weights_only": args.weights_only,
+            "fp32_bytes": fp32_bytes,
             "fp32": fp32.first(), "blobs": rows,
         }));
     } else {

@@ -59,12 +59,21 @@ pub struct Fidelity {
     pub top1: f64,
 }
 
-/// Scores `reference` and `blobs` on `tokens` in windows of `window`. `lengths` are the bytes of
+/// A model that is compared with the reference.
+#[derive(Debug)]
+pub enum Subject<'a> {
+    /// A blob, through the integer path.
+    Blob(core::Model<'a>),
+    /// Other weights in the FP32 model.
+    Weights(Model),
+}
+
+/// Scores `reference` and `subjects` on `tokens` in windows of `window`. `lengths` are the bytes of
 /// each token; `progress` is told the share that is done. Results come in the order reference (if
-/// any), blobs, and do not depend on the number of threads.
+/// any), subjects, and do not depend on the number of threads.
 pub fn evaluate(
     reference: Option<&Model>,
-    blobs: &[core::Model<'_>],
+    subjects: &[Subject<'_>],
     tokens: &[u32],
     window: usize,
     lengths: Option<&[usize]>,
@@ -77,13 +86,13 @@ pub fn evaluate(
         .par_iter()
         .map(|&start| {
             let end = predictions.min(start + window * WINDOWS_PER_JOB);
-            let tallies = score(reference, blobs, &tokens[start..end + 1], window)?;
+            let tallies = score(reference, subjects, &tokens[start..end + 1], window)?;
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             progress(count as f64 / starts.len() as f64);
             Ok(tallies)
         })
         .collect::<Result<_>>()?;
-    let models = usize::from(reference.is_some()) + blobs.len();
+    let models = usize::from(reference.is_some()) + subjects.len();
     let mut totals = vec![Tally::default(); models];
     for job in jobs {
         totals.iter_mut().zip(job).for_each(|(total, tally)| total.add(tally));
@@ -163,43 +172,31 @@ fn clustered_error(windows: &[(f64, usize)]) -> f64 {
 /// Scores consecutive windows; the last token is only predicted.
 fn score(
     reference: Option<&Model>,
-    blobs: &[core::Model<'_>],
+    subjects: &[Subject<'_>],
     tokens: &[u32],
     window: usize,
 ) -> Result<Vec<Tally>> {
     let inputs = &tokens[..tokens.len() - 1];
     let targets = &tokens[1..];
+    let timed = |probabilities: &dyn Fn() -> Result<LogProbabilities>| {
+        let start = Instant::now();
+        let probabilities = probabilities()?;
+        let windows = probabilities.windows(targets, window);
+        let seconds = start.elapsed().as_secs_f64();
+        Ok((probabilities, Tally { windows, seconds, ..Tally::default() }))
+    };
     let mut tallies = Vec::new();
     let mut exact: Option<LogProbabilities> = None;
     if let Some(model) = reference {
-        let start = Instant::now();
-        let mut probabilities = LogProbabilities::new(inputs.len(), model.config().vocab);
-        let whole = inputs.len() / window * window;
-        for part in [&inputs[..whole], &inputs[whole..]] {
-            if !part.is_empty() {
-                let logits = model.forward(part, window.min(part.len()));
-                logits.chunks_exact(probabilities.vocab).for_each(|row| probabilities.push(row));
-            }
-        }
-        let mut tally =
-            Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
-        tally.seconds = start.elapsed().as_secs_f64();
+        let (probabilities, tally) = timed(&|| Ok(of_floats(model, inputs, window)))?;
         tallies.push(tally);
         exact = Some(probabilities);
     }
-    for model in blobs {
-        let start = Instant::now();
-        let vocab = model.dims().vocab as usize;
-        let mut probabilities = LogProbabilities::new(inputs.len(), vocab);
-        let mut logits = vec![0.0; vocab];
-        let mut scorer = core::Window::allocate(model, window, TILE).map_err(Error::Blob)?;
-        for part in inputs.chunks(window) {
-            let each = |_, row: &[f16]| probabilities.push_halves(row, &mut logits);
-            scorer.score(part, each).map_err(Error::Blob)?;
-        }
-        let mut tally =
-            Tally { windows: probabilities.windows(targets, window), ..Tally::default() };
-        tally.seconds = start.elapsed().as_secs_f64();
+    for subject in subjects {
+        let (probabilities, mut tally) = timed(&|| match subject {
+            Subject::Blob(model) => of_blob(model, inputs, window),
+            Subject::Weights(model) => Ok(of_floats(model, inputs, window)),
+        })?;
         if let Some(exact) = &exact {
             for (p, q) in exact.rows().zip(probabilities.rows()) {
                 tally.kl.push(kl(p, q) as f32);
@@ -209,6 +206,30 @@ fn score(
         tallies.push(tally);
     }
     Ok(tallies)
+}
+
+fn of_floats(model: &Model, inputs: &[u32], window: usize) -> LogProbabilities {
+    let mut probabilities = LogProbabilities::new(inputs.len(), model.config().vocab);
+    let whole = inputs.len() / window * window;
+    for part in [&inputs[..whole], &inputs[whole..]] {
+        if !part.is_empty() {
+            let logits = model.forward(part, window.min(part.len()));
+            logits.chunks_exact(probabilities.vocab).for_each(|row| probabilities.push(row));
+        }
+    }
+    probabilities
+}
+
+fn of_blob(model: &core::Model<'_>, inputs: &[u32], window: usize) -> Result<LogProbabilities> {
+    let vocab = model.dims().vocab as usize;
+    let mut probabilities = LogProbabilities::new(inputs.len(), vocab);
+    let mut logits = vec![0.0; vocab];
+    let mut scorer = core::Window::allocate(model, window, TILE).map_err(Error::Blob)?;
+    for part in inputs.chunks(window) {
+        let each = |_, row: &[f16]| probabilities.push_halves(row, &mut logits);
+        scorer.score(part, each).map_err(Error::Blob)?;
+    }
+    Ok(probabilities)
 }
 
 /// Log-probabilities `[positions, V]`.

@@ -2,13 +2,14 @@
 //!
 //! Source: T. Arai, ResNet-BK, 2025, `DynamicQuantizationPolicy`: of n layers ranked by importance
 //! the first max(1, ⌊0.2·n⌋) are FP16, those up to ⌊0.6·n⌋ INT8 and the rest INT4. Embeddings are
-//! not ranked there and take its default, INT8; potentials stay in full precision.
+//! not ranked there and take its default, INT8; potentials stay in full precision. A [`Ladder`] puts other
+//! precisions in the place of the three.
 
 use std::collections::BTreeMap;
 
 use resnet_bk_core::blob::Dimensions;
 
-use super::Assignment;
+use super::{Assignment, Ladder};
 use crate::error::{Error, Result};
 use crate::importance::Importance;
 use crate::quantize::encode::Storage;
@@ -17,7 +18,12 @@ use crate::quantize::names::layer_name;
 const HIGH: f64 = 0.2;
 const LOW: f64 = 0.4;
 
-pub(super) fn assign(dims: &Dimensions, importance: &Importance) -> Result<Assignment> {
+pub(super) fn assign(
+    name: String,
+    dims: &Dimensions,
+    importance: &Importance,
+    ladder: Ladder,
+) -> Result<Assignment> {
     let layers: Vec<String> =
         dims.tensors().filter(|id| !id.is_embedding()).map(layer_name).collect();
     let mut ranked = Vec::with_capacity(layers.len());
@@ -37,16 +43,16 @@ pub(super) fn assign(dims: &Dimensions, importance: &Importance) -> Result<Assig
         .enumerate()
         .map(|(rank, &(layer, _))| {
             let storage = match rank {
-                rank if rank < high => Storage::FP16,
-                rank if rank < low => Storage::INT8,
-                _ => Storage::INT4,
+                rank if rank < high => ladder.high,
+                rank if rank < low => ladder.middle,
+                _ => ladder.low,
             };
             (layer, storage)
         })
         .collect();
     let storage = dims
         .tensors()
-        .map(|id| by_layer.get(layer_name(id).as_str()).copied().unwrap_or(Storage::INT8))
+        .map(|id| by_layer.get(layer_name(id).as_str()).copied().unwrap_or(ladder.middle))
         .collect();
-    Ok(Assignment { name: "dynamic".into(), storage, potentials_int8: false })
+    Ok(Assignment { name, storage, potentials_int8: false })
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use resnet_bk_core::blob::{Dimensions, Precision};
 use serde::{Deserialize, Deserializer};
 
-use super::{Assignment, Policy};
+use super::{Assignment, GROUPS, Policy};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::importance::Importance;
@@ -78,21 +78,12 @@ impl PolicyFile {
     /// Parses the text of a policy file; `default_name` names a policy that does not name itself.
     fn parse(text: &str, default_name: &str) -> Result<Self, String> {
         let document: Document = toml::from_str(text).map_err(|e| e.to_string())?;
-        let base = match document.base.as_str() {
-            name @ ("static" | "dynamic" | "uniform-int8" | "uniform-int4") => {
-                Policy::parse(name).map_err(|e| e.to_string())?
-            }
-            other => {
-                return Err(format!(
-                    "base `{other}` is not one of static, dynamic, uniform-int8, uniform-int4"
-                ));
-            }
-        };
+        let base = Policy::named(&document.base).map_err(|e| format!("base {e}"))?;
         for rule in &document.overrides {
             if rule.group.is_some() && !rule.precision.is_grouped() {
                 return Err(format!("`{}`: only int2 to int6 have a group size", rule.tensors));
             }
-            if rule.group.is_some_and(|group| !(2..=1024).contains(&group)) {
+            if rule.group.is_some_and(|group| !GROUPS.contains(&group)) {
                 return Err(format!("`{}`: a group has 2 to 1024 inputs", rule.tensors));
             }
         }

@@ -43,18 +43,68 @@ impl Assignment {
     }
 }
 
+/// What a published policy stores the three kinds of layers in that it tells apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ladder {
+    /// Those that it spares.
+    pub high: Storage,
+    /// Those between.
+    pub middle: Storage,
+    /// Those that it makes small.
+    pub low: Storage,
+}
+
+impl Ladder {
+    /// As published.
+    pub const PUBLISHED: Self =
+        Self { high: Storage::FP16, middle: Storage::INT8, low: Storage::INT4 };
+
+    /// The three storages between commas.
+    fn parse(text: &str) -> Option<Self> {
+        let mut storages = text.split(',').map(parse_storage);
+        let mut next = || storages.next().flatten();
+        let ladder = Self { high: next()?, middle: next()?, low: next()? };
+        storages.next().is_none().then_some(ladder)
+    }
+}
+
+/// The published ladder has no name; others follow the policy's name.
+impl std::fmt::Display for Ladder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self == Self::PUBLISHED {
+            return Ok(());
+        }
+        let [high, middle, low] = [self.high, self.middle, self.low].map(short_name);
+        write!(f, ":{high},{middle},{low}")
+    }
+}
+
+/// A storage, groups being of 32 inputs where nothing is said of them.
+fn parse_storage(text: &str) -> Option<Storage> {
+    let storage: Storage = text.parse().or_else(|_| format!("{text}/32").parse()).ok()?;
+    (storage.group == 0 || GROUPS.contains(&storage.group)).then_some(storage)
+}
+
+fn short_name(storage: Storage) -> String {
+    match storage.group {
+        32 => storage.precision.name().into(),
+        _ => storage.to_string(),
+    }
+}
+
+/// Inputs that a group may have.
+const GROUPS: std::ops::RangeInclusive<usize> = 2..=1024;
+
 /// A policy as the command line names it.
 #[derive(Clone, Debug)]
 pub enum Policy {
-    /// By kind of layer: experts INT4, BK-core INT8 (potentials too), output layers and embeddings
-    /// FP16, the rest INT8.
-    Static,
-    /// By published importance: the top 20 % FP16, the next 40 % INT8, the bottom 40 % INT4.
-    Dynamic,
-    /// Everything INT8.
-    UniformInt8,
-    /// Everything INT4 in groups of 32.
-    UniformInt4,
+    /// By kind of layer: experts low, BK-core middle (and potentials INT8), output layers and
+    /// embeddings high, the rest middle.
+    Static(Ladder),
+    /// By published importance: the top 20 % high, the next 40 % middle, the bottom 40 % low.
+    Dynamic(Ladder),
+    /// Everything alike.
+    Uniform(Storage),
     /// A policy file.
     File(PolicyFile),
 }
@@ -62,36 +112,59 @@ pub enum Policy {
 impl Policy {
     /// A named policy, or else the policy file of that path.
     pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "static" => Ok(Self::Static),
-            "dynamic" => Ok(Self::Dynamic),
-            "uniform-int8" => Ok(Self::UniformInt8),
-            "uniform-int4" => Ok(Self::UniformInt4),
-            path if Path::new(path).exists() || path.ends_with(".toml") => {
-                Ok(Self::File(PolicyFile::read(Path::new(path))?))
+        match Self::named(name) {
+            Err(_) if Path::new(name).exists() || name.ends_with(".toml") => {
+                Ok(Self::File(PolicyFile::read(Path::new(name))?))
             }
+            named => named,
+        }
+    }
+
+    /// A named policy.
+    fn named(name: &str) -> Result<Self> {
+        if let Some(storage) = name.strip_prefix("uniform-") {
+            return parse_storage(storage).map(Self::Uniform).ok_or_else(|| {
+                Error::Policy(format!(
+                    "`{name}` is no uniform policy: write uniform-int8, uniform-fp16, or uniform-int2 to \
+                     uniform-int6, with another group size than 32 as in uniform-int4/16"
+                ))
+            });
+        }
+        if let Some((base, ladder)) = name.split_once(':') {
+            let ladder = Ladder::parse(ladder);
+            return match (base, ladder) {
+                ("static", Some(ladder)) => Ok(Self::Static(ladder)),
+                ("dynamic", Some(ladder)) => Ok(Self::Dynamic(ladder)),
+                _ => Err(Error::Policy(format!(
+                    "`{name}` is no published policy with other precisions: write them from high to \
+                     low, as in static:int8,int6,int4"
+                ))),
+            };
+        }
+        match name {
+            "static" => Ok(Self::Static(Ladder::PUBLISHED)),
+            "dynamic" => Ok(Self::Dynamic(Ladder::PUBLISHED)),
             other => Err(Error::Policy(format!(
-                "`{other}` is neither a policy (static, dynamic, uniform-int8, uniform-int4) nor a \
+                "`{other}` is neither a policy (static, dynamic, uniform-int8, uniform-int4, ...) nor a \
                  policy file"
             ))),
         }
     }
 
     /// Name that the blob and tables show.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> String {
         match self {
-            Self::Static => "static",
-            Self::Dynamic => "dynamic",
-            Self::UniformInt8 => "uniform-int8",
-            Self::UniformInt4 => "uniform-int4",
-            Self::File(file) => file.name(),
+            Self::Static(ladder) => format!("static{ladder}"),
+            Self::Dynamic(ladder) => format!("dynamic{ladder}"),
+            Self::Uniform(storage) => format!("uniform-{}", short_name(*storage)),
+            Self::File(file) => file.name().into(),
         }
     }
 
     /// Whether [`Policy::assign`] needs importance.
     pub fn needs_importance(&self) -> bool {
         match self {
-            Self::Dynamic => true,
+            Self::Dynamic(_) => true,
             Self::File(file) => file.base_needs_importance(),
             _ => false,
         }
@@ -100,32 +173,53 @@ impl Policy {
     /// The precision of every matrix of a model.
     pub fn assign(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
         match self {
-            Self::Static => Ok(static_policy(dims)),
-            Self::Dynamic => {
+            Self::Static(ladder) => Ok(static_policy(self.name(), dims, *ladder)),
+            Self::Dynamic(ladder) => {
                 let importance = importance.ok_or_else(|| {
                     Error::Policy("the dynamic policy needs an importance file".into())
                 })?;
-                dynamic::assign(dims, importance)
+                dynamic::assign(self.name(), dims, importance, *ladder)
             }
-            Self::UniformInt8 => Ok(Assignment::uniform(self.name(), dims, Storage::INT8)),
-            Self::UniformInt4 => Ok(Assignment::uniform(self.name(), dims, Storage::INT4)),
+            Self::Uniform(storage) => Ok(Assignment::uniform(&self.name(), dims, *storage)),
             Self::File(file) => file.assign(dims, importance),
         }
     }
 }
 
-fn static_policy(dims: &Dimensions) -> Assignment {
+fn static_policy(name: String, dims: &Dimensions, ladder: Ladder) -> Assignment {
     let storage = |id| match id {
-        TensorId::ExpertUp(..) | TensorId::ExpertDown(..) => Storage::INT4,
+        TensorId::ExpertUp(..) | TensorId::ExpertDown(..) => ladder.low,
         TensorId::TokenEmbedding
         | TensorId::PositionEmbedding
         | TensorId::OutputProj(_)
-        | TensorId::LmHead => Storage::FP16,
-        TensorId::VProj(_) | TensorId::Gate(_) => Storage::INT8,
+        | TensorId::LmHead => ladder.high,
+        TensorId::VProj(_) | TensorId::Gate(_) => ladder.middle,
     };
-    Assignment {
-        name: "static".into(),
-        storage: dims.tensors().map(storage).collect(),
-        potentials_int8: true,
+    Assignment { name, storage: dims.tensors().map(storage).collect(), potentials_int8: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_is_parsed() {
+        for name in [
+            "static",
+            "dynamic",
+            "static:int8,int6,int4",
+            "dynamic:int6/16,int5,int3",
+            "uniform-int8",
+            "uniform-int4",
+            "uniform-int4/16",
+            "uniform-fp16",
+        ] {
+            assert_eq!(Policy::parse(name).unwrap().name(), name);
+        }
+        assert_eq!(Policy::parse("static:fp16,int8,int4").unwrap().name(), "static");
+        for name in ["uniform-int7", "uniform-int8/32", "uniform-int4/1", "static:int8,int4", "x:y"]
+        {
+            assert!(Policy::parse(name).is_err(), "{name}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod calibration;
 pub mod chain;
+pub mod decode;
 pub mod encode;
 pub mod fold;
 mod grid;

@@ -224,7 +224,7 @@ impl Job<'_> {
         let model = parse_blob(&blob, std::path::Path::new("the blob"))?;
         let quality = eval::evaluate(
             Some(&reference),
-            &[model],
+            &[eval::Subject::Blob(model)],
             &self.held_out.tokens,
             self.args.text.window,
             None,

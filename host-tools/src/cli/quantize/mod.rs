@@ -44,7 +44,9 @@ Policies:
   static        by kind of layer, as published
   dynamic       by published importance: top 20 % FP16, next 40 % INT8, bottom 40 % INT4
   uniform-int8  everything INT8, one scale per row
-  uniform-int4  everything INT4 in groups of 32
+  uniform-int4  everything INT4 in groups of 32; likewise uniform-int2 to uniform-int6, uniform-fp16 and,
+                with another group size, uniform-int4/16
+                static and dynamic take other precisions too, high to low: static:int8,int6,int4
   FILE.toml     a base policy and overrides by tensor name (`*` stands for any characters, the last
                 match wins, a pattern that matches nothing is an error):
                     name = \"mine\"
@@ -64,7 +66,7 @@ Policies:
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
-    /// static, dynamic, uniform-int8, uniform-int4 or a policy file.
+    /// static, dynamic, uniform-int8, uniform-int4 (and so on) or a policy file.
     #[arg(long, value_name = "POLICY", required_unless_present_any = ["target_bytes", "target_ratio", "max_kl"])]
     policy: Option<String>,
     #[command(flatten)]
@@ -156,7 +158,7 @@ fn write(args: &Args, loaded: &Loaded, source: &Source, made: &Made, global: Glo
         let progress = bar("measuring", global);
         let quality = eval::evaluate(
             Some(&reference),
-            &[parse_blob(&blob, out)?],
+            &[eval::Subject::Blob(parse_blob(&blob, out)?)],
             &held_out.tokens,
             args.text.window,
             None,

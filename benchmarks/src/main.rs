@@ -1,0 +1,38 @@
+//! resnet-bk beside general quantizers, on the same weights and the same text.
+
+mod quantizers;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// resnet-bk beside general quantizers.
+#[derive(Debug, Parser)]
+#[command(name = "resnet-bk-benchmarks", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Quality of a checkpoint under the block types of candle (those of GGUF files).
+    ///
+    /// Every matrix whose rows are whole blocks is quantized and decoded again; everything else stays
+    /// FP32. Activations stay FP32 too, as `resnet-bk eval --weights-only` leaves them. Bytes are those of
+    /// the blocks and of what stays, without any header.
+    Quantizers(quantizers::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Quantizers(args) => quantizers::run(&args),
+    };
+    result.map_or_else(
+        |error| {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}

@@ -1,0 +1,122 @@
+//! From the bytes of a section back to weights: the numbers that a blob stands for.
+
+use half::f16;
+use resnet_bk_core::Model;
+use resnet_bk_core::blob::{Precision, Tensor, TensorId};
+
+use super::Source;
+use super::names::{layer_name, weight_name};
+
+/// The FP32 model with the matrices and biases of a blob in the place of its own: what the weights
+/// alone lose, without the rounding of activations.
+///
+/// `source` is the checkpoint that the blob was made from. Its chain parameters stay.
+pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model {
+    let mut model = crate::reference::Model::from_checkpoint(&source.folded);
+    let mut put = |name: &str, values: Vec<f32>| {
+        if let Some(own) = model.tensor_mut(name) {
+            own.copy_from_slice(&values);
+        }
+    };
+    for id in source.dims.tensors() {
+        let tensor = blob.tensor(id);
+        put(&weight_name(id), weights(id, &tensor));
+        if !id.is_embedding() {
+            put(&format!("{}.bias", layer_name(id)), biases(&tensor));
+        }
+    }
+    model
+}
+
+/// Weights of a matrix, `[rows, cols]`.
+pub fn weights(id: TensorId, tensor: &Tensor<'_>) -> Vec<f32> {
+    let layout = tensor.layout();
+    let per_activation = if id.is_embedding() { 1.0 } else { f64::from(tensor.max_code) };
+    let mut weights = Vec::with_capacity(tensor.rows * tensor.cols);
+    for r in 0..tensor.rows {
+        let codes = &tensor.codes[r * layout.row_codes..][..layout.row_codes];
+        if tensor.precision == Precision::Fp16 {
+            let halves = codes.chunks_exact(2);
+            weights.extend(halves.map(|h| f16::from_le_bytes([h[0], h[1]]).to_f32()));
+            continue;
+        }
+        let scales = &tensor.scales[r * layout.row_scales..][..layout.row_scales];
+        let mantissa = f64::from(u16::from_le_bytes([scales[0], scales[1]]));
+        let unit = mantissa * (-f64::from(tensor.exponent)).exp2() * per_activation;
+        if tensor.precision == Precision::Int8 {
+            weights.extend(codes.iter().map(|&code| (f64::from(code as i8) * unit) as f32));
+            continue;
+        }
+        for (c, code) in grouped_codes(tensor, codes).into_iter().enumerate() {
+            let group = c / tensor.group;
+            let multiple = scales[2 + group / 2] >> (4 * (group % 2)) & 15;
+            weights.push((f64::from(code) * (unit * f64::from(multiple))) as f32);
+        }
+    }
+    weights
+}
+
+/// Codes of a row in planes (see `docs/format.md`).
+fn grouped_codes(tensor: &Tensor<'_>, mut row: &[u8]) -> Vec<i32> {
+    let mut codes = vec![0; tensor.cols];
+    for plane in tensor.precision.planes() {
+        for codes in codes.chunks_mut(tensor.group) {
+            let (bytes, rest) = row.split_at(plane.bytes(codes.len()));
+            row = rest;
+            for (i, code) in codes.iter_mut().enumerate() {
+                let field = bytes[i % bytes.len()] >> (plane.bits as usize * (i / bytes.len()));
+                let field = i32::from(field) & ((1 << plane.bits) - 1);
+                let negative = plane.signed && field >> (plane.bits - 1) == 1;
+                *code += (field - (i32::from(negative) << plane.bits)) << plane.shift;
+            }
+        }
+    }
+    codes
+}
+
+/// Biases of a linear layer's rows.
+pub fn biases(tensor: &Tensor<'_>) -> Vec<f32> {
+    let unit = (-f64::from(tensor.bias_exponent)).exp2();
+    let pairs = tensor.biases.chunks_exact(2);
+    pairs.map(|b| (f64::from(i16::from_le_bytes([b[0], b[1]])) * unit) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use resnet_bk_core::blob::Precision;
+
+    use super::*;
+    use crate::policy::Assignment;
+    use crate::quantize::Origin;
+    use crate::quantize::calibration::Calibration;
+    use crate::quantize::encode::Storage;
+    use crate::quantize::tests::random_checkpoint;
+
+    /// What was encoded and what is decoded are computed apart.
+    #[test]
+    fn decoding_gives_what_encoding_chose() {
+        let source = Source::new(&random_checkpoint(2, 2), [7; 32], 0, None).unwrap();
+        let storages = Precision::ALL.map(|precision| {
+            // 24 divides no row: the last group is a shorter one.
+            Storage { precision, group: if precision.is_grouped() { 24 } else { 0 } }
+        });
+        for storage in storages {
+            let assignment = Assignment {
+                name: "one".into(),
+                storage: vec![storage; source.dims.tensor_count()],
+                potentials_int8: false,
+            };
+            let calibration = Calibration::default();
+            let encoded = source.encode_all(&assignment, &calibration).unwrap();
+            let origin =
+                Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None };
+            let blob = source.assemble(&encoded, &assignment, &origin).unwrap();
+            let blob = Model::from_bytes(&blob).unwrap();
+            for (id, encoded) in source.dims.tensors().zip(&encoded) {
+                let tensor = blob.tensor(id);
+                assert_eq!(weights(id, &tensor), encoded.decoded, "{storage} {id:?}");
+                assert_eq!(biases(&tensor), encoded.decoded_biases, "{storage} {id:?}");
+            }
+        }
+    }
+}
