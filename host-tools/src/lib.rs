@@ -12,5 +12,6 @@ pub mod importance;
 pub mod policy;
 pub mod quantize;
 pub mod reference;
+pub mod report;
 pub mod tokenizer;
 pub mod train;

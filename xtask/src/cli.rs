@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::qemu::{self, Event, Report};
-use xtask::{checks, demo, setup};
+use xtask::{checks, demo, frontier, setup};
 
 /// Set-up, demo and tests of resnet-bk.
 ///
@@ -44,6 +44,19 @@ enum Command {
     ///     cargo xtask demo --json > demo.json
     #[command(verbatim_doc_comment)]
     Demo(demo::Args),
+    /// Size against quality, from scratch: budgets, uniform precisions, published policies, general
+    /// quantizers, and what each step of quantization gives.
+    ///
+    /// Everything is made from the FP32 checkpoint and evaluated on the same text. Blobs, the table as
+    /// JSON and a report stay in `target/frontier/`. An interrupted run goes on where it was, as long as
+    /// neither model, corpus nor program has changed.
+    ///
+    /// Examples:
+    ///     cargo xtask frontier --corpus ~/wikitext-2
+    ///     cargo xtask frontier --quick
+    ///     cargo xtask frontier --model models/small-seed2 --json > frontier.json
+    #[command(verbatim_doc_comment)]
+    Frontier(frontier::Args),
     /// Every check: format, lints, docs, tests, targets, firmware, QEMU.
     ///
     /// All checks run, whether or not an earlier one fails; the failures are shown together at the
@@ -84,6 +97,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Frontier(args) => frontier::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => checks::run(&args),
         Command::Qemu(args) => run_qemu(&args),
     };

@@ -4,15 +4,18 @@
 //! - [`firmware`]: builds `firmware-example` for a blob and a job.
 //! - [`qemu`]: runs it and decodes what it prints.
 //! - [`mod@reference`]: the same job on this machine.
-//! - [`setup`], [`demo`], [`checks`]: the other subcommands.
+//! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
 
 pub mod checks;
 pub mod demo;
 pub mod firmware;
+pub mod frontier;
 pub mod process;
 pub mod qemu;
 pub mod reference;
 pub mod setup;
+mod steps;
+mod tools;
 
 use std::path::{Path, PathBuf};
 

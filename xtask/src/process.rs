@@ -46,6 +46,14 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
+/// Writes a file under a temporary name and renames it, so that it is there wholly or not at all.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = path.with_added_extension("partial");
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Whether a program starts at all. It is asked for its version and nothing is shown.
 pub fn exists(program: &str) -> bool {
     let mut command = Command::new(program);

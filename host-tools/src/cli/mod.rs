@@ -8,6 +8,7 @@ mod import;
 mod inspect;
 mod measured;
 mod quantize;
+mod report;
 mod train;
 
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ enum Command {
     Eval(eval::Args),
     /// Show what is in a blob or a checkpoint.
     Inspect(inspect::Args),
+    /// Show what was found about a model: a page, plots, and text.
+    Report(report::Args),
     /// Write text with a checkpoint or a blob.
     Generate(generate::Args),
 }
@@ -76,6 +79,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Quantize(args) => quantize::run(args, cli.global),
         Command::Eval(args) => eval::run(args, cli.global),
         Command::Inspect(args) => inspect::run(args, cli.global),
+        Command::Report(args) => report::run(args, cli.global),
         Command::Generate(args) => generate::run(args, cli.global),
     }
 }

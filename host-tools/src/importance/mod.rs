@@ -87,18 +87,31 @@ impl Importance {
 
     /// Reads the importance file of the checkpoint with this hash.
     pub fn read(path: &Path, model_sha256: &str) -> Result<Self> {
-        let bad = |reason| Error::Format { kind: "importance file", path: path.into(), reason };
+        let importance = Self::read_any(path)?;
+        if importance.model_sha256 != model_sha256 {
+            return Err(Self::bad(
+                path,
+                format!(
+                    "it was computed for another checkpoint ({}…, this one is {}…)",
+                    importance.model_sha256.get(..12).unwrap_or(""),
+                    &model_sha256[..12]
+                ),
+            ));
+        }
+        Ok(importance)
+    }
+
+    fn bad(path: &Path, reason: String) -> Error {
+        Error::Format { kind: "importance file", path: path.into(), reason }
+    }
+
+    /// Reads an importance file, whatever its checkpoint.
+    pub fn read_any(path: &Path) -> Result<Self> {
+        let bad = |reason| Self::bad(path, reason);
         let importance: Self =
             serde_json::from_str(&files::read_text(path)?).map_err(|e| bad(e.to_string()))?;
         if importance.format != Self::FORMAT {
             return Err(bad(format!("it has format {}, not {}", importance.format, Self::FORMAT)));
-        }
-        if importance.model_sha256 != model_sha256 {
-            return Err(bad(format!(
-                "it was computed for another checkpoint ({}…, this one is {}…)",
-                importance.model_sha256.get(..12).unwrap_or(""),
-                &model_sha256[..12]
-            )));
         }
         Ok(importance)
     }

@@ -1,19 +1,18 @@
 //! `cargo xtask demo`: from the FP32 checkpoint to a microcontroller that computes the same bits.
 
 mod report;
-mod tools;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use resnet_bk_core::Model;
 
 use crate::firmware::{Firmware, Job, Sampling};
+use crate::steps::Steps;
+use crate::tools::{Host, Tools};
 use crate::{process, qemu, reference, root, setup, target_dir};
 use report::{Device, Report};
-use tools::{Host, Tools};
 
 /// The shipped model: a directory with `model.safetensors` and `tokenizer.json`.
 const MODEL: &str = "models/wikitext2";
@@ -55,20 +54,20 @@ pub fn run(args: &Args) -> Result<()> {
     steps.next("setting up: Rust targets, QEMU, the tools");
     setup::run_setup()?;
     let model = args.model.clone().unwrap_or_else(|| root().join(MODEL));
-    let tools = Tools::build(&model, args.corpus.as_deref())?;
+    let tools = Tools::build(&model, args.corpus.as_deref(), "demo")?;
 
     steps.next("measuring how much each layer matters");
-    let importance = tools.analyze()?;
+    let importance = tools.analyze(&[])?;
 
     steps.next("quantizing");
     let mut blobs = Vec::new();
     for (name, policy) in POLICIES {
         eprintln!("      {name}");
-        blobs.push(tools.quantize(name, policy, &importance)?);
+        blobs.push(tools.quantize(name, &["--policy", policy], &importance)?.0);
     }
 
     steps.next("evaluating every blob through the integer path");
-    let evaluation = tools.evaluate(&blobs)?;
+    let evaluation = tools.evaluate(&blobs, &[])?;
     let policies = report::policies(&POLICIES.map(|(name, _)| name), &evaluation)?;
 
     steps.next("running the device in QEMU");
@@ -106,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
         corpus: evaluation.corpus,
         policies,
         device,
-        seconds: steps.started.elapsed().as_secs_f64(),
+        seconds: steps.seconds(),
     };
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -122,23 +121,4 @@ pub fn run(args: &Args) -> Result<()> {
         process::shown_path(blob)
     );
     Ok(())
-}
-
-/// Progress on standard error.
-struct Steps {
-    started: Instant,
-    done: std::cell::Cell<usize>,
-    total: usize,
-}
-
-impl Steps {
-    fn new(total: usize) -> Self {
-        Self { started: Instant::now(), done: std::cell::Cell::new(0), total }
-    }
-
-    fn next(&self, what: &str) {
-        self.done.set(self.done.get() + 1);
-        let seconds = self.started.elapsed().as_secs();
-        eprintln!("[{}/{}] {seconds:>3} s  {what}", self.done.get(), self.total);
-    }
 }

@@ -7,8 +7,8 @@ use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::tools::Evaluation;
 use crate::qemu::Summary;
+use crate::tools::Evaluation;
 
 /// Everything.
 #[derive(Debug, Serialize)]

@@ -1,0 +1,261 @@
+//! The plots, as SVG.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::{Findings, Part, Row};
+use crate::quantize::encode::Storage;
+
+/// A plot.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    /// Name of its file, without ending.
+    pub name: &'static str,
+    /// What it shows.
+    pub title: &'static str,
+    /// How to read it.
+    pub caption: &'static str,
+    /// The picture.
+    pub svg: String,
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn Error>>;
+
+/// Kinds of points: key in the frontier, name in legends, colour.
+const KINDS: [(&str, &str, RGBColor); 6] = [
+    ("budget", "budget", RGBColor(200, 30, 40)),
+    ("uniform", "uniform precision", RGBColor(40, 90, 170)),
+    ("static", "static (published)", RGBColor(20, 140, 90)),
+    ("dynamic", "dynamic (published)", RGBColor(150, 90, 170)),
+    ("file", "policy file", RGBColor(120, 120, 120)),
+    ("general", "candle, weights only", RGBColor(210, 130, 20)),
+];
+/// Colours of the parts of a blob.
+const PARTS: [RGBColor; 7] = [
+    RGBColor(40, 90, 170),
+    RGBColor(230, 150, 60),
+    RGBColor(200, 90, 40),
+    RGBColor(20, 140, 90),
+    RGBColor(150, 90, 170),
+    RGBColor(90, 160, 210),
+    RGBColor(150, 150, 150),
+];
+
+/// Every plot for which there is something to show.
+pub fn plots(findings: &Findings) -> Vec<Plot> {
+    let mut plots = vec![
+        Plot {
+            name: "kl",
+            title: "Size against KL divergence",
+            caption: "Whole blobs against the mean KL divergence to FP32 in nats per token. Lower and \
+                      further left is better; the line joins the budgets.",
+            svg: draw((940, 560), |area| {
+                scatter(area, findings, "KL, nats per token", |row| row.kl)
+            }),
+        },
+        Plot {
+            name: "perplexity",
+            title: "Size against perplexity",
+            caption: "The same points by perplexity; the dashed line is FP32.",
+            svg: draw((940, 560), |area| scatter(area, findings, "perplexity", |row| row.ppl)),
+        },
+    ];
+    if !findings.sensitivities.is_empty() {
+        let height = 90 + 14 * findings.sensitivities.len() as u32;
+        plots.push(Plot {
+            name: "sensitivities",
+            title: "What each tensor costs in each precision",
+            caption: "KL divergence in nats per token when only this tensor is quantized; the darker, \
+                      the more it costs.",
+            svg: draw((940, height), |area| heat_map(area, findings)),
+        });
+    }
+    if !findings.blobs.is_empty() {
+        let height = 120 + 44 * findings.blobs.len() as u32;
+        plots.push(Plot {
+            name: "bytes",
+            title: "Where the bytes go",
+            caption: "Bytes of each part of a blob.",
+            svg: draw((940, height), |area| bars(area, findings)),
+        });
+    }
+    if findings.frontier.rows.iter().any(|row| row.predicted_kl.is_some()) {
+        plots.push(Plot {
+            name: "prediction",
+            title: "Predicted against measured KL divergence",
+            caption: "Of each budget's mix: the sum of what its tensors cost on their own against what they \
+                      cost together, weights only, on the text that they were chosen on. On the line they \
+                      are equal.",
+            svg: draw((560, 480), |area| prediction(area, findings)),
+        });
+    }
+    plots
+}
+
+fn draw(size: (u32, u32), content: impl FnOnce(&Area<'_>) -> Drawn) -> String {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        area.fill(&WHITE)
+            .map_err(Box::from)
+            .and_then(|()| content(&area))
+            .and_then(|()| area.present().map_err(Box::from))
+            .expect("a string takes everything that is drawn");
+    }
+    svg
+}
+
+/// Smallest and largest, apart by a factor.
+fn span(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
+    let (low, high) =
+        values.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+    (low / margin, high * margin)
+}
+
+fn scatter(
+    area: &Area<'_>,
+    findings: &Findings,
+    label: &str,
+    value: impl Fn(&Row) -> f64,
+) -> Drawn {
+    let frontier = &findings.frontier;
+    let kilobytes = |row: &Row| row.blob_bytes as f64 / 1000.0;
+    let (left, right) = span(frontier.rows.iter().map(kilobytes), 1.04);
+    // A point without loss has no place on a logarithmic axis.
+    let value = |row: &Row| value(row).max(1e-7);
+    let (bottom, top) = span(frontier.rows.iter().map(value), 1.02);
+    let perplexity = label == "perplexity";
+    let (bottom, top) = match perplexity {
+        true => (bottom.min(frontier.ppl_fp32) * 0.995, top),
+        false => (bottom / 1.2, top * 1.2),
+    };
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(72)
+        .build_cartesian_2d(left..right, (bottom..top).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("kilobytes (1000 bytes)")
+        .y_desc(label)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| if perplexity { format!("{y:.1}") } else { format!("{y:.4}") })
+        .light_line_style(WHITE)
+        .draw()?;
+    if perplexity {
+        let fp32 = [(left, frontier.ppl_fp32), (right, frontier.ppl_fp32)];
+        chart.draw_series(DashedLineSeries::new(fp32, 6, 4, BLACK.stroke_width(1)))?;
+    }
+    for (kind, name, colour) in KINDS {
+        let points: Vec<(f64, f64)> =
+            frontier.of(kind).map(|row| (kilobytes(row), value(row))).collect();
+        if points.is_empty() {
+            continue;
+        }
+        if kind == "budget" {
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+        }
+        chart
+            .draw_series(points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?
+            .label(name)
+            .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
+        let names = frontier.of(kind).filter(|_| kind != "budget").zip(&points);
+        chart.draw_series(names.map(|(row, &point)| {
+            EmptyElement::at(point)
+                + Text::new(
+                    row.name.clone(),
+                    (6, -12),
+                    ("sans-serif", 11).into_font().color(&colour),
+                )
+        }))?;
+    }
+    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    Ok(())
+}
+
+/// White to dark red over six powers of ten.
+fn heat(kl: f64) -> RGBColor {
+    let level = ((kl.max(1e-9).log10() + 6.5) / 6.0).clamp(0.0, 1.0);
+    let mix = |from: f64, to: f64| (from + (to - from) * level) as u8;
+    RGBColor(mix(255.0, 150.0), mix(250.0, 20.0), mix(240.0, 30.0))
+}
+
+fn heat_map(area: &Area<'_>, findings: &Findings) -> Drawn {
+    let table = &findings.sensitivities;
+    let storages: BTreeSet<Storage> =
+        table.values().flat_map(|costs| costs.keys().copied()).collect();
+    let (left, top, height) = (330, 40, 14);
+    let width = (940 - left - 20) / storages.len().max(1) as i32;
+    let text = |size| ("sans-serif", size).into_font().color(&BLACK);
+    for (column, storage) in storages.iter().enumerate() {
+        let x = left + width * column as i32;
+        area.draw(&Text::new(storage.to_string(), (x + 4, top - 18), text(12)))?;
+    }
+    for (row, (name, costs)) in table.iter().enumerate() {
+        let y = top + height * row as i32;
+        area.draw(&Text::new(name.trim_end_matches(".weight").to_owned(), (8, y + 1), text(11)))?;
+        for (column, storage) in storages.iter().enumerate() {
+            let Some(&kl) = costs.get(storage) else { continue };
+            let x = left + width * column as i32;
+            let cell = [(x, y), (x + width - 1, y + height - 1)];
+            area.draw(&Rectangle::new(cell, heat(kl).filled()))?;
+            area.draw(&Text::new(format!("{kl:.0e}"), (x + 6, y + 2), text(10)))?;
+        }
+    }
+    Ok(())
+}
+
+fn bars(area: &Area<'_>, findings: &Findings) -> Drawn {
+    let total = |parts: &[(Part, usize)]| parts.iter().map(|part| part.1).sum::<usize>();
+    let largest = findings.blobs.iter().map(|(_, parts)| total(parts)).max().unwrap_or(1);
+    let text = || ("sans-serif", 12).into_font().color(&BLACK);
+    let (left, width) = (150, 680.0);
+    for (index, (name, parts)) in findings.blobs.iter().enumerate() {
+        let y = 20 + 44 * index as i32;
+        area.draw(&Text::new(name.clone(), (8, y + 8), text()))?;
+        let mut before = 0;
+        let place = |bytes: usize| left + (width * bytes as f64 / largest as f64) as i32;
+        for (&(_, bytes), colour) in parts.iter().zip(PARTS) {
+            let corners = [(place(before), y), (place(before + bytes), y + 28)];
+            area.draw(&Rectangle::new(corners, colour.filled()))?;
+            before += bytes;
+        }
+        area.draw(&Text::new(before.to_string(), (place(before) + 6, y + 8), text()))?;
+    }
+    let y = 30 + 44 * findings.blobs.len() as i32;
+    for (index, (part, colour)) in Part::ALL.into_iter().zip(PARTS).enumerate() {
+        let (x, y) = (left + 200 * (index as i32 % 4), y + 24 * (index as i32 / 4));
+        area.draw(&Rectangle::new([(x, y), (x + 12, y + 12)], colour.filled()))?;
+        area.draw(&Text::new(part.name(), (x + 18, y), text()))?;
+    }
+    Ok(())
+}
+
+fn prediction(area: &Area<'_>, findings: &Findings) -> Drawn {
+    let rows = &findings.frontier.rows;
+    let points: Vec<(f64, f64)> =
+        rows.iter().filter_map(|row| row.predicted_kl.zip(row.measured_kl)).collect();
+    let (low, high) = span(points.iter().flat_map(|&(x, y)| [x.max(1e-7), y.max(1e-7)]), 1.3);
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(72)
+        .build_cartesian_2d((low..high).log_scale(), (low..high).log_scale())?;
+    let label = |v: &f64| format!("{v:.4}");
+    chart
+        .configure_mesh()
+        .x_desc("predicted KL")
+        .y_desc("measured KL")
+        .x_label_formatter(&label)
+        .y_label_formatter(&label)
+        .light_line_style(WHITE)
+        .draw()?;
+    chart.draw_series(LineSeries::new([(low, low), (high, high)], BLACK.mix(0.4)))?;
+    let colour = KINDS[0].2;
+    chart.draw_series(points.into_iter().map(|point| Circle::new(point, 4, colour.filled())))?;
+    Ok(())
+}

@@ -1,0 +1,73 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::quantize::encode::Storage;
+
+fn findings() -> Findings {
+    let row = |name: &str, kind: &str, blob_bytes, kl| Row {
+        name: name.into(),
+        kind: kind.into(),
+        blob_bytes,
+        ratio: 8000.0 / blob_bytes as f64,
+        ppl: 20.0 + 100.0 * kl,
+        ppl_rise_percent: 500.0 * kl,
+        kl,
+        top1: 0.9,
+        predicted_kl: (kind == "budget").then_some(kl * 0.9),
+        measured_kl: (kind == "budget").then_some(kl),
+    };
+    let costs = BTreeMap::from([(Storage::INT4, 1e-3), (Storage::INT8, 0.0)]);
+    Findings {
+        frontier: Frontier {
+            model: "a <model>".into(),
+            corpus: "text".into(),
+            fp32_bytes: 8000,
+            ppl_fp32: 20.0,
+            rows: vec![
+                row("budget 8x", "budget", 1000, 0.02),
+                row("uniform-int4", "uniform", 1100, 0.03),
+                // Without any loss, which a logarithm does not have.
+                row("budget 4x", "budget", 2000, 0.0),
+            ],
+            ablation: vec![Ablation {
+                steps: "round to nearest".into(),
+                blob_bytes: 1100,
+                ppl_rise_percent: 9.0,
+                kl: 0.1,
+            }],
+        },
+        sensitivities: BTreeMap::from([("v.weight".to_owned(), costs)]),
+        blobs: vec![("static".into(), Part::ALL.map(|part| (part, 100)).into())],
+    }
+}
+
+#[test]
+fn every_plot_is_a_picture() {
+    let plots = plots(&findings());
+    assert_eq!(plots.len(), 5);
+    for plot in &plots {
+        assert!(plot.svg.starts_with("<svg") && plot.svg.ends_with("</svg>\n"), "{}", plot.name);
+        let png = png(&plot.svg).expect("an SVG can be rendered");
+        assert!(png.starts_with(b"\x89PNG"));
+        // Text leaves marks: a picture of nothing but white would be far smaller.
+        assert!(png.len() > 3000, "{}: {} bytes", plot.name, png.len());
+    }
+    assert!(plots[0].svg.contains("uniform-int4"));
+}
+
+#[test]
+fn the_page_needs_nothing_beside_itself() {
+    let findings = findings();
+    let page = page(&findings, &plots(&findings));
+    assert!(page.contains("a &lt;model&gt;") && page.matches("<svg").count() == 5);
+    let links = page.replace("http://www.w3.org/2000/svg", "");
+    assert!(!links.contains("http") && !links.contains("src="));
+}
+
+#[test]
+fn text_has_every_row() {
+    let text = text(&findings());
+    for part in ["budget 8x", "uniform-int4", "int4/32", "experts, down", "predicted KL"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}

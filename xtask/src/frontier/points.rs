@@ -1,0 +1,132 @@
+//! The blobs of the frontier, each made once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::process;
+use crate::tools::{Made, Quality, Tools};
+
+/// Where a point comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// The budget policy.
+    Budget,
+    /// One precision for every tensor.
+    Uniform,
+    /// The published static recipe.
+    Static,
+    /// The published dynamic policy.
+    Dynamic,
+    /// A policy file.
+    File,
+    /// A general quantizer, its activations in FP32.
+    General,
+}
+
+impl Kind {
+    /// Of a policy as the command line names it.
+    fn of(policy: &str) -> Self {
+        match policy {
+            _ if policy.ends_with(".toml") => Self::File,
+            _ if policy.starts_with("uniform-") => Self::Uniform,
+            _ if policy.starts_with("static") => Self::Static,
+            _ => Self::Dynamic,
+        }
+    }
+}
+
+/// A blob.
+#[derive(Clone, Debug)]
+pub(super) struct Blob {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    /// What the weights of a budget's mix were predicted to lose on the text they were chosen on,
+    /// and lose there.
+    pub(super) weights: Option<(f64, f64)>,
+}
+
+/// Makes blobs, or finds those of an interrupted run.
+pub(super) struct Maker<'a> {
+    tools: &'a Tools,
+}
+
+impl<'a> Maker<'a> {
+    /// Forgets what was made from another model, on another corpus or by another program.
+    pub(super) fn new(tools: &'a Tools, model: &Path) -> Result<Self> {
+        let changed = |path: &Path| -> Result<u128> {
+            let time = fs::metadata(path).and_then(|m| m.modified());
+            let time = time.with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos()))
+        };
+        let inputs = format!(
+            "{} {} {} {:?}",
+            model.display(),
+            changed(&model.join("model.safetensors"))?,
+            changed(tools.program())?,
+            tools.corpus(),
+        );
+        let record = tools.work().join("inputs");
+        if fs::read_to_string(&record).is_ok_and(|before| before == inputs) {
+            eprintln!("      going on with what is in {}", process::shown_path(tools.work()));
+        } else {
+            fs::remove_dir_all(tools.work())
+                .and_then(|()| fs::create_dir_all(tools.work()))
+                .with_context(|| format!("cannot empty {}", tools.work().display()))?;
+            process::write(&record, inputs.as_bytes())?;
+        }
+        Ok(Self { tools })
+    }
+
+    /// Under a policy.
+    pub(super) fn policy(&self, policy: &str, importance: &Path) -> Result<Blob> {
+        let stem = Path::new(policy).file_stem().map_or(policy.into(), |s| s.to_string_lossy());
+        let name = if policy.ends_with(".toml") { stem.into_owned() } else { policy.to_owned() };
+        self.make(&name, Kind::of(policy), &["--policy", policy], importance)
+    }
+
+    /// The budget so many times smaller than FP32.
+    pub(super) fn ratio(&self, ratio: f64, importance: &Path) -> Result<Blob> {
+        let text = ratio.to_string();
+        self.make(&format!("budget {text}x"), Kind::Budget, &["--target-ratio", &text], importance)
+    }
+
+    /// The budget of no more bytes than a general quantizer takes.
+    pub(super) fn bytes(&self, general: &Quality, importance: &Path) -> Result<Blob> {
+        let bytes = general.blob_bytes.context("a general quantizer without a size")?.to_string();
+        let name = format!("budget as {}", general.name);
+        self.make(&name, Kind::Budget, &["--target-bytes", &bytes], importance)
+    }
+
+    /// By arguments of `quantize`.
+    pub(super) fn make(
+        &self,
+        name: &str,
+        kind: Kind,
+        arguments: &[&str],
+        importance: &Path,
+    ) -> Result<Blob> {
+        let stem = name.replace(['/', ':', ' ', ','], "-");
+        let record = self.tools.work().join(format!("{stem}.json"));
+        let known: Option<Made> =
+            fs::read(&record).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        let path = self.tools.work().join(format!("{stem}.rbk"));
+        let made = match known.filter(|_| path.is_file()) {
+            Some(made) => made,
+            None => {
+                eprintln!("      {name}");
+                let (_, made) = self.tools.quantize(&stem, arguments, importance)?;
+                process::write(&record, &serde_json::to_vec(&made)?)?;
+                made
+            }
+        };
+        let weights = made.weights.map(|w| (w.predicted_kl, w.measured_kl));
+        Ok(Blob { name: name.to_owned(), kind, path, bytes: made.blob_bytes, weights })
+    }
+}

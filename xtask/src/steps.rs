@@ -1,0 +1,28 @@
+//! Progress of long commands, on standard error.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+/// Numbered steps with the time since the first.
+pub(crate) struct Steps {
+    started: Instant,
+    done: Cell<usize>,
+    total: usize,
+}
+
+impl Steps {
+    pub(crate) fn new(total: usize) -> Self {
+        Self { started: Instant::now(), done: Cell::new(0), total }
+    }
+
+    /// Begins the next one.
+    pub(crate) fn next(&self, what: &str) {
+        self.done.set(self.done.get() + 1);
+        eprintln!("[{}/{}] {:>3.0} s  {what}", self.done.get(), self.total, self.seconds());
+    }
+
+    /// Since the beginning.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+}

@@ -1,0 +1,232 @@
+//! The `resnet-bk` command, one function per call.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::firmware::Sampling;
+use crate::{process, root, target_dir};
+
+/// The command, with what every call needs.
+pub(crate) struct Tools {
+    program: PathBuf,
+    model: PathBuf,
+    corpus: Option<PathBuf>,
+    work: PathBuf,
+}
+
+/// What `eval --json` and the general quantizers print.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Evaluation {
+    /// Text that was evaluated on.
+    pub(crate) corpus: String,
+    /// Bytes of the checkpoint.
+    pub(crate) fp32_bytes: u64,
+    pub(crate) fp32: Quality,
+    /// In the order of the command line.
+    pub(crate) blobs: Vec<Quality>,
+}
+
+/// Quality of one model.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Quality {
+    /// Name of a general quantizer; blobs go by their place.
+    #[serde(default)]
+    pub(crate) name: String,
+    /// Bytes of the whole blob; none for the checkpoint.
+    pub(crate) blob_bytes: Option<u64>,
+    pub(crate) perplexity: f64,
+    pub(crate) bits_per_byte: Option<f64>,
+    /// None for the checkpoint.
+    pub(crate) fidelity: Option<Fidelity>,
+}
+
+/// Distance from the FP32 model.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Fidelity {
+    pub(crate) ppl_rise_percent: f64,
+    pub(crate) ppl_rise_percent_se: f64,
+    pub(crate) kl: f64,
+    pub(crate) top1: f64,
+}
+
+/// What `quantize --json` prints.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Made {
+    pub(crate) blob_bytes: u64,
+    /// Of a blob for a target.
+    #[serde(default)]
+    pub(crate) weights: Option<Weights>,
+}
+
+/// What the weights of a mix lose.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Weights {
+    pub(crate) predicted_kl: f64,
+    pub(crate) measured_kl: f64,
+}
+
+/// What `generate --json` prints.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Host {
+    pub(crate) digest: String,
+}
+
+impl Tools {
+    /// Builds the command; results go to the directory `work` among those of builds.
+    pub(crate) fn build(model: &Path, corpus: Option<&Path>, work: &str) -> Result<Self> {
+        // The commands run in the repository's root.
+        let model = &absolute(model)?;
+        let corpus = corpus.map(absolute).transpose()?;
+        let (weights, tokenizer) = (model.join("model.safetensors"), model.join("tokenizer.json"));
+        for file in [&weights, &tokenizer] {
+            ensure!(
+                file.is_file(),
+                "there is no {}: name a directory that `resnet-bk train --out` wrote by --model",
+                file.display()
+            );
+        }
+        let program = build("resnet-bk-tools", "resnet-bk")?;
+        let work = target_dir().join(work);
+        fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
+        Ok(Self { program, model: weights, corpus, work })
+    }
+
+    /// Where results go.
+    pub(crate) fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// The command's file.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The corpus that is evaluated on, if any.
+    pub(crate) fn corpus(&self) -> Option<&Path> {
+        self.corpus.as_deref()
+    }
+
+    /// Importance of each layer, with these further arguments; returns the file.
+    pub(crate) fn analyze(&self, arguments: &[&str]) -> Result<PathBuf> {
+        let out = self.work.join("importance.json");
+        let mut command = self.command("analyze");
+        command.arg(&self.model).arg("--out").arg(&out).args(arguments);
+        process::output(command.args(self.corpus_arguments()))?;
+        Ok(out)
+    }
+
+    /// A blob, with these arguments of `quantize`; returns the file.
+    pub(crate) fn quantize(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        importance: &Path,
+    ) -> Result<(PathBuf, Made)> {
+        let out = self.work.join(format!("{name}.rbk"));
+        let mut command = self.quantizing(arguments, importance);
+        Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
+    }
+
+    /// Bytes of the blob that these arguments of `quantize` would give.
+    pub(crate) fn predict(&self, arguments: &[&str], importance: &Path) -> Result<u64> {
+        let made: Made = parse(self.quantizing(arguments, importance).arg("--dry-run"))?;
+        Ok(made.blob_bytes)
+    }
+
+    fn quantizing(&self, arguments: &[&str], importance: &Path) -> Command {
+        let mut command = self.command("quantize");
+        command.arg(&self.model).args(arguments).arg("--importance").arg(importance);
+        command.arg("--json").args(self.corpus_arguments());
+        command
+    }
+
+    /// Quality of the model and of blobs, on one text, with these further arguments.
+    pub(crate) fn evaluate(&self, blobs: &[PathBuf], arguments: &[&str]) -> Result<Evaluation> {
+        let mut command = self.command("eval");
+        command.arg(&self.model).args(blobs).args(["--split", "test", "--json"]).args(arguments);
+        parse(command.args(self.corpus_arguments()))
+    }
+
+    /// Quality of the model under general quantizers, on the same text.
+    pub(crate) fn general_quantizers(&self, arguments: &[&str]) -> Result<Evaluation> {
+        let program = build("resnet-bk-benchmarks", "resnet-bk-benchmarks")?;
+        let mut command = Command::new(program);
+        command.args(["quantizers", "--json"]).arg(&self.model).args(arguments);
+        parse(command.args(self.corpus_arguments()).current_dir(root()))
+    }
+
+    /// The report on everything that a frontier found; returns the page.
+    pub(crate) fn report<'a>(
+        &self,
+        frontier: &Path,
+        importance: &Path,
+        blobs: impl Iterator<Item = &'a Path>,
+    ) -> Result<PathBuf> {
+        let out = self.work.join("report.html");
+        let mut command = self.command("report");
+        command.arg(frontier).arg("--importance").arg(importance).arg("--out").arg(&out);
+        for blob in blobs {
+            command.arg("--blob").arg(blob);
+        }
+        process::output(command.arg("--json"))?;
+        Ok(out)
+    }
+
+    /// Text of a blob, by the portable core on this machine.
+    pub(crate) fn generate(
+        &self,
+        blob: &Path,
+        prompt: &str,
+        tokens: usize,
+        sampling: Sampling,
+    ) -> Result<Host> {
+        let mut command = self.command("generate");
+        command.arg(blob).args(["--prompt", prompt, "--json"]);
+        command.args(["--tokens", &tokens.to_string(), "--seed", &sampling.seed.to_string()]);
+        command.args(["--temperature", &sampling.temperature.to_string()]);
+        parse(command.args(["--top-k", &sampling.top_k.to_string()]))
+    }
+
+    /// A subcommand, from the repository's root.
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(name).current_dir(root());
+        command
+    }
+
+    fn corpus_arguments(&self) -> Vec<PathBuf> {
+        match &self.corpus {
+            Some(directory) => vec!["--corpus".into(), directory.clone()],
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Builds a program of the workspace.
+fn build(package: &str, name: &str) -> Result<PathBuf> {
+    let arguments = ["build", "--release", "--package", package, "--bin", name];
+    process::run(process::cargo().args(arguments).current_dir(root()))?;
+    Ok(target_dir().join("release").join(name).with_extension(EXTENSION))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{}", path.display()))
+}
+
+#[cfg(windows)]
+const EXTENSION: &str = "exe";
+#[cfg(not(windows))]
+const EXTENSION: &str = "";
+
+/// Runs a command that prints one JSON object.
+fn parse<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
+    let json = process::output(command)?;
+    serde_json::from_slice(&json).with_context(|| {
+        format!("`{}` printed something else than expected", process::shown(command))
+    })
+}
