@@ -149,6 +149,83 @@ fn fails_usage(directory: &Path, arguments: &[&str]) {
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be used with"));
 }
 
+/// A full-chain model of PyTorch takes the same path; its fidelity is KL and top-1 agreement.
+#[test]
+fn an_imported_full_chain_model_is_quantized_for_a_target() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let theirs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pytorch/k1_top2.pt");
+    let theirs = theirs.to_str().unwrap();
+    let import = ["import", theirs, "--top-k", "2", "--out", "model.safetensors", "--json"];
+    json(at, &import);
+    let window = ["--window", "12", "--quiet", "--json"];
+    let quantize = ["quantize", "model.safetensors", "--target-ratio", "3", "--out", "three.rbk"];
+    let made = json(at, &[&quantize[..], &SHORT, &window].concat());
+    assert!(made["ratio"].as_f64().unwrap() >= 3.0, "{made}");
+    let eval = ["eval", "model.safetensors", "three.rbk", "--tokens", "1200"];
+    let scores = json(at, &[&eval[..], &window].concat());
+    let fidelity = &scores["blobs"][0]["fidelity"];
+    let (kl, top1) = (fidelity["kl"].as_f64().unwrap(), fidelity["top1"].as_f64().unwrap());
+    assert!(kl > 0.0 && kl < 0.05 && top1 > 0.8, "{fidelity}");
+    let weights = json(at, &[&eval[..], &window, &["--weights-only"]].concat());
+    let alone = weights["blobs"][0]["fidelity"]["kl"].as_f64().unwrap();
+    assert!(alone > 0.0 && alone < 2.0 * kl, "{alone} of the weights alone, {kl} in all");
+}
+
+#[test]
+fn importance_files_are_merged_and_know_their_settings() {
+    let place = workplace();
+    let at = place.path();
+    let analyze = |out: &str, more: &[&str]| {
+        let arguments = ["analyze", "model.safetensors", "--out", out, "--quiet", "--json"];
+        json(at, &[&arguments[..], &["--tokens", "1024"], more].concat())
+    };
+    analyze("one.json", &["--measure-tokens", "256"]);
+    let merge = ["--merge", "one.json", "--merge", "one.json"];
+    let merged = analyze("both.json", &merge);
+    let read = |name: &str| std::fs::read(at.join(name)).unwrap();
+    assert_eq!(read("one.json"), read("both.json"), "the same text twice counts once");
+    assert_eq!(merged["importance"]["measured"].as_object().unwrap().len(), 16);
+
+    analyze("other.json", &["--measure-tokens", "256", "--without", "gptq"]);
+    let arguments = ["analyze", "model.safetensors", "--out", "no.json"];
+    let unlike = ["--merge", "one.json", "--merge", "other.json"];
+    fails(at, &[&arguments[..], &unlike].concat(), 1, "different calibration or steps");
+    assert!(!at.join("no.json").exists());
+    let quantize = ["quantize", "model.safetensors", "--target-ratio", "5", "--out", "no.rbk"];
+    let unlike = [&quantize[..], &["--importance", "other.json"], &SHORT].concat();
+    fails(at, &unlike, 1, "other steps or another calibration");
+    assert!(!at.join("no.rbk").exists());
+}
+
+#[test]
+fn a_report_is_a_page_and_its_plots() {
+    let place = workplace();
+    let at = place.path();
+    quantize(at, "uniform-int4", "small.rbk");
+    let row = r#"{"name": "uniform-int4", "kind": "uniform", "blob_bytes": 30000, "ratio": 5.0,
+        "ppl": 21.0, "ppl_rise_percent": 5.0, "kl": 0.02, "top1": 0.9}"#;
+    let frontier = format!(
+        r#"{{"model": "m", "corpus": "c", "fp32_bytes": 150000, "ppl_fp32": 20.0, "rows": [{row}]}}"#
+    );
+    std::fs::write(at.join("frontier.json"), frontier).unwrap();
+    let report = ["report", "frontier.json", "--blob", "small.rbk", "--out", "page.html"];
+    let output = resnet_bk(at, &report);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("experts, down"));
+    for file in ["page.html", "page/kl.svg", "page/kl.png", "page/bytes.svg", "page/bytes.png"] {
+        assert!(at.join(file).metadata().is_ok_and(|file| file.len() > 1000), "{file}");
+    }
+    std::fs::write(at.join("empty.json"), "{}").unwrap();
+    fails(
+        at,
+        &["report", "empty.json", "--out", "no.html"],
+        1,
+        "empty.json is not a valid frontier",
+    );
+    fails(at, &["report", "frontier.json", "--out", "page"], 2, "needs an ending");
+}
+
 #[test]
 fn a_step_can_be_left_out() {
     let place = workplace();
@@ -312,7 +389,9 @@ fn a_failed_write_leaves_nothing_behind() {
 #[test]
 fn every_help_teaches_with_examples() {
     let place = tempfile::tempdir().unwrap();
-    for command in ["train", "import", "analyze", "quantize", "eval", "inspect", "generate"] {
+    for command in
+        ["train", "import", "analyze", "quantize", "eval", "inspect", "report", "generate"]
+    {
         let output = resnet_bk(place.path(), &[command, "--help"]);
         let help = String::from_utf8(output.stdout).unwrap();
         assert!(help.contains(&format!("resnet-bk {command}")), "{command}: {help}");

@@ -64,7 +64,7 @@ pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
         Assignment::uniform("uniform-fp16", &source.dims, Storage::FP16),
         Assignment::uniform("uniform-int8", &source.dims, Storage::INT8),
         Assignment::uniform("uniform-int4", &source.dims, Storage::INT4),
-        Policy::Static.assign(&source.dims, None)?,
+        Policy::parse("static")?.assign(&source.dims, None)?,
     ];
     assignments
         .into_iter()

@@ -6,6 +6,10 @@
 
 #[cfg(feature = "std")]
 mod batched;
+#[cfg(arm_dsp)]
+mod dsp;
+#[cfg(arm_fpu)]
+mod fpu;
 pub mod portable;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86_64;
@@ -33,6 +37,14 @@ pub struct Vectors<'a> {
 pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     if x86_64::matmul(matrix, x, out) {
+        return;
+    }
+    #[cfg(arm_dsp)]
+    if dsp::matmul(matrix, x, out) {
+        return;
+    }
+    #[cfg(arm_fpu)]
+    if fpu::matmul(matrix, x, out) {
         return;
     }
     #[cfg(feature = "std")]

@@ -37,7 +37,10 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 
 /// The vectors of a batch with their scales.
 #[inline(always)]
-fn batch<'a>(x: Vectors<'a>, cols: usize) -> impl Iterator<Item = (usize, &'a [i16], Scale)> {
+pub(super) fn batch<'a>(
+    x: Vectors<'a>,
+    cols: usize,
+) -> impl Iterator<Item = (usize, &'a [i16], Scale)> {
     x.codes
         .chunks_exact(cols)
         .zip(x.scales)

@@ -1,0 +1,116 @@
+//! FP16 kernel for Cortex-M cores with a single-precision FPU (M4F, M7F), which converts halves by itself.
+//!
+//! Register j of a row is the contract's lane j. An FP16 weight (11 bits) times a code (8 bits) is exact
+//! in f32, so a fused multiply-add rounds once where the contract rounds once.
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+
+use super::Vectors;
+use super::portable::{LANES, batch, bias, fp16_unit, sum_lanes};
+use crate::blob::{Precision, Tensor};
+use crate::numeric::f32_to_residual;
+
+/// Longest row whose vector is kept as floats on the stack.
+const LONGEST: usize = 256;
+
+/// Multiplies where there is a kernel for the matrix; says whether there was.
+#[inline]
+pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(LANES) && matrix.cols > 0;
+    // `vldm` asks for words that are aligned as such.
+    let aligned = matrix.codes.as_ptr().cast::<u32>().is_aligned();
+    if matrix.precision != Precision::Fp16 || !fits || !aligned || matrix.codes.is_empty() {
+        return false;
+    }
+    let mut floats = [0f32; LONGEST];
+    let floats = &mut floats[..matrix.cols];
+    let len = 2 * matrix.cols;
+    for (b, codes, scale) in batch(x, matrix.cols) {
+        floats.iter_mut().zip(codes).for_each(|(float, &code)| *float = code as f32);
+        let unit = fp16_unit(matrix, scale);
+        let out = &mut out[b * matrix.rows..][..matrix.rows];
+        let rows = matrix.codes.chunks(2 * len).zip(out.chunks_mut(2));
+        for (two, (codes, out)) in rows.enumerate() {
+            // The last row of an odd number is its own partner.
+            let lanes = dot(&codes[..len], &codes[codes.len() - len..], floats);
+            for (j, (out, lanes)) in out.iter_mut().zip(lanes).enumerate() {
+                let value = f32_to_residual(sum_lanes(lanes) * unit);
+                *out = value.saturating_add(bias(matrix, 2 * two + j));
+            }
+        }
+    }
+    true
+}
+
+/// Lanes of two rows.
+///
+/// # Panics
+///
+/// Where the rows, aligned to words, have not as many halves as there are floats, a multiple of eight.
+#[inline(always)]
+fn dot(a: &[u8], b: &[u8], x: &[f32]) -> [[f32; LANES]; 2] {
+    assert!(a.len() == 2 * x.len() && b.len() == a.len() && !x.is_empty());
+    let rounds = x.len() / LANES;
+    let mut lanes = [[0f32; LANES]; 2];
+    // SAFETY: every round reads eight floats and eight halves of each row, of which there are as many as
+    // rounds; all are aligned to words, as the caller has checked of the rows. What is written are the
+    // lanes and registers that are named here.
+    unsafe {
+        asm!(
+            "vldmia {lanes}, {{s0-s15}}",
+            "2:",
+            "vldmia {x}!, {{s16-s23}}",
+            "vldmia {a}!, {{s24-s27}}",
+            "vcvtb.f32.f16 s28, s24",
+            "vcvtt.f32.f16 s29, s24",
+            "vcvtb.f32.f16 s30, s25",
+            "vcvtt.f32.f16 s31, s25",
+            "vfma.f32 s0, s28, s16",
+            "vfma.f32 s1, s29, s17",
+            "vfma.f32 s2, s30, s18",
+            "vfma.f32 s3, s31, s19",
+            "vcvtb.f32.f16 s28, s26",
+            "vcvtt.f32.f16 s29, s26",
+            "vcvtb.f32.f16 s30, s27",
+            "vcvtt.f32.f16 s31, s27",
+            "vfma.f32 s4, s28, s20",
+            "vfma.f32 s5, s29, s21",
+            "vfma.f32 s6, s30, s22",
+            "vfma.f32 s7, s31, s23",
+            "vldmia {b}!, {{s24-s27}}",
+            "vcvtb.f32.f16 s28, s24",
+            "vcvtt.f32.f16 s29, s24",
+            "vcvtb.f32.f16 s30, s25",
+            "vcvtt.f32.f16 s31, s25",
+            "vfma.f32 s8, s28, s16",
+            "vfma.f32 s9, s29, s17",
+            "vfma.f32 s10, s30, s18",
+            "vfma.f32 s11, s31, s19",
+            "vcvtb.f32.f16 s28, s26",
+            "vcvtt.f32.f16 s29, s26",
+            "vcvtb.f32.f16 s30, s27",
+            "vcvtt.f32.f16 s31, s27",
+            "vfma.f32 s12, s28, s20",
+            "vfma.f32 s13, s29, s21",
+            "vfma.f32 s14, s30, s22",
+            "vfma.f32 s15, s31, s23",
+            "subs {rounds}, {rounds}, #1",
+            "bne 2b",
+            "vstmia {lanes}, {{s0-s15}}",
+            lanes = in(reg) lanes.as_mut_ptr(),
+            x = inout(reg) x.as_ptr() => _,
+            a = inout(reg) a.as_ptr() => _,
+            b = inout(reg) b.as_ptr() => _,
+            rounds = inout(reg) rounds => _,
+            out("s0") _, out("s1") _, out("s2") _, out("s3") _, out("s4") _, out("s5") _,
+            out("s6") _, out("s7") _, out("s8") _, out("s9") _, out("s10") _, out("s11") _,
+            out("s12") _, out("s13") _, out("s14") _, out("s15") _, out("s16") _, out("s17") _,
+            out("s18") _, out("s19") _, out("s20") _, out("s21") _, out("s22") _, out("s23") _,
+            out("s24") _, out("s25") _, out("s26") _, out("s27") _, out("s28") _, out("s29") _,
+            out("s30") _, out("s31") _,
+            options(nostack),
+        );
+    }
+    lanes
+}
