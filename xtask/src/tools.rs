@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::firmware::Sampling;
 use crate::{process, root, target_dir};
 
+/// The package, and the program, that compares with general quantizers.
+pub(crate) const BENCHMARKS: &str = "resnet-bk-benchmarks";
+
 /// The command, with what every call needs.
 pub(crate) struct Tools {
     program: PathBuf,
@@ -77,8 +80,14 @@ pub(crate) struct Host {
 }
 
 impl Tools {
-    /// Builds the command; results go to the directory `work` among those of builds.
-    pub(crate) fn build(model: &Path, corpus: Option<&Path>, work: &str) -> Result<Self> {
+    /// Builds the command, and other programs of the workspace beside it; results go to the directory
+    /// `work` among those of builds.
+    pub(crate) fn build(
+        model: &Path,
+        corpus: Option<&Path>,
+        work: &str,
+        others: &[&str],
+    ) -> Result<Self> {
         // The commands run in the repository's root.
         let model = &absolute(model)?;
         let corpus = corpus.map(absolute).transpose()?;
@@ -90,7 +99,11 @@ impl Tools {
                 file.display()
             );
         }
-        let program = build("resnet-bk-tools", "resnet-bk")?;
+        let mut build = process::cargo();
+        build.args(["build", "--release", "--package", "resnet-bk-tools"]).current_dir(root());
+        // At once: packages that are built apart may get their dependencies with other features.
+        process::run(build.args(others.iter().flat_map(|package| ["--package", package])))?;
+        let program = program("resnet-bk");
         let work = target_dir().join(work);
         fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
         Ok(Self { program, model: weights, corpus, work })
@@ -154,8 +167,7 @@ impl Tools {
 
     /// Quality of the model under general quantizers, on the same text.
     pub(crate) fn general_quantizers(&self, arguments: &[&str]) -> Result<Evaluation> {
-        let program = build("resnet-bk-benchmarks", "resnet-bk-benchmarks")?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(program(BENCHMARKS));
         command.args(["quantizers", "--json"]).arg(&self.model).args(arguments);
         parse(command.args(self.corpus_arguments()).current_dir(root()))
     }
@@ -207,11 +219,9 @@ impl Tools {
     }
 }
 
-/// Builds a program of the workspace.
-fn build(package: &str, name: &str) -> Result<PathBuf> {
-    let arguments = ["build", "--release", "--package", package, "--bin", name];
-    process::run(process::cargo().args(arguments).current_dir(root()))?;
-    Ok(target_dir().join("release").join(name).with_extension(EXTENSION))
+/// A program of the workspace.
+fn program(name: &str) -> PathBuf {
+    target_dir().join("release").join(name).with_extension(EXTENSION)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

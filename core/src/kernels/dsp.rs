@@ -25,10 +25,12 @@ const BLOCK: usize = 32;
 /// A block of a vector, in pairs.
 type Pairs = [u32; BLOCK / 2];
 
-/// Multiplies where there is a kernel for the matrix; says whether there was.
-#[inline]
+/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its callers: the
+/// code would be there as often as layers multiply.
+#[inline(never)]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    if matrix.cols > LONGEST || !matrix.cols.is_multiple_of(BLOCK) || matrix.codes.is_empty() {
+    let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(BLOCK);
+    if !fits || matrix.codes.is_empty() || matrix.biases.is_empty() {
         return false;
     }
     match matrix.precision {
@@ -52,7 +54,7 @@ fn each_vector(
     x: Vectors<'_>,
     out: &mut [i32],
     order: [usize; BLOCK / 2],
-    dot: impl Fn(Two<'_>, Two<'_>, &[Pairs]) -> [i32; 2],
+    dot: impl Fn(Two<'_>, Two<'_>, &[Pairs]) -> (i32, i32),
 ) {
     let layout = matrix.layout();
     let mut pairs = [[0; BLOCK / 2]; LONGEST / BLOCK];
@@ -62,29 +64,30 @@ fn each_vector(
             *pairs = order.map(|i| codes[i] as u16 as u32 | (codes[i + 2] as u16 as u32) << 16);
         }
         let rescale = Rescale::new(matrix, scale);
-        let mut biases = matrix.biases.as_chunks::<2>().0.iter();
-        let codes = matrix.codes.chunks(2 * layout.row_codes);
-        let scales = matrix.scales.chunks(2 * layout.row_scales);
-        let out = out[b * matrix.rows..][..matrix.rows].chunks_mut(2);
-        for ((codes, scales), out) in codes.zip(scales).zip(out) {
-            let scales = two(scales, layout.row_scales);
-            let sums = dot(two(codes, layout.row_codes), scales, pairs);
-            for ((out, scales), sum) in out.iter_mut().zip(scales).zip(sums) {
-                let bias = biases.next().map_or(0, |bias| i16::from_le_bytes(*bias) as i32);
-                *out = rescale.finish(sum, pair_u16(scales, 0), bias);
-            }
+        let out = &mut out[b * matrix.rows..][..matrix.rows];
+        let rows = matrix.codes.chunks_exact(2 * layout.row_codes);
+        let rows = rows.zip(matrix.scales.chunks_exact(2 * layout.row_scales));
+        let rows = rows.zip(matrix.biases.as_chunks::<4>().0).zip(out.as_chunks_mut::<2>().0);
+        for (((codes, scales), biases), out) in rows {
+            let scales = scales.split_at(layout.row_scales);
+            let (a, b) = dot(codes.split_at(layout.row_codes), scales, pairs);
+            out[0] = rescale.finish(a, scales.0, [biases[0], biases[1]]);
+            out[1] = rescale.finish(b, scales.1, [biases[2], biases[3]]);
+        }
+        if let ([.., last], true) = (out, matrix.rows % 2 == 1) {
+            // The last row of an odd number is its own partner.
+            let row = matrix.rows - 1;
+            let codes = &matrix.codes[row * layout.row_codes..];
+            let scales = &matrix.scales[row * layout.row_scales..];
+            let bias = [matrix.biases[2 * row], matrix.biases[2 * row + 1]];
+            let (sum, _) = dot((codes, codes), (scales, scales), pairs);
+            *last = rescale.finish(sum, scales, bias);
         }
     }
 }
 
 /// Bytes of two rows.
-type Two<'a> = [&'a [u8]; 2];
-
-/// The first and the last row of one or two: the last row of an odd number is its own partner.
-#[inline(always)]
-fn two(rows: &[u8], len: usize) -> Two<'_> {
-    [&rows[..len], &rows[rows.len() - len..]]
-}
+type Two<'a> = (&'a [u8], &'a [u8]);
 
 /// What turns the sums of a vector into outputs.
 #[derive(Clone, Copy)]
@@ -107,30 +110,30 @@ impl Rescale {
         Self { mantissa: scale.mantissa as u32, shift, half, bias_shift }
     }
 
-    /// As [`super::portable`] does it: accumulator times both mantissas, shifted, plus the bias.
+    /// As [`super::portable`] does it: accumulator times both mantissas, shifted, plus the bias. The row's
+    /// scales begin with its mantissa.
     #[inline(always)]
-    fn finish(self, sum: i32, mantissa: u16, bias: i32) -> i32 {
+    fn finish(self, sum: i32, scales: &[u8], bias: [u8; 2]) -> i32 {
+        let multiplier = pair_u16(scales, 0) as u32 * self.mantissa;
         // Below 2^31 · 2^31: adding half of what is shifted out cannot overflow.
-        let product = sum as i64 * (mantissa as u32 * self.mantissa) as i32 as i64;
-        let value = if (1..=31).contains(&self.shift) {
-            let rounded = product + self.half;
-            let high = (rounded >> 32) as i32;
-            // What is above 32 bits after the shift: nothing but the sign, in range.
-            if (high >> (self.shift - 1)).wrapping_add(1) as u32 > 1 {
-                shift_round(product, self.shift)
-            } else {
-                (rounded as u32 >> self.shift | (high as u32) << (32 - self.shift)) as i32
+        let product = sum as i64 * multiplier as i32 as i64;
+        let rounded = product + self.half;
+        let (high, low) = ((rounded >> 32) as i32, rounded as u32);
+        let value = match self.shift {
+            32..=62 => high >> (self.shift - 32),
+            // What is above 32 bits after the shift is nothing but the sign, in range.
+            1..=31 if (high >> (self.shift - 1)).wrapping_add(1) as u32 <= 1 => {
+                (low >> self.shift | (high as u32) << (32 - self.shift)) as i32
             }
-        } else {
-            shift_round(product, self.shift)
+            _ => shift_round(product, self.shift),
         };
-        value.saturating_add(bias << self.bias_shift)
+        value.saturating_add((i16::from_le_bytes(bias) as i32) << self.bias_shift)
     }
 }
 
 #[inline(always)]
-fn int8([a, b]: Two<'_>, _: Two<'_>, pairs: &[Pairs]) -> [i32; 2] {
-    let mut sums = [0; 2];
+fn int8((a, b): Two<'_>, _: Two<'_>, pairs: &[Pairs]) -> (i32, i32) {
+    let mut sums = (0, 0);
     for ((a, b), pairs) in a.as_chunks().0.iter().zip(b.as_chunks().0).zip(pairs) {
         sums = dot_int8(a, b, pairs, sums);
     }
@@ -141,15 +144,18 @@ fn int8([a, b]: Two<'_>, _: Two<'_>, pairs: &[Pairs]) -> [i32; 2] {
 const GROUPS: usize = 8;
 
 #[inline(always)]
-fn int4([a, b]: Two<'_>, scales: Two<'_>, pairs: &[Pairs]) -> [i32; 2] {
-    let (a, b) = (a.as_chunks().0, b.as_chunks().0);
-    let mut sums = Sums::default();
-    for (block, pairs) in pairs.chunks(GROUPS).enumerate() {
-        let first = block * GROUPS;
-        [sums.scales_a, sums.scales_b] = scales.map(|scales| nibbles(&scales[2 + first / 2..]));
-        dot_int4(&a[first..][..pairs.len()], &b[first..][..pairs.len()], pairs, &mut sums);
+fn int4((a, b): Two<'_>, scales: Two<'_>, pairs: &[Pairs]) -> (i32, i32) {
+    let (scales_a, scales_b) = (&scales.0[2..], &scales.1[2..]);
+    let (scale_a, scale_b) = (nibbles(scales_a), nibbles(scales_b));
+    let mut sums = Sums { total_a: 0, total_b: 0, scales_a: scale_a, scales_b: scale_b };
+    dot_int4(a, b, &pairs[..pairs.len().min(GROUPS)], &mut sums);
+    for first in (GROUPS..pairs.len()).step_by(GROUPS) {
+        sums.scales_a = nibbles(&scales_a[first / 2..]);
+        sums.scales_b = nibbles(&scales_b[first / 2..]);
+        let (a, b) = (&a[first * BLOCK / 2..], &b[first * BLOCK / 2..]);
+        dot_int4(a, b, &pairs[first..pairs.len().min(first + GROUPS)], &mut sums);
     }
-    [sums.total_a, sums.total_b]
+    (sums.total_a, sums.total_b)
 }
 
 /// The first eight scales, those that there are.
@@ -164,7 +170,6 @@ fn nibbles(scales: &[u8]) -> u32 {
 
 /// Sums of two rows, and the scales of the groups that are to come.
 #[repr(C)]
-#[derive(Default)]
 struct Sums {
     total_a: i32,
     total_b: i32,
@@ -174,8 +179,8 @@ struct Sums {
 
 /// Adds a block of two rows, times the same block of a vector, to their sums.
 #[inline(always)]
-fn dot_int8(a: &[u8; BLOCK], b: &[u8; BLOCK], pairs: &Pairs, sums: [i32; 2]) -> [i32; 2] {
-    let [mut sum_a, mut sum_b] = sums;
+fn dot_int8(a: &[u8; BLOCK], b: &[u8; BLOCK], pairs: &Pairs, sums: (i32, i32)) -> (i32, i32) {
+    let (mut sum_a, mut sum_b) = sums;
     macro_rules! four_inputs {
         ($at:literal) => {
             concat!(
@@ -212,17 +217,18 @@ fn dot_int8(a: &[u8; BLOCK], b: &[u8; BLOCK], pairs: &Pairs, sums: [i32; 2]) -> 
             options(pure, readonly, nostack),
         );
     }
-    [sum_a, sum_b]
+    (sum_a, sum_b)
 }
 
 /// Adds groups of two rows, times the same inputs of a vector and their scales, to the sums.
 ///
 /// # Panics
 ///
-/// Where there are not as many groups of each, from 1 to [`GROUPS`].
+/// Where a row has fewer groups than there are pairs, which are at least one.
 #[inline(always)]
-fn dot_int4(a: &[[u8; BLOCK / 2]], b: &[[u8; BLOCK / 2]], pairs: &[Pairs], sums: &mut Sums) {
-    assert!(a.len() == pairs.len() && b.len() == pairs.len() && !pairs.is_empty());
+fn dot_int4(a: &[u8], b: &[u8], pairs: &[Pairs], sums: &mut Sums) {
+    let bytes = pairs.len() * BLOCK / 2;
+    assert!(bytes > 0 && a.len() >= bytes && b.len() >= bytes);
     macro_rules! eight_inputs {
         ($first_a:literal, $first_b:literal) => {
             concat!(

@@ -14,8 +14,9 @@ use crate::numeric::f32_to_residual;
 /// Longest row whose vector is kept as floats on the stack.
 const LONGEST: usize = 256;
 
-/// Multiplies where there is a kernel for the matrix; says whether there was.
-#[inline]
+/// Multiplies where there is a kernel for the matrix; says whether there was. As in [`super::dsp`], not a part
+/// of its callers.
+#[inline(never)]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(LANES) && matrix.cols > 0;
     // `vldm` asks for words that are aligned as such.

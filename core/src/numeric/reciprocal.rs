@@ -1,20 +1,50 @@
 //! The reciprocal that the BK-core divides by.
 
+/// What is divided.
+const NUMERATOR: u64 = (1 << 63) - 1;
+
 /// ⌊(2^63 − 1) / m⌋ for a normalized mantissa `m` in [2^31, 2^32): a 32-bit reciprocal.
 ///
 /// The floor is the contract: an implementation may estimate and correct, but must return it.
 /// For an `m` below 2^31 the result saturates to `u32::MAX`.
 #[inline(always)]
 pub fn reciprocal_mantissa(m: u32) -> u32 {
-    const NUMERATOR: u64 = (1 << 63) - 1;
-    #[cfg(target_arch = "x86_64")]
-    if m >= 1 << 31 {
-        // A division of floats is much the faster one. Rounded to nearest, its floor is the wanted one
-        // or, from just below a whole number, that number.
-        let estimate = (NUMERATOR as f64 / m as f64) as u64;
-        return (estimate - (estimate * m as u64 > NUMERATOR) as u64) as u32;
+    if m < 1 << 31 {
+        return u32::MAX;
     }
-    NUMERATOR.checked_div(m as u64).map_or(u32::MAX, |q| q.min(u32::MAX as u64) as u32)
+    if cfg!(target_arch = "x86_64") { by_floats(m) } else { by_halves(m) }
+}
+
+/// A division of floats, where that is the fastest one. Rounded to nearest, its floor is the wanted one or,
+/// from just below a whole number, that number.
+#[inline(always)]
+fn by_floats(m: u32) -> u32 {
+    let estimate = (NUMERATOR as f64 / m as f64) as u64;
+    (estimate - (estimate * m as u64 > NUMERATOR) as u64) as u32
+}
+
+/// Long division in digits of 16 bits (Knuth, The Art of Computer Programming, volume 2, 4.3.1,
+/// algorithm D), for cores that divide 32 bits at a time.
+#[inline(always)]
+fn by_halves(m: u32) -> u32 {
+    let (high, rest) = digit((NUMERATOR >> 32) as u32, m);
+    let (low, _) = digit(rest, m);
+    high << 16 | low
+}
+
+/// The next digit of a quotient and what remains, of `rest · 2^16 + 0xffff` over `m`. `rest` is below `m`,
+/// which is at least 2^31.
+#[inline(always)]
+fn digit(rest: u32, m: u32) -> (u32, u32) {
+    let (high, low) = (m >> 16, m & 0xffff);
+    let (mut quotient, mut over) = (rest / high, rest % high);
+    // At most two too large.
+    while over < 1 << 16 && (quotient >= 1 << 16 || quotient * low > (over << 16 | 0xffff)) {
+        quotient -= 1;
+        over += high;
+    }
+    // What is lost above 32 bits is lost from both sides of a difference below 2^32.
+    (quotient, (over << 16 | 0xffff).wrapping_sub(quotient.wrapping_mul(low)))
 }
 
 #[cfg(test)]
@@ -28,6 +58,12 @@ mod tests {
         assert_eq!(reciprocal_mantissa(u32::MAX), 1 << 31);
         assert_eq!(reciprocal_mantissa(0), u32::MAX);
         assert_eq!(reciprocal_mantissa(1), u32::MAX);
+        for m in (0..4096)
+            .flat_map(|i| [(1 << 31) + i, u32::MAX - i, 0xc000_0000 + i, 0x8000_ffff + (i << 16)])
+        {
+            let floor = (NUMERATOR / m as u64) as u32;
+            assert_eq!((by_floats(m), by_halves(m)), (floor, floor), "{m}");
+        }
     }
 
     proptest! {
@@ -35,6 +71,7 @@ mod tests {
         #[test]
         fn is_the_floor(m in 1u32 << 31.., below in 0f64..1.0) {
             let r = reciprocal_mantissa(m) as u64;
+            prop_assert_eq!((by_floats(m) as u64, by_halves(m) as u64), (r, r));
             let m = m as u64;
             prop_assert!(r * m < 1 << 63 && (r + 1) * m >= 1 << 63);
             // Of any number that truncates to m.

@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
     steps.next("setting up: Rust targets, QEMU, the tools");
     setup::run_setup()?;
     let model = args.model.clone().unwrap_or_else(|| root().join(MODEL));
-    let tools = Tools::build(&model, args.corpus.as_deref(), "demo")?;
+    let tools = Tools::build(&model, args.corpus.as_deref(), "demo", &[])?;
 
     steps.next("measuring how much each layer matters");
     let importance = tools.analyze(&[])?;

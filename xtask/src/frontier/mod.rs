@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::steps::Steps;
-use crate::tools::Tools;
+use crate::tools::{BENCHMARKS, Tools};
 use crate::{process, root};
 use comparison::Comparison;
 use points::{Blob, Kind, Maker};
@@ -87,7 +87,8 @@ pub fn run(args: &Args) -> Result<()> {
     steps.next("building the tools");
     let model = args.model.clone().unwrap_or_else(|| root().join(MODEL));
     let name = model.file_name().context("--model names no directory")?.to_string_lossy();
-    let tools = Tools::build(&model, args.corpus.as_deref(), &format!("frontier/{name}"))?;
+    let work = format!("frontier/{name}");
+    let tools = Tools::build(&model, args.corpus.as_deref(), &work, &[BENCHMARKS])?;
     let tokens: &[&str] = if args.quick { &["--tokens", QUICK_TOKENS] } else { &[] };
 
     steps.next("general quantizers");
