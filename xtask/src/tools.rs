@@ -66,6 +66,22 @@ pub(crate) struct Made {
     pub(crate) weights: Option<Weights>,
 }
 
+/// What `quantize --dry-run --json` prints.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Preview {
+    pub(crate) blob_bytes: u64,
+    pub(crate) tensors: Vec<Stored>,
+}
+
+/// How a tensor would be stored.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) precision: String,
+    /// Inputs per group; 0 without groups.
+    pub(crate) group: usize,
+}
+
 /// What the weights of a mix lose.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Weights {
@@ -145,10 +161,9 @@ impl Tools {
         Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
     }
 
-    /// Bytes of the blob that these arguments of `quantize` would give.
-    pub(crate) fn predict(&self, arguments: &[&str], importance: &Path) -> Result<u64> {
-        let made: Made = parse(self.quantizing(arguments, importance).arg("--dry-run"))?;
-        Ok(made.blob_bytes)
+    /// The blob that these arguments of `quantize` would give.
+    pub(crate) fn preview(&self, arguments: &[&str], importance: &Path) -> Result<Preview> {
+        parse(self.quantizing(arguments, importance).arg("--dry-run"))
     }
 
     fn quantizing(&self, arguments: &[&str], importance: &Path) -> Command {
