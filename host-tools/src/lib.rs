@@ -13,5 +13,6 @@ pub mod policy;
 pub mod quantize;
 pub mod reference;
 pub mod report;
+mod table;
 pub mod tokenizer;
 pub mod train;

@@ -15,7 +15,7 @@ pub mod qemu;
 pub mod reference;
 pub mod setup;
 mod steps;
-mod tools;
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 

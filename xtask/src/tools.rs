@@ -11,6 +11,30 @@ use serde::{Deserialize, Serialize};
 use crate::firmware::Sampling;
 use crate::{process, root, target_dir};
 
+/// Flags of every command that shows what the tools find.
+#[derive(Debug, clap::Args)]
+pub struct SubjectArgs {
+    /// Directory with train.txt, valid.txt and test.txt [default: text that the FP32 model itself
+    /// writes, from a seed].
+    #[arg(long, value_name = "DIR", env = "WIKITEXT2_DIR")]
+    pub(crate) corpus: Option<PathBuf>,
+    /// Directory with model.safetensors and tokenizer.json [default: the shipped model].
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Print one JSON object on standard output, and nothing else there.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl SubjectArgs {
+    /// The model's directory.
+    pub(crate) fn model(&self) -> PathBuf {
+        self.model.clone().unwrap_or_else(|| root().join(MODEL))
+    }
+}
+
+/// The shipped model.
+const MODEL: &str = "models/wikitext2";
 /// The package, and the program, that compares with general quantizers.
 pub(crate) const BENCHMARKS: &str = "resnet-bk-benchmarks";
 
@@ -78,8 +102,9 @@ pub(crate) struct Preview {
 pub(crate) struct Stored {
     pub(crate) name: String,
     pub(crate) precision: String,
-    /// Inputs per group; 0 without groups.
-    pub(crate) group: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What the weights of a mix lose.

@@ -56,6 +56,11 @@ impl Checkpoint {
         Ok(Self { config, tensors, provenance })
     }
 
+    /// The weights of a tensor of the configuration.
+    pub(crate) fn data_mut(&mut self, name: &str) -> &mut Vec<f32> {
+        &mut self.tensors.get_mut(name).expect("a checkpoint holds every tensor").data
+    }
+
     /// Reads and checks a checkpoint that [`Checkpoint::write`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
         Self::from_bytes(&files::read(path)?, path)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::common::{Loaded, TextArgs, bar, print_json, set, table};
+use super::common::{Loaded, TextArgs, bar, print_json, set};
 use super::measured::{Measuring, StepArgs};
 use crate::cli::Global;
 use crate::corpus::Split;
@@ -14,6 +14,7 @@ use crate::importance::{self, Importance};
 use crate::quantize::Source;
 use crate::quantize::encode::Storage;
 use crate::reference::Model;
+use crate::table::table;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
 use resnet_bk_core as core;
 use sha2::{Digest, Sha256};
@@ -161,17 +160,6 @@ pub(crate) fn note(global: Global, text: &str) {
     if !global.quiet {
         eprintln!("note: {text}");
     }
-}
-
-/// A table whose first column is text and whose others are numbers.
-pub(crate) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(header.to_vec());
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 /// Prints a JSON value on standard output.

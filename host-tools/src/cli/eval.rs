@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::common::{Loaded, TextArgs, bar, hex, is_blob, parse_blob, print_json, set, table};
+use super::common::{Loaded, TextArgs, bar, hex, is_blob, parse_blob, print_json, set};
 use crate::cli::Global;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::eval::{self, Quality, Subject};
 use crate::files;
 use crate::quantize::decode::substitute;
 use crate::reference::Model;
+use crate::table::table;
 use crate::tokenizer::Tokenizer;
 
 const EXAMPLES: &str = "\

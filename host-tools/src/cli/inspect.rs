@@ -6,13 +6,14 @@ use resnet_bk_core as core;
 use resnet_bk_core::blob::{Dimensions, TensorLayout};
 use serde_json::{Value, json};
 
-use super::common::{hex, is_blob, parse_blob, print_json, table};
+use super::common::{hex, is_blob, parse_blob, print_json};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::policy::{REFERENCE_SIZE, published_estimate};
 use crate::quantize::names::{dimensions, weight_name};
+use crate::table::table;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -15,9 +15,9 @@ pub fn fold(checkpoint: &Checkpoint) -> Checkpoint {
         readers
             .extend((0..checkpoint.config.experts).map(|e| format!("{bk}.moe_ffn.experts.{e}.0")));
         fold_norm(&mut folded, &format!("blocks.{l}.layer_norm"), &readers);
-        let scale = std::mem::replace(&mut data(&mut folded, &format!("{bk}.bk_scale"))[0], 1.0);
+        let scale = std::mem::replace(&mut folded.data_mut(&format!("{bk}.bk_scale"))[0], 1.0);
         for part in ["weight", "bias"] {
-            let values = data(&mut folded, &format!("{bk}.output_proj.{part}"));
+            let values = folded.data_mut(&format!("{bk}.output_proj.{part}"));
             values.iter_mut().for_each(|value| *value *= scale);
         }
     }
@@ -26,26 +26,21 @@ pub fn fold(checkpoint: &Checkpoint) -> Checkpoint {
 }
 
 fn fold_norm(checkpoint: &mut Checkpoint, norm: &str, readers: &[String]) {
-    let gain = std::mem::take(data(checkpoint, &format!("{norm}.weight")));
-    let bias = std::mem::take(data(checkpoint, &format!("{norm}.bias")));
+    let gain = std::mem::take(checkpoint.data_mut(&format!("{norm}.weight")));
+    let bias = std::mem::take(checkpoint.data_mut(&format!("{norm}.bias")));
     for reader in readers {
-        let weights = data(checkpoint, &format!("{reader}.weight"));
+        let weights = checkpoint.data_mut(&format!("{reader}.weight"));
         let mut shifts = Vec::with_capacity(weights.len() / gain.len());
         for row in weights.chunks_exact_mut(gain.len()) {
             let products = row.iter().zip(&bias).map(|(&w, &b)| f64::from(w) * f64::from(b));
             shifts.push(products.sum::<f64>());
             row.iter_mut().zip(&gain).for_each(|(w, g)| *w *= g);
         }
-        let biases = data(checkpoint, &format!("{reader}.bias"));
+        let biases = checkpoint.data_mut(&format!("{reader}.bias"));
         biases.iter_mut().zip(shifts).for_each(|(b, s)| *b = (f64::from(*b) + s) as f32);
     }
-    *data(checkpoint, &format!("{norm}.weight")) = vec![1.0; gain.len()];
-    *data(checkpoint, &format!("{norm}.bias")) = vec![0.0; gain.len()];
-}
-
-/// A checkpoint holds every tensor of its configuration, so each name is there.
-fn data<'a>(checkpoint: &'a mut Checkpoint, name: &str) -> &'a mut Vec<f32> {
-    &mut checkpoint.tensors.get_mut(name).expect("a checkpoint holds every tensor").data
+    *checkpoint.data_mut(&format!("{norm}.weight")) = vec![1.0; gain.len()];
+    *checkpoint.data_mut(&format!("{norm}.bias")) = vec![0.0; gain.len()];
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Rearrangement {
         let hidden = self.order.len();
         let units = || self.order.iter().zip(&self.scales);
         for part in ["weight", "bias"] {
-            let values = data(checkpoint, &format!("{up}.{part}"));
+            let values = checkpoint.data_mut(&format!("{up}.{part}"));
             let width = values.len() / hidden;
             let old = values.clone();
             for (new, (&unit, scale)) in values.chunks_exact_mut(width).zip(units()) {
@@ -98,7 +98,7 @@ impl Rearrangement {
                 new.iter_mut().zip(row).for_each(|(n, &w)| *n = (f64::from(w) * scale) as f32);
             }
         }
-        for row in data(checkpoint, &format!("{down}.weight")).chunks_exact_mut(hidden) {
+        for row in checkpoint.data_mut(&format!("{down}.weight")).chunks_exact_mut(hidden) {
             let old = row.to_vec();
             for (new, (&unit, scale)) in row.iter_mut().zip(units()) {
                 *new = (f64::from(old[unit]) / scale) as f32;
@@ -142,10 +142,6 @@ impl Rearrangement {
             .collect();
         Symmetric { size: old.size, values }
     }
-}
-
-fn data<'a>(checkpoint: &'a mut Checkpoint, name: &str) -> &'a mut Vec<f32> {
-    &mut checkpoint.tensors.get_mut(name).expect("a checkpoint holds every tensor").data
 }
 
 #[cfg(test)]

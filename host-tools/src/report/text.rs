@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-
 use super::{Findings, Part};
 use crate::quantize::encode::Storage;
+use crate::table::table;
 
 /// Characters of a bar.
 const BAR: usize = 40;
@@ -81,14 +80,4 @@ fn heat_map(findings: &Findings) -> String {
 fn shade(kl: f64) -> String {
     let level = ((kl.max(1e-9).log10() + 6.0) / 1.2).clamp(0.0, 4.0) as usize;
     format!("{} {kl:.0e}", [' ', '░', '▒', '▓', '█'][level])
-}
-
-fn table(heads: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(heads.to_vec());
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }

@@ -3,19 +3,16 @@
 mod report;
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use resnet_bk_core::Model;
 
 use crate::firmware::{Firmware, Job, Sampling};
 use crate::steps::Steps;
-use crate::tools::{Host, Tools};
-use crate::{process, qemu, reference, root, setup, target_dir};
+use crate::tools::{Host, SubjectArgs, Tools};
+use crate::{process, qemu, reference, setup, target_dir};
 use report::{Device, Report};
 
-/// The shipped model: a directory with `model.safetensors` and `tokenizer.json`.
-const MODEL: &str = "models/wikitext2";
 /// The policies that are compared: name, and what `quantize --policy` takes.
 const POLICIES: [(&str, &str); 5] = [
     ("static", "static"),
@@ -36,16 +33,8 @@ const WINDOWS: Job = Job::Score { windows: 4, seed: 1 };
 /// What to show.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory with valid.txt and test.txt to evaluate on [default: text that the FP32 model
-    /// itself writes, from a seed].
-    #[arg(long, value_name = "DIR", env = "WIKITEXT2_DIR")]
-    corpus: Option<PathBuf>,
-    /// Directory with model.safetensors and tokenizer.json [default: the shipped model].
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// Print one JSON object on standard output, and nothing else there.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    subject: SubjectArgs,
 }
 
 /// Runs the demo.
@@ -53,8 +42,8 @@ pub fn run(args: &Args) -> Result<()> {
     let steps = Steps::new(6);
     steps.next("setting up: Rust targets, QEMU, the tools");
     setup::run_setup()?;
-    let model = args.model.clone().unwrap_or_else(|| root().join(MODEL));
-    let tools = Tools::build(&model, args.corpus.as_deref(), "demo", &[])?;
+    let model = args.subject.model();
+    let tools = Tools::build(&model, args.subject.corpus.as_deref(), "demo", &[])?;
 
     steps.next("measuring how much each layer matters");
     let importance = tools.analyze(&[])?;
@@ -107,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
         device,
         seconds: steps.seconds(),
     };
-    if args.json {
+    if args.subject.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
         println!("{report}");

@@ -9,24 +9,38 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use resnet_bk_core::blob::{Precision, TensorLayout, align_up};
 use serde::{Deserialize, Serialize};
 
 use super::points::{Blob, Kind, Maker};
 use super::table::Row;
-use crate::tools::{Stored, Tools};
+use crate::tools::{Preview, Stored, Tools};
 
 /// Storages of published policies, from large to small: those that sensitivities are measured for.
-const LADDER: [&str; 9] =
-    ["fp16", "int8", "int6", "int5", "int4/16", "int4", "int4/64", "int3/16", "int3"];
+const LADDER: [Storage; 9] = [
+    Storage::new(Precision::Fp16, 0),
+    Storage::new(Precision::Int8, 0),
+    Storage::new(Precision::Int6, 32),
+    Storage::new(Precision::Int5, 32),
+    Storage::new(Precision::Int4, 16),
+    Storage::new(Precision::Int4, 32),
+    Storage::new(Precision::Int4, 64),
+    Storage::new(Precision::Int3, 16),
+    Storage::new(Precision::Int3, 32),
+];
 /// Group sizes of uniform precisions.
 const GROUPS: [usize; 4] = [8, 16, 32, 64];
 /// Sizes that far above a budget's count as the same.
 const SAME: f64 = 1.02;
 
+/// Bytes that the name of a policy may take.
+const NAME: u64 = 32;
+
 /// A policy that a budget may be compared with.
 struct Candidate {
     policy: String,
+    /// But for a few bytes of its name, which the header has too.
     bytes: u64,
     /// What its tensors cost on their own, together; infinite where that was not measured.
     predicted_kl: f64,
@@ -67,14 +81,16 @@ pub(super) fn rivals(
     importance: &Path,
 ) -> Result<Vec<Rivals>> {
     let table: Table = serde_json::from_slice(&fs::read(importance)?)?;
-    let mut kinds: Vec<Vec<Candidate>> = Vec::new();
-    for policies in [uniform(), published("static"), published("dynamic")] {
-        let candidate = |policy: String| {
-            let preview = tools.preview(&["--policy", &policy], importance)?;
-            let predicted_kl = preview.tensors.iter().map(|tensor| table.cost(tensor)).sum();
-            Ok(Candidate { policy, bytes: preview.blob_bytes, predicted_kl })
-        };
-        kinds.push(policies.into_iter().map(candidate).collect::<Result<_>>()?);
+    let mut kinds = Vec::new();
+    for base in ["uniform-int8", "static", "dynamic"] {
+        let preview = tools.preview(&["--policy", base], importance)?;
+        let policies = if base == "uniform-int8" { uniform() } else { published(base) };
+        kinds.push(
+            policies
+                .into_iter()
+                .map(|(policy, ladder)| table.candidate(policy, &preview, ladder))
+                .collect::<Result<Vec<_>>>()?,
+        );
     }
     let mut rivals = Vec::new();
     for &ratio in ratios {
@@ -94,52 +110,98 @@ pub(super) fn rivals(
 
 /// The rival of a budget of so many bytes.
 fn nearest(candidates: &[Candidate], bytes: u64) -> Option<&str> {
-    let not_smaller = || candidates.iter().filter(|c| c.bytes >= bytes);
+    let not_smaller = || candidates.iter().filter(|c| c.bytes >= bytes + NAME);
     let same = not_smaller().filter(|c| c.bytes as f64 <= SAME * bytes as f64);
     let best = same.min_by(|a, b| a.predicted_kl.total_cmp(&b.predicted_kl));
     best.or_else(|| not_smaller().min_by_key(|c| c.bytes)).map(|c| c.policy.as_str())
 }
 
-/// What an importance file says of tensors.
+/// What an importance file says of tensors: KL divergence by name and storage.
 #[derive(Deserialize)]
 struct Table {
     measured: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
 impl Table {
-    fn cost(&self, tensor: &Stored) -> f64 {
-        let storage = match tensor.group {
-            0 => tensor.precision.clone(),
-            group => format!("{}/{group}", tensor.precision),
-        };
-        let costs = self.measured.get(&tensor.name);
-        costs.and_then(|costs| costs.get(&storage)).copied().unwrap_or(f64::INFINITY)
+    /// The policy that puts a ladder in the place of FP16, INT8 and INT4 where those are in `preview`.
+    fn candidate(&self, policy: String, preview: &Preview, ladder: Ladder) -> Result<Candidate> {
+        let mut bytes = preview.blob_bytes;
+        let mut predicted_kl = 0.0;
+        for tensor in &preview.tensors {
+            let storage = match tensor.precision.as_str() {
+                "fp16" => ladder[0],
+                "int8" => ladder[1],
+                _ => ladder[2],
+            };
+            let costs = self.measured.get(&tensor.name);
+            let cost = costs.and_then(|costs| costs.get(&storage.name()));
+            predicted_kl += cost.copied().unwrap_or(f64::INFINITY);
+            bytes += align_up(storage.bytes(tensor)?) as u64;
+            bytes -= align_up(tensor.bytes) as u64;
+        }
+        Ok(Candidate { policy, bytes, predicted_kl })
     }
 }
 
-fn uniform() -> Vec<String> {
-    let mut policies = vec!["uniform-int8".to_owned(), "uniform-fp16".to_owned()];
-    for precision in ["int3", "int4", "int5", "int6"] {
-        for group in GROUPS {
-            policies.push(match group {
-                32 => format!("uniform-{precision}"),
-                group => format!("uniform-{precision}/{group}"),
-            });
+/// A storage of a ladder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Storage {
+    precision: Precision,
+    /// Inputs per group; 0 without groups.
+    group: usize,
+}
+
+/// What stands for FP16, INT8 and INT4.
+type Ladder = [Storage; 3];
+
+impl Storage {
+    const fn new(precision: Precision, group: usize) -> Self {
+        Self { precision, group }
+    }
+
+    /// As importance files spell it.
+    fn name(self) -> String {
+        match self.group {
+            0 => self.precision.name().to_owned(),
+            group => format!("{}/{group}", self.precision.name()),
         }
     }
-    policies
+
+    /// As policies spell it: 32 inputs are the usual group.
+    fn short_name(self) -> String {
+        self.name().trim_end_matches("/32").to_owned()
+    }
+
+    fn bytes(self, tensor: &Stored) -> Result<usize> {
+        let biased = !tensor.name.contains("embedding");
+        ensure!(tensor.cols > 0, "`{}` has no columns", tensor.name);
+        let Stored { rows, cols, .. } = *tensor;
+        Ok(TensorLayout::new(self.precision, rows, cols, self.group, biased).len())
+    }
 }
 
-fn published(base: &str) -> Vec<String> {
+/// Uniform policies. What they are previewed by is INT8 throughout.
+fn uniform() -> Vec<(String, Ladder)> {
+    let mut storages = vec![Storage::new(Precision::Int8, 0), Storage::new(Precision::Fp16, 0)];
+    for precision in [Precision::Int3, Precision::Int4, Precision::Int5, Precision::Int6] {
+        storages.extend(GROUPS.map(|group| Storage::new(precision, group)));
+    }
+    let policy = |storage: Storage| (format!("uniform-{}", storage.short_name()), [storage; 3]);
+    storages.into_iter().map(policy).collect()
+}
+
+/// A published policy with every ladder.
+fn published(base: &str) -> Vec<(String, Ladder)> {
     let mut policies = Vec::new();
-    for (h, high) in LADDER.iter().enumerate() {
-        for (m, middle) in LADDER.iter().enumerate().skip(h) {
-            for low in &LADDER[m..] {
-                match (*high, *middle, *low) {
-                    ("fp16", "int8", "int4") => policies.push(base.to_owned()),
+    for (h, &high) in LADDER.iter().enumerate() {
+        for (m, &middle) in LADDER.iter().enumerate().skip(h) {
+            for &low in &LADDER[m..] {
+                let names = [high, middle, low].map(Storage::short_name).join(",");
+                match names.as_str() {
+                    "fp16,int8,int4" => policies.push((base.to_owned(), [high, middle, low])),
                     // That would be a uniform policy.
-                    (high, _, low) if high == low => {}
-                    _ => policies.push(format!("{base}:{high},{middle},{low}")),
+                    _ if high == low => {}
+                    _ => policies.push((format!("{base}:{names}"), [high, middle, low])),
                 }
             }
         }

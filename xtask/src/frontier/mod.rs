@@ -9,15 +9,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::process;
 use crate::steps::Steps;
-use crate::tools::{BENCHMARKS, Tools};
-use crate::{process, root};
+use crate::tools::{BENCHMARKS, SubjectArgs, Tools};
 use comparison::Comparison;
 use points::{Blob, Kind, Maker};
 use table::{Ablation, General, Row};
 
-/// The shipped model.
-const MODEL: &str = "models/wikitext2";
 /// Ratios that budgets are made for.
 const RATIOS: [f64; 6] = [5.0, 6.0, 7.0, 7.5, 8.0, 9.0];
 /// Those at which they are compared with every other kind of policy.
@@ -47,19 +45,11 @@ const MEASURE_TOKENS: &str = "8192";
 /// What to make.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory with valid.txt, train.txt and test.txt [default: text that the FP32 model itself
-    /// writes, from a seed].
-    #[arg(long, value_name = "DIR", env = "WIKITEXT2_DIR")]
-    corpus: Option<PathBuf>,
-    /// Directory with model.safetensors and tokenizer.json [default: the shipped model].
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// Fewer points on 65,536 tokens, and no ablation.
     #[arg(long)]
     quick: bool,
-    /// Print one JSON object on standard output, and nothing else there.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Everything that was found.
@@ -85,10 +75,10 @@ struct Frontier {
 pub fn run(args: &Args) -> Result<()> {
     let steps = Steps::new(if args.quick { 6 } else { 7 });
     steps.next("building the tools");
-    let model = args.model.clone().unwrap_or_else(|| root().join(MODEL));
+    let model = args.subject.model();
     let name = model.file_name().context("--model names no directory")?.to_string_lossy();
     let work = format!("frontier/{name}");
-    let tools = Tools::build(&model, args.corpus.as_deref(), &work, &[BENCHMARKS])?;
+    let tools = Tools::build(&model, args.subject.corpus.as_deref(), &work, &[BENCHMARKS])?;
     let tokens: &[&str] = if args.quick { &["--tokens", QUICK_TOKENS] } else { &[] };
 
     steps.next("general quantizers");
@@ -151,7 +141,7 @@ pub fn run(args: &Args) -> Result<()> {
     process::write(&file, json.as_bytes())?;
     let shown = blobs.iter().filter(|blob| IN_REPORT.contains(&blob.name.as_str()));
     let page = tools.report(&file, &importance, shown.map(|blob| blob.path.as_path()))?;
-    if args.json {
+    if args.subject.json {
         println!("{json}");
     } else {
         println!("{frontier}");

@@ -8,7 +8,7 @@ use resnet_bk_core::blob::Measured;
 use serde_json::json;
 
 use crate::cli::Global;
-use crate::cli::common::{Loaded, TextArgs, bar, parse_blob, print_json, set, table};
+use crate::cli::common::{Loaded, TextArgs, bar, parse_blob, print_json, set};
 use crate::cli::measured::StepArgs;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ use crate::quantize::encode::Encoded;
 use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
+use crate::table::table;
 
 const EXAMPLES: &str = "\
 Examples:
