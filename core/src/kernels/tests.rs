@@ -302,7 +302,7 @@ fn storages() -> impl Strategy<Value = (Precision, usize)> {
         Just((Precision::Fp16, 0)),
         Just((Precision::Int8, 0)),
         Just((Precision::Int4, 32)),
-        (grouped(), prop_oneof![Just(32usize), 1usize..=64]),
+        (grouped(), prop_oneof![prop::sample::select(vec![16usize, 32, 64]), 1usize..=64]),
     ]
 }
 
@@ -327,7 +327,9 @@ fn matrices() -> impl Strategy<Value = (Matrix, i8, u64)> {
         (-40i8..=10, 8i32..64).prop_map(|(x, shift)| (x, (shift + x as i32 + 16).clamp(0, 80))),
         (-64i8..=64, 0i32..=80),
     ];
-    (storages(), 1usize..6, columns(), exponents, numbers).prop_map(
+    // Less than a panel of rows, and more.
+    let rows = prop_oneof![4 => 1usize..6, 1 => 7usize..=18];
+    (storages(), rows, columns(), exponents, numbers).prop_map(
         |((precision, group), rows, cols, (x, exponent), (relu, bias_exponent, biased, seed))| {
             let max_code = if relu { 255 } else { 127 };
             let matrix = Matrix::new(precision, group, rows, cols);
