@@ -71,19 +71,18 @@ impl Measuring<'_> {
         calibration: &mut Calibration,
         importance: &mut Importance,
     ) -> Result<()> {
-        let symmetries = match importance.symmetries.take() {
-            Some(symmetries) => symmetries,
-            None => {
-                let bench = self.bench(source, calibration);
-                let progress = bar("symmetries", self.global);
-                let found = budget::choose(&bench, calibration, |share| set(&progress, share));
-                progress.finish_and_clear();
-                found?
-            }
-        };
-        source.rearrange(&symmetries, calibration);
-        importance.symmetries = Some(symmetries);
-        (self.save)(importance)
+        if importance.symmetries.is_none() {
+            let bench = self.bench(source, calibration);
+            let progress = bar("symmetries", self.global);
+            let found = budget::choose(&bench, calibration, |share| set(&progress, share));
+            progress.finish_and_clear();
+            importance.symmetries = Some(found?);
+            (self.save)(importance)?;
+        }
+        if let Some(symmetries) = &importance.symmetries {
+            source.rearrange(symmetries, calibration);
+        }
+        Ok(())
     }
 
     /// Measures what the file lacks of the table.
