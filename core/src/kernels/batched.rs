@@ -204,6 +204,13 @@ pub(super) fn matmul(
     }
 }
 
+/// The blocks of a batch: number of the first vector, their codes, their scales.
+#[inline(always)]
+fn blocks<'a>(x: Vectors<'a>, cols: usize) -> impl Iterator<Item = (usize, &'a [i16], &'a [u32])> {
+    let blocks = x.codes.chunks(BLOCK * cols).zip(x.scales.chunks(BLOCK));
+    blocks.enumerate().map(|(block, (codes, scales))| (block * BLOCK, codes, scales))
+}
+
 /// Calls `each` with every `N` rows: the first one, how many there are, and which they are, the last
 /// row of the matrix taking empty places.
 #[inline(always)]
@@ -228,9 +235,7 @@ fn integer(
     let mut panel: [Pair; LONGEST / 2] = [[[0; 2 * ROWS]; 2]; LONGEST / 2];
     let panel = &mut panel[..matrix.cols.div_ceil(2)];
     let mut rescales = [Rescale::default(); BLOCK];
-    for (block, scales) in x.scales.chunks(BLOCK).enumerate() {
-        let start = block * BLOCK;
-        let codes = &x.codes[start * matrix.cols..][..scales.len() * matrix.cols];
+    for (start, codes, scales) in blocks(x, matrix.cols) {
         let rescales = &mut rescales[..scales.len()];
         for (rescale, &scale) in rescales.iter_mut().zip(scales) {
             *rescale = Rescale::new(matrix, Scale::unpack(scale));
@@ -288,9 +293,7 @@ fn fp16(products: impl Products, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut 
     let mut panel: [Eight; LONGEST / LANES] = [[[0.0; LANES]; ROWS]; LONGEST / LANES];
     let panel = &mut panel[..matrix.cols.div_ceil(LANES)];
     let mut units = [0f32; BLOCK];
-    for (block, scales) in x.scales.chunks(BLOCK).enumerate() {
-        let start = block * BLOCK;
-        let codes = &x.codes[start * matrix.cols..][..scales.len() * matrix.cols];
+    for (start, codes, scales) in blocks(x, matrix.cols) {
         let units = &mut units[..scales.len()];
         for (unit, &scale) in units.iter_mut().zip(scales) {
             *unit = fp16_unit(matrix, Scale::unpack(scale));

@@ -1,4 +1,4 @@
-//! Kernels for Cortex-M cores with the DSP extension (M4, M7, M33): two products an instruction.
+//! Kernels for Cortex-M cores that always have the DSP extension (M4, M7): two products an instruction.
 //!
 //! A vector's codes are put in pairs of 16 bits once, in the order in which words of weights unpack. Byte
 //! b of a word ends in half b % 2 of a register, so inputs i to i + 3 become the pairs (i, i + 2) and

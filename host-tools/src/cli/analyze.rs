@@ -80,8 +80,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     if args.measure_tokens > 0 {
         let limit = Some(args.measure_tokens);
         let held_out = args.text.tokens(Split::Valid, limit, Some(&trained), tokenizer, global)?;
-        importance.measured_on.clone_from(&held_out.name);
-        importance.measured_tokens = held_out.tokens.len();
+        importance.measure_on(&held_out);
         // What an interrupted run with these settings has measured already.
         if let Ok(before) = Importance::read(&args.out, &importance.model_sha256) {
             importance.resume(before);

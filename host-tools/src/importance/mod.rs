@@ -122,14 +122,20 @@ impl Importance {
         files::write_atomically(path, text.as_bytes())
     }
 
-    /// What tensors cost and which experts are rearranged, as far as another file of the same
-    /// checkpoint has it. `None` where that was measured on another text or with other settings.
-    pub fn resume(&mut self, other: Self) -> Option<()> {
+    /// Says what sensitivities will be measured on.
+    pub fn measure_on(&mut self, text: &Tokens) {
+        self.measured_on.clone_from(&text.name);
+        self.measured_tokens = text.tokens.len();
+    }
+
+    /// Takes what tensors cost and which experts are rearranged from another file of the same
+    /// checkpoint, unless that was measured on another text or with other settings.
+    pub fn resume(&mut self, other: Self) {
         let on = |i: &Self| (i.measured_on.clone(), i.measured_tokens);
-        (self.same_settings(&other) && on(self) == on(&other)).then(|| {
+        if self.same_settings(&other) && on(self) == on(&other) {
             self.symmetries = other.symmetries;
             self.measured = other.measured;
-        })
+        }
     }
 
     /// Whether two files quantize alike: the same calibration and the same methods.

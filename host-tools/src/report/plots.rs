@@ -53,15 +53,13 @@ pub fn plots(findings: &Findings) -> Vec<Plot> {
             title: "Size against KL divergence",
             caption: "Whole blobs against the mean KL divergence to FP32 in nats per token. Lower and \
                       further left is better; the line joins the budgets.",
-            svg: draw((940, 560), |area| {
-                scatter(area, findings, "KL, nats per token", |row| row.kl)
-            }),
+            svg: draw((940, 560), |area| scatter(area, findings, Measure::Kl)),
         },
         Plot {
             name: "perplexity",
             title: "Size against perplexity",
             caption: "The same points by perplexity; the dashed line is FP32.",
-            svg: draw((940, 560), |area| scatter(area, findings, "perplexity", |row| row.ppl)),
+            svg: draw((940, 560), |area| scatter(area, findings, Measure::Perplexity)),
         },
     ];
     if !findings.sensitivities.is_empty() {
@@ -116,19 +114,37 @@ fn span(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
     (low / margin, high * margin)
 }
 
-fn scatter(
-    area: &Area<'_>,
-    findings: &Findings,
-    label: &str,
-    value: impl Fn(&Row) -> f64,
-) -> Drawn {
+/// What a plot of sizes has on its other axis.
+#[derive(Clone, Copy, PartialEq)]
+enum Measure {
+    Kl,
+    Perplexity,
+}
+
+impl Measure {
+    fn of(self, row: &Row) -> f64 {
+        match self {
+            // A point without loss has no place on a logarithmic axis.
+            Self::Kl => row.kl.max(1e-7),
+            Self::Perplexity => row.ppl,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Kl => "KL, nats per token",
+            Self::Perplexity => "perplexity",
+        }
+    }
+}
+
+fn scatter(area: &Area<'_>, findings: &Findings, measure: Measure) -> Drawn {
     let frontier = &findings.frontier;
     let kilobytes = |row: &Row| row.blob_bytes as f64 / 1000.0;
     let (left, right) = span(frontier.rows.iter().map(kilobytes), 1.04);
-    // A point without loss has no place on a logarithmic axis.
-    let value = |row: &Row| value(row).max(1e-7);
+    let value = |row: &Row| measure.of(row);
     let (bottom, top) = span(frontier.rows.iter().map(value), 1.02);
-    let perplexity = label == "perplexity";
+    let perplexity = measure == Measure::Perplexity;
     let (bottom, top) = match perplexity {
         true => (bottom.min(frontier.ppl_fp32) * 0.995, top),
         false => (bottom / 1.2, top * 1.2),
@@ -141,7 +157,7 @@ fn scatter(
     chart
         .configure_mesh()
         .x_desc("kilobytes (1000 bytes)")
-        .y_desc(label)
+        .y_desc(measure.label())
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| if perplexity { format!("{y:.1}") } else { format!("{y:.4}") })
         .light_line_style(WHITE)

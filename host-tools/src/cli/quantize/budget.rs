@@ -111,8 +111,7 @@ fn importance(
 ) -> Result<Importance> {
     let Some(path) = args.importance.as_deref().filter(|path| path.exists()) else {
         let mut importance = super::publish(args, loaded, text, global);
-        importance.measured_on.clone_from(&held_out.name);
-        importance.measured_tokens = held_out.tokens.len();
+        importance.measure_on(held_out);
         return Ok(importance);
     };
     let mut found = loaded.importance(path)?;
@@ -120,8 +119,7 @@ fn importance(
     let wanted = Importance::new(hash, text, args.text.seed, methods, found.published.clone());
     if found.measured.is_empty() && found.symmetries.is_none() {
         found = wanted;
-        found.measured_on.clone_from(&held_out.name);
-        found.measured_tokens = held_out.tokens.len();
+        found.measure_on(held_out);
     } else if !found.same_settings(&wanted) {
         return Err(Error::Format {
             kind: "importance file for this target",
