@@ -73,15 +73,21 @@ pub(crate) fn embed(
         return Err(Error::Token { token, vocab: dims.vocab });
     }
     if dims.positions == 0 {
-        portable::row(&model.tensor(TensorId::TokenEmbedding), token as usize, h);
+        token_row(model, token, h);
         return Ok(());
     }
     if position >= dims.positions as usize {
         return Err(Error::EndOfPositions { positions: dims.positions });
     }
-    portable::row(&model.tensor(TensorId::TokenEmbedding), token as usize, h);
+    token_row(model, token, h);
     portable::add_row(&model.tensor(TensorId::PositionEmbedding), position, h);
     Ok(())
+}
+
+#[inline(always)]
+fn token_row(model: &Model<'_>, token: u32, h: &mut [i32]) {
+    let (class, row) = model.token_classes().place(token);
+    portable::row(&model.tensor(TensorId::TokenEmbedding(class)), row, h);
 }
 
 /// Layer normalization of every vector of `h` into codes and scales.
@@ -149,25 +155,58 @@ pub(crate) fn finish(
 ///
 /// Shapes: `x` is `[B, d]`, `logits` is `[B, V]`.
 pub(crate) fn head(model: &Model<'_>, x: Vectors<'_>, logits: &mut [f16], tile: &mut Tile<'_>) {
-    let matrix = model.tensor(TensorId::LmHead);
-    let (batch, vocab) = (x.scales.len(), matrix.rows);
-    let stretch = model.dims().hidden as usize;
-    let mut first = 0;
-    while first < vocab {
-        let rows = stretch.min(vocab - first);
-        let values = &mut tile.experts.hidden[..batch * rows];
-        matmul(&matrix.rows(first, rows), x, values);
-        for (logits, values) in logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows)) {
-            to_halves(values, &mut logits[first..][..rows]);
+    let dims = model.dims();
+    let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
+    for class in 0..dims.token_classes {
+        let matrix = model.tensor(TensorId::LmHead(class));
+        let mut tokens = model.token_classes().tokens(class);
+        let mut first = 0;
+        while first < matrix.rows {
+            let rows = (dims.hidden as usize).min(matrix.rows - first);
+            let values = &mut tile.experts.hidden[..batch * rows];
+            matmul(&matrix.rows(first, rows), x, values);
+            if dims.token_classes == 1 {
+                for (logits, values) in
+                    logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows))
+                {
+                    to_halves(values, &mut logits[first..][..rows]);
+                }
+            } else {
+                scatter(values, rows, &mut tokens, logits, vocab);
+            }
+            first += rows;
         }
-        first += rows;
     }
 }
 
-/// Q15.16 to halves, a stretch at a time, which hosts convert together.
+/// Rows of a conversion.
+const PIECE: usize = 32;
+
+/// Puts what belongs to the next `rows` of `tokens` where those are.
+///
+/// Shapes: `values` is `[B, rows]`, `logits` is `[B, V]`.
+fn scatter(
+    values: &[i32],
+    rows: usize,
+    tokens: &mut impl Iterator<Item = u32>,
+    logits: &mut [f16],
+    vocab: usize,
+) {
+    let (mut own, mut halves) = ([0; PIECE], [f16::ZERO; PIECE]);
+    for first in (0..rows).step_by(PIECE) {
+        let count = PIECE.min(rows - first);
+        own[..count].iter_mut().zip(tokens.by_ref()).for_each(|(own, token)| *own = token as usize);
+        for (logits, values) in logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows)) {
+            to_halves(&values[first..][..count], &mut halves[..count]);
+            own[..count].iter().zip(&halves).for_each(|(&token, &half)| logits[token] = half);
+        }
+    }
+}
+
+/// Q15.16 to halves, a piece at a time, which hosts convert together.
 fn to_halves(values: &[i32], halves: &mut [f16]) {
-    let mut floats = [0f32; 32];
-    for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {
+    let mut floats = [0f32; PIECE];
+    for (values, halves) in values.chunks(PIECE).zip(halves.chunks_mut(PIECE)) {
         let floats = &mut floats[..values.len()];
         for (float, &value) in floats.iter_mut().zip(values) {
             *float = residual_to_f32(value);

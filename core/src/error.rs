@@ -65,6 +65,8 @@ pub enum Error {
     },
     /// The chain section is missing, misaligned or of the wrong length.
     ChainSection,
+    /// The section that says which class each token is in is missing, superfluous or malformed.
+    TokenClasses,
     /// The tokenizer section is malformed or refers to tokens that do not exist.
     TokenizerSection,
     /// The blob carries no tokenizer.
@@ -168,6 +170,7 @@ impl fmt::Display for Error {
                  in which the fixed-point recursion is proven; raise eta_floor"
             ),
             Self::ChainSection => f.write_str("the blob's chain section is malformed"),
+            Self::TokenClasses => f.write_str("the blob's token classes are malformed"),
             Self::TokenizerSection => f.write_str("the blob's tokenizer section is malformed"),
             Self::NoTokenizer => f.write_str(
                 "the blob carries no tokenizer; quantize with `--tokenizer`, or pass token ids",

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::blob::{
     ALIGN, Chain, Dimensions, Header, PREAMBLE_LEN, Preamble, Provenance, RECORD_LEN, Section,
-    Tensor, TensorId, TensorRecord,
+    Tensor, TensorId, TensorRecord, TokenClasses,
 };
 use crate::error::{Error, TensorProblem};
 use crate::layers::bk::{ChainFormat, ChainParameters};
@@ -20,6 +20,7 @@ pub struct Model<'a> {
     format: ChainFormat,
     header: Header<'a>,
     sections: &'a [u8],
+    classes: TokenClasses<'a>,
     chain: &'a [u8],
 }
 
@@ -43,16 +44,38 @@ impl<'a> Model<'a> {
         if !complete {
             return Err(Error::Header);
         }
+        let classes = token_classes(sections, &header)?;
         let mut end = 0;
+        let (mut hidden, mut most_hidden) = (0, 0);
         for (index, id) in dims.tensors().enumerate() {
             let problem = |problem| Error::Tensor { index: index as u32, problem };
             let record = record(header.records, index).ok_or(problem(TensorProblem::Precision))?;
             let tensor = Tensor::new(sections, &dims, id, &record)?;
+            // A row for each token of a class; of an expert, the second matrix reads what the first
+            // one gives, which is just before it.
+            let matches = match id {
+                TensorId::TokenEmbedding(class) | TensorId::LmHead(class) => {
+                    dims.token_classes == 1 || classes.tokens(class).count() == tensor.rows
+                }
+                TensorId::ExpertDown(..) => tensor.cols == hidden,
+                TensorId::ExpertUp(..) => {
+                    (hidden, most_hidden) = (tensor.rows, most_hidden.max(tensor.rows));
+                    true
+                }
+                _ => true,
+            };
+            if !matches {
+                return Err(problem(TensorProblem::Shape));
+            }
             // No two matrices share bytes, so that checking them takes one pass over the blob.
             if (record.offset as usize) < end {
                 return Err(problem(TensorProblem::Overlap));
             }
             end = record.offset as usize + tensor.layout().len();
+        }
+        // Memory is reserved for the largest expert.
+        if most_hidden != dims.hidden as usize {
+            return Err(Error::Header);
         }
         let chain = section(sections, header.chain).ok_or(Error::ChainSection)?;
         let potentials = dims.potentials as usize;
@@ -72,7 +95,7 @@ impl<'a> Model<'a> {
                 return Err(Error::ChainRange { layer, potential });
             }
         }
-        let model = Self { dims, format, header, sections, chain };
+        let model = Self { dims, format, header, sections, classes, chain };
         match model.tokenizer() {
             Ok(_) | Err(Error::NoTokenizer) => Ok(model),
             Err(error) => Err(error),
@@ -111,6 +134,11 @@ impl<'a> Model<'a> {
         Tokenizer::from_bytes(bytes, self.dims.vocab)
     }
 
+    /// Which rows of the token tables belong to which token.
+    pub fn token_classes(&self) -> TokenClasses<'a> {
+        self.classes
+    }
+
     /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
     pub fn tensor(&self, id: TensorId) -> Tensor<'a> {
         // Validation has decoded every record of the dimensions once.
@@ -137,6 +165,21 @@ impl fmt::Debug for Model<'_> {
 fn record(records: &[u8], index: usize) -> Option<TensorRecord> {
     let bytes = records.get(index * RECORD_LEN..)?.first_chunk()?;
     TensorRecord::from_bytes(bytes)
+}
+
+/// The classes of tokens, which have a section if there are several.
+fn token_classes<'a>(sections: &'a [u8], header: &Header<'_>) -> Result<TokenClasses<'a>, Error> {
+    let Dimensions { vocab, token_classes, .. } = header.dims;
+    let bytes = match (header.token_classes, token_classes) {
+        (None, 1) => &[],
+        (Some(place), 2..) => section(sections, place).ok_or(Error::TokenClasses)?,
+        _ => return Err(Error::TokenClasses),
+    };
+    let classes = TokenClasses::new(vocab, bytes).ok_or(Error::TokenClasses)?;
+    let known = (0..vocab).all(|token| classes.class(token) < token_classes);
+    // Without bytes there is one class, whatever the header says.
+    let complete = known && bytes.is_empty() == (token_classes == 1);
+    if complete { Ok(classes) } else { Err(Error::TokenClasses) }
 }
 
 fn section(sections: &[u8], place: Section) -> Option<&[u8]> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::TokenClasses;
 use crate::error::Error;
 
 /// Which part of the chain a position may see.
@@ -34,6 +35,8 @@ pub struct Dimensions {
     pub potentials: u32,
     /// Rows of the position table; 0 for a model without one.
     pub positions: u32,
+    /// Classes of tokens, from 1 to [`TokenClasses::MOST`].
+    pub token_classes: u32,
     /// Chain kind.
     pub chain: Chain,
 }
@@ -63,8 +66,8 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum TensorId {
-    /// `[V, d]`, one row per token.
-    TokenEmbedding,
+    /// `[V, d]`, one row per token; of a class of tokens (class), one per token of the class.
+    TokenEmbedding(u32),
     /// `[positions, d]`; absent where there is no table.
     PositionEmbedding,
     /// `[K, d]`: the potentials of a block.
@@ -73,12 +76,12 @@ pub enum TensorId {
     OutputProj(u32),
     /// `[E, d]`: gate logits.
     Gate(u32),
-    /// `[hidden, d]`: first matrix of an expert (block, expert).
+    /// `[hidden, d]`: first matrix of an expert (block, expert), which may have fewer hidden units.
     ExpertUp(u32, u32),
     /// `[d, hidden]`: second matrix of an expert (block, expert).
     ExpertDown(u32, u32),
-    /// `[V, d]`: output layer.
-    LmHead,
+    /// `[V, d]`: output layer; of a class of tokens (class), one row per token of the class.
+    LmHead(u32),
 }
 
 /// Sizes are of dimensions that [`Dimensions::validate`] accepts; others may overflow.
@@ -93,6 +96,7 @@ impl Dimensions {
             ("top_k", self.top_k, self.experts),
             ("hidden", self.hidden, Limits::HIDDEN),
             ("potentials", self.potentials, Limits::POTENTIALS),
+            ("token_classes", self.token_classes, TokenClasses::MOST),
         ];
         for (name, value, limit) in sizes {
             if value == 0 || value > limit {
@@ -108,8 +112,8 @@ impl Dimensions {
 
     /// Number of weight matrices.
     pub fn tensor_count(&self) -> usize {
-        let fixed = 2 + (self.positions != 0) as u32;
-        (fixed + self.layers * self.tensors_per_layer()) as usize
+        let tables = 2 * self.token_classes + (self.positions != 0) as u32;
+        (tables + self.layers * self.tensors_per_layer()) as usize
     }
 
     fn tensors_per_layer(&self) -> u32 {
@@ -121,17 +125,17 @@ impl Dimensions {
     /// then per block v_proj, output_proj, gate and each expert's up and down, then the output
     /// layer.
     pub fn index(&self, id: TensorId) -> usize {
-        let first = 1 + (self.positions != 0) as u32;
+        let first = self.token_classes + (self.positions != 0) as u32;
         let block = |l: u32| first + l * self.tensors_per_layer();
         let index = match id {
-            TensorId::TokenEmbedding => 0,
-            TensorId::PositionEmbedding => 1,
+            TensorId::TokenEmbedding(class) => class,
+            TensorId::PositionEmbedding => self.token_classes,
             TensorId::VProj(l) => block(l),
             TensorId::OutputProj(l) => block(l) + 1,
             TensorId::Gate(l) => block(l) + 2,
             TensorId::ExpertUp(l, e) => block(l) + 3 + 2 * e,
             TensorId::ExpertDown(l, e) => block(l) + 4 + 2 * e,
-            TensorId::LmHead => block(self.layers),
+            TensorId::LmHead(class) => block(self.layers) + class,
         };
         index as usize
     }
@@ -139,7 +143,7 @@ impl Dimensions {
     /// Whether a model of these dimensions has the matrix.
     pub fn contains(&self, id: TensorId) -> bool {
         match id {
-            TensorId::TokenEmbedding | TensorId::LmHead => true,
+            TensorId::TokenEmbedding(class) | TensorId::LmHead(class) => class < self.token_classes,
             TensorId::PositionEmbedding => self.positions != 0,
             TensorId::VProj(l) | TensorId::OutputProj(l) | TensorId::Gate(l) => l < self.layers,
             TensorId::ExpertUp(l, e) | TensorId::ExpertDown(l, e) => {
@@ -158,22 +162,38 @@ impl Dimensions {
                 .flat_map(move |e| [TensorId::ExpertUp(l, e), TensorId::ExpertDown(l, e)]);
             bk.into_iter().chain(experts)
         });
-        core::iter::once(TensorId::TokenEmbedding)
+        (0..dims.token_classes)
+            .map(TensorId::TokenEmbedding)
             .chain(position)
             .chain(blocks)
-            .chain(core::iter::once(TensorId::LmHead))
+            .chain((0..dims.token_classes).map(TensorId::LmHead))
     }
 
-    /// Shape `[rows, cols]` of a matrix; linear layers are `[out, in]`.
+    /// Shape `[rows, cols]` of a matrix; linear layers are `[out, in]`. Of a token table of several
+    /// classes, and of experts, it is the largest that they may have: [`Dimensions::admits`].
     pub fn shape(&self, id: TensorId) -> (u32, u32) {
         match id {
-            TensorId::TokenEmbedding | TensorId::LmHead => (self.vocab, self.width),
+            TensorId::TokenEmbedding(_) | TensorId::LmHead(_) => (self.vocab, self.width),
             TensorId::PositionEmbedding => (self.positions, self.width),
             TensorId::VProj(_) => (self.potentials, self.width),
             TensorId::OutputProj(_) => (self.width, 2 * self.potentials),
             TensorId::Gate(_) => (self.experts, self.width),
             TensorId::ExpertUp(..) => (self.hidden, self.width),
             TensorId::ExpertDown(..) => (self.width, self.hidden),
+        }
+    }
+
+    /// Whether a matrix may have this shape: a class of tokens has some of the rows, an expert may have
+    /// fewer hidden units.
+    pub fn admits(&self, id: TensorId, (rows, cols): (u32, u32)) -> bool {
+        let (most_rows, most_cols) = self.shape(id);
+        match id {
+            TensorId::TokenEmbedding(_) | TensorId::LmHead(_) if self.token_classes > 1 => {
+                (1..most_rows).contains(&rows) && cols == most_cols
+            }
+            TensorId::ExpertUp(..) => (1..=most_rows).contains(&rows) && cols == most_cols,
+            TensorId::ExpertDown(..) => rows == most_rows && (1..=most_cols).contains(&cols),
+            _ => (rows, cols) == (most_rows, most_cols),
         }
     }
 
@@ -189,14 +209,14 @@ impl Dimensions {
             + macs(TensorId::OutputProj(0))
             + macs(TensorId::Gate(0))
             + experts;
-        self.layers as u64 * block + macs(TensorId::LmHead)
+        self.layers as u64 * block + macs(TensorId::LmHead(0))
     }
 }
 
 impl TensorId {
     /// Whether the matrix is looked up by row instead of multiplied, so that it has no bias.
     pub fn is_embedding(self) -> bool {
-        matches!(self, Self::TokenEmbedding | Self::PositionEmbedding)
+        matches!(self, Self::TokenEmbedding(_) | Self::PositionEmbedding)
     }
 
     /// Largest activation code of the vectors this matrix multiplies: 255 after a ReLU, where no
@@ -215,7 +235,7 @@ mod tests {
 
     #[test]
     fn index_follows_the_canonical_order() {
-        for positions in [0, 16] {
+        for (positions, token_classes) in [(0, 1), (16, 1), (0, 3), (16, 4)] {
             let dims = Dimensions {
                 vocab: 10,
                 width: 8,
@@ -225,6 +245,7 @@ mod tests {
                 hidden: 16,
                 potentials: 2,
                 positions,
+                token_classes,
                 chain: Chain::Half,
             };
             assert_eq!(dims.tensors().count(), dims.tensor_count());

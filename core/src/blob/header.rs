@@ -28,6 +28,8 @@ pub struct Header<'a> {
     pub chain: Section,
     /// Byte tokens and merges of the tokenizer, if it travels with the model.
     pub tokenizer: Option<Section>,
+    /// Which class each token is in ([`super::TokenClasses`]), where there are several.
+    pub token_classes: Option<Section>,
     /// One [`super::TensorRecord`] per matrix in canonical order.
     pub records: &'a [u8],
     /// Where the blob comes from.

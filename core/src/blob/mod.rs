@@ -9,18 +9,20 @@
 //!      24   zero                u64
 //!      32   postcard header     H bytes: dimensions, chain, tensor records, provenance
 //!           zero padding to a multiple of 16
-//!   base    sections            weights, chain parameters, tokenizer; each 16-byte aligned
+//!   base    sections            weights, chain parameters, tokenizer, token classes; each 16-byte aligned
 //! ```
 //!
 //! The header is described once, by [`Header`], for the writer and for the reader. Tensor records
 //! are sixteen bytes each so that inference finds a tensor by index without decoding anything.
 //! `docs/format.md` is the specification with byte tables.
 
+mod classes;
 mod dims;
 mod header;
 mod preamble;
 mod tensor;
 
+pub use classes::TokenClasses;
 pub use dims::{Chain, Dimensions, Limits, TensorId};
 pub use header::{Header, Measured, Provenance, Section};
 pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};

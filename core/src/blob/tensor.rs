@@ -308,7 +308,7 @@ impl<'a> Tensor<'a> {
         record: &TensorRecord,
     ) -> Result<Self, Error> {
         let problem = |problem| Error::Tensor { index: dims.index(id) as u32, problem };
-        if dims.shape(id) != (record.rows, record.cols) {
+        if !dims.admits(id, (record.rows, record.cols)) {
             return Err(problem(TensorProblem::Shape));
         }
         if record.precision.is_grouped() != (record.group != 0)

@@ -4,7 +4,7 @@
 
 use resnet_bk_core::blob::{
     Dimensions, FORMAT_VERSION, Header, Limits, MAGIC, PREAMBLE_LEN, Precision, RECORD_LEN,
-    Section, TensorId, TensorLayout, TensorRecord,
+    Section, TensorId, TensorLayout, TensorRecord, TokenClasses,
 };
 use resnet_bk_core::{Error, Model, Sampler, Session, TensorProblem, Tokenizer, Window};
 
@@ -24,6 +24,7 @@ fn complete() -> Recipe {
         experts: 2,
         hidden: 5,
         positions: 4,
+        token_classes: 2,
         ..small().dims
     };
     Recipe { dims, merges: Some(12), seed: 5, ..small() }
@@ -178,7 +179,9 @@ fn every_field_of_every_record_is_checked() {
 
 #[test]
 fn sections_stay_within_the_blob_and_apart() {
-    let blob = complete().build();
+    // Without token classes, which would be missed first.
+    let dims = Dimensions { token_classes: 1, ..complete().dims };
+    let blob = Recipe { dims, ..complete() }.build();
     let parts = Parts::new(&blob);
     for index in 1..parts.records.len() {
         let mut parts = Parts::new(&blob);
@@ -239,7 +242,7 @@ fn weights_that_are_not_finite_are_refused() {
 #[test]
 fn dimensions_have_limits() {
     type Field = fn(&mut Dimensions) -> &mut u32;
-    let fields: [(&str, Field, u32); 7] = [
+    let fields: [(&str, Field, u32); 8] = [
         ("vocab", |d| &mut d.vocab, Limits::VOCAB),
         ("width", |d| &mut d.width, Limits::WIDTH),
         ("layers", |d| &mut d.layers, Limits::LAYERS),
@@ -247,6 +250,7 @@ fn dimensions_have_limits() {
         ("top_k", |d| &mut d.top_k, small().dims.experts),
         ("hidden", |d| &mut d.hidden, Limits::HIDDEN),
         ("potentials", |d| &mut d.potentials, Limits::POTENTIALS),
+        ("token_classes", |d| &mut d.token_classes, TokenClasses::MOST),
     ];
     let blob = small().build();
     for (name, field, limit) in fields {
@@ -340,6 +344,62 @@ fn tokenizer_sections_are_checked() {
 }
 
 #[test]
+fn token_classes_are_checked() {
+    let blob = complete().build();
+    let place = Parts::new(&blob).header.token_classes.unwrap();
+    let with = |classes: Option<Section>| {
+        let mut parts = Parts::new(&blob);
+        parts.header.token_classes = classes;
+        Model::from_bytes(&parts.seal()).map(|_| ())
+    };
+    assert_eq!(with(Some(place)), Ok(()));
+    let refused = Err(Error::TokenClasses);
+    assert_eq!(with(None), refused);
+    assert_eq!(with(Some(Section { len: place.len - 1, ..place })), refused);
+    assert_eq!(with(Some(Section { len: 0, ..place })), refused);
+    assert_eq!(with(Some(Section { offset: place.offset - 8, ..place })), refused);
+    assert_eq!(with(Some(Section { offset: u32::MAX - 15, ..place })), refused);
+
+    // A class that there is no matrix of, and another number of tokens than a matrix has rows.
+    let first = place.offset as usize;
+    for (token, expected) in
+        [(2, Error::TokenClasses), (1, Error::Tensor { index: 0, problem: TensorProblem::Shape })]
+    {
+        let parts = Parts::new(&blob);
+        let mut sections = parts.sections.to_vec();
+        assert_eq!(sections[first] & 3, 0);
+        sections[first] |= token;
+        assert_eq!(error(&seal(&parts.header, &sections)), expected);
+    }
+
+    // One class has no section.
+    let single = small().build();
+    let mut parts = Parts::new(&single);
+    parts.header.token_classes = Some(parts.header.chain);
+    assert_eq!(error(&parts.seal()), Error::TokenClasses);
+}
+
+#[test]
+fn hidden_units_are_the_same_in_both_matrices_of_an_expert() {
+    let recipe = Recipe { smaller_experts: true, mix: Mix::All(Precision::Int8), ..small() };
+    let blob = recipe.build();
+    let dims = recipe.dims;
+    for l in 0..dims.layers {
+        for e in 0..dims.experts {
+            let index = dims.index(TensorId::ExpertUp(l, e));
+            let mut parts = Parts::new(&blob);
+            parts.records[index].rows -= 1;
+            let (index, problem) = (index as u32 + 1, TensorProblem::Shape);
+            assert_eq!(error(&parts.seal()), Error::Tensor { index, problem });
+            let mut parts = Parts::new(&blob);
+            parts.records[index as usize - 1].rows = 0;
+            let index = index - 1;
+            assert_eq!(error(&parts.seal()), Error::Tensor { index, problem });
+        }
+    }
+}
+
+#[test]
 fn text_that_is_not_utf8_is_refused() {
     let blob = small().build();
     let parts = Parts::new(&blob);
@@ -362,6 +422,7 @@ fn every_error_says_what_it_is_about() {
         Error::Tensor { index: 3, problem: TensorProblem::Overlap },
         Error::ChainRange { layer: 1, potential: 2 },
         Error::ChainSection,
+        Error::TokenClasses,
         Error::TokenizerSection,
         Error::NoTokenizer,
         Error::Token { token: 0, vocab: 0 },

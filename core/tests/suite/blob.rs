@@ -2,7 +2,7 @@
 
 use resnet_bk_core::blob::{
     Chain, Dimensions, Header, Measured, PREAMBLE_LEN, Preamble, Precision, Provenance, Section,
-    TensorId, TensorLayout, TensorRecord, align_up, checksum,
+    TensorId, TensorLayout, TensorRecord, TokenClasses, align_up, checksum,
 };
 use resnet_bk_core::layers::bk::ChainFormat;
 
@@ -23,6 +23,8 @@ pub(crate) enum Mix {
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) dims: Dimensions,
+    /// Whether all experts but the first have fewer hidden units than they may, each another number.
+    pub(crate) smaller_experts: bool,
     pub(crate) mix: Mix,
     pub(crate) chain: ChainFormat,
     /// Merges of the tokenizer, if there is one.
@@ -44,8 +46,10 @@ pub(crate) fn small() -> Recipe {
             hidden: 24,
             potentials: 3,
             positions: 0,
+            token_classes: 1,
             chain: Chain::Half,
         },
+        smaller_experts: false,
         mix: Mix::Random,
         chain: ChainFormat { frac: 24, off_diagonal: 1 << 16, int8: false },
         merges: None,
@@ -68,6 +72,7 @@ impl Recipe {
         let chain = append(&mut sections, &self.chain_section(&mut random));
         let merges = self.merges.map(|count| tokenizer_section(count, &mut random));
         let tokenizer = merges.map(|section| append(&mut sections, &section));
+        let classes = (self.dims.token_classes > 1).then(|| append(&mut sections, &self.classes()));
         let header = Header {
             dims: self.dims,
             chain_frac: self.chain.frac as u8,
@@ -75,10 +80,38 @@ impl Recipe {
             potentials_int8: self.chain.int8,
             chain,
             tokenizer,
+            token_classes: classes,
             records: &records,
             provenance: provenance(self.seed),
         };
         seal(&header, &sections)
+    }
+
+    /// Tokens in no order that means anything, but for the first of each class.
+    fn class(&self, token: u32) -> u32 {
+        let classes = self.dims.token_classes;
+        if token < classes { token } else { (token * token + token / 3) % classes }
+    }
+
+    fn classes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; TokenClasses::byte_len(self.dims.vocab)];
+        for token in 0..self.dims.vocab {
+            bytes[token as usize / 4] |= (self.class(token) as u8) << (2 * (token % 4));
+        }
+        bytes
+    }
+
+    fn shape(&self, id: TensorId) -> (u32, u32) {
+        let (rows, cols) = self.dims.shape(id);
+        let fewer = |l: u32, e: u32| if self.smaller_experts { 3 * l + 5 * e } else { 0 };
+        match id {
+            TensorId::TokenEmbedding(class) | TensorId::LmHead(class) => {
+                ((0..rows).filter(|&token| self.class(token) == class).count() as u32, cols)
+            }
+            TensorId::ExpertUp(l, e) => (rows - fewer(l, e), cols),
+            TensorId::ExpertDown(l, e) => (rows, cols - fewer(l, e)),
+            _ => (rows, cols),
+        }
     }
 
     fn storage(&self, random: &mut Random) -> (Precision, u16) {
@@ -100,7 +133,7 @@ impl Recipe {
     }
 
     fn matrix(&self, id: TensorId, random: &mut Random) -> (TensorRecord, Vec<u8>) {
-        let (rows, cols) = self.dims.shape(id);
+        let (rows, cols) = self.shape(id);
         let (precision, group) = self.storage(random);
         // Weights of variance 1/cols, embeddings of variance 1.
         let peak = if id.is_embedding() { 1.0 } else { (3.0 / cols as f32).sqrt() };

@@ -31,14 +31,14 @@ macro_rules! golden {
     ($name:literal, $digest:literal, $recipe:expr) => {
         Golden {
             name: $name,
-            bytes: include_bytes!(concat!("../golden/v1/", $name, ".rbk")),
+            bytes: include_bytes!(concat!("../golden/v2/", $name, ".rbk")),
             recipe: $recipe,
             digest: $digest,
         }
     };
 }
 
-fn all() -> [Golden; 6] {
+fn all() -> [Golden; 7] {
     let dims = small().dims;
     let wide = Dimensions { width: 32, hidden: 64, layers: 1, experts: 2, top_k: 1, ..dims };
     let text = Dimensions { vocab: 272, width: 7, hidden: 13, potentials: 5, ..dims };
@@ -92,6 +92,17 @@ fn all() -> [Golden; 6] {
             "half-planes",
             0xa157_750c,
             Recipe { dims, mix: Mix::Planes, seed: 106, ..small() }
+        ),
+        golden!(
+            "half-classes",
+            0xfce7_ab9b,
+            Recipe {
+                dims: Dimensions { token_classes: 3, ..dims },
+                smaller_experts: true,
+                mix: Mix::Planes,
+                seed: 107,
+                ..small()
+            }
         ),
         golden!("half-wild", 0xe07d_ac18, Recipe { wild: true, seed: 105, ..small() }),
     ]

@@ -71,8 +71,10 @@ pub(crate) fn recipes(chain: Chain) -> impl Strategy<Value = Recipe> {
                 hidden,
                 potentials,
                 positions: if table { 16 } else { 0 },
+                token_classes: (1 + seed as u32 % 4).min(vocab),
                 chain,
             },
+            smaller_experts: seed % 3 == 0 && hidden > 3 * layers + 5 * experts,
             mix,
             chain: ChainFormat { frac: [22, 15][frac as usize], off_diagonal: 1 << 16, int8 },
             merges: None,
@@ -176,6 +178,11 @@ fn logits_are_those_of_the_equations() {
                 let blob = Recipe { dims, mix, seed: 40 + i as u64, ..small() }.build();
                 let error = relative_error(&blob, &tokens(24, dims.vocab, 9));
                 assert!(error < 0.01, "{mix:?} {chain:?} {positions} {top_k}: {error}");
+                let dims = Dimensions { token_classes: 1 + top_k, ..dims };
+                let recipe = Recipe { dims, mix, seed: 40 + i as u64, ..small() };
+                let blob = Recipe { smaller_experts: true, ..recipe }.build();
+                let error = relative_error(&blob, &tokens(24, dims.vocab, 9));
+                assert!(error < 0.01, "{mix:?} {chain:?} {positions} {top_k}, classes: {error}");
             }
         }
     }
@@ -307,6 +314,8 @@ fn matrices_that_a_model_lacks_are_empty() {
     let model = Model::from_bytes(&blob).unwrap();
     let missing = [
         TensorId::PositionEmbedding,
+        TensorId::TokenEmbedding(1),
+        TensorId::LmHead(u32::MAX),
         TensorId::VProj(2),
         TensorId::Gate(u32::MAX),
         TensorId::OutputProj(u32::MAX),

@@ -111,11 +111,27 @@ fn chain(kind: Chain, alphas: &[Complex], beta: f64) -> Vec<Complex> {
     }
 }
 
+/// Rows and biases of a token table in the order of tokens.
+fn by_token(model: &Model<'_>, table: fn(u32) -> TensorId) -> (Vec<Vector>, Vector) {
+    let dims = model.dims();
+    let mut classes: Vec<_> = (0..dims.token_classes)
+        .map(|class| {
+            let Linear { weights, biases } = Linear::new(model, table(class));
+            (weights.into_iter(), biases.into_iter())
+        })
+        .collect();
+    let rows = (0..dims.vocab).map(|token| {
+        let class = &mut classes[model.token_classes().class(token) as usize];
+        (class.0.next().unwrap(), class.1.next().unwrap_or(0.0))
+    });
+    rows.unzip()
+}
+
 /// Logits of every position, `[N][V]`.
 pub(crate) fn logits(model: &Model<'_>, tokens: &[u32]) -> Vec<Vector> {
     let dims = model.dims();
     let linear = |id| Linear::new(model, id);
-    let rows = linear(TensorId::TokenEmbedding).weights;
+    let (rows, _) = by_token(model, TensorId::TokenEmbedding);
     let mut h: Vec<Vector> = tokens.iter().map(|&token| rows[token as usize].clone()).collect();
     if dims.positions != 0 {
         let table = linear(TensorId::PositionEmbedding).weights;
@@ -157,6 +173,7 @@ pub(crate) fn logits(model: &Model<'_>, tokens: &[u32]) -> Vec<Vector> {
             }
         }
     }
-    let head = linear(TensorId::LmHead);
+    let (weights, biases) = by_token(model, TensorId::LmHead);
+    let head = Linear { weights, biases };
     h.iter().map(|h| head.apply(&layer_norm(h))).collect()
 }

@@ -11,8 +11,9 @@ use crate::error::Result;
 use crate::eval::divergence::Divergence;
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
+use crate::quantize::division::Part;
 use crate::quantize::encode::{Encoded, Storage};
-use crate::quantize::names::{layer_name, weight_name};
+use crate::quantize::names::layer_name;
 use crate::reference::Model;
 
 /// Windows of one forward pass.
@@ -35,6 +36,9 @@ pub struct Bench<'a> {
 /// Where a matrix lies among the reference's parameters.
 struct Place {
     id: TensorId,
+    part: Part,
+    /// Columns of the reference's matrix.
+    cols: usize,
     weight: Range<usize>,
     bias: Option<Range<usize>>,
 }
@@ -61,7 +65,11 @@ impl<'a> Bench<'a> {
             .collect();
         let tensors = source.dims.tensors().map(|id| Place {
             id,
-            weight: reference.range(&weight_name(id)).expect("a matrix of the model"),
+            part: source.part(id),
+            cols: source.folded.tensors[&format!("{}.weight", layer_name(id))].shape[1],
+            weight: reference
+                .range(&format!("{}.weight", layer_name(id)))
+                .expect("a matrix of the model"),
             bias: reference.range(&format!("{}.bias", layer_name(id))),
         });
         Self {
@@ -125,6 +133,15 @@ impl<'a> Bench<'a> {
         self.kl_of(&model)
     }
 
+    /// KL divergence in nats per token with other weights in one matrix, all others in FP32.
+    pub fn kl_with_weights(&self, id: TensorId, weights: &[f32]) -> f64 {
+        let mut model = self.reference.clone();
+        for place in self.tensors.iter().filter(|place| place.id == id) {
+            model.parameters_mut()[place.weight.clone()].copy_from_slice(weights);
+        }
+        self.kl_of(&model)
+    }
+
     fn kl_of(&self, model: &Model) -> f64 {
         let vocab = self.source.dims.vocab as usize;
         let step = self.window * BATCH;
@@ -148,9 +165,11 @@ impl<'a> Bench<'a> {
 impl Place {
     /// Puts decoded weights and biases in the place of the model's own.
     fn replace(&self, model: &mut Model, encoded: &Encoded) {
-        model.parameters_mut()[self.weight.clone()].copy_from_slice(&encoded.decoded);
+        let weights = &mut model.parameters_mut()[self.weight.clone()];
+        self.part.put_matrix(&encoded.decoded, weights, self.cols);
         if let Some(bias) = &self.bias {
-            model.parameters_mut()[bias.clone()].copy_from_slice(&encoded.decoded_biases);
+            let biases = &mut model.parameters_mut()[bias.clone()];
+            self.part.put_biases(&encoded.decoded_biases, biases);
         }
     }
 }

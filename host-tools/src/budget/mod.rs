@@ -11,12 +11,14 @@
 //! table is measured again around the chosen mix until no other mix is better.
 
 mod bench;
+mod division;
 mod knapsack;
 mod search;
 mod sensitivity;
 mod symmetries;
 
 pub use bench::Bench;
+pub use division::divide;
 pub use knapsack::{Choice, solve};
 pub use search::{Found, Progress, Search};
 pub use sensitivity::{CANDIDATES, Sensitivities, candidates, measure};

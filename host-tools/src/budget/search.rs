@@ -51,7 +51,7 @@ impl<'a> Search<'a> {
         let dims = &bench.source().dims;
         let options = dims.tensors().map(|id| {
             let name = weight_name(id);
-            let cols = dims.shape(id).1 as usize;
+            let cols = bench.source().shape(id).1;
             let costs = table.get(&name);
             let mut all = Vec::new();
             for storage in candidates(cols) {

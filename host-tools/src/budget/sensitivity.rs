@@ -49,7 +49,7 @@ pub fn measure(
         .enumerate()
         .flat_map(|(index, id)| {
             let name = weight_name(id);
-            let cols = dims.shape(id).1 as usize;
+            let cols = bench.source().shape(id).1;
             candidates(cols).map(move |storage| (index, name.clone(), storage))
         })
         .collect();

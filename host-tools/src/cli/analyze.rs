@@ -11,7 +11,6 @@ use crate::cli::Global;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::importance::{self, Importance};
-use crate::quantize::Source;
 use crate::quantize::encode::Storage;
 use crate::reference::Model;
 use crate::table::table;
@@ -65,7 +64,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     if !args.merge.is_empty() {
         return conclude(&args, &merge(&args.merge, &loaded)?, global);
     }
-    let mut source = Source { methods: args.steps.methods(), ..loaded.source(false)? };
+    let mut source = loaded.source(false)?;
+    source.methods = args.steps.methods();
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
     // The published metrics are those of the checkpoint as it was trained, not of the folded one.
@@ -87,7 +87,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         }
         let save = |importance: &Importance| importance.write(&args.out);
         let measuring = Measuring { text: &args.text, held_out: &held_out, save: &save, global };
-        measuring.rearrange(&mut source, &mut calibration, &mut importance)?;
+        measuring.arrange(&mut source, &mut calibration, &mut importance)?;
         measuring.measure(&measuring.bench(&source, &calibration), &mut importance)?;
     }
     conclude(&args, &importance, global)

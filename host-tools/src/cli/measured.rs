@@ -16,6 +16,10 @@ pub(super) enum Step {
     Equalize,
     /// Putting hidden units in another order.
     Permute,
+    /// Storing classes of tokens apart, in budgets.
+    Classes,
+    /// Giving up hidden units, in budgets.
+    Prune,
     /// Searching for scales.
     ScaleSearch,
     /// Fitting scales to codes in turn.
@@ -44,6 +48,8 @@ impl StepArgs {
         Methods {
             equalize: with(Step::Equalize),
             permute: with(Step::Permute),
+            classes: with(Step::Classes),
+            prune: with(Step::Prune),
             scale_search: with(Step::ScaleSearch),
             refit: with(Step::Refit),
             gptq: with(Step::Gptq),
@@ -64,8 +70,9 @@ pub(super) struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    /// Rearranges experts as the file says or, where it does not, as measuring says.
-    pub(super) fn rearrange(
+    /// Rearranges experts and divides the model as the file says or, where it does not, as measuring
+    /// says.
+    pub(super) fn arrange(
         &self,
         source: &mut Source,
         calibration: &mut Calibration,
@@ -82,7 +89,18 @@ impl Measuring<'_> {
         if let Some(symmetries) = &importance.symmetries {
             source.rearrange(symmetries, calibration);
         }
-        Ok(())
+        if importance.division.is_none() {
+            let bench = self.bench(source, calibration);
+            let progress = bar("division", self.global);
+            let found = budget::divide(&bench, calibration, |share| set(&progress, share));
+            progress.finish_and_clear();
+            importance.division = Some(found?);
+            (self.save)(importance)?;
+        }
+        match &importance.division {
+            Some(division) => source.divide(division, calibration),
+            None => Ok(()),
+        }
     }
 
     /// Measures what the file lacks of the table.

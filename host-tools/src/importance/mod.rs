@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::files;
 use crate::quantize::Methods;
+use crate::quantize::division::Division;
 use crate::quantize::symmetry::Symmetries;
 
 /// The importance file: what `analyze` writes and `quantize` reads.
@@ -36,6 +37,8 @@ pub struct Importance {
     pub methods: Methods,
     /// Experts that round better in other units or another order; absent where none were tried.
     pub symmetries: Option<Symmetries>,
+    /// How budgets divide the model; absent where that was not decided.
+    pub division: Option<Division>,
     /// Text that sensitivities were measured on; empty where none were.
     pub measured_on: String,
     /// Tokens of that text.
@@ -60,7 +63,7 @@ pub struct LayerImportance {
 
 impl Importance {
     /// The format this version writes.
-    pub const FORMAT: u32 = 3;
+    pub const FORMAT: u32 = 4;
 
     /// What was computed on a text, before anything is measured.
     pub fn new(
@@ -79,6 +82,7 @@ impl Importance {
             published,
             methods,
             symmetries: None,
+            division: None,
             measured_on: String::new(),
             measured_tokens: 0,
             measured: Sensitivities::new(),
@@ -134,6 +138,7 @@ impl Importance {
         let on = |i: &Self| (i.measured_on.clone(), i.measured_tokens);
         if self.same_settings(&other) && on(self) == on(&other) {
             self.symmetries = other.symmetries;
+            self.division = other.division;
             self.measured = other.measured;
         }
     }
@@ -154,14 +159,17 @@ impl Importance {
             return Err("their tensors were quantized with different calibration or steps".into());
         }
         let measured = |i: &Self| !i.measured.is_empty();
-        if measured(&self) && measured(&other) && self.symmetries != other.symmetries {
+        let arranged = |i: &Self| (i.symmetries.clone(), i.division.clone());
+        if measured(&self) && measured(&other) && arranged(&self) != arranged(&other) {
             return Err(
-                "they rearrange experts differently: measure with one file's symmetries".into()
+                "they arrange or divide the model differently: measure with one file's arrangement"
+                    .into(),
             );
         }
         if !measured(&self) {
             (self.measured_on, self.measured_tokens) = (other.measured_on, other.measured_tokens);
-            (self.symmetries, self.measured) = (other.symmetries, other.measured);
+            (self.symmetries, self.division) = (other.symmetries, other.division);
+            self.measured = other.measured;
             return Ok(self);
         }
         let same_text = (&self.measured_on, self.measured_tokens)
@@ -230,6 +238,6 @@ mod tests {
         let other = Importance { methods: Methods::NONE, ..one.clone() };
         assert!(one.clone().merge(other).unwrap_err().contains("steps"));
         let other = Importance { symmetries: None, ..one.clone() };
-        assert!(one.merge(other).unwrap_err().contains("rearrange"));
+        assert!(one.merge(other).unwrap_err().contains("arrange"));
     }
 }

@@ -189,10 +189,10 @@ impl Policy {
 fn static_policy(name: String, dims: &Dimensions, ladder: Ladder) -> Assignment {
     let storage = |id| match id {
         TensorId::ExpertUp(..) | TensorId::ExpertDown(..) => ladder.low,
-        TensorId::TokenEmbedding
+        TensorId::TokenEmbedding(_)
         | TensorId::PositionEmbedding
         | TensorId::OutputProj(_)
-        | TensorId::LmHead => ladder.high,
+        | TensorId::LmHead(_) => ladder.high,
         TensorId::VProj(_) | TensorId::Gate(_) => ladder.middle,
     };
     Assignment { name, storage: dims.tensors().map(storage).collect(), potentials_int8: true }

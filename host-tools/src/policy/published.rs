@@ -18,6 +18,7 @@ pub const REFERENCE_SIZE: Dimensions = Dimensions {
     hidden: 256,
     potentials: 1,
     positions: 64,
+    token_classes: 1,
     chain: Chain::Full,
 };
 
@@ -50,7 +51,7 @@ pub fn published_estimate(dims: &Dimensions) -> PublishedEstimate {
             TensorId::ExpertUp(..) | TensorId::ExpertDown(..) => {
                 0.5 * parameters + BYTES_PER_GROUP * f64::from(rows.div_ceil(GROUP))
             }
-            TensorId::OutputProj(_) | TensorId::LmHead => 2.0 * parameters,
+            TensorId::OutputProj(_) | TensorId::LmHead(_) => 2.0 * parameters,
             _ => parameters + BYTES_PER_GROUP,
         };
     }

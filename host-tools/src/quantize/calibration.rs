@@ -80,6 +80,8 @@ impl Statistics {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calibration {
     layers: BTreeMap<String, Statistics>,
+    /// How often each token occurs in the text.
+    counts: BTreeMap<u32, usize>,
 }
 
 impl Calibration {
@@ -128,13 +130,22 @@ impl Calibration {
             total.add(part);
         }
         let layers = total.layers.into_iter();
-        Self { layers: layers.map(|(name, sums)| (name, sums.finish())).collect() }
+        let mut counts = BTreeMap::new();
+        for &token in &tokens[..windows * window] {
+            *counts.entry(token).or_default() += 1;
+        }
+        Self { layers: layers.map(|(name, sums)| (name, sums.finish())).collect(), counts }
     }
 
     /// Statistics of a layer's `[rows, cols]` matrix; where the text never reached it, those of
     /// uncorrelated inputs and outputs.
     pub fn statistics(&self, layer: &str, rows: usize, cols: usize) -> Statistics {
         self.layers.get(layer).cloned().unwrap_or_else(|| Statistics::unknown(rows, cols))
+    }
+
+    /// How often the text had a token.
+    pub fn count(&self, token: u32) -> usize {
+        self.counts.get(&token).copied().unwrap_or(0)
     }
 
     /// What is known of a layer, to be changed with the layer.

@@ -5,7 +5,8 @@ use resnet_bk_core::Model;
 use resnet_bk_core::blob::{Precision, Tensor, TensorId};
 
 use super::Source;
-use super::names::{layer_name, weight_name};
+use super::division::Part;
+use super::names::layer_name;
 
 /// The FP32 model with the matrices and biases of a blob in the place of its own: what the weights
 /// alone lose, without the rounding of activations.
@@ -13,16 +14,15 @@ use super::names::{layer_name, weight_name};
 /// `source` is the checkpoint that the blob was made from. Its chain parameters stay.
 pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model {
     let mut model = crate::reference::Model::from_checkpoint(&source.folded);
-    let mut put = |name: &str, values: Vec<f32>| {
-        if let Some(own) = model.tensor_mut(name) {
-            own.copy_from_slice(&values);
-        }
-    };
-    for id in source.dims.tensors() {
+    for id in blob.dims().tensors() {
         let tensor = blob.tensor(id);
-        put(&weight_name(id), weights(id, &tensor));
-        if !id.is_embedding() {
-            put(&format!("{}.bias", layer_name(id)), biases(&tensor));
+        let (layer, part) = (layer_name(id), Part::of(blob, id, &tensor));
+        let cols = source.folded.tensors[&format!("{layer}.weight")].shape[1];
+        if let Some(own) = model.tensor_mut(&format!("{layer}.weight")) {
+            part.put_matrix(&weights(id, &tensor), own, cols);
+        }
+        if let Some(own) = model.tensor_mut(&format!("{layer}.bias")) {
+            part.put_biases(&biases(&tensor), own);
         }
     }
     model

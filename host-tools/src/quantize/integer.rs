@@ -39,7 +39,7 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new(id: TensorId, cols: usize, storage: Storage) -> Self {
         let group = if storage.precision.is_grouped() { storage.group } else { cols };
-        let joint = !matches!(id, TensorId::ExpertUp(..) | TensorId::LmHead);
+        let joint = !matches!(id, TensorId::ExpertUp(..) | TensorId::LmHead(_));
         Self { cols, group, levels: Levels::of(storage.precision), joint }
     }
 

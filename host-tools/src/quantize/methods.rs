@@ -14,6 +14,10 @@ pub struct Methods {
     pub scale_search: bool,
     /// Fit scales to codes and codes to scales in turn, with correlated inputs in view.
     pub refit: bool,
+    /// Store classes of tokens apart, in budgets.
+    pub classes: bool,
+    /// Give up hidden units that add nothing, in budgets.
+    pub prune: bool,
     /// Let later columns make up for the errors of earlier ones (GPTQ).
     pub gptq: bool,
     /// Revisit every code until none can be improved on its own.
@@ -31,6 +35,8 @@ impl Methods {
         permute: false,
         scale_search: false,
         refit: false,
+        classes: false,
+        prune: false,
         gptq: false,
         descent: false,
         outputs: false,
@@ -45,6 +51,8 @@ impl Default for Methods {
             permute: true,
             scale_search: true,
             refit: true,
+            classes: true,
+            prune: true,
             gptq: true,
             descent: true,
             outputs: true,

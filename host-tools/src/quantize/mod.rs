@@ -1,13 +1,14 @@
 //! From a checkpoint to a blob: fold, calibrate, rearrange, choose scales, encode, assemble.
 //!
 //! ```text
-//! Checkpoint ─fold─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┬─ symmetries ─▶ both rearranged ─┐
+//! Checkpoint ─fold─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┬─ symmetries, division ─▶ both ─┐
 //!                                └─ policy ─▶ Assignment ────────────┴─────────────────────────────────┴─▶ encode ─▶ assemble ─▶ blob
 //! ```
 
 pub mod calibration;
 pub mod chain;
 pub mod decode;
+pub mod division;
 pub mod encode;
 pub mod fold;
 mod grid;
@@ -18,6 +19,8 @@ mod rounding;
 pub mod symmetry;
 pub mod tokenizer;
 pub mod writer;
+
+use std::borrow::Cow;
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
@@ -47,6 +50,10 @@ pub struct Source {
     pub bytes: u64,
     /// Tokenizer section, where the blob is to carry one.
     pub tokenizer: Option<Vec<u8>>,
+    /// Class of every token; empty where all are in one.
+    classes: Vec<u8>,
+    /// Hidden units that each expert keeps; empty where all keep all.
+    kept: Vec<usize>,
     /// What is done to lose as little as possible.
     pub methods: Methods,
 }
@@ -67,6 +74,8 @@ impl Source {
             sha256,
             bytes,
             tokenizer,
+            classes: Vec::new(),
+            kept: Vec::new(),
             methods: Methods::default(),
         })
     }
@@ -98,28 +107,30 @@ impl Source {
         storage: Storage,
         calibration: &Calibration,
     ) -> Result<Encoded> {
-        let layer = layer_name(id);
-        let name = weight_name(id);
-        let weights = &self.folded.tensors[&name].data;
-        let biases: &[f32] = if id.is_embedding() {
-            &[]
-        } else {
-            &self.folded.tensors[&format!("{layer}.bias")].data
+        let (layer, part) = (layer_name(id), self.part(id));
+        let whole = &self.folded.tensors[&format!("{layer}.weight")];
+        let [rows, cols] = [whole.shape[0], whole.shape[1]];
+        let biases = match id.is_embedding() {
+            true => Cow::default(),
+            false => part.of_biases(&self.folded.tensors[&format!("{layer}.bias")].data),
         };
-        let (rows, cols) = self.dims.shape(id);
-        let cols = cols as usize;
-        let statistics = &calibration.statistics(&layer, rows as usize, cols);
-        let methods = self.methods;
-        encode::encode(
-            Matrix { id, name: &name, weights, cols, biases, statistics, methods },
-            storage,
-        )
+        let statistics = &part.of_statistics(calibration.statistics(&layer, rows, cols));
+        let matrix = Matrix {
+            id,
+            name: &weight_name(id),
+            weights: &part.of_matrix(&whole.data, cols),
+            cols: self.shape(id).1,
+            biases: &biases,
+            statistics,
+            methods: self.methods,
+        };
+        encode::encode(matrix, storage)
     }
 
     /// Bytes of a matrix's section, unpadded.
     pub fn section_len(&self, id: TensorId, storage: Storage) -> usize {
-        let (rows, cols) = self.dims.shape(id);
-        storage.layout(id, rows as usize, cols as usize).len()
+        let (rows, cols) = self.shape(id);
+        storage.layout(id, rows, cols).len()
     }
 
     /// Bytes of the blob that [`Source::quantize`] would give, exactly, without quantizing.
@@ -129,7 +140,8 @@ impl Source {
             .tensors()
             .zip(&assignment.storage)
             .map(|(id, storage)| {
-                let (rows, cols) = self.dims.shape(id);
+                let (rows, cols) = self.shape(id);
+                let (rows, cols) = (rows as u32, cols as u32);
                 let (precision, group) = (storage.precision, storage.group as u16);
                 TensorRecord {
                     precision,
@@ -197,6 +209,7 @@ impl Source {
             records,
             section_lens,
             tokenizer: self.tokenizer.as_deref(),
+            token_classes: self.class_section(),
             provenance: Provenance {
                 source_sha256: &self.sha256,
                 source_bytes: self.bytes,

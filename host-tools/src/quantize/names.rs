@@ -8,20 +8,27 @@ use crate::checkpoint::{Chain, ModelConfig};
 pub fn layer_name(id: TensorId) -> String {
     let bk = |l: u32| format!("blocks.{l}.bk_layer");
     match id {
-        TensorId::TokenEmbedding => "token_embedding".into(),
+        TensorId::TokenEmbedding(_) => "token_embedding".into(),
         TensorId::PositionEmbedding => "position_embedding".into(),
         TensorId::VProj(l) => format!("{}.v_proj", bk(l)),
         TensorId::OutputProj(l) => format!("{}.output_proj", bk(l)),
         TensorId::Gate(l) => format!("{}.moe_ffn.gating_network", bk(l)),
         TensorId::ExpertUp(l, e) => format!("{}.moe_ffn.experts.{e}.0", bk(l)),
         TensorId::ExpertDown(l, e) => format!("{}.moe_ffn.experts.{e}.3", bk(l)),
-        TensorId::LmHead => "lm_head".into(),
+        TensorId::LmHead(_) => "lm_head".into(),
     }
 }
 
-/// Name of the weight of a matrix, as policies match it.
+/// Name of the weight of a matrix, as policies match it: as in the checkpoint, but for the classes of
+/// tokens after the first.
 pub fn weight_name(id: TensorId) -> String {
-    format!("{}.weight", layer_name(id))
+    let layer = layer_name(id);
+    match id {
+        TensorId::TokenEmbedding(class @ 1..) | TensorId::LmHead(class @ 1..) => {
+            format!("{layer}.class{class}.weight")
+        }
+        _ => format!("{layer}.weight"),
+    }
 }
 
 /// The core's dimensions of a model; a valid configuration fits their limits.
@@ -35,6 +42,7 @@ pub fn dimensions(config: &ModelConfig) -> Dimensions {
         hidden: config.hidden as u32,
         potentials: config.potentials as u32,
         positions: config.positions.unwrap_or(0) as u32,
+        token_classes: 1,
         chain: match config.chain {
             Chain::Full => blob::Chain::Full,
             Chain::Half => blob::Chain::Half,

@@ -21,6 +21,8 @@ pub struct Parts<'a> {
     pub section_lens: Vec<usize>,
     /// Tokenizer section, if the tokenizer travels along.
     pub tokenizer: Option<&'a [u8]>,
+    /// Section of token classes, if there are several.
+    pub token_classes: Option<Vec<u8>>,
     /// Where the blob comes from.
     pub provenance: Provenance<'a>,
 }
@@ -30,6 +32,7 @@ struct Plan {
     header: Vec<u8>,
     chain: Section,
     tokenizer: Option<Section>,
+    token_classes: Option<Section>,
     offsets: Vec<usize>,
     total: usize,
 }
@@ -56,8 +59,11 @@ impl Parts<'_> {
             place(offset, section);
         }
         place(plan.chain.offset as usize, &self.chain.bytes);
-        if let (Some(section), Some(bytes)) = (plan.tokenizer, self.tokenizer) {
-            place(section.offset as usize, bytes);
+        let classes = self.token_classes.as_deref();
+        for optional in [plan.tokenizer.zip(self.tokenizer), plan.token_classes.zip(classes)] {
+            if let Some((section, bytes)) = optional {
+                place(section.offset as usize, bytes);
+            }
         }
         let sum = checksum(&blob);
         blob[20..24].copy_from_slice(&sum.to_le_bytes());
@@ -75,6 +81,7 @@ impl Parts<'_> {
         let mut section = |len: usize| Section { offset: take(len) as u32, len: len as u32 };
         let chain = section(self.chain.bytes.len());
         let tokenizer = self.tokenizer.map(|bytes| section(bytes.len()));
+        let token_classes = self.token_classes.as_ref().map(|bytes| section(bytes.len()));
         let mut records = Vec::with_capacity(self.records.len() * RECORD_LEN);
         for (record, &offset) in self.records.iter().zip(&offsets) {
             records.extend(TensorRecord { offset: offset as u32, ..*record }.to_bytes());
@@ -86,6 +93,7 @@ impl Parts<'_> {
             potentials_int8: self.chain.format.int8,
             chain,
             tokenizer,
+            token_classes,
             records: &records,
             provenance: self.provenance.clone(),
         };
@@ -98,6 +106,6 @@ impl Parts<'_> {
         if u32::try_from(total).is_err() {
             return Err(Error::Quantize(format!("a blob of {total} bytes is beyond 4 GiB")));
         }
-        Ok(Plan { header, chain, tokenizer, offsets, total })
+        Ok(Plan { header, chain, tokenizer, token_classes, offsets, total })
     }
 }

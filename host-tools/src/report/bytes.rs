@@ -49,12 +49,12 @@ impl Part {
 
     const fn of(id: TensorId) -> Self {
         match id {
-            TensorId::TokenEmbedding | TensorId::PositionEmbedding => Self::Embeddings,
+            TensorId::TokenEmbedding(_) | TensorId::PositionEmbedding => Self::Embeddings,
             TensorId::ExpertUp(..) => Self::ExpertsUp,
             TensorId::ExpertDown(..) => Self::ExpertsDown,
             TensorId::VProj(_) | TensorId::OutputProj(_) => Self::BkCore,
             TensorId::Gate(_) => Self::Gates,
-            TensorId::LmHead => Self::Head,
+            TensorId::LmHead(_) => Self::Head,
         }
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Glob
     let path = args.importance.as_deref();
     let save = |importance: &Importance| path.map_or(Ok(()), |path| importance.write(path));
     let measuring = Measuring { text: &args.text, held_out: &held_out, save: &save, global };
-    measuring.rearrange(&mut source, &mut calibration, &mut importance)?;
+    measuring.arrange(&mut source, &mut calibration, &mut importance)?;
     let source = &source;
     let bench = measuring.bench(source, &calibration);
     measuring.measure(&bench, &mut importance)?;

@@ -105,8 +105,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let policy = args.policy.as_deref().map(Policy::parse).transpose()?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
-    let methods = args.steps.methods();
-    let mut source = Source { methods, ..loaded.source(!args.no_tokenizer)? };
+    let mut source = loaded.source(!args.no_tokenizer)?;
+    source.methods = args.steps.methods();
     let Some(policy) = policy else { return budget::run(&args, &loaded, source, global) };
     let importance = args.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;
     if args.dry_run {
@@ -277,7 +277,7 @@ fn preview(
         .tensors()
         .zip(&assignment.storage)
         .map(|(id, storage)| {
-            let (rows, cols) = source.dims.shape(id);
+            let (rows, cols) = source.shape(id);
             (weight_name(id), storage, rows, cols, source.section_len(id, *storage))
         })
         .collect();
