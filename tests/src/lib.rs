@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use resnet_bk_core::blob::TensorId;
 use resnet_bk_tools::budget;
 use resnet_bk_tools::checkpoint::{Chain, Checkpoint};
 use resnet_bk_tools::eval::sample::sample;
 use resnet_bk_tools::import;
 use resnet_bk_tools::policy::{Assignment, Policy};
 use resnet_bk_tools::quantize::calibration::Calibration;
+use resnet_bk_tools::quantize::division::Division;
 use resnet_bk_tools::quantize::encode::Storage;
+use resnet_bk_tools::quantize::names::layer_name;
 use resnet_bk_tools::quantize::{Origin, Source, tokenizer};
 use resnet_bk_tools::reference::Model;
 use resnet_bk_tools::tokenizer::Tokenizer;
@@ -33,7 +36,17 @@ pub fn full_chain() -> Result<Source> {
     Ok(Source::new(&import::import(&path, options)?, [0; 32], 0, None)?)
 }
 
-/// The model's blobs in FP16, INT8, INT4, the static mixture and one of everything, by name.
+/// The model with three classes of tokens and one expert of half the size.
+fn divided(source: &Source, mut calibration: Calibration) -> Result<(Source, Calibration)> {
+    let classes = (0..source.dims.vocab).map(|token| ['0', '1', '2'][token as usize % 3]).collect();
+    let smaller = layer_name(TensorId::ExpertDown(0, 1));
+    let kept = [(smaller, source.dims.hidden as usize / 2)].into();
+    let mut divided = source.clone();
+    divided.divide(&Division { classes, kept }, &mut calibration)?;
+    Ok((divided, calibration))
+}
+
+/// The model's blobs in FP16, INT8, INT4, the static mixture, one of everything and one in parts, by name.
 pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
     let model = Model::from_checkpoint(&source.folded);
     let window = model.config().positions.unwrap_or(64).min(64);
@@ -66,11 +79,15 @@ pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
         Assignment::uniform("uniform-int4", &source.dims, Storage::INT4),
         Policy::parse("static")?.assign(&source.dims, None)?,
     ];
-    assignments
+    let mut blobs = assignments
         .into_iter()
         .map(|assignment| {
             let blob = source.quantize(&assignment, &calibration, &origin)?;
             Ok((assignment.name, blob))
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    let (divided, calibration) = divided(source, calibration)?;
+    let assignment = Assignment::uniform("divided", &divided.dims, Storage::INT4);
+    blobs.push((assignment.name.clone(), divided.quantize(&assignment, &calibration, &origin)?));
+    Ok(blobs)
 }

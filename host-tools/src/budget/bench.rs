@@ -133,6 +133,30 @@ impl<'a> Bench<'a> {
         self.kl_of(&model)
     }
 
+    /// The FP32 model.
+    pub fn reference(&self) -> &Model {
+        &self.reference
+    }
+
+    /// What it was quantized with.
+    pub fn calibration(&self) -> &'a Calibration {
+        self.calibration
+    }
+
+    /// The FP32 model with some matrices, by their place in canonical order, as they were encoded.
+    pub fn model_with(&self, encoded: impl IntoIterator<Item = (usize, Arc<Encoded>)>) -> Model {
+        let mut model = self.reference.clone();
+        for (index, encoded) in encoded {
+            self.tensors[index].replace(&mut model, &encoded);
+        }
+        model
+    }
+
+    /// KL divergence in nats per token of such a model.
+    pub fn kl_of_model(&self, model: &Model) -> f64 {
+        self.kl_of(model)
+    }
+
     /// KL divergence in nats per token with other weights in one matrix, all others in FP32.
     pub fn kl_with_weights(&self, id: TensorId, weights: &[f32]) -> f64 {
         let mut model = self.reference.clone();

@@ -13,6 +13,7 @@
 mod bench;
 mod division;
 mod knapsack;
+mod prefix;
 mod search;
 mod sensitivity;
 mod symmetries;
@@ -20,6 +21,7 @@ mod symmetries;
 pub use bench::Bench;
 pub use division::divide;
 pub use knapsack::{Choice, solve};
+pub use prefix::refine;
 pub use search::{Found, Progress, Search};
 pub use sensitivity::{CANDIDATES, Sensitivities, candidates, measure};
 pub use symmetries::choose;

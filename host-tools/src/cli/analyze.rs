@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Tokens for the published metrics and for calibration.
-    #[arg(long, default_value_t = 32_768, value_name = "N")]
+    #[arg(long, default_value_t = 65_536, value_name = "N")]
     tokens: usize,
     /// Tokens on which each tensor and precision is measured; 0 leaves the measurement out.
     #[arg(long, default_value_t = 4_096, value_name = "N")]

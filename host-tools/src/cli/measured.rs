@@ -30,6 +30,8 @@ pub(super) enum Step {
     Descent,
     /// Letting rows make up for each other.
     Outputs,
+    /// Quantizing again for the inputs that the quantized layers before give.
+    Prefix,
     /// Correcting biases.
     BiasCorrection,
 }
@@ -55,6 +57,7 @@ impl StepArgs {
             gptq: with(Step::Gptq),
             descent: with(Step::Descent),
             outputs: with(Step::Outputs),
+            prefix: with(Step::Prefix),
             bias_correction: with(Step::BiasCorrection),
         }
     }

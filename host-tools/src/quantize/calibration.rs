@@ -15,6 +15,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::names::feeds_a_choice;
 use crate::reference::{LinearGradient, Model, Tape, add_gram};
 
 /// Windows of one pass.
@@ -57,10 +58,13 @@ pub struct Statistics {
     pub rows: usize,
     /// Mean of each input; zero for an embedding.
     pub mean: Vec<f64>,
+    /// How far the mean of the exact inputs is from that of the inputs that the matrix will meet; zero
+    /// unless [`super::prefix`] found out.
+    pub shift: Vec<f64>,
     /// A: covariance of the inputs.
     pub inputs: Symmetric,
-    /// G: second moment of the outputs' gradients. For an embedding, whose "outputs" are its
-    /// columns, the identity: its A is that second moment.
+    /// G: second moment of the outputs' gradients, of which only the diagonal is known where a choice
+    /// follows ([`feeds_a_choice`]). Empty for an embedding, whose A is that second moment.
     pub outputs: Symmetric,
 }
 
@@ -70,6 +74,7 @@ impl Statistics {
         Self {
             rows: 0,
             mean: vec![0.0; cols],
+            shift: vec![0.0; cols],
             inputs: Symmetric::identity(cols),
             outputs: Symmetric::identity(rows),
         }
@@ -141,6 +146,13 @@ impl Calibration {
     /// uncorrelated inputs and outputs.
     pub fn statistics(&self, layer: &str, rows: usize, cols: usize) -> Statistics {
         self.layers.get(layer).cloned().unwrap_or_else(|| Statistics::unknown(rows, cols))
+    }
+
+    /// Says how far a layer's inputs will be off; of one that the text never reached, nothing.
+    pub fn set_shift(&mut self, layer: &str, shift: Vec<f64>) {
+        if let Some(statistics) = self.layers.get_mut(layer) {
+            statistics.shift = shift;
+        }
     }
 
     /// How often the text had a token.
@@ -215,7 +227,14 @@ impl Sums {
             let factor = if inputs == 0 { 1.0 } else { (square(x) + 1.0).sqrt() };
             scratch.extend(g.iter().map(|&g| f64::from(g) * factor));
         }
-        add_gram(&mut layer.outputs, scratch, outputs);
+        if feeds_a_choice(seen.name) {
+            for row in scratch.chunks_exact(outputs) {
+                let diagonal = layer.outputs.iter_mut().step_by(outputs + 1);
+                diagonal.zip(row).for_each(|(sum, g)| *sum += g * g);
+            }
+        } else {
+            add_gram(&mut layer.outputs, scratch, outputs);
+        }
         if inputs == 0 {
             return;
         }
@@ -263,6 +282,7 @@ impl LayerSums {
             return Statistics {
                 rows: self.rows,
                 mean: vec![0.0; size],
+                shift: vec![0.0; size],
                 inputs: outputs,
                 outputs: Symmetric::default(),
             };
@@ -276,6 +296,7 @@ impl LayerSums {
             }
         }
         let inputs = Symmetric { size, values: self.inputs };
-        Statistics { rows: self.rows, mean: self.mean, inputs, outputs }
+        let shift = vec![0.0; size];
+        Statistics { rows: self.rows, mean: self.mean, shift, inputs, outputs }
     }
 }

@@ -236,6 +236,7 @@ impl Part {
                 let columns: Vec<usize> = (0..*first).collect();
                 whole.inputs = among(&whole.inputs, &columns);
                 whole.mean.truncate(*first);
+                whole.shift.truncate(*first);
             }
         }
         whole

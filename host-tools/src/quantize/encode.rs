@@ -129,7 +129,7 @@ impl Storage {
 }
 
 /// Quantizes a matrix: scale search, codes, and a bias that makes up for the mean error of the
-/// weights, b + (W − Ŵ)·E\[x\].
+/// weights, b + W·E\[x\] − Ŵ·E\[x̂\] with x̂ the inputs that it will meet.
 pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<Encoded> {
     let rows = matrix.weights.len() / matrix.cols;
     let mut encoder = Encoder::new(matrix, rows);
@@ -268,18 +268,12 @@ impl<'a> Encoder<'a> {
         for (r, &bias) in self.matrix.biases.iter().enumerate() {
             let exact = &self.matrix.weights[r * cols..][..cols];
             let stored = &self.decoded[r * cols..][..cols];
-            let lost =
-                |((&w, &s), &mean): ((&f32, &f32), &f64)| (f64::from(w) - f64::from(s)) * mean;
-            wanted.push(
-                f64::from(bias)
-                    + correct
-                        * exact
-                            .iter()
-                            .zip(stored)
-                            .zip(&self.matrix.statistics.mean)
-                            .map(lost)
-                            .sum::<f64>(),
-            );
+            let Statistics { mean, shift, .. } = self.matrix.statistics;
+            let inputs = mean.iter().zip(shift);
+            let lost = exact.iter().zip(stored).zip(inputs).map(|((&w, &s), (mean, shift))| {
+                f64::from(w) * (mean + shift) - f64::from(s) * mean
+            });
+            wanted.push(f64::from(bias) + correct * lost.sum::<f64>());
         }
         let largest = wanted.iter().fold(0.0, |peak: f64, b| peak.max(b.abs()));
         let limit = i32::from(TensorRecord::MAX_BIAS_EXPONENT);

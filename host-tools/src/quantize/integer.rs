@@ -6,6 +6,7 @@ use super::Methods;
 use super::calibration::{Statistics, Symmetric};
 use super::encode::Storage;
 use super::grid::{self, Levels, RowGrid, nearest_multiple};
+use super::names::{feeds_a_choice, layer_name};
 use super::rounding::{Metric, Rounded, Target, cost, descend, gptq, nearest, refit};
 
 /// Damping of A as a share of its mean diagonal: more where few samples were seen for its size, as
@@ -31,15 +32,15 @@ pub(super) struct Layout {
     /// Columns per scale.
     pub(super) group: usize,
     pub(super) levels: Levels,
-    /// Whether rows may make up for each other's errors. Not where a ReLU or a softmax follows, which
-    /// decide by the input which outputs count: an average over inputs says too little of that.
+    /// Whether rows may make up for each other's errors. Not where the input decides which outputs
+    /// count: an average over inputs says too little of that.
     pub(super) joint: bool,
 }
 
 impl Layout {
     pub(super) fn new(id: TensorId, cols: usize, storage: Storage) -> Self {
         let group = if storage.precision.is_grouped() { storage.group } else { cols };
-        let joint = !matches!(id, TensorId::ExpertUp(..) | TensorId::LmHead(_));
+        let joint = !feeds_a_choice(&layer_name(id));
         Self { cols, group, levels: Levels::of(storage.precision), joint }
     }
 

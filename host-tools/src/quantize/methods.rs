@@ -24,6 +24,8 @@ pub struct Methods {
     pub descent: bool,
     /// Let rows make up for each other's errors, as the model's predictions feel them.
     pub outputs: bool,
+    /// Quantize again for the inputs that the quantized layers before give.
+    pub prefix: bool,
     /// Correct biases by the mean error.
     pub bias_correction: bool,
 }
@@ -40,6 +42,7 @@ impl Methods {
         gptq: false,
         descent: false,
         outputs: false,
+        prefix: false,
         bias_correction: false,
     };
 }
@@ -56,6 +59,7 @@ impl Default for Methods {
             gptq: true,
             descent: true,
             outputs: true,
+            prefix: true,
             bias_correction: true,
         }
     }

@@ -15,6 +15,7 @@ mod grid;
 mod integer;
 mod methods;
 pub mod names;
+pub mod prefix;
 mod rounding;
 pub mod symmetry;
 pub mod tokenizer;

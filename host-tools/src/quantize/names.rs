@@ -31,6 +31,11 @@ pub fn weight_name(id: TensorId) -> String {
     }
 }
 
+/// Whether a ReLU or a softmax follows a layer, which decides by the input which of its outputs count.
+pub fn feeds_a_choice(layer: &str) -> bool {
+    layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")
+}
+
 /// The core's dimensions of a model; a valid configuration fits their limits.
 pub fn dimensions(config: &ModelConfig) -> Dimensions {
     Dimensions {

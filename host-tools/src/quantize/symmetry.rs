@@ -124,10 +124,12 @@ impl Rearrangement {
             // Gradients with respect to what was multiplied are divided.
             *outputs = self.rearranged(outputs, |scale| 1.0 / scale);
         }
-        if let Some(Statistics { inputs, mean, .. }) = calibration.layer_mut(down) {
+        if let Some(Statistics { inputs, mean, shift, .. }) = calibration.layer_mut(down) {
             *inputs = self.rearranged(inputs, |scale| scale);
-            let units = self.order.iter().zip(&self.scales);
-            *mean = units.map(|(&unit, scale)| mean[unit] * scale).collect();
+            for mean in [mean, shift] {
+                let units = self.order.iter().zip(&self.scales);
+                *mean = units.map(|(&unit, scale)| mean[unit] * scale).collect();
+            }
         }
     }
 

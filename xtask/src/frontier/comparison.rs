@@ -123,6 +123,19 @@ struct Table {
 }
 
 impl Table {
+    /// What a tensor costs in a storage, all of its classes of tokens together.
+    fn cost(&self, tensor: &str, storage: &str) -> f64 {
+        let layer = tensor.trim_end_matches(".weight");
+        let is_part = |name: &str| {
+            name == tensor
+                || name.strip_prefix(layer).is_some_and(|rest| rest.starts_with(".class"))
+        };
+        let parts = self.measured.iter().filter(|(name, _)| is_part(name));
+        let costs: Vec<f64> =
+            parts.map(|(_, costs)| costs.get(storage).copied().unwrap_or(f64::INFINITY)).collect();
+        if costs.is_empty() { f64::INFINITY } else { costs.iter().sum() }
+    }
+
     /// The policy that puts a ladder in the place of FP16, INT8 and INT4 where those are in `preview`.
     fn candidate(&self, policy: String, preview: &Preview, ladder: Ladder) -> Result<Candidate> {
         let mut bytes = preview.blob_bytes;
@@ -133,9 +146,7 @@ impl Table {
                 "int8" => ladder[1],
                 _ => ladder[2],
             };
-            let costs = self.measured.get(&tensor.name);
-            let cost = costs.and_then(|costs| costs.get(&storage.name()));
-            predicted_kl += cost.copied().unwrap_or(f64::INFINITY);
+            predicted_kl += self.cost(&tensor.name, &storage.name());
             bytes += align_up(storage.bytes(tensor)?) as u64;
             bytes -= align_up(tensor.bytes) as u64;
         }

@@ -123,7 +123,7 @@ pub(super) fn general(rows: &[Row]) -> Result<Vec<General>> {
 }
 
 /// Steps in the order in which the ablation adds them.
-const STEPS: [(&str, &str); 7] = [
+const STEPS: [(&str, &str); 8] = [
     ("scale-search", "+ scale search"),
     ("bias-correction", "+ bias correction"),
     ("gptq", "+ GPTQ"),
@@ -131,6 +131,7 @@ const STEPS: [(&str, &str); 7] = [
     ("refit", "+ scales refitted to codes"),
     ("outputs", "+ rows make up for each other"),
     ("equalize,permute", "+ hidden units equalized, permuted"),
+    ("prefix", "+ biases for the quantized prefix"),
 ];
 
 /// A policy with more and more steps, then the budget of the same bytes.
@@ -156,8 +157,13 @@ pub(super) fn ablation(
     }
     let bytes = blobs[0].bytes.to_string();
     let target = ["--target-bytes", &bytes];
-    blobs.push(maker.make(&format!("budget as {policy}"), Kind::Budget, &target, importance)?);
+    let whole = [&target[..], &["--without", "classes,prune"]].concat();
+    let name = format!("budget as {policy}, tensors whole");
+    let apart = tools.work().join("importance-whole.json");
+    blobs.push(maker.make(&name, Kind::Budget, &whole, &apart)?);
     names.push("+ a precision for every tensor (budget)".to_owned());
+    blobs.push(maker.make(&format!("budget as {policy}"), Kind::Budget, &target, importance)?);
+    names.push("+ classes of tokens, hidden units given up".to_owned());
     let paths: Vec<PathBuf> = blobs.iter().map(|blob| blob.path.clone()).collect();
     let evaluation = tools.evaluate(&paths, tokens)?;
     names

@@ -14,7 +14,7 @@ use crate::quantize::encode::Storage;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 
-use super::{Args, Made, preview, write};
+use super::{Args, FALLBACK_TOKENS, Made, preview, write};
 
 /// What a budget is for.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -32,8 +32,6 @@ pub(super) struct Target {
     max_kl: Option<f64>,
 }
 
-/// Tokens that sensitivities are measured on where `--measure-tokens` asks for none.
-const FALLBACK_TOKENS: usize = 8_192;
 /// Halvings of the range of sizes in search of the smallest one within a KL divergence.
 const HALVINGS: usize = 9;
 
@@ -92,8 +90,13 @@ pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Glob
     if args.dry_run {
         return preview(loaded, source, &assignment, &job.origin, global);
     }
-    let encoded = bench.encode_mix(&found.storage)?;
-    let weights_kl = Some((found.predicted, found.measured));
+    let mut encoded = bench.encode_mix(&found.storage)?;
+    let mut weights_kl = Some((found.predicted, found.measured));
+    if source.methods.prefix {
+        let (refined, kl) = args.refine(&bench, &text, &found.storage, encoded, global)?;
+        note(global, &format!("quantized again for the inputs that it gives: {kl:.5}"));
+        (encoded, weights_kl) = (refined, Some((found.predicted, kl)));
+    }
     let made = Made { assignment, encoded, weights_kl, text: text.clone() };
     write(args, loaded, source, &made, global)
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use resnet_bk_core::blob::Measured;
 use serde_json::json;
 
+use crate::budget::{Bench, refine};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, parse_blob, print_json, set};
 use crate::cli::measured::StepArgs;
@@ -16,7 +17,7 @@ use crate::eval::{self, text::Tokens};
 use crate::files;
 use crate::importance::{self, Importance};
 use crate::policy::{Assignment, Policy};
-use crate::quantize::encode::Encoded;
+use crate::quantize::encode::{Encoded, Storage};
 use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
@@ -92,7 +93,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     steps: StepArgs,
     /// Calibration tokens, from the training split.
-    #[arg(long, default_value_t = 32_768, value_name = "N")]
+    #[arg(long, default_value_t = 65_536, value_name = "N")]
     calibration_tokens: usize,
     /// Tokens on which perplexity is measured and recorded in the blob, from the validation split;
     /// 0 records none.
@@ -123,9 +124,41 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         source.rearrange(symmetries, &mut calibration);
     }
     let assignment = policy.assign(&source.dims, importance.as_ref())?;
-    let encoded = source.encode_all(&assignment, &calibration)?;
+    let mut encoded = source.encode_all(&assignment, &calibration)?;
+    if source.methods.prefix {
+        let folded = Model::from_checkpoint(&source.folded);
+        let limit = Some(FALLBACK_TOKENS);
+        let held_out = args.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
+        let bench = Bench::new(&source, &calibration, &held_out.tokens, args.text.window);
+        (encoded, _) = args.refine(&bench, &text, &assignment.storage, encoded, global)?;
+    }
     let made = Made { assignment, encoded, weights_kl: None, text };
     write(&args, &loaded, &source, &made, global)
+}
+
+/// Tokens that a mix is measured on where `--measure-tokens` asks for none.
+const FALLBACK_TOKENS: usize = 8_192;
+
+/// Tokens on which the inputs of quantized layers are compared with the exact ones.
+const PREFIX_TOKENS: usize = 16_384;
+
+impl Args {
+    /// Quantizes again for the inputs that the quantized layers give.
+    fn refine(
+        &self,
+        bench: &Bench<'_>,
+        text: &Tokens,
+        storage: &[Storage],
+        encoded: Vec<Encoded>,
+        global: Global,
+    ) -> Result<(Vec<Encoded>, f64)> {
+        let tokens = &text.tokens[..text.tokens.len().min(PREFIX_TOKENS)];
+        let text = (tokens, self.text.window);
+        let progress = bar("quantized prefix", global);
+        let refined = refine(bench, text, storage, encoded, |share| set(&progress, share));
+        progress.finish_and_clear();
+        refined
+    }
 }
 
 /// A quantized model before it is a blob.
