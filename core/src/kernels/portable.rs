@@ -13,7 +13,7 @@
 //! 2^31, in each plane and in their sum.
 
 use super::Vectors;
-use crate::blob::{Plane, Precision, Tensor, pair_i16, pair_u16};
+use crate::blob::{INT8_OFFSETS, Plane, Precision, Tensor, pair_i16, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
 /// Partial sums of an FP16 row.
@@ -70,10 +70,17 @@ fn int8(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     for (r, row) in matrix.codes.chunks_exact(matrix.cols).enumerate() {
         let mantissa = pair_u16(matrix.scales, r);
         for (b, codes, scale) in batch(x, matrix.cols) {
-            let acc: i32 = row.iter().zip(codes).map(|(&w, &a)| (w as i8) as i32 * a as i32).sum();
+            let products = row.iter().enumerate().zip(codes);
+            let acc: i32 = products.map(|((c, &w), &a)| int8_code(w, c) as i32 * a as i32).sum();
             out[b * matrix.rows + r] = finish(matrix, r, acc, mantissa, scale);
         }
     }
+}
+
+/// Code of input `c` of an INT8 row from the byte that is stored for it.
+#[inline(always)]
+pub(super) fn int8_code(stored: u8, c: usize) -> i8 {
+    (stored ^ INT8_OFFSETS[c % 2]) as i8
 }
 
 /// Groups of 32 that divide the row: the layout that policies choose.
@@ -97,10 +104,12 @@ fn int4_by_32(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 
 #[inline(always)]
 fn dot_group_of_32(packed: &[u8; 16], activations: &[i16; 32]) -> i32 {
+    let [Plane { offsets, .. }] = Precision::Int4.planes() else { return 0 };
     let mut sum = 0i32;
     for j in 0..16 {
-        let low = ((packed[j] << 4) as i8 >> 4) as i32;
-        let high = (packed[j] as i8 >> 4) as i32;
+        let byte = packed[j] ^ offsets[j % 2];
+        let low = ((byte << 4) as i8 >> 4) as i32;
+        let high = (byte as i8 >> 4) as i32;
         sum += low * activations[j] as i32 + high * activations[j + 16] as i32;
     }
     sum
@@ -119,9 +128,10 @@ fn grouped(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
             for_each_plane(matrix, row, |plane, packed| {
                 let mut sum = 0i32;
                 for_each_stretch(*plane, matrix.group, packed, codes, |g, lane, bytes, codes| {
-                    let products = bytes.iter().zip(codes);
-                    let part: i32 =
-                        products.map(|(&p, &a)| field(*plane, p, lane) * a as i32).sum();
+                    let products = bytes.iter().enumerate().zip(codes);
+                    let part: i32 = products
+                        .map(|((j, &p), &a)| field(*plane, p, j, lane) * a as i32)
+                        .sum();
                     sum += group_scale(row_scales, g) * part;
                 });
                 acc += sum << plane.shift;
@@ -164,11 +174,11 @@ pub(super) fn for_each_stretch<T>(
     }
 }
 
-/// The bits of a code that lane `lane` of a plane's byte holds.
+/// The bits of a code that lane `lane` of byte `j` of a plane's group holds.
 #[inline(always)]
-pub(super) fn field(plane: Plane, packed: u8, lane: usize) -> i32 {
+pub(super) fn field(plane: Plane, packed: u8, j: usize, lane: usize) -> i32 {
     let unused = 8 - plane.bits;
-    let top = packed << (unused - plane.bits * lane as u32);
+    let top = (packed ^ plane.offsets[j % 2]) << (unused - plane.bits * lane as u32);
     if plane.signed { (top as i8 >> unused) as i32 } else { (top >> unused) as i32 }
 }
 
@@ -261,8 +271,8 @@ fn for_each_weight(matrix: &Tensor<'_>, row: usize, out: &mut [i32], each: impl 
         }
         Precision::Int8 => {
             let mantissa = pair_u16(scales, 0) as i64;
-            for (out, &code) in out.iter_mut().zip(codes) {
-                each(out, shift_round((code as i8) as i64 * mantissa, shift));
+            for (c, (out, &code)) in out.iter_mut().zip(codes).enumerate() {
+                each(out, shift_round(int8_code(code, c) as i64 * mantissa, shift));
             }
         }
         _ => {
@@ -285,8 +295,8 @@ fn group_code(matrix: &Tensor<'_>, row: &[u8], g: usize, inputs: usize, i: usize
     let mut code = 0;
     for_each_plane(matrix, row, |plane, packed| {
         let bytes = &packed[g * plane.bytes(matrix.group)..][..plane.bytes(inputs)];
-        let (lane, byte) = (i / bytes.len(), bytes[i % bytes.len()]);
-        code += field(*plane, byte, lane) << plane.shift;
+        let (lane, j) = (i / bytes.len(), i % bytes.len());
+        code += field(*plane, bytes[j], j, lane) << plane.shift;
     });
     code
 }

@@ -31,7 +31,7 @@ macro_rules! golden {
     ($name:literal, $digest:literal, $recipe:expr) => {
         Golden {
             name: $name,
-            bytes: include_bytes!(concat!("../golden/v1/", $name, ".rbk")),
+            bytes: include_bytes!(concat!("../golden/v2/", $name, ".rbk")),
             recipe: $recipe,
             digest: $digest,
         }

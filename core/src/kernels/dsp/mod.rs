@@ -1,0 +1,78 @@
+//! Kernels for Cortex-M cores that always have the DSP extension (M4, M7): two products an instruction.
+//!
+//! A 16-bit half of a word of weights is one signed number, the sum of its codes in their places (the
+//! stored form offsets all but the uppermost), and is multiplied as it is: that takes the uppermost code
+//! for nothing, and what its coefficient adds for the codes below is taken off their coefficients. For INT8
+//! with bytes b1 above b0, the latter offset to u0 = b0 + 128,
+//!
+//! ```text
+//! (256 b1 + u0) · a1 + u0 · (256 a0 − a1) = 256 · (b1 · a1 + u0 · a0)
+//! ```
+//!
+//! and for INT4 the same goes on from nibble to nibble, 16 times smaller each. A vector becomes such
+//! coefficients once, in the order in which they are used, with what the offsets add to each sum; sums are
+//! exact modulo 2^32 and end within 31 bits.
+//!
+//! One row is a straight run of instructions, and the end of a row, where the sum becomes an output, is
+//! `finish!`. All registers are in use, so that what a row's end needs waits on the stack.
+#![allow(unsafe_code)]
+
+#[macro_use]
+mod row;
+mod int4;
+mod int8;
+
+use core::mem::MaybeUninit;
+
+use super::Vectors;
+use super::portable::{self, batch};
+use crate::blob::{Precision, Tensor};
+use row::Rows;
+
+/// Longest row whose coefficients are kept on the stack. Sums of longer ones need not fit.
+const LONGEST: usize = 512;
+/// Inputs of a block: a group of INT4.
+const BLOCK: usize = 32;
+/// Words that coefficients take at most.
+const WORDS: usize = int4::WORDS * (LONGEST / BLOCK);
+
+/// Coefficients of a vector.
+type Coefficients = [MaybeUninit<u32>; WORDS];
+
+/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its callers: the
+/// code would be there as often as layers multiply.
+#[inline(never)]
+pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(BLOCK);
+    let aligned = matrix.codes.as_ptr().cast::<u32>().is_aligned();
+    if !fits || !aligned || matrix.codes.is_empty() || matrix.biases.is_empty() {
+        return false;
+    }
+    let int8 = match matrix.precision {
+        Precision::Int8 => true,
+        Precision::Int4 if matrix.group == BLOCK => false,
+        _ => return false,
+    };
+    let mut memory: Coefficients = [MaybeUninit::uninit(); WORDS];
+    for (b, codes, scale) in batch(x, matrix.cols) {
+        let out = &mut out[b * matrix.rows..][..matrix.rows];
+        let fraction = if int8 { int8::fraction(matrix) } else { int4::FRACTION };
+        let Some(rows) = Rows::new(matrix, scale, fraction, out) else {
+            let x = Vectors { codes, scales: &x.scales[b..=b] };
+            portable::matmul(matrix, x, out);
+            continue;
+        };
+        if int8 {
+            int8::rows(matrix, codes, &mut memory, rows);
+        } else {
+            int4::rows(matrix, codes, &mut memory, rows);
+        }
+    }
+    true
+}
+
+/// Two numbers of 16 bits as a register holds them.
+#[inline(always)]
+fn pair(low: i32, high: i32) -> u32 {
+    low as u16 as u32 | (high as u32) << 16
+}
