@@ -50,7 +50,13 @@ pub(super) fn batch<'a>(
 
 /// Accumulator to output: row mantissa, vector scale, rounding shift, bias.
 #[inline(always)]
-fn finish(matrix: &Tensor<'_>, row: usize, acc: i32, mantissa: u16, scale: Scale) -> i32 {
+pub(super) fn finish(
+    matrix: &Tensor<'_>,
+    row: usize,
+    acc: i32,
+    mantissa: u16,
+    scale: Scale,
+) -> i32 {
     let multiplier = (mantissa as u32 * scale.mantissa as u32) as i64;
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     shift_round(acc as i64 * multiplier, shift).saturating_add(bias(matrix, row))
@@ -129,9 +135,8 @@ fn grouped(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
                 let mut sum = 0i32;
                 for_each_stretch(*plane, matrix.group, packed, codes, |g, lane, bytes, codes| {
                     let products = bytes.iter().enumerate().zip(codes);
-                    let part: i32 = products
-                        .map(|((j, &p), &a)| field(*plane, p, j, lane) * a as i32)
-                        .sum();
+                    let part: i32 =
+                        products.map(|((j, &p), &a)| field(*plane, p, j, lane) * a as i32).sum();
                     sum += group_scale(row_scales, g) * part;
                 });
                 acc += sum << plane.shift;

@@ -161,8 +161,8 @@ impl Matrix {
                     let value =
                         codes[first + i % bytes] >> (bits * (i / bytes)) & ((1 << bits) - 1);
                     // INT4 is stored plus 8, but for the upper half of an odd byte.
-                    let offset = self.precision == Precision::Int4
-                        && (i % bytes % 2 == 0 || i / bytes == 0);
+                    let offset =
+                        self.precision == Precision::Int4 && (i % bytes % 2 == 0 || i / bytes == 0);
                     let value = match value as f64 {
                         value if offset => value - 8.0,
                         value if signed && value >= power_of_two(bits as i32 - 1) => {

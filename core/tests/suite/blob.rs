@@ -127,7 +127,8 @@ impl Recipe {
             match precision {
                 Precision::Fp16 => codes.extend((0..cols).flat_map(|_| self.half(peak, random))),
                 Precision::Int8 => {
-                    codes.extend((0..cols).map(|c| random.next() as u8 ^ [0x80, 0][c as usize % 2]));
+                    codes
+                        .extend((0..cols).map(|c| random.next() as u8 ^ [0x80, 0][c as usize % 2]));
                     scales.extend(row.to_le_bytes());
                 }
                 _ => {

@@ -74,7 +74,8 @@ fn grouped(tensor: &Tensor<'_>, codes: &[u8], scales: &[u8], unit: f64) -> Vecto
                 let field = (own[i % own.len()] >> (bits * (i / own.len()))) as i32 % (1 << bits);
                 let half = 1 << (bits - 1);
                 // INT4 is stored plus 8, but for the upper half of an odd byte.
-                let offset = bits == 4 && planes.len() == 1 && i % own.len() % 2 * (i / own.len()) == 0;
+                let offset =
+                    bits == 4 && planes.len() == 1 && i % own.len() % 2 * (i / own.len()) == 0;
                 let value = match p {
                     0 if offset => field - half,
                     0 => (field + half) % (2 * half) - half,

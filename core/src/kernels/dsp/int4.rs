@@ -23,35 +23,48 @@ pub(super) const WORDS: usize = 18;
 /// Where a group's scale is multiplied: bits 27 to 30.
 const SCALE_MASK: u32 = 15 << SCALE_SHIFT;
 const SCALE_SHIFT: u32 = 27;
-/// Bits by which sums are above scales times codes times codes. Of 512 inputs 512 · 15 · 8 · 255 · 2^7 is
-/// below 2^31.
-pub(super) const FRACTION: i32 = 12 + SCALE_SHIFT as i32 - 32;
+/// Bits by which sums are above scales times codes times codes.
+const FRACTION: u32 = 12 + SCALE_SHIFT - 32;
 
-/// Multiplies all rows with a vector.
+/// These bits, and what sums are below; of 512 inputs, 2^31.
+pub(super) fn range(matrix: &Tensor<'_>) -> (u32, u32) {
+    (FRACTION, (matrix.cols as u32 * 15 * 8 * matrix.max_code) << FRACTION)
+}
+
+/// Writes a vector's coefficients.
 #[inline(always)]
-pub(super) fn rows(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficients, mut rows: Rows) {
+pub(super) fn prepare(codes: &[i16], memory: &mut Coefficients) {
     for (words, codes) in memory.as_chunks_mut::<WORDS>().0.iter_mut().zip(codes.as_chunks().0) {
-        prepare(codes, |at, word| {
+        prepare_group(codes, |at, word| {
             words[at].write(word);
         });
     }
+}
+
+/// Multiplies all rows with a prepared vector; `keep` where outputs are to be the sums.
+///
+/// # Safety
+///
+/// The coefficients of `rows` must be those of a vector of the matrix's columns, and the matrix's codes
+/// aligned to words.
+#[inline(always)]
+pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     rows.own = 0x0fff_0fff;
-    rows.coefficients = memory.as_ptr().cast();
     let (weights, groups) = (matrix.codes.as_ptr(), matrix.cols / BLOCK);
-    // SAFETY: the coefficients are those of a row as long as the matrix's, with as many groups; weights are
-    // aligned to words, as the caller has checked.
+    // SAFETY: groups were counted just above; the rest is the caller's promise.
     unsafe {
         match groups {
-            4 => run_four(&rows, weights),
-            8 => run_eight(&rows, weights),
-            _ => run_any(&rows, weights, groups),
+            _ if keep => any_sums(&rows, weights, groups),
+            4 => four(&rows, weights),
+            8 => eight(&rows, weights),
+            _ => any(&rows, weights, groups),
         }
     }
 }
 
 /// Calls `put` with the words of a group and where they belong.
 #[inline(always)]
-fn prepare(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
+fn prepare_group(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
     let a = |i: usize| codes[i] as i32;
     let mut offsets = 0;
     for (q, at) in [0, 5, 9, 13].into_iter().enumerate() {
@@ -72,13 +85,33 @@ fn prepare(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
 macro_rules! word {
     ($weights:literal) => {
         concat!(
-            "smlad r9, ", $weights, ", r0, r9\n",
-            "and ", $weights, ", r8, ", $weights, "\n",
-            "smlad r9, ", $weights, ", r1, r9\n",
-            "and ", $weights, ", r8, ", $weights, ", lsl #4\n",
-            "smlad r9, ", $weights, ", r2, r9\n",
-            "and ", $weights, ", r8, ", $weights, ", lsl #4\n",
-            "smlad r9, ", $weights, ", r3, r9\n",
+            "smlad r9, ",
+            $weights,
+            ", r0, r9\n",
+            "and ",
+            $weights,
+            ", r8, ",
+            $weights,
+            "\n",
+            "smlad r9, ",
+            $weights,
+            ", r1, r9\n",
+            "and ",
+            $weights,
+            ", r8, ",
+            $weights,
+            ", lsl #4\n",
+            "smlad r9, ",
+            $weights,
+            ", r2, r9\n",
+            "and ",
+            $weights,
+            ", r8, ",
+            $weights,
+            ", lsl #4\n",
+            "smlad r9, ",
+            $weights,
+            ", r3, r9\n",
         )
     };
 }
@@ -152,9 +185,9 @@ macro_rules! run {
     };
 }
 
-run!(run_four, "4", four_groups!("smmul r10, r9, r4"));
+run!(four, "4", four_groups!("smmul r10, r9, r4"));
 run!(
-    run_eight,
+    eight,
     "6",
     concat!(
         four_groups!("smmul r10, r9, r4"),
@@ -164,46 +197,54 @@ run!(
     )
 );
 
-/// # Safety
-///
-/// As for the others, with `groups` groups in a row, at least one.
-#[inline(never)]
-unsafe fn run_any(rows: &Rows, weights: *const u8, groups: usize) {
-    // SAFETY: as above; scales are read a byte at a time. Above what `begin!` puts on the stack are the number
-    // of this row's group, at 40, and that of groups, at 52.
-    unsafe {
-        asm!(
-            "push {{r4, r6, r7, lr}}",
-            load!(),
-            "2:",
-            "mov r10, #0",
-            "str r10, [sp, #40]",
-            "3:",
-            sum_of_group!(),
-            "ldr r0, [sp, #8]",
-            "ldr r1, [sp, #40]",
-            "add r0, r0, r1, lsr #1",
-            "ldrb r0, [r0, #2]",
-            "tst r1, #1",
-            "ite eq",
-            "lsleq r0, r0, #27",
-            "lslne r0, r0, #23",
-            "and r4, r4, r0",
-            "smmla r10, r9, r4, r10",
-            "add r1, r1, #1",
-            "str r1, [sp, #40]",
-            "ldr r0, [sp, #52]",
-            "cmp r1, r0",
-            "bne 3b",
-            finish!("ldrh lr, [r2], #2\nldr r7, [sp, #52]\nadd r7, r7, #1\nadd r2, r2, r7, lsr #1"),
-            "bne 2b",
-            "add sp, sp, #40",
-            "pop {{r4, r6, r7, lr}}",
-            inout("r0") core::ptr::from_ref(rows) => _,
-            inout("r12") weights => _,
-            inout("lr") groups => _,
-            out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r8") _,
-            out("r9") _, out("r10") _, out("r11") _,
-        );
-    }
+/// Defines a function that runs rows of any number of groups.
+macro_rules! run_any {
+    ($name:ident, $finish:ident) => {
+        /// # Safety
+        ///
+        /// As for the others, with `groups` groups in a row, at least one.
+        #[inline(never)]
+        unsafe fn $name(rows: &Rows, weights: *const u8, groups: usize) {
+            // SAFETY: as above; scales are read a byte at a time. Above what `begin!` puts on the stack are the number
+            // of this row's group, at 44, and that of groups, at 56.
+            unsafe {
+                asm!(
+                    "push {{r4, r6, r7, lr}}",
+                    load!(),
+                    "2:",
+                    "mov r10, #0",
+                    "str r10, [sp, #44]",
+                    "3:",
+                    sum_of_group!(),
+                    "ldr r0, [sp, #8]",
+                    "ldr r1, [sp, #44]",
+                    "add r0, r0, r1, lsr #1",
+                    "ldrb r0, [r0, #2]",
+                    "tst r1, #1",
+                    "ite eq",
+                    "lsleq r0, r0, #27",
+                    "lslne r0, r0, #23",
+                    "and r4, r4, r0",
+                    "smmla r10, r9, r4, r10",
+                    "add r1, r1, #1",
+                    "str r1, [sp, #44]",
+                    "ldr r0, [sp, #56]",
+                    "cmp r1, r0",
+                    "bne 3b",
+                    $finish!("ldrh lr, [r2], #2\nldr r7, [sp, #56]\nadd r7, r7, #1\nadd r2, r2, r7, lsr #1"),
+                    "bne 2b",
+                    "add sp, sp, #44",
+                    "pop {{r4, r6, r7, lr}}",
+                    inout("r0") core::ptr::from_ref(rows) => _,
+                    inout("r12") weights => _,
+                    inout("lr") groups => _,
+                    out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r8") _,
+                    out("r9") _, out("r10") _, out("r11") _,
+                );
+            }
+        }
+    };
 }
+
+run_any!(any, finish);
+run_any!(any_sums, keep);

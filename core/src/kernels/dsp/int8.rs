@@ -9,9 +9,10 @@ use crate::blob::Tensor;
 /// Inputs of a long round.
 const LONG: usize = 128;
 
-/// Bits by which sums are above codes times codes.
-pub(super) fn fraction(matrix: &Tensor<'_>) -> i32 {
-    if is_small(matrix) { 8 } else { 7 }
+/// Bits by which sums are above codes times codes, and what they are below; of 512 inputs, 2^31.
+pub(super) fn range(matrix: &Tensor<'_>) -> (u32, u32) {
+    let fraction = if is_small(matrix) { 8 } else { 7 };
+    (fraction, (matrix.cols as u32 * 128 * matrix.max_code) << fraction)
 }
 
 /// Whether 256 · a − b fits 16 bits for all codes a and b.
@@ -19,10 +20,9 @@ fn is_small(matrix: &Tensor<'_>) -> bool {
     matrix.max_code <= 127
 }
 
-/// Multiplies all rows with a vector. Sums of 512 inputs are at most 512 · 128 · 127 · 2^8 or
-/// 512 · 128 · 255 · 2^7, below 2^31.
+/// Writes a vector's coefficients.
 #[inline(always)]
-pub(super) fn rows(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficients, mut rows: Rows) {
+pub(super) fn prepare(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficients) {
     let small = is_small(matrix);
     // The first word is what the offsets of 128 add to a sum, taken off.
     let mut offsets = 0i32;
@@ -37,20 +37,29 @@ pub(super) fn rows(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficients
         words[0].write(whole);
         words[1].write(lower);
     }
-    memory[0].write((-offsets << (7 + fraction(matrix))) as u32);
-    let long = matrix.cols.is_multiple_of(LONG);
-    let rounds = matrix.cols / if long { LONG } else { BLOCK };
-    rows.own = rounds as u32;
-    rows.coefficients = memory.as_ptr().cast();
+    memory[0].write((-offsets << (7 + range(matrix).0)) as u32);
+}
+
+/// Multiplies all rows with a prepared vector; `keep` where outputs are to be the sums.
+///
+/// # Safety
+///
+/// The coefficients of `rows` must be those of a vector of the matrix's columns, and the matrix's codes
+/// aligned to words.
+#[inline(always)]
+pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
+    let long = matrix.cols.is_multiple_of(LONG) && !keep;
+    rows.own = (matrix.cols / if long { LONG } else { BLOCK }) as u32;
     let weights = matrix.codes.as_ptr();
-    // SAFETY: the coefficients are those of a row as long as the matrix's, whose rounds were counted just
-    // above; weights are aligned to words, as the caller has checked.
+    // SAFETY: rounds were counted just above; the rest is the caller's promise.
     unsafe {
-        match (small, long) {
-            (true, true) => run_small_long(&rows, weights),
-            (true, false) => run_small(&rows, weights),
-            (false, true) => run_large_long(&rows, weights),
-            (false, false) => run_large(&rows, weights),
+        match (is_small(matrix), long) {
+            (true, true) => small_long(&rows, weights),
+            (false, true) => large_long(&rows, weights),
+            (true, false) if keep => small_sums(&rows, weights),
+            (false, false) if keep => large_sums(&rows, weights),
+            (true, false) => small(&rows, weights),
+            (false, false) => large(&rows, weights),
         }
     }
 }
@@ -59,9 +68,21 @@ pub(super) fn rows(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficients
 macro_rules! small_word {
     ($weights:literal, $whole:literal, $lower:literal) => {
         concat!(
-            "smlad r10, ", $weights, ", ", $whole, ", r10\n",
-            "uxtb16 ", $weights, ", ", $weights, "\n",
-            "smlad r10, ", $weights, ", ", $lower, ", r10\n",
+            "smlad r10, ",
+            $weights,
+            ", ",
+            $whole,
+            ", r10\n",
+            "uxtb16 ",
+            $weights,
+            ", ",
+            $weights,
+            "\n",
+            "smlad r10, ",
+            $weights,
+            ", ",
+            $lower,
+            ", r10\n",
         )
     };
 }
@@ -70,10 +91,22 @@ macro_rules! small_word {
 macro_rules! large_word {
     ($weights:literal, $upper:literal, $lower:literal) => {
         concat!(
-            "sxtb16 lr, ", $weights, ", ror #8\n",
-            "uxtb16 ", $weights, ", ", $weights, "\n",
-            "smlad r10, lr, ", $upper, ", r10\n",
-            "smlad r10, ", $weights, ", ", $lower, ", r10\n",
+            "sxtb16 lr, ",
+            $weights,
+            ", ror #8\n",
+            "uxtb16 ",
+            $weights,
+            ", ",
+            $weights,
+            "\n",
+            "smlad r10, lr, ",
+            $upper,
+            ", r10\n",
+            "smlad r10, ",
+            $weights,
+            ", ",
+            $lower,
+            ", r10\n",
         )
     };
 }
@@ -106,7 +139,7 @@ macro_rules! long_round {
 
 /// Defines a function that runs all rows in rounds of some length.
 macro_rules! run {
-    ($name:ident, $round:ident, $word:ident) => {
+    ($name:ident, $round:ident, $word:ident, $finish:ident) => {
         /// # Safety
         ///
         /// `weights` must be the aligned codes of as many rows as there are outputs, each of `rows.own` rounds;
@@ -127,7 +160,7 @@ macro_rules! run {
                     $round!($word),
                     "subs r8, r8, #1",
                     "bne 3b",
-                    finish!("ldrh lr, [r2], #2"),
+                    $finish!("ldrh lr, [r2], #2"),
                     "bne 2b",
                     end!(),
                     inout("r0") core::ptr::from_ref(rows) => _,
@@ -140,7 +173,9 @@ macro_rules! run {
     };
 }
 
-run!(run_small_long, long_round, small_word);
-run!(run_small, block, small_word);
-run!(run_large_long, long_round, large_word);
-run!(run_large, block, large_word);
+run!(small_long, long_round, small_word, finish);
+run!(large_long, long_round, large_word, finish);
+run!(small, block, small_word, finish);
+run!(large, block, large_word, finish);
+run!(small_sums, block, small_word, keep);
+run!(large_sums, block, large_word, keep);

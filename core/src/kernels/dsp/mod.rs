@@ -25,8 +25,8 @@ mod int8;
 use core::mem::MaybeUninit;
 
 use super::Vectors;
-use super::portable::{self, batch};
-use crate::blob::{Precision, Tensor};
+use super::portable::{batch, finish};
+use crate::blob::{Precision, Tensor, pair_u16};
 use row::Rows;
 
 /// Longest row whose coefficients are kept on the stack. Sums of longer ones need not fit.
@@ -54,18 +54,30 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         _ => return false,
     };
     let mut memory: Coefficients = [MaybeUninit::uninit(); WORDS];
+    let range = if int8 { int8::range(matrix) } else { int4::range(matrix) };
     for (b, codes, scale) in batch(x, matrix.cols) {
         let out = &mut out[b * matrix.rows..][..matrix.rows];
-        let fraction = if int8 { int8::fraction(matrix) } else { int4::FRACTION };
-        let Some(rows) = Rows::new(matrix, scale, fraction, out) else {
-            let x = Vectors { codes, scales: &x.scales[b..=b] };
-            portable::matmul(matrix, x, out);
-            continue;
-        };
-        if int8 {
-            int8::rows(matrix, codes, &mut memory, rows);
-        } else {
-            int4::rows(matrix, codes, &mut memory, rows);
+        match int8 {
+            true => int8::prepare(matrix, codes, &mut memory),
+            false => int4::prepare(codes, &mut memory),
+        }
+        let rows = Rows::new(matrix, scale, range, out);
+        let keep = rows.is_none();
+        let mut rows = rows.unwrap_or_else(|| Rows::raw(matrix, out));
+        rows.coefficients = memory.as_ptr().cast();
+        // SAFETY: the coefficients are those of a vector of as many codes as the matrix has columns; the
+        // alignment of the codes was checked above.
+        unsafe {
+            match int8 {
+                true => int8::run(matrix, rows, keep),
+                false => int4::run(matrix, rows, keep),
+            }
+        }
+        if keep {
+            let scales = matrix.scales.chunks_exact(matrix.layout().row_scales);
+            for (row, (out, scales)) in out.iter_mut().zip(scales).enumerate() {
+                *out = finish(matrix, row, *out >> range.0, pair_u16(scales, 0), scale);
+            }
         }
     }
     true

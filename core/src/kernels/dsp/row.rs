@@ -3,7 +3,7 @@
 use crate::blob::Tensor;
 use crate::numeric::{RESIDUAL_FRAC, Scale};
 
-/// What the end of a row needs, in the order of the registers that it is loaded to: r0 to r6, r8, r9, r11.
+/// What the end of a row needs, in the order of the registers that it is loaded to: r0 to r9, r11.
 #[repr(C)]
 pub(super) struct Rows {
     /// Next output.
@@ -20,6 +20,8 @@ pub(super) struct Rows {
     shift: u32,
     /// What one unit of a bias is in an output.
     bias_unit: u32,
+    /// Bits that sums are raised by.
+    raise: u32,
     /// What the kernel keeps in r8.
     pub(super) own: u32,
     /// End of the outputs.
@@ -29,31 +31,51 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// `fraction`: bits by which sums are above what [`portable`] sums. `None` for numbers beyond those that
-    /// `finish!` is for.
+    /// Outputs are the sums alone.
+    pub(super) fn raw(matrix: &Tensor<'_>, out: &mut [i32]) -> Self {
+        let range = out.as_mut_ptr_range();
+        Self {
+            out: range.start,
+            biases: matrix.biases.as_ptr(),
+            scales: matrix.scales.as_ptr(),
+            mantissa: 0,
+            half: 0,
+            shift: 0,
+            bias_unit: 0,
+            raise: 0,
+            own: 0,
+            end: range.end,
+            coefficients: core::ptr::null(),
+        }
+    }
+
+    /// Outputs as [`super::portable`] rounds them, from sums below `bound` with `fraction` bits more than it
+    /// sums. `None` where they could saturate or are shifted beyond what `finish!` can.
     ///
     /// A sum times both mantissas is below 2^62. With the 32 bits dropped and at least one shifted out, an
-    /// output before its bias is below 2^29, and so is the bias: nothing saturates.
-    pub(super) fn new(matrix: &Tensor<'_>, scale: Scale, fraction: i32, out: &mut [i32]) -> Option<Self> {
-        let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32 + fraction - 32;
+    /// output before its bias is below 2^29, and so is the bias.
+    pub(super) fn new(
+        matrix: &Tensor<'_>,
+        scale: Scale,
+        (fraction, bound): (u32, u32),
+        out: &mut [i32],
+    ) -> Option<Self> {
+        let raise = bound.leading_zeros().saturating_sub(1);
+        let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
+        let shift = shift + (fraction + raise) as i32 - 32;
         // Of a vector of zeros nothing is left to shift.
         let shift = if scale.mantissa == 0 { 1 } else { shift };
         let bias_shift = RESIDUAL_FRAC - matrix.bias_exponent;
         if !(1..=31).contains(&shift) || bias_shift > 14 {
             return None;
         }
-        let range = out.as_mut_ptr_range();
         Some(Self {
-            out: range.start,
-            biases: matrix.biases.as_ptr(),
-            scales: matrix.scales.as_ptr(),
             mantissa: scale.mantissa as u32,
             half: 1 << (shift - 1),
             shift: shift as u32,
             bias_unit: 1 << bias_shift,
-            own: 0,
-            end: range.end,
-            coefficients: core::ptr::null(),
+            raise,
+            ..Self::raw(matrix, out)
         })
     }
 }
@@ -61,8 +83,8 @@ impl Rows {
 /// Puts [`Rows`] at r0 on the stack and into the registers of a row's end.
 macro_rules! load {
     () => {
-        "ldm r0, {{r0, r1, r2, r3, r4, r5, r6, r8, r9, r11}}
-        push {{r0, r1, r2, r3, r4, r5, r6, r8, r9, r11}}"
+        "ldm r0, {{r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r11}}
+        push {{r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r11}}"
     };
 }
 
@@ -78,8 +100,10 @@ macro_rules! begin {
 macro_rules! finish {
     ($mantissa:expr) => {
         concat!(
-            "ldm sp, {{r0, r1, r2, r3, r4, r5, r6, r8, r9, r11}}\n",
-            $mantissa, "\n",
+            "ldm sp, {{r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r11}}\n",
+            "lsl r10, r10, r7\n",
+            $mantissa,
+            "\n",
             "mul lr, lr, r3\n",
             "smmla r10, r10, lr, r4\n",
             "asr r10, r10, r5\n",
@@ -92,10 +116,24 @@ macro_rules! finish {
     };
 }
 
+/// As `finish!`, but the sum itself is the output.
+macro_rules! keep {
+    ($mantissa:expr) => {
+        concat!(
+            "ldm sp, {{r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r11}}\n",
+            $mantissa,
+            "\n",
+            "str r10, [r0], #4\n",
+            "stm sp, {{r0, r1, r2}}\n",
+            "cmp r0, r9\n",
+        )
+    };
+}
+
 /// Takes what `begin!` put on the stack off it.
 macro_rules! end {
     () => {
-        "add sp, sp, #40
+        "add sp, sp, #44
         pop {{r6, r7}}"
     };
 }
