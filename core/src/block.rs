@@ -5,17 +5,15 @@
 //! way, so the tile size is a matter of speed and memory alone.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use crate::blob::{Dimensions, TensorId};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul, portable, wide};
+use crate::kernels::{Vectors, matmul, portable, to_halves, wide};
 use crate::layers::activation::{normalize, quantize};
 use crate::layers::gate::route;
 use crate::layers::moe;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
-use crate::numeric::residual_to_f32;
 
 /// Scratch for B vectors of one model.
 pub(crate) struct Tile<'a> {
@@ -161,17 +159,5 @@ pub(crate) fn head(model: &Model<'_>, x: Vectors<'_>, logits: &mut [f16], tile: 
             to_halves(values, &mut logits[first..][..rows]);
         }
         first += rows;
-    }
-}
-
-/// Q15.16 to halves, a stretch at a time, which hosts convert together.
-fn to_halves(values: &[i32], halves: &mut [f16]) {
-    let mut floats = [0f32; 32];
-    for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {
-        let floats = &mut floats[..values.len()];
-        for (float, &value) in floats.iter_mut().zip(values) {
-            *float = residual_to_f32(value);
-        }
-        halves.convert_from_f32_slice(floats);
     }
 }

@@ -12,9 +12,14 @@
 //! most 2^7 (INT8) or 2^5 · 15 (INT6, with its group scale) times activations below 2^8 stay below
 //! 2^31, in each plane and in their sum.
 
+use core::cell::Cell;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::Vectors;
 use crate::blob::{INT8_OFFSETS, Plane, Precision, Tensor, pair_i16, pair_u16};
-use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
+use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, residual_to_f32, shift_round};
 
 /// Partial sums of an FP16 row.
 pub(super) const LANES: usize = 8;
@@ -249,6 +254,19 @@ pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
     f32::from_bits((bits & 0x8000) << 16 | (bits & 0x7fff) << 13) * TWO_112
 }
 
+/// See [`super::to_halves`].
+pub fn to_halves(values: &[i32], halves: &mut [f16]) {
+    // A stretch at a time, which hosts convert together.
+    let mut floats = [0f32; 32];
+    for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {
+        let floats = &mut floats[..values.len()];
+        for (float, &value) in floats.iter_mut().zip(values) {
+            *float = residual_to_f32(value);
+        }
+        halves.convert_from_f32_slice(floats);
+    }
+}
+
 /// One row of an embedding in Q15.16: `out[c] = weight[row, c]`, rounded to nearest, saturating.
 ///
 /// Shapes: `matrix` is `[rows, cols]`, `out` is `[cols]`; `row` is below `rows`.
@@ -279,6 +297,21 @@ fn for_each_weight(matrix: &Tensor<'_>, row: usize, out: &mut [i32], each: impl 
             for (c, (out, &code)) in out.iter_mut().zip(codes).enumerate() {
                 each(out, shift_round(int8_code(code, c) as i64 * mantissa, shift));
             }
+        }
+        precision if precision.planes().len() == 1 => {
+            let mantissa = pair_u16(scales, 0) as i64;
+            let out = Cell::from_mut(out).as_slice_of_cells();
+            for_each_plane(matrix, codes, |plane, packed| {
+                for_each_stretch(*plane, matrix.group, packed, out, |g, lane, bytes, out| {
+                    let unit = mantissa * group_scale(scales, g) as i64;
+                    for (j, (out, &byte)) in out.iter().zip(bytes).enumerate() {
+                        let mut value = out.get();
+                        let code = field(*plane, byte, j, lane) as i64;
+                        each(&mut value, shift_round(code * unit, shift));
+                        out.set(value);
+                    }
+                });
+            });
         }
         _ => {
             let mantissa = pair_u16(scales, 0) as i64;

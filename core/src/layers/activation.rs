@@ -13,24 +13,25 @@ use crate::numeric::Scale;
 /// Shapes: `x` and `codes` are `[d]`. `eps` is 1e-5, as in the published model.
 #[inline(always)]
 pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
-    let width = x.len().max(1) as i64;
+    let width = x.len().max(1);
     let sum: i64 = x.iter().map(|&x| x as i64).sum();
-    let mean = (sum + width / 2).div_euclid(width);
-    let centred = |x: i32| (x as i64 - mean).clamp(-(i32::MAX as i64), i32::MAX as i64) as i32;
-    let peak = x.iter().map(|&x| centred(x).unsigned_abs()).max().unwrap_or(0);
+    // Within the range of its terms.
+    let mean = floor_div(sum + width as i64 / 2, width) as i32;
+    let (low, high) = range(x);
+    let peak = (high as i64 - mean as i64).max(mean as i64 - low as i64).max(0);
     if peak == 0 {
         codes.fill(0);
         return Scale::ZERO;
     }
-    let grid = Grid::new(peak, 127);
-    let mut squares = 0u64;
-    for (code, &x) in codes.iter_mut().zip(x) {
-        let scaled = centred(x) >> grid.shift;
-        squares += (scaled as i64 * scaled as i64) as u64;
-        *code = grid.code(scaled);
-    }
+    let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
+    let squares = if peak <= i32::MAX as i64 {
+        grid.codes_and_squares(x, codes, |x| x.wrapping_sub(mean))
+    } else {
+        grid.codes_and_squares(x, codes, |x| x.saturating_sub(mean).max(-i32::MAX))
+    };
     // Variance with 48 fraction bits less twice the shift; 1e-5 · 2^48 is 2,814,749,767.
-    let variance = (squares << 16) / width as u64 + (2_814_749_767 >> (2 * grid.shift));
+    let variance = floor_div((squares << 16) as i64, width) as u64;
+    let variance = variance + (2_814_749_767 >> (2 * grid.shift));
     // σ has 24 fraction bits less the shift, the peak 16 less the shift.
     Scale::ratio((grid.peak as u64) << 8, variance.isqrt())
 }
@@ -40,7 +41,8 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
-    let peak = x.iter().map(|&x| x.unsigned_abs()).max().unwrap_or(0).min(i32::MAX as u32);
+    let (low, high) = range(x);
+    let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
     fill(x, codes, peak, 127, |x| x.max(-i32::MAX))
 }
 
@@ -49,8 +51,25 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
 pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
-    let peak = x.iter().map(|&x| x.max(0)).max().unwrap_or(0) as u32;
+    let peak = x.iter().fold(0, |peak, &x| peak.max(x)) as u32;
     fill(x, codes, peak, 255, |x| x.max(0))
+}
+
+/// The smallest and the largest element; zeros for none.
+#[inline(always)]
+fn range(x: &[i32]) -> (i32, i32) {
+    let first = x.first().copied().unwrap_or(0);
+    x.iter().fold((first, first), |(low, high), &x| (low.min(x), high.max(x)))
+}
+
+/// ⌊value / width⌋: a division of 64 bits, slow on small cores, only where the width asks for one.
+#[inline(always)]
+fn floor_div(value: i64, width: usize) -> i64 {
+    if width.is_power_of_two() {
+        value >> width.trailing_zeros()
+    } else {
+        value.div_euclid(width as i64)
+    }
 }
 
 #[inline(always)]
@@ -89,6 +108,18 @@ impl Grid {
         let shift = 17u32.saturating_sub(peak.leading_zeros());
         let peak = (peak >> shift).max(1);
         Self { shift, peak, reciprocal: (max_code << 22) / peak }
+    }
+
+    /// Codes of a vector that `centred` maps to one without a mean, and the sum of its scaled squares.
+    #[inline(always)]
+    fn codes_and_squares(&self, x: &[i32], codes: &mut [i16], centred: impl Fn(i32) -> i32) -> u64 {
+        let mut squares = 0i64;
+        for (code, &x) in codes.iter_mut().zip(x) {
+            let scaled = centred(x) >> self.shift;
+            squares += scaled as i64 * scaled as i64;
+            *code = self.code(scaled);
+        }
+        squares as u64
     }
 
     /// `scaled · reciprocal` is at most `max_code << 22` in magnitude, below 2^30.
