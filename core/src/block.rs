@@ -19,8 +19,6 @@ use crate::model::Model;
 pub(crate) struct Tile<'a> {
     routes: &'a mut [u32],
     gate_logits: &'a mut [i32],
-    feature_codes: &'a mut [i16],
-    feature_scales: &'a mut [u32],
     experts: moe::Scratch<'a>,
 }
 
@@ -31,12 +29,17 @@ impl<'a> Tile<'a> {
         let hidden = dims.hidden as usize;
         let (top_k, experts) = (dims.top_k as usize, dims.experts as usize);
         total([
-            product([batch, total([top_k, experts, 1, 1, 1])]),
-            code_words(product([batch, 2, dims.potentials as usize])),
+            product([batch, total([top_k, experts, 1, 1])]),
             code_words(product([batch, width])),
-            code_words(product([batch, hidden])),
+            code_words(product([batch, Self::codes(dims)])),
             product([batch, total([hidden, width])]),
         ])
+    }
+
+    /// Codes of a vector that share one place: features', and later a hidden vector's.
+    const fn codes(dims: &Dimensions) -> usize {
+        let (hidden, features) = (dims.hidden as usize, product([2, dims.potentials as usize]));
+        if hidden > features { hidden } else { features }
     }
 
     pub(crate) fn carve(arena: &mut Arena<'a>, dims: &Dimensions, batch: usize) -> Self {
@@ -44,13 +47,11 @@ impl<'a> Tile<'a> {
         Self {
             routes: arena.words(batch * dims.top_k as usize),
             gate_logits: arena.wide(batch * dims.experts as usize),
-            feature_codes: arena.codes(batch * 2 * dims.potentials as usize),
-            feature_scales: arena.words(batch),
             experts: moe::Scratch {
                 codes: arena.codes(batch * width),
                 scales: arena.words(batch),
                 hidden: arena.wide(batch * hidden),
-                hidden_codes: arena.codes(batch * hidden),
+                hidden_codes: arena.codes(batch * Self::codes(dims)),
                 outputs: arena.wide(batch * width),
                 routed: arena.words(batch),
             },
@@ -112,8 +113,8 @@ pub(crate) fn finish(
     let dims = model.dims();
     let batch = x.scales.len();
     let feature_width = 2 * dims.potentials as usize;
-    let codes = &mut tile.feature_codes[..batch * feature_width];
-    let scales = &mut tile.feature_scales[..batch];
+    let codes = &mut tile.experts.hidden_codes[..batch * feature_width];
+    let scales = &mut tile.experts.scales[..batch];
     let vectors = features.chunks_exact(feature_width).zip(codes.chunks_exact_mut(feature_width));
     wide(
         #[inline(always)]

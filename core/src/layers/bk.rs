@@ -70,7 +70,7 @@ impl ChainFormat {
         let potential = if self.int8 {
             let code = (v as i64 * CODE_PER_POTENTIAL + (1 << 31)) >> 32;
             // 3/127 in units of the format, rounded to nearest, times the code.
-            code as i32 * (((3i64 << self.frac) + 63) / 127) as i32
+            code as i32 * (((3 << self.frac) + 63) / 127)
         } else if self.frac >= RESIDUAL_FRAC {
             v << (self.frac - RESIDUAL_FRAC)
         } else {

@@ -13,7 +13,7 @@ pub struct Scratch<'a> {
     pub scales: &'a mut [u32],
     /// `[batch, hidden]`.
     pub hidden: &'a mut [i32],
-    /// `[batch, hidden]`.
+    /// At least `[batch, hidden]`.
     pub hidden_codes: &'a mut [i16],
     /// `[batch, d]`.
     pub outputs: &'a mut [i32],
