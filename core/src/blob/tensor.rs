@@ -379,6 +379,7 @@ impl<'a> Tensor<'a> {
     /// # Panics
     ///
     /// If they do not lie within the matrix.
+    #[inline(never)]
     pub fn rows(&self, first: usize, count: usize) -> Self {
         let layout = self.layout();
         let cut = |bytes: &'a [u8], each: usize| &bytes[first * each..][..count * each];
@@ -392,6 +393,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// The layout of this matrix.
+    #[inline(never)]
     pub fn layout(&self) -> TensorLayout {
         let biased = !self.biases.is_empty();
         TensorLayout::new(self.precision, self.rows, self.cols, self.group, biased)

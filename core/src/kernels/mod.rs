@@ -52,6 +52,13 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     #[cfg(feature = "std")]
     batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
+    plain(matrix, x, out);
+}
+
+/// [`portable::matmul`] once, and not as often as layers multiply.
+#[cfg(not(feature = "std"))]
+#[inline(never)]
+fn plain(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     portable::matmul(matrix, x, out);
 }
 

@@ -12,8 +12,6 @@
 //! most 2^7 (INT8) or 2^5 · 15 (INT6, with its group scale) times activations below 2^8 stay below
 //! 2^31, in each plane and in their sum.
 
-use core::cell::Cell;
-
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -31,7 +29,10 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         return;
     }
     match matrix.precision {
-        Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(32) => {
+        // Where there is another kernel for them the general way is enough.
+        Precision::Int4
+            if matrix.group == 32 && matrix.cols.is_multiple_of(32) && cfg!(not(arm_dsp)) =>
+        {
             int4_by_32(matrix, x, out)
         }
         Precision::Int8 => int8(matrix, x, out),
@@ -54,7 +55,8 @@ pub(super) fn batch<'a>(
 }
 
 /// Accumulator to output: row mantissa, vector scale, rounding shift, bias.
-#[inline(always)]
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub(super) fn finish(
     matrix: &Tensor<'_>,
     row: usize,
@@ -270,18 +272,13 @@ pub fn to_halves(values: &[i32], halves: &mut [f16]) {
 /// One row of an embedding in Q15.16: `out[c] = weight[row, c]`, rounded to nearest, saturating.
 ///
 /// Shapes: `matrix` is `[rows, cols]`, `out` is `[cols]`; `row` is below `rows`.
-#[inline(always)]
 pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
-    for_each_weight(matrix, row, out, |out, weight| *out = weight);
+    out.fill(0);
+    add_row(matrix, row, out);
 }
 
 /// Adds a row of an embedding: `out[c] = out[c] + weight[row, c]`, saturating. Shapes as in [`row`].
 pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
-    for_each_weight(matrix, row, out, |out, weight| *out = out.saturating_add(weight));
-}
-
-#[inline(always)]
-fn for_each_weight(matrix: &Tensor<'_>, row: usize, out: &mut [i32], each: impl Fn(&mut i32, i32)) {
     let layout = matrix.layout();
     let codes = &matrix.codes[row * layout.row_codes..][..layout.row_codes];
     let scales = &matrix.scales[row * layout.row_scales..][..layout.row_scales];
@@ -289,42 +286,32 @@ fn for_each_weight(matrix: &Tensor<'_>, row: usize, out: &mut [i32], each: impl 
     match matrix.precision {
         Precision::Fp16 => {
             for (out, half) in out.iter_mut().zip(codes.as_chunks::<2>().0) {
-                each(out, f32_to_residual(half_to_f32(*half)));
+                *out = out.saturating_add(f32_to_residual(half_to_f32(*half)));
             }
         }
         Precision::Int8 => {
-            let mantissa = pair_u16(scales, 0) as i64;
+            let mantissa = pair_u16(scales, 0) as u32;
             for (c, (out, &code)) in out.iter_mut().zip(codes).enumerate() {
-                each(out, shift_round(int8_code(code, c) as i64 * mantissa, shift));
+                add_scaled(out, int8_code(code, c) as i32, mantissa, shift);
             }
         }
-        precision if precision.planes().len() == 1 => {
-            let mantissa = pair_u16(scales, 0) as i64;
-            let out = Cell::from_mut(out).as_slice_of_cells();
-            for_each_plane(matrix, codes, |plane, packed| {
-                for_each_stretch(*plane, matrix.group, packed, out, |g, lane, bytes, out| {
-                    let unit = mantissa * group_scale(scales, g) as i64;
-                    for (j, (out, &byte)) in out.iter().zip(bytes).enumerate() {
-                        let mut value = out.get();
-                        let code = field(*plane, byte, j, lane) as i64;
-                        each(&mut value, shift_round(code * unit, shift));
-                        out.set(value);
-                    }
-                });
-            });
-        }
         _ => {
-            let mantissa = pair_u16(scales, 0) as i64;
+            let mantissa = pair_u16(scales, 0) as u32;
             for (g, out) in out.chunks_mut(matrix.group).enumerate() {
-                let unit = mantissa * group_scale(scales, g) as i64;
+                let unit = mantissa * group_scale(scales, g) as u32;
                 let inputs = out.len();
                 for (i, out) in out.iter_mut().enumerate() {
-                    let code = group_code(matrix, codes, g, inputs, i);
-                    each(out, shift_round(code as i64 * unit, shift));
+                    add_scaled(out, group_code(matrix, codes, g, inputs, i), unit, shift);
                 }
             }
         }
     }
+}
+
+/// Not a part of its callers: the code would be there for every precision.
+#[inline(never)]
+fn add_scaled(out: &mut i32, code: i32, unit: u32, shift: i32) {
+    *out = out.saturating_add(shift_round(code as i64 * unit as i64, shift));
 }
 
 /// Code of input `i` of the `inputs` of group `g` of a row.

@@ -24,16 +24,18 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
         return Scale::ZERO;
     }
     let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
-    let squares = if peak <= i32::MAX as i64 {
-        grid.codes_and_squares(x, codes, |x| x.wrapping_sub(mean))
-    } else {
-        grid.codes_and_squares(x, codes, |x| x.saturating_sub(mean).max(-i32::MAX))
-    };
+    let mut squares = 0i64;
+    for (code, &x) in codes.iter_mut().zip(x) {
+        // Where that saturates 16 bits are dropped, which hides whether at −2^31 or one above it.
+        let scaled = x.saturating_sub(mean) >> grid.shift;
+        squares += scaled as i64 * scaled as i64;
+        *code = grid.code(scaled);
+    }
     // Variance with 48 fraction bits less twice the shift; 1e-5 · 2^48 is 2,814,749,767.
-    let variance = floor_div((squares << 16) as i64, width) as u64;
+    let variance = floor_div(squares << 16, width) as u64;
     let variance = variance + (2_814_749_767 >> (2 * grid.shift));
     // σ has 24 fraction bits less the shift, the peak 16 less the shift.
-    Scale::ratio((grid.peak as u64) << 8, variance.isqrt())
+    Scale::ratio((grid.peak as u64) << 8, variance.isqrt() as u32)
 }
 
 /// A vector to codes in ±127. Returns what code 127 is worth.
@@ -43,7 +45,8 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
     let (low, high) = range(x);
     let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
-    fill(x, codes, peak, 127, |x| x.max(-i32::MAX))
+    // Of −2^31 the largest magnitude drops 16 bits, which hides that it counts as one more.
+    fill(x, codes, peak, 127, |x| x)
 }
 
 /// ReLU and a vector to codes in 0 to 255. Returns what code 255 is worth.
@@ -108,18 +111,6 @@ impl Grid {
         let shift = 17u32.saturating_sub(peak.leading_zeros());
         let peak = (peak >> shift).max(1);
         Self { shift, peak, reciprocal: (max_code << 22) / peak }
-    }
-
-    /// Codes of a vector that `centred` maps to one without a mean, and the sum of its scaled squares.
-    #[inline(always)]
-    fn codes_and_squares(&self, x: &[i32], codes: &mut [i16], centred: impl Fn(i32) -> i32) -> u64 {
-        let mut squares = 0i64;
-        for (code, &x) in codes.iter_mut().zip(x) {
-            let scaled = centred(x) >> self.shift;
-            squares += scaled as i64 * scaled as i64;
-            *code = self.code(scaled);
-        }
-        squares as u64
     }
 
     /// `scaled · reciprocal` is at most `max_code << 22` in magnitude, below 2^30.
