@@ -228,6 +228,7 @@ pub struct TensorLayout {
 impl TensorLayout {
     /// The layout of a `[rows, cols]` matrix. `group` counts for grouped precisions only and must
     /// not be 0 then.
+    #[inline(never)]
     pub const fn new(
         precision: Precision,
         rows: usize,
@@ -393,7 +394,6 @@ impl<'a> Tensor<'a> {
     }
 
     /// The layout of this matrix.
-    #[inline(never)]
     pub fn layout(&self) -> TensorLayout {
         let biased = !self.biases.is_empty();
         TensorLayout::new(self.precision, self.rows, self.cols, self.group, biased)
