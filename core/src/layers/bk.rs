@@ -122,7 +122,7 @@ impl ChainFormat {
     #[inline(always)]
     pub fn feature(&self, part: i32) -> i32 {
         let value = if self.frac > RESIDUAL_FRAC {
-            // Half of the last bit that stays, without the sum that could overflow.
+            // With half of the last bit that stays; an admitted 1/L is below 2^30.
             ((part >> (self.frac - RESIDUAL_FRAC - 1)) + 1) >> 1
         } else {
             saturate((part as i64) << (RESIDUAL_FRAC - self.frac))
