@@ -145,11 +145,18 @@ impl ChainParameters<'_> {
     /// Diagonal and η of potential `k`.
     #[inline(always)]
     pub fn get(&self, k: usize) -> (i32, i32) {
-        let word = |at: usize| {
-            let bytes = &self.bytes[at..at + 4];
-            i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-        };
-        (word(Self::BYTES * k), word(Self::BYTES * k + 4))
+        Self::decode(&self.bytes.as_chunks().0[k])
+    }
+
+    /// Diagonals and ηs of all potentials.
+    #[inline(always)]
+    pub fn iter(&self) -> impl Iterator<Item = (i32, i32)> {
+        self.bytes.as_chunks().0.iter().map(Self::decode)
+    }
+
+    #[inline(always)]
+    fn decode([d0, d1, d2, d3, e0, e1, e2, e3]: &[u8; 8]) -> (i32, i32) {
+        (i32::from_le_bytes([*d0, *d1, *d2, *d3]), i32::from_le_bytes([*e0, *e1, *e2, *e3]))
     }
 }
 
@@ -168,14 +175,16 @@ pub fn half_step(
     let count = potentials.len();
     let (state_re, state_im) = state.split_at_mut(count);
     let (feature_re, feature_im) = features.split_at_mut(count);
-    for k in 0..count {
-        let (diagonal, eta) = parameters.get(k);
-        let alpha = format.alpha(diagonal, potentials[k]);
-        let before = Complex { re: state_re[k], im: state_im[k] };
+    let states = state_re.iter_mut().zip(state_im);
+    let features = feature_re.iter_mut().zip(feature_im);
+    let all = parameters.iter().zip(potentials).zip(states).zip(features);
+    for ((((diagonal, eta), &v), (state_re, state_im)), (feature_re, feature_im)) in all {
+        let alpha = format.alpha(diagonal, v);
+        let before = Complex { re: *state_re, im: *state_im };
         let l = format.advance(alpha, eta, before);
         let g = format.invert(l.re, l.im);
-        (state_re[k], state_im[k]) = (g.re, g.im);
-        (feature_re[k], feature_im[k]) = (format.feature(g.re), format.feature(g.im));
+        (*state_re, *state_im) = (g.re, g.im);
+        (*feature_re, *feature_im) = (format.feature(g.re), format.feature(g.im));
     }
 }
 

@@ -44,8 +44,8 @@ pub(super) fn prepare(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficie
 ///
 /// # Safety
 ///
-/// The coefficients of `rows` must be those of a vector of the matrix's columns, and the matrix's codes
-/// aligned to words.
+/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must have the
+/// codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
 #[inline(always)]
 pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     let long = matrix.cols.is_multiple_of(LONG) && !keep;

@@ -53,6 +53,10 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         Precision::Int4 if matrix.group == BLOCK => false,
         _ => return false,
     };
+    let layout = matrix.layout();
+    assert!(matrix.rows > 0 && matrix.codes.len() >= matrix.rows * layout.row_codes);
+    assert!(matrix.scales.len() >= matrix.rows * layout.row_scales);
+    assert!(matrix.biases.len() >= 2 * matrix.rows);
     let mut memory: Coefficients = [MaybeUninit::uninit(); WORDS];
     let range = if int8 { int8::range(matrix) } else { int4::range(matrix) };
     for (b, codes, scale) in batch(x, matrix.cols) {
@@ -65,8 +69,8 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         let keep = rows.is_none();
         let mut rows = rows.unwrap_or_else(|| Rows::raw(matrix, out));
         rows.coefficients = memory.as_ptr().cast();
-        // SAFETY: the coefficients are those of a vector of as many codes as the matrix has columns; the
-        // alignment of the codes was checked above.
+        // SAFETY: the coefficients are those of a vector of as many codes as the matrix has columns; that its
+        // parts have all rows and its codes their alignment was checked above.
         unsafe {
             match int8 {
                 true => int8::run(matrix, rows, keep),
@@ -74,7 +78,7 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
             }
         }
         if keep {
-            let scales = matrix.scales.chunks_exact(matrix.layout().row_scales);
+            let scales = matrix.scales.chunks_exact(layout.row_scales);
             for (row, (out, scales)) in out.iter_mut().zip(scales).enumerate() {
                 *out = finish(matrix, row, *out >> range.0, pair_u16(scales, 0), scale);
             }

@@ -95,8 +95,9 @@ macro_rules! begin {
     };
 }
 
-/// The end of a row with its sum in r10: sum times mantissas, rounded, plus the bias. `$mantissa` loads the row's
-/// mantissa to lr and moves r2 to the scales of the next one. Leaves the registers as `begin!` does, and "equal" after the last row.
+/// The end of a row with its sum in r10: sum times mantissas, rounded, plus the bias. `$mantissa` loads the
+/// row's mantissa to lr and moves r2 to the scales of the next one. Leaves the registers as `begin!` does,
+/// and "equal" after the last row.
 macro_rules! finish {
     ($mantissa:expr) => {
         concat!(
