@@ -5,24 +5,20 @@
 //! way, so the tile size is a matter of speed and memory alone.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use crate::blob::{Dimensions, TensorId};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul, portable, wide};
+use crate::kernels::{Vectors, matmul, portable, to_halves, wide};
 use crate::layers::activation::{normalize, quantize};
 use crate::layers::gate::route;
 use crate::layers::moe;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
-use crate::numeric::residual_to_f32;
 
 /// Scratch for B vectors of one model.
 pub(crate) struct Tile<'a> {
     routes: &'a mut [u32],
     gate_logits: &'a mut [i32],
-    feature_codes: &'a mut [i16],
-    feature_scales: &'a mut [u32],
     experts: moe::Scratch<'a>,
 }
 
@@ -33,12 +29,17 @@ impl<'a> Tile<'a> {
         let hidden = dims.hidden as usize;
         let (top_k, experts) = (dims.top_k as usize, dims.experts as usize);
         total([
-            product([batch, total([top_k, experts, 1, 1, 1])]),
-            code_words(product([batch, 2, dims.potentials as usize])),
+            product([batch, total([top_k, experts, 1, 1])]),
             code_words(product([batch, width])),
-            code_words(product([batch, hidden])),
+            code_words(product([batch, Self::codes(dims)])),
             product([batch, total([hidden, width])]),
         ])
+    }
+
+    /// Codes of a vector that share one place: features', and later a hidden vector's.
+    const fn codes(dims: &Dimensions) -> usize {
+        let (hidden, features) = (dims.hidden as usize, product([2, dims.potentials as usize]));
+        if hidden > features { hidden } else { features }
     }
 
     pub(crate) fn carve(arena: &mut Arena<'a>, dims: &Dimensions, batch: usize) -> Self {
@@ -46,13 +47,11 @@ impl<'a> Tile<'a> {
         Self {
             routes: arena.words(batch * dims.top_k as usize),
             gate_logits: arena.wide(batch * dims.experts as usize),
-            feature_codes: arena.codes(batch * 2 * dims.potentials as usize),
-            feature_scales: arena.words(batch),
             experts: moe::Scratch {
                 codes: arena.codes(batch * width),
                 scales: arena.words(batch),
                 hidden: arena.wide(batch * hidden),
-                hidden_codes: arena.codes(batch * hidden),
+                hidden_codes: arena.codes(batch * Self::codes(dims)),
                 outputs: arena.wide(batch * width),
                 routed: arena.words(batch),
             },
@@ -120,8 +119,8 @@ pub(crate) fn finish(
     let dims = model.dims();
     let batch = x.scales.len();
     let feature_width = 2 * dims.potentials as usize;
-    let codes = &mut tile.feature_codes[..batch * feature_width];
-    let scales = &mut tile.feature_scales[..batch];
+    let codes = &mut tile.experts.hidden_codes[..batch * feature_width];
+    let scales = &mut tile.experts.scales[..batch];
     let vectors = features.chunks_exact(feature_width).zip(codes.chunks_exact_mut(feature_width));
     wide(
         #[inline(always)]
@@ -179,7 +178,7 @@ pub(crate) fn head(model: &Model<'_>, x: Vectors<'_>, logits: &mut [f16], tile: 
     }
 }
 
-/// Rows of a conversion.
+/// Rows that are converted at a time.
 const PIECE: usize = 32;
 
 /// Puts what belongs to the next `rows` of `tokens` where those are.
@@ -200,17 +199,5 @@ fn scatter(
             to_halves(&values[first..][..count], &mut halves[..count]);
             own[..count].iter().zip(&halves).for_each(|(&token, &half)| logits[token] = half);
         }
-    }
-}
-
-/// Q15.16 to halves, a piece at a time, which hosts convert together.
-fn to_halves(values: &[i32], halves: &mut [f16]) {
-    let mut floats = [0f32; PIECE];
-    for (values, halves) in values.chunks(PIECE).zip(halves.chunks_mut(PIECE)) {
-        let floats = &mut floats[..values.len()];
-        for (float, &value) in floats.iter_mut().zip(values) {
-            *float = residual_to_f32(value);
-        }
-        halves.convert_from_f32_slice(floats);
     }
 }

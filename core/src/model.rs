@@ -140,6 +140,7 @@ impl<'a> Model<'a> {
     }
 
     /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
+    #[inline(never)]
     pub fn tensor(&self, id: TensorId) -> Tensor<'a> {
         // Validation has decoded every record of the dimensions once.
         let index = self.dims.contains(id).then(|| self.dims.index(id));

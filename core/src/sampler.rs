@@ -64,9 +64,13 @@ impl Sampler {
 /// Index of the largest logit; the lowest one of equals; 0 for none.
 pub fn argmax(logits: &[f16]) -> usize {
     let mut best = 0;
+    // Bits of positive halves are in the order of the halves, and above those of all others.
+    let mut least = i32::MIN;
     for (i, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
+        let bits = logit.to_bits() as i16 as i32;
+        if bits > least && (*logit > logits[best] || i == 0) {
             best = i;
+            least = if bits > 0 { bits } else { i32::MIN };
         }
     }
     best

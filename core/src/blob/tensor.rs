@@ -6,7 +6,7 @@
 //! | precision | codes of a row | scales of a row |
 //! |---|---|---|
 //! | FP16 | `cols` IEEE halves | none |
-//! | INT8 | `cols` bytes, two's complement | `u16` mantissa m |
+//! | INT8 | `cols` bytes | `u16` mantissa m |
 //! | INT2 to INT6 | its planes, one after the other | `u16` mantissa m, then one nibble g per group, low nibble first |
 //!
 //! A [`Plane`] holds some bits of every code of the row, 1, 2 or 4, group by group: n inputs of w
@@ -14,12 +14,20 @@
 //! next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper bits,
 //! two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) + lower`.
 //!
+//! The stored codes of INT8 and INT4 are offset by half their range, 128 or 8, but for the uppermost code of
+//! every two bytes, which is two's complement: two bytes are then one signed number that is the sum of its
+//! codes, each in its place, and a processor that multiplies by 16 bits need not take the uppermost one
+//! out. [`INT8_OFFSETS`] and [`Plane::offsets`] turn either form into the other.
+//!
 //! A weight is `code · m · 2^−e` (INT8) or `code · g · m · 2^−e` (INT2 to INT6) with the record's
 //! exponent e; what one unit of the activation code is worth (1/127 or 1/255 of the vector's largest
 //! magnitude) is part of m already, for linear layers. A bias is an `i16` times 2^−b.
 
 use super::{Dimensions, TensorId};
 use crate::error::{Error, TensorProblem};
+
+/// What a row's even and odd bytes of INT8 codes differ from two's complement by (exclusive or).
+pub const INT8_OFFSETS: [u8; 2] = [0x80, 0];
 
 /// How the numbers of a matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,11 +59,13 @@ pub struct Plane {
     pub shift: u32,
     /// Whether the bits are two's complement.
     pub signed: bool,
+    /// What a group's even and odd bytes differ from that by (exclusive or).
+    pub offsets: [u8; 2],
 }
 
 impl Plane {
     const fn new(bits: u32, shift: u32, signed: bool) -> Self {
-        Self { bits, shift, signed }
+        Self { bits, shift, signed, offsets: [0, 0] }
     }
 
     /// Bytes of `inputs` inputs of one group.
@@ -124,7 +134,7 @@ impl Precision {
         match self {
             Self::Int2 => const { &[Plane::new(2, 0, true)] },
             Self::Int3 => const { &[Plane::new(2, 1, true), Plane::new(1, 0, false)] },
-            Self::Int4 => const { &[Plane::new(4, 0, true)] },
+            Self::Int4 => const { &[Plane { offsets: [0x88, 0x08], ..Plane::new(4, 0, true) }] },
             Self::Int5 => const { &[Plane::new(4, 1, true), Plane::new(1, 0, false)] },
             Self::Int6 => const { &[Plane::new(4, 2, true), Plane::new(2, 0, false)] },
             Self::Int8 | Self::Fp16 => &[],
@@ -218,6 +228,7 @@ pub struct TensorLayout {
 impl TensorLayout {
     /// The layout of a `[rows, cols]` matrix. `group` counts for grouped precisions only and must
     /// not be 0 then.
+    #[inline(never)]
     pub const fn new(
         precision: Precision,
         rows: usize,
@@ -369,6 +380,7 @@ impl<'a> Tensor<'a> {
     /// # Panics
     ///
     /// If they do not lie within the matrix.
+    #[inline(never)]
     pub fn rows(&self, first: usize, count: usize) -> Self {
         let layout = self.layout();
         let cut = |bytes: &'a [u8], each: usize| &bytes[first * each..][..count * each];

@@ -10,7 +10,7 @@ use core::cell::Cell;
 use super::Vectors;
 use super::portable::{
     self, LANES, bias, field, for_each_plane, for_each_stretch, fp16_unit, group_scale,
-    half_to_f32, sum_lanes,
+    half_to_f32, int8_code, sum_lanes,
 };
 use crate::blob::{Precision, Tensor, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
@@ -194,8 +194,8 @@ pub(super) fn matmul(
     match matrix.precision {
         Precision::Fp16 => fp16(products, matrix, x, out),
         Precision::Int8 => integer(products, matrix, x, out, |_, row, weights| {
-            for (weight, &code) in weights.iter_mut().zip(row) {
-                *weight = (code as i8) as i16;
+            for (c, (weight, &code)) in weights.iter_mut().zip(row).enumerate() {
+                *weight = int8_code(code, c) as i16;
             }
         }),
         _ => integer(products, matrix, x, out, |scales, row, weights| {
@@ -281,8 +281,8 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
     for_each_plane(matrix, row, |plane, packed| {
         for_each_stretch(*plane, matrix.group, packed, weights, |g, lane, bytes, weights| {
             let scale = group_scale(scales, g) << plane.shift;
-            for (weight, &p) in weights.iter().zip(bytes) {
-                weight.set(weight.get() + (scale * field(*plane, p, lane)) as i16);
+            for (j, (weight, &p)) in weights.iter().zip(bytes).enumerate() {
+                weight.set(weight.get() + (scale * field(*plane, p, j, lane)) as i16);
             }
         });
     });

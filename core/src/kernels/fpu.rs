@@ -6,6 +6,8 @@
 
 use core::arch::asm;
 
+use half::f16;
+
 use super::Vectors;
 use super::portable::{LANES, batch, bias, fp16_unit, sum_lanes};
 use crate::blob::{Precision, Tensor};
@@ -42,6 +44,58 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         }
     }
     true
+}
+
+/// As [`super::portable::to_halves`]: converting a fixed-point number rounds once to a float, and that once to a half.
+pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
+    let (values, rest) = values.as_chunks();
+    let (halves, last) = halves.as_chunks_mut();
+    for (values, halves) in values.iter().zip(halves) {
+        eight_halves(values, halves);
+    }
+    let (mut eight, mut converted) = ([0; 8], [f16::ZERO; 8]);
+    eight[..rest.len()].copy_from_slice(rest);
+    eight_halves(&eight, &mut converted);
+    last.copy_from_slice(&converted[..rest.len()]);
+}
+
+#[inline(always)]
+fn eight_halves(values: &[i32; 8], halves: &mut [f16; 8]) {
+    // SAFETY: eight integers, which are aligned to words, are read; stores of words to the sixteen bytes of
+    // the halves ask for no alignment. What is written beside them are registers that are named here.
+    unsafe {
+        asm!(
+            "vldmia {values}, {{s0-s7}}",
+            "vcvt.f32.s32 s0, s0, #16",
+            "vcvt.f32.s32 s1, s1, #16",
+            "vcvt.f32.s32 s2, s2, #16",
+            "vcvt.f32.s32 s3, s3, #16",
+            "vcvt.f32.s32 s4, s4, #16",
+            "vcvt.f32.s32 s5, s5, #16",
+            "vcvt.f32.s32 s6, s6, #16",
+            "vcvt.f32.s32 s7, s7, #16",
+            "vcvtb.f16.f32 s0, s0",
+            "vcvtt.f16.f32 s0, s1",
+            "vcvtb.f16.f32 s1, s2",
+            "vcvtt.f16.f32 s1, s3",
+            "vcvtb.f16.f32 s2, s4",
+            "vcvtt.f16.f32 s2, s5",
+            "vcvtb.f16.f32 s3, s6",
+            "vcvtt.f16.f32 s3, s7",
+            "vmov {a}, {b}, s0, s1",
+            "str {a}, [{halves}]",
+            "str {b}, [{halves}, #4]",
+            "vmov {a}, {b}, s2, s3",
+            "str {a}, [{halves}, #8]",
+            "str {b}, [{halves}, #12]",
+            values = in(reg) values.as_ptr(),
+            halves = in(reg) halves.as_mut_ptr(),
+            a = out(reg) _, b = out(reg) _,
+            out("s0") _, out("s1") _, out("s2") _, out("s3") _,
+            out("s4") _, out("s5") _, out("s6") _, out("s7") _,
+            options(nostack),
+        );
+    }
 }
 
 /// Lanes of two rows.

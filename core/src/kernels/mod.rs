@@ -14,6 +14,8 @@ pub mod portable;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86_64;
 
+use half::f16;
+
 use crate::blob::Tensor;
 
 /// Activation vectors that are multiplied by the same matrix.
@@ -50,7 +52,23 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     #[cfg(feature = "std")]
     batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
+    plain(matrix, x, out);
+}
+
+/// [`portable::matmul`] once, and not as often as layers multiply.
+#[cfg(not(feature = "std"))]
+#[inline(never)]
+fn plain(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     portable::matmul(matrix, x, out);
+}
+
+/// Q15.16 to halves, to nearest even. Shapes: `[n]` both.
+#[inline]
+pub fn to_halves(values: &[i32], halves: &mut [f16]) {
+    #[cfg(arm_fpu)]
+    fpu::to_halves(values, halves);
+    #[cfg(not(arm_fpu))]
+    portable::to_halves(values, halves);
 }
 
 /// Runs loops over whole vectors compiled for the processor at hand, where this build can choose. The

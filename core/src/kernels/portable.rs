@@ -12,9 +12,12 @@
 //! most 2^7 (INT8) or 2^5 · 15 (INT6, with its group scale) times activations below 2^8 stay below
 //! 2^31, in each plane and in their sum.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::Vectors;
-use crate::blob::{Plane, Precision, Tensor, pair_i16, pair_u16};
-use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
+use crate::blob::{INT8_OFFSETS, Plane, Precision, Tensor, pair_i16, pair_u16};
+use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, residual_to_f32, shift_round};
 
 /// Partial sums of an FP16 row.
 pub(super) const LANES: usize = 8;
@@ -26,7 +29,10 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         return;
     }
     match matrix.precision {
-        Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(32) => {
+        // Where there is another kernel for them the general way is enough.
+        Precision::Int4
+            if matrix.group == 32 && matrix.cols.is_multiple_of(32) && cfg!(not(arm_dsp)) =>
+        {
             int4_by_32(matrix, x, out)
         }
         Precision::Int8 => int8(matrix, x, out),
@@ -49,8 +55,15 @@ pub(super) fn batch<'a>(
 }
 
 /// Accumulator to output: row mantissa, vector scale, rounding shift, bias.
-#[inline(always)]
-fn finish(matrix: &Tensor<'_>, row: usize, acc: i32, mantissa: u16, scale: Scale) -> i32 {
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
+pub(super) fn finish(
+    matrix: &Tensor<'_>,
+    row: usize,
+    acc: i32,
+    mantissa: u16,
+    scale: Scale,
+) -> i32 {
     let multiplier = (mantissa as u32 * scale.mantissa as u32) as i64;
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     shift_round(acc as i64 * multiplier, shift).saturating_add(bias(matrix, row))
@@ -70,10 +83,17 @@ fn int8(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     for (r, row) in matrix.codes.chunks_exact(matrix.cols).enumerate() {
         let mantissa = pair_u16(matrix.scales, r);
         for (b, codes, scale) in batch(x, matrix.cols) {
-            let acc: i32 = row.iter().zip(codes).map(|(&w, &a)| (w as i8) as i32 * a as i32).sum();
+            let products = row.iter().enumerate().zip(codes);
+            let acc: i32 = products.map(|((c, &w), &a)| int8_code(w, c) as i32 * a as i32).sum();
             out[b * matrix.rows + r] = finish(matrix, r, acc, mantissa, scale);
         }
     }
+}
+
+/// Code of input `c` of an INT8 row from the byte that is stored for it.
+#[inline(always)]
+pub(super) fn int8_code(stored: u8, c: usize) -> i8 {
+    (stored ^ INT8_OFFSETS[c % 2]) as i8
 }
 
 /// Groups of 32 that divide the row: the layout that policies choose.
@@ -97,10 +117,12 @@ fn int4_by_32(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 
 #[inline(always)]
 fn dot_group_of_32(packed: &[u8; 16], activations: &[i16; 32]) -> i32 {
+    let [Plane { offsets, .. }] = Precision::Int4.planes() else { return 0 };
     let mut sum = 0i32;
     for j in 0..16 {
-        let low = ((packed[j] << 4) as i8 >> 4) as i32;
-        let high = (packed[j] as i8 >> 4) as i32;
+        let byte = packed[j] ^ offsets[j % 2];
+        let low = ((byte << 4) as i8 >> 4) as i32;
+        let high = (byte as i8 >> 4) as i32;
         sum += low * activations[j] as i32 + high * activations[j + 16] as i32;
     }
     sum
@@ -119,9 +141,9 @@ fn grouped(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
             for_each_plane(matrix, row, |plane, packed| {
                 let mut sum = 0i32;
                 for_each_stretch(*plane, matrix.group, packed, codes, |g, lane, bytes, codes| {
-                    let products = bytes.iter().zip(codes);
+                    let products = bytes.iter().enumerate().zip(codes);
                     let part: i32 =
-                        products.map(|(&p, &a)| field(*plane, p, lane) * a as i32).sum();
+                        products.map(|((j, &p), &a)| field(*plane, p, j, lane) * a as i32).sum();
                     sum += group_scale(row_scales, g) * part;
                 });
                 acc += sum << plane.shift;
@@ -164,11 +186,11 @@ pub(super) fn for_each_stretch<T>(
     }
 }
 
-/// The bits of a code that lane `lane` of a plane's byte holds.
+/// The bits of a code that lane `lane` of byte `j` of a plane's group holds.
 #[inline(always)]
-pub(super) fn field(plane: Plane, packed: u8, lane: usize) -> i32 {
+pub(super) fn field(plane: Plane, packed: u8, j: usize, lane: usize) -> i32 {
     let unused = 8 - plane.bits;
-    let top = packed << (unused - plane.bits * lane as u32);
+    let top = (packed ^ plane.offsets[j % 2]) << (unused - plane.bits * lane as u32);
     if plane.signed { (top as i8 >> unused) as i32 } else { (top >> unused) as i32 }
 }
 
@@ -234,21 +256,29 @@ pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
     f32::from_bits((bits & 0x8000) << 16 | (bits & 0x7fff) << 13) * TWO_112
 }
 
+/// See [`super::to_halves`].
+pub fn to_halves(values: &[i32], halves: &mut [f16]) {
+    // A stretch at a time, which hosts convert together.
+    let mut floats = [0f32; 32];
+    for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {
+        let floats = &mut floats[..values.len()];
+        for (float, &value) in floats.iter_mut().zip(values) {
+            *float = residual_to_f32(value);
+        }
+        halves.convert_from_f32_slice(floats);
+    }
+}
+
 /// One row of an embedding in Q15.16: `out[c] = weight[row, c]`, rounded to nearest, saturating.
 ///
 /// Shapes: `matrix` is `[rows, cols]`, `out` is `[cols]`; `row` is below `rows`.
-#[inline(always)]
 pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
-    for_each_weight(matrix, row, out, |out, weight| *out = weight);
+    out.fill(0);
+    add_row(matrix, row, out);
 }
 
 /// Adds a row of an embedding: `out[c] = out[c] + weight[row, c]`, saturating. Shapes as in [`row`].
 pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
-    for_each_weight(matrix, row, out, |out, weight| *out = out.saturating_add(weight));
-}
-
-#[inline(always)]
-fn for_each_weight(matrix: &Tensor<'_>, row: usize, out: &mut [i32], each: impl Fn(&mut i32, i32)) {
     let layout = matrix.layout();
     let codes = &matrix.codes[row * layout.row_codes..][..layout.row_codes];
     let scales = &matrix.scales[row * layout.row_scales..][..layout.row_scales];
@@ -256,27 +286,32 @@ fn for_each_weight(matrix: &Tensor<'_>, row: usize, out: &mut [i32], each: impl 
     match matrix.precision {
         Precision::Fp16 => {
             for (out, half) in out.iter_mut().zip(codes.as_chunks::<2>().0) {
-                each(out, f32_to_residual(half_to_f32(*half)));
+                *out = out.saturating_add(f32_to_residual(half_to_f32(*half)));
             }
         }
         Precision::Int8 => {
-            let mantissa = pair_u16(scales, 0) as i64;
-            for (out, &code) in out.iter_mut().zip(codes) {
-                each(out, shift_round((code as i8) as i64 * mantissa, shift));
+            let mantissa = pair_u16(scales, 0) as u32;
+            for (c, (out, &code)) in out.iter_mut().zip(codes).enumerate() {
+                add_scaled(out, int8_code(code, c) as i32, mantissa, shift);
             }
         }
         _ => {
-            let mantissa = pair_u16(scales, 0) as i64;
+            let mantissa = pair_u16(scales, 0) as u32;
             for (g, out) in out.chunks_mut(matrix.group).enumerate() {
-                let unit = mantissa * group_scale(scales, g) as i64;
+                let unit = mantissa * group_scale(scales, g) as u32;
                 let inputs = out.len();
                 for (i, out) in out.iter_mut().enumerate() {
-                    let code = group_code(matrix, codes, g, inputs, i);
-                    each(out, shift_round(code as i64 * unit, shift));
+                    add_scaled(out, group_code(matrix, codes, g, inputs, i), unit, shift);
                 }
             }
         }
     }
+}
+
+/// Not a part of its callers: the code would be there for every precision.
+#[inline(never)]
+fn add_scaled(out: &mut i32, code: i32, unit: u32, shift: i32) {
+    *out = out.saturating_add(shift_round(code as i64 * unit as i64, shift));
 }
 
 /// Code of input `i` of the `inputs` of group `g` of a row.
@@ -285,8 +320,8 @@ fn group_code(matrix: &Tensor<'_>, row: &[u8], g: usize, inputs: usize, i: usize
     let mut code = 0;
     for_each_plane(matrix, row, |plane, packed| {
         let bytes = &packed[g * plane.bytes(matrix.group)..][..plane.bytes(inputs)];
-        let (lane, byte) = (i / bytes.len(), bytes[i % bytes.len()]);
-        code += field(*plane, byte, lane) << plane.shift;
+        let (lane, j) = (i / bytes.len(), i % bytes.len());
+        code += field(*plane, bytes[j], j, lane) << plane.shift;
     });
     code
 }

@@ -141,7 +141,12 @@ impl Matrix {
         let mantissa = u16::from_le_bytes([scales[0], scales[1]]) as f64;
         let unit = mantissa * power_of_two(-self.exponent);
         if self.precision == Precision::Int8 {
-            return codes.iter().map(|&code| code as i8 as f64 * unit).collect();
+            // Inputs 0, 2, 4, … are stored plus 128.
+            let code = |(c, &byte): (usize, &u8)| match c % 2 {
+                0 => byte as f64 - 128.0,
+                _ => byte as i8 as f64,
+            };
+            return codes.iter().enumerate().map(|byte| code(byte) * unit).collect();
         }
         let mut weights = vec![0.0; self.cols];
         let mut first = 0;
@@ -155,9 +160,16 @@ impl Matrix {
                 for i in 0..len {
                     let value =
                         codes[first + i % bytes] >> (bits * (i / bytes)) & ((1 << bits) - 1);
-                    let negative = signed && value >> (bits - 1) == 1;
-                    let value =
-                        if negative { value as f64 - (1 << bits) as f64 } else { value as f64 };
+                    // INT4 is stored plus 8, but for the upper half of an odd byte.
+                    let offset =
+                        self.precision == Precision::Int4 && (i % bytes % 2 == 0 || i / bytes == 0);
+                    let value = match value as f64 {
+                        value if offset => value - 8.0,
+                        value if signed && value >= power_of_two(bits as i32 - 1) => {
+                            value - power_of_two(bits as i32)
+                        }
+                        value => value,
+                    };
                     weights[input + i] += value * (1 << shift) as f64 * scale as f64 * unit;
                 }
                 first += bytes;

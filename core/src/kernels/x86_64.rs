@@ -138,7 +138,8 @@ fn decode_plane<const BITS: usize, const BYTES: usize>(
         for (t, weights) in weights.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let mut sixteen = [0; 16];
             for (j, byte) in sixteen.iter_mut().enumerate() {
-                *byte = bytes[(16 * t + j) % BYTES];
+                // A group has an even number of bytes.
+                *byte = bytes[(16 * t + j) % BYTES] ^ plane.offsets[j % 2];
             }
             // Later lanes lie higher by the bits of those that went before.
             let before = _mm_cvtsi32_si128((16 * t / BYTES * BITS) as i32);

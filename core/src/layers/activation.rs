@@ -13,26 +13,29 @@ use crate::numeric::Scale;
 /// Shapes: `x` and `codes` are `[d]`. `eps` is 1e-5, as in the published model.
 #[inline(always)]
 pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
-    let width = x.len().max(1) as i64;
+    let width = x.len().max(1);
     let sum: i64 = x.iter().map(|&x| x as i64).sum();
-    let mean = (sum + width / 2).div_euclid(width);
-    let centred = |x: i32| (x as i64 - mean).clamp(-(i32::MAX as i64), i32::MAX as i64) as i32;
-    let peak = x.iter().map(|&x| centred(x).unsigned_abs()).max().unwrap_or(0);
+    // Within the range of its terms.
+    let mean = floor_div(sum + width as i64 / 2, width) as i32;
+    let (low, high) = range(x);
+    let peak = (high as i64 - mean as i64).max(mean as i64 - low as i64).max(0);
     if peak == 0 {
         codes.fill(0);
         return Scale::ZERO;
     }
-    let grid = Grid::new(peak, 127);
-    let mut squares = 0u64;
+    let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
+    let mut squares = 0i64;
     for (code, &x) in codes.iter_mut().zip(x) {
-        let scaled = centred(x) >> grid.shift;
-        squares += (scaled as i64 * scaled as i64) as u64;
+        // Where that saturates 16 bits are dropped, which hides whether at −2^31 or one above it.
+        let scaled = x.saturating_sub(mean) >> grid.shift;
+        squares += scaled as i64 * scaled as i64;
         *code = grid.code(scaled);
     }
     // Variance with 48 fraction bits less twice the shift; 1e-5 · 2^48 is 2,814,749,767.
-    let variance = (squares << 16) / width as u64 + (2_814_749_767 >> (2 * grid.shift));
+    let variance = floor_div(squares << 16, width) as u64;
+    let variance = variance + (2_814_749_767 >> (2 * grid.shift));
     // σ has 24 fraction bits less the shift, the peak 16 less the shift.
-    Scale::ratio((grid.peak as u64) << 8, variance.isqrt())
+    Scale::ratio((grid.peak as u64) << 8, variance.isqrt() as u32)
 }
 
 /// A vector to codes in ±127. Returns what code 127 is worth.
@@ -40,8 +43,10 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
-    let peak = x.iter().map(|&x| x.unsigned_abs()).max().unwrap_or(0).min(i32::MAX as u32);
-    fill(x, codes, peak, 127, |x| x.max(-i32::MAX))
+    let (low, high) = range(x);
+    let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
+    // Of −2^31 the largest magnitude drops 16 bits, which hides that it counts as one more.
+    fill(x, codes, peak, 127, |x| x)
 }
 
 /// ReLU and a vector to codes in 0 to 255. Returns what code 255 is worth.
@@ -49,8 +54,25 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
 pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
-    let peak = x.iter().map(|&x| x.max(0)).max().unwrap_or(0) as u32;
+    let peak = x.iter().fold(0, |peak, &x| peak.max(x)) as u32;
     fill(x, codes, peak, 255, |x| x.max(0))
+}
+
+/// The smallest and the largest element; zeros for none.
+#[inline(always)]
+fn range(x: &[i32]) -> (i32, i32) {
+    let first = x.first().copied().unwrap_or(0);
+    x.iter().fold((first, first), |(low, high), &x| (low.min(x), high.max(x)))
+}
+
+/// ⌊value / width⌋: a division of 64 bits, slow on small cores, only where the width asks for one.
+#[inline(always)]
+fn floor_div(value: i64, width: usize) -> i64 {
+    if width.is_power_of_two() {
+        value >> width.trailing_zeros()
+    } else {
+        value.div_euclid(width as i64)
+    }
 }
 
 #[inline(always)]

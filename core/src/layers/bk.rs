@@ -70,7 +70,7 @@ impl ChainFormat {
         let potential = if self.int8 {
             let code = (v as i64 * CODE_PER_POTENTIAL + (1 << 31)) >> 32;
             // 3/127 in units of the format, rounded to nearest, times the code.
-            code as i32 * (((3i64 << self.frac) + 63) / 127) as i32
+            code as i32 * (((3 << self.frac) + 63) / 127)
         } else if self.frac >= RESIDUAL_FRAC {
             v << (self.frac - RESIDUAL_FRAC)
         } else {
@@ -83,6 +83,12 @@ impl ChainFormat {
     /// the chain's end.
     #[inline(always)]
     pub fn advance(&self, alpha_re: i32, eta: i32, neighbour: Complex) -> Complex {
+        if self.off_diagonal == 1 << 16 {
+            return Complex {
+                re: alpha_re.saturating_sub(neighbour.re),
+                im: (-eta).saturating_sub(neighbour.im),
+            };
+        }
         let back = |part: i32| (part as i64 * self.off_diagonal as i64) >> 16;
         Complex {
             re: saturate(alpha_re as i64 - back(neighbour.re)),
@@ -93,29 +99,35 @@ impl ChainFormat {
     /// 1/(re + i·im), every part truncated towards −∞ from a 32-bit reciprocal of |L|².
     ///
     /// Inputs are in the chain's format, below 2^31 in magnitude, with im ≤ −2^(F−14): the square
-    /// then fits 63 bits and so does each product with the reciprocal. Larger inputs may overflow.
+    /// then fits 63 bits and so does each product with the reciprocal.
     #[inline(always)]
-    pub fn invert(&self, re: i64, im: i64) -> Complex {
-        let square = ((re * re) as u64 + (im * im) as u64).max(1);
+    pub fn invert(&self, re: i32, im: i32) -> Complex {
+        let square = |part: i32| (part as i64 * part as i64) as u64;
+        let square = (square(re) + square(im)).max(1);
         let zeros = square.leading_zeros();
         let mantissa = ((square << zeros) >> 32) as u32;
-        let reciprocal = reciprocal_mantissa(mantissa) as i64;
+        let reciprocal = reciprocal_mantissa(mantissa) as i32;
         // 1/|L|² = reciprocal · 2^(zeros − 95 + 2F); one more F from L itself.
         let shift = (95 - zeros).saturating_sub(2 * self.frac).clamp(1, 63);
-        let product = |part: i64| part.wrapping_mul(reciprocal) >> shift;
-        Complex { re: saturate(product(re)), im: saturate(product(-im)) }
+        // The reciprocal is at least 2^31: as a signed number it is 2^32 too small.
+        let product = |part: i32| (part as i64 * reciprocal as i64) + ((part as i64) << 32);
+        let part = |product: i64| match shift {
+            32.. => ((product >> 32) as i32) >> (shift - 32),
+            _ => saturate(product >> shift),
+        };
+        Complex { re: part(product(re)), im: part(product(im.wrapping_neg())) }
     }
 
     /// A component of G as a feature: Q15.16, clamped to ±10.
     #[inline(always)]
     pub fn feature(&self, part: i32) -> i32 {
-        let wide = if self.frac >= RESIDUAL_FRAC {
-            (part as i64 + ((1i64 << (self.frac - RESIDUAL_FRAC)) >> 1))
-                >> (self.frac - RESIDUAL_FRAC)
+        let value = if self.frac > RESIDUAL_FRAC {
+            // With half of the last bit that stays; an admitted 1/L is below 2^30.
+            ((part >> (self.frac - RESIDUAL_FRAC - 1)) + 1) >> 1
         } else {
-            (part as i64) << (RESIDUAL_FRAC - self.frac)
+            saturate((part as i64) << (RESIDUAL_FRAC - self.frac))
         };
-        wide.clamp(-FEATURE_LIMIT as i64, FEATURE_LIMIT as i64) as i32
+        value.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
     }
 }
 
@@ -133,11 +145,18 @@ impl ChainParameters<'_> {
     /// Diagonal and η of potential `k`.
     #[inline(always)]
     pub fn get(&self, k: usize) -> (i32, i32) {
-        let word = |at: usize| {
-            let bytes = &self.bytes[at..at + 4];
-            i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-        };
-        (word(Self::BYTES * k), word(Self::BYTES * k + 4))
+        Self::decode(&self.bytes.as_chunks().0[k])
+    }
+
+    /// Diagonals and ηs of all potentials.
+    #[inline(always)]
+    pub fn iter(&self) -> impl Iterator<Item = (i32, i32)> {
+        self.bytes.as_chunks().0.iter().map(Self::decode)
+    }
+
+    #[inline(always)]
+    fn decode([d0, d1, d2, d3, e0, e1, e2, e3]: &[u8; 8]) -> (i32, i32) {
+        (i32::from_le_bytes([*d0, *d1, *d2, *d3]), i32::from_le_bytes([*e0, *e1, *e2, *e3]))
     }
 }
 
@@ -156,14 +175,16 @@ pub fn half_step(
     let count = potentials.len();
     let (state_re, state_im) = state.split_at_mut(count);
     let (feature_re, feature_im) = features.split_at_mut(count);
-    for k in 0..count {
-        let (diagonal, eta) = parameters.get(k);
-        let alpha = format.alpha(diagonal, potentials[k]);
-        let before = Complex { re: state_re[k], im: state_im[k] };
+    let states = state_re.iter_mut().zip(state_im);
+    let features = feature_re.iter_mut().zip(feature_im);
+    let all = parameters.iter().zip(potentials).zip(states).zip(features);
+    for ((((diagonal, eta), &v), (state_re, state_im)), (feature_re, feature_im)) in all {
+        let alpha = format.alpha(diagonal, v);
+        let before = Complex { re: *state_re, im: *state_im };
         let l = format.advance(alpha, eta, before);
-        let g = format.invert(l.re as i64, l.im as i64);
-        (state_re[k], state_im[k]) = (g.re, g.im);
-        (feature_re[k], feature_im[k]) = (format.feature(g.re), format.feature(g.im));
+        let g = format.invert(l.re, l.im);
+        (*state_re, *state_im) = (g.re, g.im);
+        (*feature_re, *feature_im) = (format.feature(g.re), format.feature(g.im));
     }
 }
 
@@ -202,7 +223,7 @@ fn full_chain_of(
         let alpha = format.alpha(diagonal, potentials[t * count + k]);
         let l = format.advance(alpha, eta, before);
         (left[2 * t], left[2 * t + 1]) = (l.re, l.im);
-        before = format.invert(l.re as i64, l.im as i64);
+        before = format.invert(l.re, l.im);
     }
     let mut after = Complex::default();
     for t in (0..positions).rev() {
@@ -210,9 +231,10 @@ fn full_chain_of(
         let r = format.advance(alpha, eta, after);
         let re = left[2 * t] as i64 + r.re as i64 - alpha as i64;
         let im = left[2 * t + 1] as i64 + r.im as i64 + eta as i64;
-        let g = format.invert(re, im);
+        // Both fit, as is proven for every chain that is admitted.
+        let g = format.invert(saturate(re), saturate(im));
         features[t * 2 * count + k] = format.feature(g.re);
         features[t * 2 * count + count + k] = format.feature(g.im);
-        after = format.invert(r.re as i64, r.im as i64);
+        after = format.invert(r.re, r.im);
     }
 }

@@ -37,21 +37,21 @@ impl Route {
 ///
 /// Shapes: `logits` is `[E]` in Q15.16, `routes` is `[top_k]` with top_k ≤ E ≤ 64.
 pub fn route(logits: &[i32], routes: &mut [u32]) {
-    let mut chosen = [false; Limits::EXPERTS as usize];
+    const { assert!(Limits::EXPERTS <= u64::BITS) };
+    let mut chosen = 0u64;
     let mut weights = [0f32; Limits::EXPERTS as usize];
-    let mut experts = [0u8; Limits::EXPERTS as usize];
     let mut sum = 0f32;
     let mut largest = 0;
     for rank in 0..routes.len().min(logits.len()) {
         let mut best: Option<usize> = None;
         for (e, &logit) in logits.iter().enumerate() {
-            if !chosen[e] && best.is_none_or(|b| logit > logits[b]) {
+            if chosen >> e & 1 == 0 && best.is_none_or(|b| logit > logits[b]) {
                 best = Some(e);
             }
         }
         let best = best.unwrap_or(0);
-        chosen[best] = true;
-        experts[rank] = best as u8;
+        chosen |= 1 << best;
+        routes[rank] = best as u32;
         if rank == 0 {
             largest = logits[best];
         }
@@ -60,12 +60,13 @@ pub fn route(logits: &[i32], routes: &mut [u32]) {
     }
     for (rank, route) in routes.iter_mut().enumerate() {
         let share = weights[rank] / sum * (1 << WEIGHT_FRAC) as f32 + 0.5;
-        *route = Route { expert: experts[rank], weight: share as u16 }.pack();
+        *route = Route { expert: *route as u8, weight: share as u16 }.pack();
     }
 }
 
 /// e^x for x ≤ 0; exactly 1 at 0, 0 for NaN and below −80, where a share is nothing in any format
 /// here.
+#[inline(never)]
 pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     // Named in full: where std is linked, `x.exp()` would silently be the platform's.
     if x >= -80.0 { F32Ext::exp(x) } else { 0.0 }

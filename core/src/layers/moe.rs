@@ -4,7 +4,6 @@ use super::activation::quantize_relu;
 use super::gate::{Route, WEIGHT_FRAC};
 use crate::blob::Tensor;
 use crate::kernels::{Vectors, matmul, wide};
-use crate::numeric::shift_round;
 
 /// Scratch of [`expert`], for `batch` tokens.
 pub struct Scratch<'a> {
@@ -14,7 +13,7 @@ pub struct Scratch<'a> {
     pub scales: &'a mut [u32],
     /// `[batch, hidden]`.
     pub hidden: &'a mut [i32],
-    /// `[batch, hidden]`.
+    /// At least `[batch, hidden]`.
     pub hidden_codes: &'a mut [i16],
     /// `[batch, d]`.
     pub outputs: &'a mut [i32],
@@ -74,7 +73,9 @@ pub fn expert(
             for (&routed, outputs) in results {
                 let (token, weight) = ((routed >> 16) as usize, (routed & 0xffff) as i64);
                 for (h, &y) in h[token * width..][..width].iter_mut().zip(outputs) {
-                    *h = h.saturating_add(shift_round(weight * y as i64, WEIGHT_FRAC as i32));
+                    // A share is at most 1: what is rounded fits.
+                    let share = (weight * y as i64 + (1 << (WEIGHT_FRAC - 1))) >> WEIGHT_FRAC;
+                    *h = h.saturating_add(share as i32);
                 }
             }
         },

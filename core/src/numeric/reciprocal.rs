@@ -27,24 +27,24 @@ fn by_floats(m: u32) -> u32 {
 /// algorithm D), for cores that divide 32 bits at a time.
 #[inline(always)]
 fn by_halves(m: u32) -> u32 {
-    let (high, rest) = digit((NUMERATOR >> 32) as u32, m);
-    let (low, _) = digit(rest, m);
+    let (high, rest) = digit((NUMERATOR >> 32) as u32, 0xffff, m);
+    let (low, _) = digit(rest, 0xffff, m);
     high << 16 | low
 }
 
-/// The next digit of a quotient and what remains, of `rest · 2^16 + 0xffff` over `m`. `rest` is below `m`,
-/// which is at least 2^31.
+/// The next digit of a quotient and what remains, of `rest · 2^16 + next` over `m`. `rest` is below `m`,
+/// which is at least 2^31, and `next` below 2^16.
 #[inline(always)]
-fn digit(rest: u32, m: u32) -> (u32, u32) {
+pub(super) fn digit(rest: u32, next: u32, m: u32) -> (u32, u32) {
     let (high, low) = (m >> 16, m & 0xffff);
     let (mut quotient, mut over) = (rest / high, rest % high);
     // At most two too large.
-    while over < 1 << 16 && (quotient >= 1 << 16 || quotient * low > (over << 16 | 0xffff)) {
+    while over < 1 << 16 && (quotient >= 1 << 16 || quotient * low > (over << 16 | next)) {
         quotient -= 1;
         over += high;
     }
     // What is lost above 32 bits is lost from both sides of a difference below 2^32.
-    (quotient, (over << 16 | 0xffff).wrapping_sub(quotient.wrapping_mul(low)))
+    (quotient, (over << 16 | next).wrapping_sub(quotient.wrapping_mul(low)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Block scales: what one unit of an activation code is worth.
 
+use super::reciprocal::digit;
+
 /// A non-negative number `mantissa · 2^exponent` with a 15-bit mantissa.
 ///
 /// Fifteen bits, so that the product with a 16-bit row mantissa stays below 2^31 and one signed
@@ -18,24 +20,22 @@ impl Scale {
 
     /// `numerator / denominator`, truncated to a mantissa in [2^14, 2^15).
     ///
-    /// Both must be below 2^48; a denominator of zero gives [`Scale::ZERO`].
-    pub fn ratio(numerator: u64, denominator: u64) -> Self {
+    /// The numerator must be below 2^47; a denominator of zero gives [`Scale::ZERO`].
+    pub fn ratio(numerator: u64, denominator: u32) -> Self {
         if numerator == 0 || denominator == 0 {
             return Self::ZERO;
         }
-        let numerator_bits = 64 - numerator.leading_zeros() as i32;
-        let denominator_bits = 64 - denominator.leading_zeros() as i32;
-        // n/d lies in (2^(nb−db−1), 2^(nb−db+1)), so this shift puts the quotient in (2^14, 2^16).
-        let shift = 15 - (numerator_bits - denominator_bits);
-        let quotient = if shift >= 0 {
-            (numerator << shift) / denominator
-        } else {
-            numerator / (denominator << -shift)
-        };
+        // With 47 bits over 32 bits the quotient is in (2^14, 2^16): a digit of long division, for cores that
+        // divide 32 bits at a time.
+        let (raised, zeros) = (numerator.leading_zeros() as i32 - 17, denominator.leading_zeros());
+        let numerator = numerator << raised;
+        let next = numerator as u32 & 0xffff;
+        let (quotient, _) = digit((numerator >> 16) as u32, next, denominator << zeros);
+        let exponent = zeros as i32 - raised;
         if quotient >= 1 << 15 {
-            Self { mantissa: (quotient >> 1) as u16, exponent: (1 - shift) as i8 }
+            Self { mantissa: (quotient >> 1) as u16, exponent: (exponent + 1) as i8 }
         } else {
-            Self { mantissa: quotient as u16, exponent: -shift as i8 }
+            Self { mantissa: quotient as u16, exponent: exponent as i8 }
         }
     }
 
@@ -67,13 +67,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ratio_is_within_one_unit(n in 1u64..1 << 48, d in 1u64..1 << 48) {
+        fn ratio_is_within_one_unit(n in 1u64..1 << 47, d in 1u32.., drop in 0u32..47) {
+            let n = (n >> drop).max(1);
             let scale = Scale::ratio(n, d);
             prop_assert!((1 << 14..1 << 15).contains(&scale.mantissa), "{:?}", scale);
             let exact = n as f64 / d as f64;
             let got = scale.mantissa as f64 * (scale.exponent as f64).exp2();
             prop_assert!(got <= exact * (1.0 + 1e-12) && got > exact * (1.0 - 1.0 / 16384.0));
             prop_assert_eq!(scale.to_f32() as f64, got);
+            let floor = (n << 15) as u128 * (1 << 33) / d as u128;
+            let bits = 128 - floor.leading_zeros() as i32;
+            prop_assert_eq!(scale.mantissa as u128, floor >> (bits - 15));
             prop_assert_eq!(Scale::unpack(scale.pack()), scale);
         }
     }

@@ -160,13 +160,21 @@ impl Recipe {
             match precision {
                 Precision::Fp16 => codes.extend((0..cols).flat_map(|_| self.half(peak, random))),
                 Precision::Int8 => {
-                    codes.extend((0..cols).map(|_| random.next() as u8));
+                    codes
+                        .extend((0..cols).map(|c| random.next() as u8 ^ [0x80, 0][c as usize % 2]));
                     scales.extend(row.to_le_bytes());
                 }
                 _ => {
                     let bytes =
                         TensorLayout::new(precision, 1, cols as usize, group as usize, false);
+                    let start = codes.len();
                     codes.extend((0..bytes.row_codes).map(|_| random.next() as u8));
+                    if precision == Precision::Int4 {
+                        for group in codes[start..].chunks_mut((group as usize).div_ceil(2)) {
+                            group.iter_mut().step_by(2).for_each(|byte| *byte ^= 0x88);
+                            group.iter_mut().skip(1).step_by(2).for_each(|byte| *byte ^= 0x08);
+                        }
+                    }
                     scales.extend(row.to_le_bytes());
                     let pairs = cols.div_ceil(group as u32).div_ceil(2);
                     scales.extend((0..pairs).map(|_| random.next() as u8 | 0x44));

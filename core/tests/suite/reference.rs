@@ -28,7 +28,14 @@ impl Linear {
                     .chunks_exact(2)
                     .map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f64())
                     .collect(),
-                Precision::Int8 => codes.iter().map(|&code| code as i8 as f64 * unit()).collect(),
+                Precision::Int8 => {
+                    // Inputs 0, 2, 4, … are stored plus 128.
+                    let code = |(c, &byte): (usize, &u8)| match c % 2 {
+                        0 => byte as f64 - 128.0,
+                        _ => byte as i8 as f64,
+                    };
+                    codes.iter().enumerate().map(|byte| code(byte) * unit()).collect()
+                }
                 _ => grouped(&tensor, codes, scales, unit()),
             }
         });
@@ -66,7 +73,14 @@ fn grouped(tensor: &Tensor<'_>, codes: &[u8], scales: &[u8], unit: f64) -> Vecto
             for i in 0..len {
                 let field = (own[i % own.len()] >> (bits * (i / own.len()))) as i32 % (1 << bits);
                 let half = 1 << (bits - 1);
-                let value = if p == 0 { (field + half) % (2 * half) - half } else { field };
+                // INT4 is stored plus 8, but for the upper half of an odd byte.
+                let offset =
+                    bits == 4 && planes.len() == 1 && i % own.len() % 2 * (i / own.len()) == 0;
+                let value = match p {
+                    0 if offset => field - half,
+                    0 => (field + half) % (2 * half) - half,
+                    _ => field,
+                };
                 weights[first + i] += (value << shift) as f64 * scale * unit;
             }
         }

@@ -2,7 +2,7 @@
 
 use half::f16;
 use resnet_bk_core::Model;
-use resnet_bk_core::blob::{Precision, Tensor, TensorId};
+use resnet_bk_core::blob::{INT8_OFFSETS, Precision, Tensor, TensorId};
 
 use super::Source;
 use super::division::Part;
@@ -44,7 +44,8 @@ pub fn weights(id: TensorId, tensor: &Tensor<'_>) -> Vec<f32> {
         let mantissa = f64::from(u16::from_le_bytes([scales[0], scales[1]]));
         let unit = mantissa * (-f64::from(tensor.exponent)).exp2() * per_activation;
         if tensor.precision == Precision::Int8 {
-            weights.extend(codes.iter().map(|&code| (f64::from(code as i8) * unit) as f32));
+            let codes = codes.iter().zip(INT8_OFFSETS.iter().cycle());
+            weights.extend(codes.map(|(c, o)| (f64::from((c ^ o) as i8) * unit) as f32));
             continue;
         }
         for (c, code) in grouped_codes(tensor, codes).into_iter().enumerate() {
@@ -64,7 +65,9 @@ fn grouped_codes(tensor: &Tensor<'_>, mut row: &[u8]) -> Vec<i32> {
             let (bytes, rest) = row.split_at(plane.bytes(codes.len()));
             row = rest;
             for (i, code) in codes.iter_mut().enumerate() {
-                let field = bytes[i % bytes.len()] >> (plane.bits as usize * (i / bytes.len()));
+                let j = i % bytes.len();
+                let byte = bytes[j] ^ plane.offsets[j % 2];
+                let field = byte >> (plane.bits as usize * (i / bytes.len()));
                 let field = i32::from(field) & ((1 << plane.bits) - 1);
                 let negative = plane.signed && field >> (plane.bits - 1) == 1;
                 *code += (field - (i32::from(negative) << plane.bits)) << plane.shift;

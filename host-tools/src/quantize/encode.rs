@@ -1,7 +1,7 @@
 //! From FP32 weights to the bytes of a section.
 
 use half::f16;
-use resnet_bk_core::blob::{Precision, TensorId, TensorLayout, TensorRecord};
+use resnet_bk_core::blob::{INT8_OFFSETS, Precision, TensorId, TensorLayout, TensorRecord};
 use serde::{Deserialize, Serialize};
 
 use super::Methods;
@@ -94,7 +94,7 @@ impl std::str::FromStr for Storage {
 /// Packs a row's codes into the planes of its precision.
 fn pack(storage: Storage, codes: &[i8], bytes: &mut Vec<u8>) {
     if storage.precision == Precision::Int8 {
-        bytes.extend(codes.iter().map(|&code| code as u8));
+        bytes.extend(codes.iter().zip(INT8_OFFSETS.iter().cycle()).map(|(&c, o)| c as u8 ^ o));
     }
     for plane in storage.precision.planes() {
         for codes in codes.chunks(storage.group) {
@@ -104,6 +104,9 @@ fn pack(storage: Storage, codes: &[i8], bytes: &mut Vec<u8>) {
             for (i, &code) in codes.iter().enumerate() {
                 let field = (code >> plane.shift) as u8 & ((1 << plane.bits) - 1);
                 bytes[start + i % stretch] |= field << (plane.bits as usize * (i / stretch));
+            }
+            for (byte, offset) in bytes[start..].iter_mut().zip(plane.offsets.iter().cycle()) {
+                *byte ^= offset;
             }
         }
     }
