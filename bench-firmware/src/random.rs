@@ -59,7 +59,12 @@ pub enum Draw {
 }
 
 /// A matrix over `memory`, which must be aligned as sections are and large enough.
-pub fn matrix<'a>(shape: Shape, draw: Draw, memory: &'a mut [u8], random: &mut Random) -> Tensor<'a> {
+pub fn matrix<'a>(
+    shape: Shape,
+    draw: Draw,
+    memory: &'a mut [u8],
+    random: &mut Random,
+) -> Tensor<'a> {
     let layout = shape.layout();
     let section = &mut memory[..layout.len()];
     random.fill(section);

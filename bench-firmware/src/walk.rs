@@ -176,7 +176,13 @@ impl Walk {
             laps.lap(Kind::Potentials);
             let state = &mut self.state[layer as usize];
             let parameters = model.chain_parameters(layer);
-            half_step(model.chain_format(), parameters, &self.potentials, state, &mut self.features);
+            half_step(
+                model.chain_format(),
+                parameters,
+                &self.potentials,
+                state,
+                &mut self.features,
+            );
             laps.lap(Kind::BkCore);
             self.project(model, layer, laps);
             let x = Vectors { codes: &self.codes, scales: &scale };
@@ -187,7 +193,10 @@ impl Walk {
             // In the order of experts, as sums saturate.
             for expert in 0..dims.experts {
                 let routes = self.routes[..dims.top_k as usize].iter();
-                let route = routes.clone().map(|&r| Route::unpack(r)).find(|r| u32::from(r.expert) == expert);
+                let route = routes
+                    .clone()
+                    .map(|&r| Route::unpack(r))
+                    .find(|r| u32::from(r.expert) == expert);
                 if let Some(route) = route {
                     self.expert(model, layer, route, scale, laps);
                 }
@@ -217,7 +226,14 @@ impl Walk {
         laps.lap(Kind::OutputProjection);
     }
 
-    fn expert(&mut self, model: &Model<'_>, layer: u32, route: Route, scale: [u32; 1], laps: &mut Laps) {
+    fn expert(
+        &mut self,
+        model: &Model<'_>,
+        layer: u32,
+        route: Route,
+        scale: [u32; 1],
+        laps: &mut Laps,
+    ) {
         let expert = u32::from(route.expert);
         let x = Vectors { codes: &self.codes, scales: &scale };
         matmul(&model.tensor(TensorId::ExpertUp(layer, expert)), x, &mut self.hidden);
