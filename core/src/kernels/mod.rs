@@ -11,6 +11,8 @@ mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
 pub mod portable;
+#[cfg(any(swar, test))]
+mod swar;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86_64;
 
@@ -41,6 +43,10 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     }
     #[cfg(arm_dsp)]
     if dsp::matmul(matrix, x, out) {
+        return;
+    }
+    #[cfg(swar)]
+    if swar::matmul(matrix, x, out) {
         return;
     }
     #[cfg(arm_fpu)]

@@ -1,0 +1,82 @@
+//! INT8, four rows at a time where loads extend signs, else four weights of a word by shifts.
+
+#[cfg(armv6m)]
+use super::LONGEST;
+use crate::blob::Tensor;
+
+/// Rows that share what is loaded of the vector.
+#[cfg(not(armv6m))]
+const ROWS: usize = 4;
+
+/// Sums of all rows. Shapes: `vector` is `[cols]`, `out` is `[rows]`.
+#[cfg(not(armv6m))]
+pub(super) fn sums(matrix: &Tensor<'_>, _: &[u32], vector: &[i16], out: &mut [i32]) {
+    let row = |r: usize| &matrix.codes[r * matrix.cols..][..matrix.cols];
+    let mut first = 0;
+    while first < out.len() {
+        // Rows that a last block lacks are its last one again.
+        let rows = [0, 1, 2, 3].map(|r| row((first + r).min(out.len() - 1)));
+        let sums = dot(rows, vector);
+        let left = &mut out[first..];
+        let count = left.len().min(ROWS);
+        left[..count].copy_from_slice(&sums[..count]);
+        first += ROWS;
+    }
+}
+
+#[cfg(not(armv6m))]
+#[inline(always)]
+fn dot(rows: [&[u8]; ROWS], vector: &[i16]) -> [i32; ROWS] {
+    /// Inputs per round of the loop.
+    const ROUND: usize = 8;
+    let mut sums = [0; ROWS];
+    let [a, b, c, d] = rows.map(|row| row.as_chunks::<ROUND>().0);
+    let rounds = a.iter().zip(b).zip(c).zip(d).zip(vector.as_chunks::<ROUND>().0);
+    for ((((a, b), c), d), codes) in rounds {
+        for i in 0..ROUND {
+            let code = codes[i] as i32;
+            for (sum, weights) in sums.iter_mut().zip([a, b, c, d]) {
+                *sum += weights[i] as i8 as i32 * code;
+            }
+        }
+    }
+    sums
+}
+
+/// A vector for words of four weights. With the sign bits flipped a word is x = Σ 2^(8k) · u[k] with
+/// u = w + 128 not negative, and x >> 8k is 2^8 · (x >> 8(k + 1)) + u[k]. So
+///
+/// ```text
+/// Σ u[k] · a[k]  =  x · a[0]  +  Σ_{k > 0} (x >> 8k) · (a[k] − 2^8 · a[k − 1])
+/// ```
+///
+/// modulo 2^32, and no byte has to be cut out of its word. 128 · Σ a is taken from every sum at its start.
+#[cfg(armv6m)]
+#[repr(C)]
+pub(super) struct Prepared {
+    /// What sums start with.
+    start: u32,
+    /// Multipliers of a word shifted by 8, 16, 24 and 0 bits.
+    multipliers: [[u32; 4]; LONGEST / 4],
+}
+
+#[cfg(armv6m)]
+impl Prepared {
+    #[inline(always)]
+    fn new(vector: &[i16]) -> Self {
+        let mut prepared = Self { start: 0, multipliers: [[0; 4]; LONGEST / 4] };
+        let words = prepared.multipliers.iter_mut().zip(vector.as_chunks::<4>().0);
+        for (multipliers, codes) in words {
+            let [a, b, c, d] = codes.map(|code| code as i32);
+            *multipliers = [b - (a << 8), c - (b << 8), d - (c << 8), a].map(|m| m as u32);
+            prepared.start = prepared.start.wrapping_sub(((a + b + c + d) as u32) << 7);
+        }
+        prepared
+    }
+}
+
+/// Sums of all rows. Shapes: `words` are the codes of `matrix`, `vector` is `[cols]`, `out` is `[rows]`.
+#[cfg(armv6m)]
+pub(super) fn sums(matrix: &Tensor<'_>, words: &[u32], vector: &[i16], out: &mut [i32]) {
+    super::armv6m::int8(matrix, words, &Prepared::new(vector), out);
+}
