@@ -18,17 +18,27 @@
 //! x & m = x − 2^4 p − 2^8 q − 2^12 r, so multiplying x itself by the first pair of codes is put right by taking
 //! as much from the multipliers of the others.
 
-use super::{BLOCK, LONGEST};
+use super::{BLOCK, LONGEST, in_order};
 use crate::blob::Tensor;
 #[cfg(not(armv6m))]
 use crate::kernels::portable::group_scale;
+
+/// Sign bits of the nibbles of a word.
+#[cfg(not(armv6m))]
+pub(super) const SIGNS: u32 = 0x8888_8888;
+/// The lowest nibble of each half.
+#[cfg(not(armv6m))]
+pub(super) const MASK: u32 = 0x000f_000f;
+/// Rows that share what is loaded of the vector.
+#[cfg(not(armv6m))]
+pub(super) const ROWS: usize = 2;
 
 /// `W` words of a row times their inputs: a group, or half of one.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Stretch<const W: usize> {
     /// What its sum starts with.
-    start: u32,
+    pub(super) start: u32,
     /// Multipliers of a word shifted by 8, 4, 12 and 0 bits.
     multipliers: [[u32; 4]; W],
 }
@@ -52,26 +62,31 @@ impl<const W: usize> Stretch<W> {
             let less = |other: u32, shift: u32| other.wrapping_sub(plain << shift);
             *multipliers =
                 [less(pair(i + 1), 8), less(pair(i + 16), 4), less(pair(i + 17), 12), plain];
+            in_order();
         }
         stretch.start = (1u32 << 15).wrapping_sub((sum as u32) << 19);
         stretch
     }
 
-    /// The sum of weights times codes.
+    /// The sums of weights times codes of rows that share what is loaded of the vector.
     #[cfg(not(armv6m))]
     #[inline(always)]
-    fn dot(&self, words: &[u32; W]) -> i32 {
-        const MASK: u32 = 0x000f_000f;
-        let mut sum = self.start;
-        for (&word, &[a, b, c, d]) in words.iter().zip(&self.multipliers) {
-            let x = u32::from_le(word) ^ 0x8888_8888;
-            for (part, multiplier) in
-                [(x >> 8 & MASK, a), (x >> 4 & MASK, b), (x >> 12 & MASK, c), (x, d)]
-            {
-                sum = sum.wrapping_add(part.wrapping_mul(multiplier));
-            }
-        }
-        sum as i32 >> 16
+    fn dot(&self, rows: [&[u32; W]; ROWS]) -> [i32; ROWS] {
+        #[cfg(armv7m)]
+        let sums = super::armv7m::int4(self, rows);
+        #[cfg(all(swar, target_arch = "riscv32"))]
+        let sums = super::riscv32::int4(self, rows);
+        #[cfg(not(any(armv7m, all(swar, target_arch = "riscv32"))))]
+        let sums = rows.map(|words| {
+            words.iter().zip(&self.multipliers).fold(self.start, |sum, (word, &[a, b, c, d])| {
+                let x = u32::from_le(*word) ^ SIGNS;
+                let parts = [(x >> 8 & MASK, a), (x >> 4 & MASK, b), (x >> 12 & MASK, c), (x, d)];
+                parts.into_iter().fold(sum, |sum, (x, multiplier)| {
+                    sum.wrapping_add(x.wrapping_mul(multiplier))
+                })
+            })
+        });
+        sums.map(|sum| sum as i32 >> 16)
     }
 }
 
@@ -100,10 +115,6 @@ pub(super) fn sums<const W: usize>(
     rows(matrix, words, stretches, out);
 }
 
-/// Rows that share what is loaded of the vector.
-#[cfg(not(armv6m))]
-const ROWS: usize = 2;
-
 #[cfg(not(armv6m))]
 #[inline(always)]
 fn rows<const W: usize>(
@@ -122,7 +133,7 @@ fn rows<const W: usize>(
     while first < out.len() {
         // The last row of an odd number is its own partner.
         let second = (first + 1).min(out.len() - 1);
-        let (a, b) = dot([row(first), row(second)], stretches);
+        let [a, b] = dot([row(first), row(second)], stretches);
         (out[first], out[second]) = (a, b);
         first += ROWS;
     }
@@ -130,19 +141,20 @@ fn rows<const W: usize>(
 
 #[cfg(not(armv6m))]
 #[inline(always)]
-fn dot<const W: usize>(rows: [(&[u32], &[u8]); ROWS], stretches: &[Stretch<W>]) -> (i32, i32) {
-    let [(words_a, scales_a), (words_b, scales_b)] = rows;
-    let (mut total_a, mut total_b) = (0, 0);
-    let groups = words_a.as_chunks::<4>().0.iter().zip(words_b.as_chunks::<4>().0);
-    for (g, ((a, b), stretches)) in groups.zip(stretches.chunks_exact(4 / W)).enumerate() {
-        let (mut sum_a, mut sum_b) = (0, 0);
+fn dot<const W: usize>(rows: [(&[u32], &[u8]); ROWS], stretches: &[Stretch<W>]) -> [i32; ROWS] {
+    let mut totals = [0; ROWS];
+    let [a, b] = rows.map(|(words, _)| words.as_chunks::<4>().0);
+    let groups = a.iter().zip(b).zip(stretches.chunks_exact(4 / W));
+    for (g, ((a, b), stretches)) in groups.enumerate() {
+        let mut sums = [0; ROWS];
         let parts = a.as_chunks::<W>().0.iter().zip(b.as_chunks::<W>().0);
         for ((a, b), stretch) in parts.zip(stretches) {
-            sum_a += stretch.dot(a);
-            sum_b += stretch.dot(b);
+            let [part_a, part_b] = stretch.dot([a, b]);
+            sums = [sums[0] + part_a, sums[1] + part_b];
         }
-        total_a += group_scale(scales_a, g) * sum_a;
-        total_b += group_scale(scales_b, g) * sum_b;
+        for ((total, sum), (_, scales)) in totals.iter_mut().zip(sums).zip(rows) {
+            *total += group_scale(scales, g) * sum;
+        }
     }
-    (total_a, total_b)
+    totals
 }

@@ -6,7 +6,10 @@ use crate::blob::Tensor;
 
 /// Rows that share what is loaded of the vector.
 #[cfg(not(armv6m))]
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
+/// Inputs that are taken at a time.
+#[cfg(not(armv6m))]
+pub(super) const ROUND: usize = 16;
 
 /// Sums of all rows. Shapes: `vector` is `[cols]`, `out` is `[rows]`.
 #[cfg(not(armv6m))]
@@ -27,17 +30,23 @@ pub(super) fn sums(matrix: &Tensor<'_>, _: &[u32], vector: &[i16], out: &mut [i3
 #[cfg(not(armv6m))]
 #[inline(always)]
 fn dot(rows: [&[u8]; ROWS], vector: &[i16]) -> [i32; ROWS] {
-    /// Inputs per round of the loop.
-    const ROUND: usize = 8;
-    let mut sums = [0; ROWS];
     let [a, b, c, d] = rows.map(|row| row.as_chunks::<ROUND>().0);
     let rounds = a.iter().zip(b).zip(c).zip(d).zip(vector.as_chunks::<ROUND>().0);
-    for ((((a, b), c), d), codes) in rounds {
-        for i in 0..ROUND {
-            let code = codes[i] as i32;
-            for (sum, weights) in sums.iter_mut().zip([a, b, c, d]) {
-                *sum += weights[i] as i8 as i32 * code;
-            }
+    rounds.fold([0; ROWS], |sums, ((((a, b), c), d), codes)| round([a, b, c, d], codes, sums))
+}
+
+#[cfg(armv7m)]
+use super::armv7m::int8 as round;
+#[cfg(all(swar, target_arch = "riscv32"))]
+use super::riscv32::int8 as round;
+
+/// Adds the products of a round of inputs.
+#[cfg(not(any(armv6m, armv7m, all(swar, target_arch = "riscv32"))))]
+#[inline(always)]
+fn round(rows: [&[u8; ROUND]; ROWS], codes: &[i16; ROUND], mut sums: [i32; ROWS]) -> [i32; ROWS] {
+    for (i, &code) in codes.iter().enumerate() {
+        for (sum, weights) in sums.iter_mut().zip(rows) {
+            *sum += weights[i] as i8 as i32 * code as i32;
         }
     }
     sums

@@ -6,13 +6,18 @@
 //! INT4: two nibbles in the halves of one register times two codes in the halves of another leave, in the
 //! upper half of the product, both products' sum ([`int4`]). INT8: four weights of a word by shifts alone on
 //! cores that load words best ([`int8`]).
-#![cfg_attr(not(armv6m), forbid(unsafe_code))]
 
 #[cfg(armv6m)]
 mod armv6m;
+#[cfg(armv7m)]
+mod armv7m;
 mod int4;
 mod int8;
 mod rescale;
+#[cfg(all(swar, target_arch = "riscv32"))]
+mod riscv32;
+
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Vectors;
 use super::portable::batch;
@@ -47,4 +52,11 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         rescale::finish(matrix, scale, out);
     }
     true
+}
+
+/// Keeps the compiler from loading what comes later already now: it would, of all of a loop's body, and then
+/// have no registers left. No instruction.
+#[inline(always)]
+fn in_order() {
+    compiler_fence(Ordering::SeqCst);
 }
