@@ -94,15 +94,18 @@ pub fn matrix<'a>(
     let (codes, rest) = section.split_at(layout.scales_at());
     let (scales, biases) = rest.split_at(layout.biases_at() - layout.scales_at());
     let fine = draw == Draw::Even;
+    // As in the shipped model the matrices that narrow multiply what a ReLU leaves.
+    let after_relu = if fine { shape.cols > shape.rows } else { random.below(2) == 1 };
+    let max_code = if after_relu { 255 } else { 127 };
     Tensor {
         precision: shape.precision,
         rows: shape.rows,
         cols: shape.cols,
         group: shape.group,
-        // Sums of a usual row come out near one; otherwise any shift that a blob may ask for.
-        exponent: if fine { 35 } else { random.below(81) as i32 },
-        bias_exponent: if fine { 14 } else { random.below(17) },
-        max_code: if fine || random.below(2) == 0 { 127 } else { 255 },
+        // As in the shipped model; otherwise any shift that a blob may ask for.
+        exponent: if fine { 31 } else { random.below(81) as i32 },
+        bias_exponent: if fine { 15 } else { random.below(17) },
+        max_code,
         codes,
         scales,
         biases,
@@ -140,8 +143,8 @@ impl Vector {
             };
         }
         let exponent = match draw {
-            Draw::Even => -16,
-            Draw::Extreme => random.below(129) as i8 - 64,
+            Draw::Even => -13,
+            Draw::Extreme => (random.below(129) as i32 - 64) as i8,
         };
         let mantissa = match (draw, random.below(4)) {
             (Draw::Extreme, 0) => 0x7fff,

@@ -93,6 +93,7 @@ impl<const W: usize> Stretch<W> {
 /// Sums of all rows; `W` is 4, or 2 where codes may be beyond 127.
 ///
 /// Shapes: `words` are the codes of `matrix`, `vector` is `[cols]`, `out` is `[rows]`.
+#[inline(never)]
 pub(super) fn sums<const W: usize>(
     matrix: &Tensor<'_>,
     words: &[u32],

@@ -13,6 +13,7 @@ pub(super) const ROUND: usize = 16;
 
 /// Sums of all rows. Shapes: `vector` is `[cols]`, `out` is `[rows]`.
 #[cfg(not(armv6m))]
+#[inline(never)]
 pub(super) fn sums(matrix: &Tensor<'_>, _: &[u32], vector: &[i16], out: &mut [i32]) {
     let row = |r: usize| &matrix.codes[r * matrix.cols..][..matrix.cols];
     let mut first = 0;
@@ -86,6 +87,7 @@ impl Prepared {
 
 /// Sums of all rows. Shapes: `words` are the codes of `matrix`, `vector` is `[cols]`, `out` is `[rows]`.
 #[cfg(armv6m)]
+#[inline(never)]
 pub(super) fn sums(matrix: &Tensor<'_>, words: &[u32], vector: &[i16], out: &mut [i32]) {
     super::armv6m::int8(matrix, words, &Prepared::new(vector), out);
 }
