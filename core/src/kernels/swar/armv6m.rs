@@ -6,7 +6,7 @@
 
 use core::arch::naked_asm;
 
-use super::int4::Stretch;
+use super::int4::stretch;
 use super::int8::Prepared;
 use crate::blob::Tensor;
 
@@ -46,15 +46,15 @@ impl Rows {
 }
 
 /// Sums of all rows of INT4 in groups of 32, an even number a row. Shapes: `words` are the codes of `matrix`,
-/// `stretches` those of its columns, `out` is `[rows]`.
+/// `prepared` are the stretches of its columns, `out` is `[rows]`.
 pub(super) fn int4<const W: usize>(
     matrix: &Tensor<'_>,
     words: &[u32],
-    stretches: &[Stretch<W>],
+    prepared: &[u32],
     out: &mut [i32],
 ) {
-    assert!(stretches.len() * W == matrix.cols / 8 && matrix.cols.is_multiple_of(64));
-    let rows = Rows::new(matrix, words, stretches.as_ptr(), out);
+    assert!(prepared.len() == matrix.cols / (8 * W) * stretch(W) && matrix.cols.is_multiple_of(64));
+    let rows = Rows::new(matrix, words, prepared.as_ptr(), out);
     // SAFETY: the pointers are to as many rows as there are outputs, and to a vector of a row's length, whose
     // kind of stretch is what the function is for; a row is of whole pairs of groups.
     unsafe { if W == 4 { int4_by_groups(&rows) } else { int4_by_halves(&rows) } }

@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use super::int4::{MASK, ROWS, SIGNS, Stretch};
+use super::int4::{self, MASK, ROWS, SIGNS};
 use super::int8;
 
 /// Eight inputs of two rows of INT4; offsets of the word and of its multipliers.
@@ -44,13 +44,18 @@ macro_rules! nibbles {
     };
 }
 
-/// What [`Stretch::dot`] adds up.
+/// What [`int4::dot`] adds up.
+///
+/// # Panics
+///
+/// Where `stretch` is not one of `W` words.
 #[inline(always)]
 pub(super) fn int4<const W: usize>(
-    stretch: &Stretch<W>,
+    stretch: &[u32],
     [a, b]: [&[u32; W]; ROWS],
 ) -> [u32; ROWS] {
-    let (mut sum_a, mut sum_b) = (stretch.start, stretch.start);
+    assert!(stretch.len() == int4::stretch(W));
+    let (mut sum_a, mut sum_b) = (stretch[0], stretch[0]);
     macro_rules! dot {
         ($($words:expr),*) => {
             // SAFETY: the loads are within the `W` words of each row and the four multipliers for each that
@@ -59,7 +64,7 @@ pub(super) fn int4<const W: usize>(
             unsafe {
                 asm!(
                     $($words,)*
-                    a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), stretch = in(reg) stretch,
+                    a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), stretch = in(reg) stretch.as_ptr(),
                     mask = in(reg) MASK, signs = const SIGNS,
                     sum_a = inout(reg) sum_a, sum_b = inout(reg) sum_b,
                     x = out(reg) _, y = out(reg) _, m = out(reg) _, n = out(reg) _, t = out(reg) _,

@@ -17,8 +17,11 @@
 //! Masking x >> 4, x >> 8 and x >> 12 gives the other three pairs p, q, r. The first needs no mask:
 //! x & m = x − 2^4 p − 2^8 q − 2^12 r, so multiplying x itself by the first pair of codes is put right by taking
 //! as much from the multipliers of the others.
+#![allow(unsafe_code)]
 
-use super::{BLOCK, LONGEST, in_order};
+use core::mem::MaybeUninit;
+
+use super::{BLOCK, LONGEST};
 use crate::blob::Tensor;
 #[cfg(not(armv6m))]
 use crate::kernels::portable::group_scale;
@@ -33,64 +36,34 @@ pub(super) const MASK: u32 = 0x000f_000f;
 #[cfg(not(armv6m))]
 pub(super) const ROWS: usize = 2;
 
-/// `W` words of a row times their inputs: a group, or half of one.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(super) struct Stretch<const W: usize> {
-    /// What its sum starts with.
-    pub(super) start: u32,
-    /// Multipliers of a word shifted by 8, 4, 12 and 0 bits.
-    multipliers: [[u32; 4]; W],
+/// Words of a prepared vector for `W` words of a row, a stretch: what its sum starts with, then for each of the
+/// row's words the multipliers of it shifted by 8, 4, 12 and 0 bits.
+pub(super) const fn stretch(w: usize) -> usize {
+    1 + 4 * w
 }
 
-impl<const W: usize> Stretch<W> {
-    const ZERO: Self = Self { start: 0, multipliers: [[0; 4]; W] };
-
-    /// The stretch of the inputs of a group whose first word is `first`.
-    #[inline(always)]
-    fn new(codes: &[i16; BLOCK], first: usize) -> Self {
-        let mut stretch = Self::ZERO;
-        let mut sum = 0i32;
-        for (j, multipliers) in stretch.multipliers.iter_mut().enumerate() {
-            let mut pair = |i: usize| {
-                let (low, high) = (codes[i] as i32, codes[i + 2] as i32);
-                sum += low + high;
-                (high as u32).wrapping_add((low as u32) << 16)
-            };
-            let i = 4 * (first + j);
-            let plain = pair(i);
-            let less = |other: u32, shift: u32| other.wrapping_sub(plain << shift);
-            *multipliers =
-                [less(pair(i + 1), 8), less(pair(i + 16), 4), less(pair(i + 17), 12), plain];
-            in_order();
-        }
-        stretch.start = (1u32 << 15).wrapping_sub((sum as u32) << 19);
-        stretch
-    }
-
-    /// The sums of weights times codes of rows that share what is loaded of the vector.
-    #[cfg(not(armv6m))]
-    #[inline(always)]
-    fn dot(&self, rows: [&[u32; W]; ROWS]) -> [i32; ROWS] {
-        #[cfg(armv7m)]
-        let sums = super::armv7m::int4(self, rows);
-        #[cfg(all(swar, target_arch = "riscv32"))]
-        let sums = super::riscv32::int4(self, rows);
-        #[cfg(not(any(armv7m, all(swar, target_arch = "riscv32"))))]
-        let sums = rows.map(|words| {
-            words.iter().zip(&self.multipliers).fold(self.start, |sum, (word, &[a, b, c, d])| {
-                let x = u32::from_le(*word) ^ SIGNS;
-                let parts = [(x >> 8 & MASK, a), (x >> 4 & MASK, b), (x >> 12 & MASK, c), (x, d)];
-                parts.into_iter().fold(sum, |sum, (x, multiplier)| {
-                    sum.wrapping_add(x.wrapping_mul(multiplier))
-                })
-            })
-        });
-        sums.map(|sum| sum as i32 >> 16)
-    }
+/// `second + 2^16 · first`: what a product with weights in both halves has the wanted sum in its upper half of.
+#[inline(always)]
+fn pair(first: i16, second: i16) -> u32 {
+    (second as u32).wrapping_add((first as u32) << 16)
 }
 
-/// Sums of all rows; `W` is 4, or 2 where codes may be beyond 127.
+/// Multipliers for a word, whose low nibbles belong to the inputs `low` and whose high ones to `high`. Returns
+/// the sum of the pairs. Not a part of its callers, which would want more registers than there are.
+#[inline(never)]
+fn prepare(low: &[i16; 4], high: &[i16; 4], multipliers: &mut [MaybeUninit<u32>; 4]) -> u32 {
+    let plain = pair(low[0], low[2]);
+    let parts = [(pair(low[1], low[3]), 8), (pair(high[0], high[2]), 4), (pair(high[1], high[3]), 12)];
+    multipliers[3].write(plain);
+    let mut sum = plain;
+    for (multiplier, (pair, shift)) in multipliers.iter_mut().zip(parts) {
+        multiplier.write(pair.wrapping_sub(plain << shift));
+        sum = sum.wrapping_add(pair);
+    }
+    sum
+}
+
+/// Sums of all rows; `W` is 4, a group, or where codes may be beyond 127 half of that.
 ///
 /// Shapes: `words` are the codes of `matrix`, `vector` is `[cols]`, `out` is `[rows]`.
 #[inline(never)]
@@ -100,20 +73,54 @@ pub(super) fn sums<const W: usize>(
     vector: &[i16],
     out: &mut [i32],
 ) {
-    // Two stretches of two words are no smaller than one of four, but for their starts.
-    let mut stretches = [[Stretch::<W>::ZERO; 2]; LONGEST / BLOCK];
-    let stretches = stretches.as_flattened_mut();
-    let stretches = &mut stretches[..matrix.cols / (8 * W)];
+    const { assert!(W == 2 || W == 4) };
+    let mut prepared = [const { MaybeUninit::uninit() }; LONGEST / 16 * stretch(2)];
+    let prepared = &mut prepared[..matrix.cols / (8 * W) * stretch(W)];
     let groups = vector.as_chunks::<BLOCK>().0;
-    for (group, stretches) in groups.iter().zip(stretches.chunks_exact_mut(4 / W)) {
-        for (part, stretch) in stretches.iter_mut().enumerate() {
-            *stretch = Stretch::new(group, W * part);
+    assert!(groups.len() * (4 / W) * stretch(W) == prepared.len());
+    for (group, stretches) in groups.iter().zip(prepared.chunks_exact_mut(4 / W * stretch(W))) {
+        let (low, high) = group.split_at(BLOCK / 2);
+        let mut inputs = low.as_chunks().0.iter().zip(high.as_chunks().0);
+        for stretch in stretches.chunks_exact_mut(stretch(W)) {
+            let (start, multipliers) = stretch.split_at_mut(1);
+            let multipliers = multipliers.as_chunks_mut().0.iter_mut().zip(inputs.by_ref());
+            let sum = multipliers.fold(0u32, |sum, (multipliers, (low, high))| {
+                sum.wrapping_add(prepare(low, high, multipliers))
+            });
+            // Each half is a sum of codes, at most 16 · 255.
+            let second = sum as i16 as i32;
+            let first = (sum as i32 - second) >> 16;
+            start[0].write((1u32 << 15).wrapping_sub(((first + second) as u32) << 19));
         }
     }
+    // SAFETY: what is taken of the array is whole stretches, of each of which the loops have written the first
+    // word and all multipliers: a group has inputs for as many words as its stretches have.
+    let prepared: &[u32] = unsafe { prepared.assume_init_ref() };
     #[cfg(armv6m)]
-    super::armv6m::int4(matrix, words, stretches, out);
+    super::armv6m::int4::<W>(matrix, words, prepared, out);
     #[cfg(not(armv6m))]
-    rows(matrix, words, stretches, out);
+    rows::<W>(matrix, words, prepared, out);
+}
+
+/// The sums of weights times codes of rows that share what is loaded of the vector: a `stretch` of it.
+#[cfg(not(armv6m))]
+#[inline(always)]
+fn dot<const W: usize>(stretch: &[u32], rows: [&[u32; W]; ROWS]) -> [i32; ROWS] {
+    #[cfg(armv7m)]
+    let sums = super::armv7m::int4(stretch, rows);
+    #[cfg(all(swar, target_arch = "riscv32"))]
+    let sums = super::riscv32::int4(stretch, rows);
+    #[cfg(not(any(armv7m, all(swar, target_arch = "riscv32"))))]
+    let sums = rows.map(|words| {
+        words.iter().zip(stretch[1..].as_chunks().0).fold(stretch[0], |sum, (word, &[a, b, c, d])| {
+            let x = u32::from_le(*word) ^ SIGNS;
+            let parts = [(x >> 8 & MASK, a), (x >> 4 & MASK, b), (x >> 12 & MASK, c), (x, d)];
+            parts
+                .into_iter()
+                .fold(sum, |sum, (x, multiplier)| sum.wrapping_add(x.wrapping_mul(multiplier)))
+        })
+    });
+    sums.map(|sum| sum as i32 >> 16)
 }
 
 #[cfg(not(armv6m))]
@@ -121,7 +128,7 @@ pub(super) fn sums<const W: usize>(
 fn rows<const W: usize>(
     matrix: &Tensor<'_>,
     words: &[u32],
-    stretches: &[Stretch<W>],
+    prepared: &[u32],
     out: &mut [i32],
 ) {
     let layout = matrix.layout();
@@ -134,7 +141,7 @@ fn rows<const W: usize>(
     while first < out.len() {
         // The last row of an odd number is its own partner.
         let second = (first + 1).min(out.len() - 1);
-        let [a, b] = dot([row(first), row(second)], stretches);
+        let [a, b] = two_rows::<W>([row(first), row(second)], prepared);
         (out[first], out[second]) = (a, b);
         first += ROWS;
     }
@@ -142,15 +149,15 @@ fn rows<const W: usize>(
 
 #[cfg(not(armv6m))]
 #[inline(always)]
-fn dot<const W: usize>(rows: [(&[u32], &[u8]); ROWS], stretches: &[Stretch<W>]) -> [i32; ROWS] {
+fn two_rows<const W: usize>(rows: [(&[u32], &[u8]); ROWS], prepared: &[u32]) -> [i32; ROWS] {
     let mut totals = [0; ROWS];
     let [a, b] = rows.map(|(words, _)| words.as_chunks::<4>().0);
-    let groups = a.iter().zip(b).zip(stretches.chunks_exact(4 / W));
+    let groups = a.iter().zip(b).zip(prepared.chunks_exact(4 / W * stretch(W)));
     for (g, ((a, b), stretches)) in groups.enumerate() {
         let mut sums = [0; ROWS];
         let parts = a.as_chunks::<W>().0.iter().zip(b.as_chunks::<W>().0);
-        for ((a, b), stretch) in parts.zip(stretches) {
-            let [part_a, part_b] = stretch.dot([a, b]);
+        for ((a, b), stretch) in parts.zip(stretches.chunks_exact(stretch(W))) {
+            let [part_a, part_b] = dot(stretch, [a, b]);
             sums = [sums[0] + part_a, sums[1] + part_b];
         }
         for ((total, sum), (_, scales)) in totals.iter_mut().zip(sums).zip(rows) {

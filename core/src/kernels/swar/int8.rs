@@ -1,6 +1,9 @@
 //! INT8, four rows at a time where loads extend signs, else four weights of a word by shifts.
 
 #[cfg(armv6m)]
+use core::mem::MaybeUninit;
+
+#[cfg(armv6m)]
 use super::LONGEST;
 use crate::blob::Tensor;
 
@@ -66,21 +69,22 @@ fn round(rows: [&[u8; ROUND]; ROWS], codes: &[i16; ROUND], mut sums: [i32; ROWS]
 pub(super) struct Prepared {
     /// What sums start with.
     start: u32,
-    /// Multipliers of a word shifted by 8, 16, 24 and 0 bits.
-    multipliers: [[u32; 4]; LONGEST / 4],
+    /// Multipliers of a word shifted by 8, 16, 24 and 0 bits, of as many words as a row has.
+    multipliers: [MaybeUninit<[u32; 4]>; LONGEST / 4],
 }
 
 #[cfg(armv6m)]
 impl Prepared {
     #[inline(always)]
     fn new(vector: &[i16]) -> Self {
-        let mut prepared = Self { start: 0, multipliers: [[0; 4]; LONGEST / 4] };
-        let words = prepared.multipliers.iter_mut().zip(vector.as_chunks::<4>().0);
-        for (multipliers, codes) in words {
+        let mut prepared = Self { start: 0, multipliers: [const { MaybeUninit::uninit() }; LONGEST / 4] };
+        let mut sum = 0;
+        for (multipliers, codes) in prepared.multipliers.iter_mut().zip(vector.as_chunks::<4>().0) {
             let [a, b, c, d] = codes.map(|code| code as i32);
-            *multipliers = [b - (a << 8), c - (b << 8), d - (c << 8), a].map(|m| m as u32);
-            prepared.start = prepared.start.wrapping_sub(((a + b + c + d) as u32) << 7);
+            multipliers.write([b - (a << 8), c - (b << 8), d - (c << 8), a].map(|m| m as u32));
+            sum += a + b + c + d;
         }
+        prepared.start = 0u32.wrapping_sub((sum as u32) << 7);
         prepared
     }
 }

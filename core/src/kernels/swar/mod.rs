@@ -17,8 +17,6 @@ mod rescale;
 #[cfg(all(swar, target_arch = "riscv32"))]
 mod riscv32;
 
-use core::sync::atomic::{Ordering, compiler_fence};
-
 use super::Vectors;
 use super::portable::batch;
 use crate::blob::{Precision, Tensor};
@@ -52,11 +50,4 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         rescale::finish(matrix, scale, out);
     }
     true
-}
-
-/// Keeps the compiler from loading what comes later already now: it would, of all of a loop's body, and then
-/// have no registers left. No instruction.
-#[inline(always)]
-fn in_order() {
-    compiler_fence(Ordering::SeqCst);
 }
