@@ -14,8 +14,9 @@ const WORDS: usize = 8 << 10;
 
 fn run() -> ! {
     static mut MEMORY: [u32; WORDS] = [0; WORDS];
+    let memory = &raw mut MEMORY;
     // SAFETY: this function is called once, and nothing else names the static.
-    let memory = unsafe { &mut *(&raw mut MEMORY) };
+    let memory = unsafe { &mut *memory };
     machine::exit(generate(memory).map_or(1, |()| 0))
 }
 

@@ -39,8 +39,9 @@ fn run() -> ! {
         expected: [0; 1024],
     };
     machine::start();
+    let room = &raw mut ROOM;
     // SAFETY: this function is called once, and nothing else names the static.
-    let room = unsafe { &mut *(&raw mut ROOM) };
+    let room = unsafe { &mut *room };
     let mut random = Random(1);
     let checked = check(room, &mut random);
     for precision in Precision::ALL {

@@ -24,8 +24,9 @@ fn run() -> ! {
     static mut MEMORY: [u32; WORDS] = [0; WORDS];
     static mut WALK: Walk = Walk::new();
     machine::start();
+    let (memory, walk) = (&raw mut MEMORY, &raw mut WALK);
     // SAFETY: this function is called once, and nothing else names the statics.
-    let (memory, walk) = unsafe { (&mut *(&raw mut MEMORY), &mut *(&raw mut WALK)) };
+    let (memory, walk) = unsafe { (&mut *memory, &mut *walk) };
     let result = Model::from_bytes(resnet_bk_bench::blob::bytes())
         .and_then(|model| measure(&model, memory, walk));
     if let Err(error) = result {

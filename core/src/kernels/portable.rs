@@ -50,7 +50,13 @@ pub(super) fn batch<'a>(
 
 /// Accumulator to output: row mantissa, vector scale, rounding shift, bias.
 #[inline(always)]
-pub(super) fn finish(matrix: &Tensor<'_>, row: usize, acc: i32, mantissa: u16, scale: Scale) -> i32 {
+pub(super) fn finish(
+    matrix: &Tensor<'_>,
+    row: usize,
+    acc: i32,
+    mantissa: u16,
+    scale: Scale,
+) -> i32 {
     let multiplier = (mantissa as u32 * scale.mantissa as u32) as i64;
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     shift_round(acc as i64 * multiplier, shift).saturating_add(bias(matrix, row))

@@ -51,7 +51,7 @@ impl Baseline {
         let text = fs::read(path()).with_context(|| {
             format!("cannot read {}; write it by --update", process::shown_path(&path()))
         })?;
-        serde_json::from_slice(&text).with_context(|| format!("{}", process::shown_path(&path())))
+        serde_json::from_slice(&text).with_context(|| process::shown_path(&path()))
     }
 
     /// Makes these the committed ones; of a run that measured a part, that part.

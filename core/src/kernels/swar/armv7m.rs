@@ -50,10 +50,7 @@ macro_rules! nibbles {
 ///
 /// Where `stretch` is not one of `W` words.
 #[inline(always)]
-pub(super) fn int4<const W: usize>(
-    stretch: &[u32],
-    [a, b]: [&[u32; W]; ROWS],
-) -> [u32; ROWS] {
+pub(super) fn int4<const W: usize>(stretch: &[u32], [a, b]: [&[u32; W]; ROWS]) -> [u32; ROWS] {
     assert!(stretch.len() == int4::stretch(W));
     let (mut sum_a, mut sum_b) = (stretch[0], stretch[0]);
     macro_rules! dot {

@@ -23,8 +23,6 @@ use core::mem::MaybeUninit;
 
 use super::{BLOCK, LONGEST};
 use crate::blob::Tensor;
-#[cfg(not(armv6m))]
-use crate::kernels::portable::group_scale;
 
 /// Sign bits of the nibbles of a word.
 #[cfg(not(armv6m))]
@@ -53,7 +51,8 @@ fn pair(first: i16, second: i16) -> u32 {
 #[inline(never)]
 fn prepare(low: &[i16; 4], high: &[i16; 4], multipliers: &mut [MaybeUninit<u32>; 4]) -> u32 {
     let plain = pair(low[0], low[2]);
-    let parts = [(pair(low[1], low[3]), 8), (pair(high[0], high[2]), 4), (pair(high[1], high[3]), 12)];
+    let parts =
+        [(pair(low[1], low[3]), 8), (pair(high[0], high[2]), 4), (pair(high[1], high[3]), 12)];
     multipliers[3].write(plain);
     let mut sum = plain;
     for (multiplier, (pair, shift)) in multipliers.iter_mut().zip(parts) {
@@ -112,25 +111,23 @@ fn dot<const W: usize>(stretch: &[u32], rows: [&[u32; W]; ROWS]) -> [i32; ROWS] 
     let sums = super::riscv32::int4(stretch, rows);
     #[cfg(not(any(armv7m, all(swar, target_arch = "riscv32"))))]
     let sums = rows.map(|words| {
-        words.iter().zip(stretch[1..].as_chunks().0).fold(stretch[0], |sum, (word, &[a, b, c, d])| {
-            let x = u32::from_le(*word) ^ SIGNS;
-            let parts = [(x >> 8 & MASK, a), (x >> 4 & MASK, b), (x >> 12 & MASK, c), (x, d)];
-            parts
-                .into_iter()
-                .fold(sum, |sum, (x, multiplier)| sum.wrapping_add(x.wrapping_mul(multiplier)))
-        })
+        words.iter().zip(stretch[1..].as_chunks().0).fold(
+            stretch[0],
+            |sum, (word, &[a, b, c, d])| {
+                let x = u32::from_le(*word) ^ SIGNS;
+                let parts = [(x >> 8 & MASK, a), (x >> 4 & MASK, b), (x >> 12 & MASK, c), (x, d)];
+                parts
+                    .into_iter()
+                    .fold(sum, |sum, (x, multiplier)| sum.wrapping_add(x.wrapping_mul(multiplier)))
+            },
+        )
     });
     sums.map(|sum| sum as i32 >> 16)
 }
 
 #[cfg(not(armv6m))]
 #[inline(always)]
-fn rows<const W: usize>(
-    matrix: &Tensor<'_>,
-    words: &[u32],
-    prepared: &[u32],
-    out: &mut [i32],
-) {
+fn rows<const W: usize>(matrix: &Tensor<'_>, words: &[u32], prepared: &[u32], out: &mut [i32]) {
     let layout = matrix.layout();
     let row_words = layout.row_codes / 4;
     let row = |r: usize| {
@@ -151,17 +148,20 @@ fn rows<const W: usize>(
 #[inline(always)]
 fn two_rows<const W: usize>(rows: [(&[u32], &[u8]); ROWS], prepared: &[u32]) -> [i32; ROWS] {
     let mut totals = [0; ROWS];
-    let [a, b] = rows.map(|(words, _)| words.as_chunks::<4>().0);
-    let groups = a.iter().zip(b).zip(prepared.chunks_exact(4 / W * stretch(W)));
-    for (g, ((a, b), stretches)) in groups.enumerate() {
-        let mut sums = [0; ROWS];
+    // By two groups, as a byte of scales is for two; a row has an even number of them.
+    let [a, b] = rows.map(|(words, scales)| words.as_chunks::<8>().0.iter().zip(&scales[2..]));
+    let pairs = a.zip(b).zip(prepared.chunks_exact(8 / W * stretch(W)));
+    for (((a, &scales_a), (b, &scales_b)), prepared) in pairs {
+        let mut sums = [[0; ROWS]; 2];
         let parts = a.as_chunks::<W>().0.iter().zip(b.as_chunks::<W>().0);
-        for ((a, b), stretch) in parts.zip(stretches.chunks_exact(stretch(W))) {
+        for (part, ((a, b), stretch)) in parts.zip(prepared.chunks_exact(stretch(W))).enumerate() {
+            let sums = &mut sums[part * W / 4];
             let [part_a, part_b] = dot(stretch, [a, b]);
-            sums = [sums[0] + part_a, sums[1] + part_b];
+            *sums = [sums[0] + part_a, sums[1] + part_b];
         }
-        for ((total, sum), (_, scales)) in totals.iter_mut().zip(sums).zip(rows) {
-            *total += group_scale(scales, g) * sum;
+        let [first, second] = sums;
+        for (r, (total, scales)) in totals.iter_mut().zip([scales_a, scales_b]).enumerate() {
+            *total += (scales & 15) as i32 * first[r] + (scales >> 4) as i32 * second[r];
         }
     }
     totals

@@ -77,7 +77,8 @@ pub(super) struct Prepared {
 impl Prepared {
     #[inline(always)]
     fn new(vector: &[i16]) -> Self {
-        let mut prepared = Self { start: 0, multipliers: [const { MaybeUninit::uninit() }; LONGEST / 4] };
+        let mut prepared =
+            Self { start: 0, multipliers: [const { MaybeUninit::uninit() }; LONGEST / 4] };
         let mut sum = 0;
         for (multipliers, codes) in prepared.multipliers.iter_mut().zip(vector.as_chunks::<4>().0) {
             let [a, b, c, d] = codes.map(|code| code as i32);

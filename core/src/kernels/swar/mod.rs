@@ -40,7 +40,11 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     let sums: fn(&Tensor<'_>, &[u32], &[i16], &mut [i32]) = match matrix.precision {
         Precision::Int8 => int8::sums,
         Precision::Int4 if matrix.group == BLOCK && matrix.cols.is_multiple_of(2 * BLOCK) => {
-            if matrix.max_code <= 127 { int4::sums::<4> } else { int4::sums::<2> }
+            if matrix.max_code <= 127 {
+                int4::sums::<4>
+            } else {
+                int4::sums::<2>
+            }
         }
         _ => return false,
     };

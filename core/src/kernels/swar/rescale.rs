@@ -15,7 +15,9 @@ pub(super) fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     let row_scales = matrix.layout().row_scales;
     let left = (33 - shift).max(0);
     if left > room(matrix) || shift > 62 || bias_shift > 14 {
-        for ((r, out), scales) in out.iter_mut().enumerate().zip(matrix.scales.chunks_exact(row_scales)) {
+        for ((r, out), scales) in
+            out.iter_mut().enumerate().zip(matrix.scales.chunks_exact(row_scales))
+        {
             *out = portable::finish(matrix, r, *out, pair_u16(scales, 0), scale);
         }
         return;
