@@ -73,26 +73,19 @@ pub(super) struct Prepared {
     multipliers: [MaybeUninit<[u32; 4]>; LONGEST / 4],
 }
 
-#[cfg(armv6m)]
-impl Prepared {
-    #[inline(always)]
-    fn new(vector: &[i16]) -> Self {
-        let mut prepared =
-            Self { start: 0, multipliers: [const { MaybeUninit::uninit() }; LONGEST / 4] };
-        let mut sum = 0;
-        for (multipliers, codes) in prepared.multipliers.iter_mut().zip(vector.as_chunks::<4>().0) {
-            let [a, b, c, d] = codes.map(|code| code as i32);
-            multipliers.write([b - (a << 8), c - (b << 8), d - (c << 8), a].map(|m| m as u32));
-            sum += a + b + c + d;
-        }
-        prepared.start = 0u32.wrapping_sub((sum as u32) << 7);
-        prepared
-    }
-}
-
 /// Sums of all rows. Shapes: `words` are the codes of `matrix`, `vector` is `[cols]`, `out` is `[rows]`.
 #[cfg(armv6m)]
 #[inline(never)]
 pub(super) fn sums(matrix: &Tensor<'_>, words: &[u32], vector: &[i16], out: &mut [i32]) {
-    super::armv6m::int8(matrix, words, &Prepared::new(vector), out);
+    // Filled where it lies: it is the largest thing on the stack.
+    let mut prepared =
+        Prepared { start: 0, multipliers: [const { MaybeUninit::uninit() }; LONGEST / 4] };
+    let mut sum = 0;
+    for (multipliers, codes) in prepared.multipliers.iter_mut().zip(vector.as_chunks::<4>().0) {
+        let [a, b, c, d] = codes.map(|code| code as i32);
+        multipliers.write([b - (a << 8), c - (b << 8), d - (c << 8), a].map(|m| m as u32));
+        sum += a + b + c + d;
+    }
+    prepared.start = 0u32.wrapping_sub((sum as u32) << 7);
+    super::armv6m::int8(matrix, words, &prepared, out);
 }
