@@ -9,7 +9,7 @@ use resnet_bk_core::kernels::{Vectors, matmul, portable};
 use resnet_bk_core::layers::activation::{normalize, quantize, quantize_relu};
 use resnet_bk_core::layers::bk::half_step;
 use resnet_bk_core::layers::gate::{Route, WEIGHT_FRAC, route};
-use resnet_bk_core::numeric::{Scale, residual_to_f32, shift_round};
+use resnet_bk_core::numeric::{Scale, residual_to_f32, residual_to_half, shift_round};
 use resnet_bk_core::sampler::argmax;
 
 use crate::machine::Moment;
@@ -256,7 +256,7 @@ impl Walk {
             let x = Vectors { codes: &self.codes, scales: &scales };
             matmul(&matrix.rows(stretch * HIDDEN, logits.len()), x, &mut self.hidden);
             for (logit, &value) in logits.iter_mut().zip(&self.hidden) {
-                *logit = f16::from_f32(residual_to_f32(value));
+                *logit = to_half(value);
             }
         }
         laps.lap(Kind::Head);
@@ -266,5 +266,14 @@ impl Walk {
 impl Default for Walk {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// As the core does it: by floats where there is an FPU.
+fn to_half(value: i32) -> f16 {
+    if cfg!(target_abi = "eabihf") {
+        f16::from_f32(residual_to_f32(value))
+    } else {
+        residual_to_half(value)
     }
 }

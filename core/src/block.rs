@@ -15,7 +15,7 @@ use crate::layers::gate::route;
 use crate::layers::moe;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
-use crate::numeric::residual_to_f32;
+use crate::numeric::{residual_to_f32, residual_to_half};
 
 /// Scratch for B vectors of one model.
 pub(crate) struct Tile<'a> {
@@ -164,8 +164,14 @@ pub(crate) fn head(model: &Model<'_>, x: Vectors<'_>, logits: &mut [f16], tile: 
     }
 }
 
-/// Q15.16 to halves, a stretch at a time, which hosts convert together.
+/// Q15.16 to halves: without floats where a core has none, else a stretch at a time, which hosts convert together.
 fn to_halves(values: &[i32], halves: &mut [f16]) {
+    if cfg!(swar) {
+        for (half, &value) in halves.iter_mut().zip(values) {
+            *half = residual_to_half(value);
+        }
+        return;
+    }
     let mut floats = [0f32; 32];
     for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {
         let floats = &mut floats[..values.len()];

@@ -1,7 +1,8 @@
 //! Matrix-vector products: the one seam between the layers and the processor.
 //!
 //! [`matmul`] is all that the layers call. [`portable`] is the specification; every other kernel
-//! must return the same bits, which the tests of this module check on random and extreme inputs.
+//! must return the same bits, which the tests of this module check on random and extreme inputs, and
+//! `bench-firmware` on the emulated processors themselves.
 //! Only modules below this one may contain `unsafe`.
 
 #[cfg(feature = "std")]
