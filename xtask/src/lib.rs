@@ -4,7 +4,7 @@
 //! - [`firmware`]: builds `firmware-example` for a blob and a job.
 //! - [`qemu`]: runs it and decodes what it prints.
 //! - [`mod@reference`]: the same job on this machine.
-//! - [`bench`]: instructions and code on emulated targets, against a baseline.
+//! - [`mod@bench`]: instructions and code on emulated targets, against a baseline.
 //! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
 
 pub mod bench;
