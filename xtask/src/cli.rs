@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::qemu::{self, Event, Report};
-use xtask::{checks, demo, frontier, setup};
+use xtask::{bench, checks, demo, frontier, setup};
 
 /// Set-up, demo and tests of resnet-bk.
 ///
@@ -57,6 +57,19 @@ enum Command {
     ///     cargo xtask frontier --model models/small-seed2 --json > frontier.json
     #[command(verbatim_doc_comment)]
     Frontier(frontier::Args),
+    /// Instructions of kernels and tokens on every emulated target, and the code that they take.
+    ///
+    /// Builds `bench-firmware/` for Cortex-M4F, M3, M0 and RV32IMC, and runs it in QEMU: matrix-vector
+    /// products of every precision, each compared with the portable kernel bit for bit, and whole tokens of
+    /// the shipped model. Instructions are not cycles, but the same in every run.
+    ///
+    /// Examples:
+    ///     cargo xtask bench
+    ///     cargo xtask bench --kernels --check
+    ///     cargo xtask bench --update
+    ///     cargo xtask bench --json > bench.json
+    #[command(verbatim_doc_comment)]
+    Bench(bench::Args),
     /// Every check: format, lints, docs, tests, targets, firmware, QEMU.
     ///
     /// All checks run, whether or not an earlier one fails; the failures are shown together at the
@@ -97,6 +110,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Frontier(args) => frontier::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => checks::run(&args),
         Command::Qemu(args) => run_qemu(&args),

@@ -4,8 +4,10 @@
 //! - [`firmware`]: builds `firmware-example` for a blob and a job.
 //! - [`qemu`]: runs it and decodes what it prints.
 //! - [`mod@reference`]: the same job on this machine.
+//! - [`mod@bench`]: instructions and code on emulated targets, against a baseline.
 //! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
 
+pub mod bench;
 pub mod checks;
 pub mod demo;
 pub mod firmware;

@@ -12,16 +12,25 @@ use crate::process::{exists, output, run};
 use crate::{qemu, root};
 
 /// Every target that `core` is built for, the firmware's among them.
-pub const TARGETS: [&str; 3] =
-    ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
+pub const TARGETS: [&str; 5] = [
+    "thumbv6m-none-eabi",
+    "thumbv7m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "riscv32imc-unknown-none-elf",
+    "riscv32imac-unknown-none-elf",
+];
+
+/// The emulators.
+const EMULATORS: [&str; 2] = [qemu::PROGRAM, qemu::RISCV_PROGRAM];
 
 /// A package manager: its program, how it installs without asking, how it fetches its lists, and
-/// what it calls the emulator.
+/// what it calls the emulators.
 struct Manager {
     program: &'static str,
     install: &'static [&'static str],
     update: Option<&'static [&'static str]>,
-    package: &'static str,
+    /// In the order of [`EMULATORS`].
+    packages: [&'static str; 2],
     as_root: bool,
 }
 
@@ -31,35 +40,35 @@ const MANAGERS: [Manager; 5] = [
         // Recommended packages can conflict with a QEMU from backports, and none is needed.
         install: &["install", "-y", "--no-install-recommends"],
         update: Some(&["update"]),
-        package: "qemu-system-arm",
+        packages: ["qemu-system-arm", "qemu-system-misc"],
         as_root: true,
     },
     Manager {
         program: "dnf",
         install: &["install", "-y"],
         update: None,
-        package: "qemu-system-arm",
+        packages: ["qemu-system-arm", "qemu-system-riscv"],
         as_root: true,
     },
     Manager {
         program: "pacman",
         install: &["-S", "--noconfirm"],
         update: None,
-        package: "qemu-system-arm",
+        packages: ["qemu-system-arm", "qemu-system-riscv"],
         as_root: true,
     },
     Manager {
         program: "zypper",
         install: &["--non-interactive", "install"],
         update: None,
-        package: "qemu-arm",
+        packages: ["qemu-arm", "qemu-extra"],
         as_root: true,
     },
     Manager {
         program: "brew",
         install: &["install"],
         update: None,
-        package: "qemu",
+        packages: ["qemu", "qemu"],
         as_root: false,
     },
 ];
@@ -67,7 +76,7 @@ const MANAGERS: [Manager; 5] = [
 /// Installs what is missing.
 pub fn run_setup() -> Result<()> {
     rust_targets()?;
-    emulator()
+    EMULATORS.iter().enumerate().try_for_each(|(index, program)| emulator(index, program))
 }
 
 /// Rust's targets, by rustup.
@@ -101,44 +110,42 @@ fn has_target(target: &str) -> Result<bool> {
     Ok(Path::new(&directory).read_dir().is_ok_and(|mut files| files.next().is_some()))
 }
 
-/// The emulator, by the system's packages.
-fn emulator() -> Result<()> {
-    if exists(qemu::PROGRAM) {
+/// An emulator, by the system's packages.
+fn emulator(index: usize, program: &str) -> Result<()> {
+    if exists(program) {
         return Ok(());
     }
     let Some(manager) = MANAGERS.iter().find(|manager| exists(manager.program)) else {
         bail!(
-            "{} is missing and no package manager that this command knows was found: install \
-             QEMU's Arm system emulator from https://www.qemu.org/download, then try again",
-            qemu::PROGRAM
+            "{program} is missing and no package manager that this command knows was found: install \
+             QEMU's system emulators from https://www.qemu.org/download, then try again"
         );
     };
-    eprintln!("setup: installing {} by {}", manager.package, manager.program);
+    let package = manager.packages[index];
+    eprintln!("setup: installing {package} by {}", manager.program);
     let remedy = format!(
-        "{} is missing: run `{}{} {} {}`, then try again",
-        qemu::PROGRAM,
+        "{program} is missing: run `{}{} {} {package}`, then try again",
         if manager.as_root { "sudo " } else { "" },
         manager.program,
         manager.install.join(" "),
-        manager.package
     );
-    let mut installed = manager.install();
+    let mut installed = manager.install(package);
     if let (Err(_), Some(update)) = (&installed, manager.update) {
         eprintln!("setup: fetching package lists first");
         // If that fails, so does the second try, which says why.
         let _ = run(&mut manager.command(update));
-        installed = manager.install();
+        installed = manager.install(package);
     }
     installed.context(remedy.clone())?;
-    if !exists(qemu::PROGRAM) {
+    if !exists(program) {
         bail!(remedy);
     }
     Ok(())
 }
 
 impl Manager {
-    fn install(&self) -> Result<()> {
-        run(self.command(self.install).arg(self.package))
+    fn install(&self, package: &str) -> Result<()> {
+        run(self.command(self.install).arg(package))
     }
 
     /// The manager with these arguments, as root where it has to be.

@@ -12,7 +12,7 @@ use crate::firmware::Sampling;
 use crate::{process, root, target_dir};
 
 /// Flags of every command that shows what the tools find.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct SubjectArgs {
     /// Directory with train.txt, valid.txt and test.txt [default: text that the FP32 model itself
     /// writes, from a seed].

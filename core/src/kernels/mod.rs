@@ -1,7 +1,8 @@
 //! Matrix-vector products: the one seam between the layers and the processor.
 //!
 //! [`matmul`] is all that the layers call. [`portable`] is the specification; every other kernel
-//! must return the same bits, which the tests of this module check on random and extreme inputs.
+//! must return the same bits, which the tests of this module check on random and extreme inputs, and
+//! `bench-firmware` on the emulated processors themselves.
 //! Only modules below this one may contain `unsafe`.
 
 #[cfg(feature = "std")]
@@ -11,6 +12,8 @@ mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
 pub mod portable;
+#[cfg(any(swar, test))]
+mod swar;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86_64;
 
@@ -43,6 +46,10 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     }
     #[cfg(arm_dsp)]
     if dsp::matmul(matrix, x, out) {
+        return;
+    }
+    #[cfg(swar)]
+    if swar::matmul(matrix, x, out) {
         return;
     }
     #[cfg(arm_fpu)]

@@ -17,7 +17,9 @@ use half::slice::HalfFloatSliceExt;
 
 use super::Vectors;
 use crate::blob::{INT8_OFFSETS, Plane, Precision, Tensor, pair_i16, pair_u16};
-use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, residual_to_f32, shift_round};
+use crate::numeric::{
+    RESIDUAL_FRAC, Scale, f32_to_residual, residual_to_f32, residual_to_half, shift_round,
+};
 
 /// Partial sums of an FP16 row.
 pub(super) const LANES: usize = 8;
@@ -258,6 +260,13 @@ pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
 
 /// See [`super::to_halves`].
 pub fn to_halves(values: &[i32], halves: &mut [f16]) {
+    if cfg!(swar) {
+        // Such cores have no floats either.
+        for (half, &value) in halves.iter_mut().zip(values) {
+            *half = residual_to_half(value);
+        }
+        return;
+    }
     // A stretch at a time, which hosts convert together.
     let mut floats = [0f32; 32];
     for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {

@@ -16,6 +16,11 @@ type Kernel = fn(&Tensor<'_>, Vectors<'_>, &mut [i32]);
 const KERNELS: &[(&str, Kernel)] = &[
     ("portable", portable::matmul),
     ("the chosen one", matmul),
+    ("without DSP", |matrix, x, out| {
+        if !super::swar::matmul(matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
     #[cfg(feature = "std")]
     ("batched", |matrix, x, out| super::batched::matmul(super::batched::Plain, matrix, x, out)),
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
@@ -400,7 +405,7 @@ proptest! {
 /// factor of two of what the accumulator holds, and an overflow would panic.
 #[test]
 fn the_widest_rows_at_the_largest_codes_stay_exact() {
-    let widths: &[usize] = if cfg!(miri) { &[128] } else { &[16_384, 1_025, 1_024] };
+    let widths: &[usize] = if cfg!(miri) { &[128] } else { &[16_384, 1_025, 1_024, 512] };
     let storages = [
         (Precision::Fp16, 0),
         (Precision::Int8, 0),

@@ -6,6 +6,8 @@
 mod reciprocal;
 mod scale;
 
+use half::f16;
+
 pub use reciprocal::reciprocal_mantissa;
 pub use scale::Scale;
 
@@ -55,10 +57,45 @@ pub fn residual_to_f32(value: i32) -> f32 {
     value as f32 * (1.0 / (1u32 << RESIDUAL_FRAC) as f32)
 }
 
+/// A Q15.16 value as a half by way of an f32, so rounded to nearest even twice, without floats: for cores that
+/// have none in hardware.
+#[inline(always)]
+pub fn residual_to_half(value: i32) -> f16 {
+    /// `n / 2^drop`, rounded to nearest even; a `drop` of at least 1.
+    fn round(n: u32, drop: u32) -> u32 {
+        (n + (1 << (drop - 1)) - 1 + (n >> drop & 1)) >> drop
+    }
+    let mut n = value.unsigned_abs();
+    // Bits that an f32 lacks.
+    let drop = 8u32.saturating_sub(n.leading_zeros());
+    if drop > 0 {
+        n = round(n, drop) << drop;
+    }
+    let bits = 32 - n.leading_zeros();
+    let magnitude = match bits {
+        // Subnormal, in units of 2^−24.
+        0..=2 => n << 8,
+        // Eleven bits of a normal half, whose leading one adds to the exponent; so does what rounding carries.
+        3..=11 => ((bits - 3) << 10) + (n << (11 - bits)),
+        _ => ((bits - 3) << 10) + round(n, bits - 11),
+    };
+    f16::from_bits((value as u32 >> 16 & 0x8000 | magnitude) as u16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn halves_at_the_edges() {
+        let near = |value: i32| (-3000..3000).map(move |d| value.saturating_add(d));
+        let powers = (11..31).map(|bit| 1 << bit).chain([0, i32::MAX, i32::MIN]);
+        for value in powers.flat_map(near).flat_map(|value: i32| [value, value.saturating_neg()]) {
+            let expected = f16::from_f32(residual_to_f32(value));
+            assert_eq!(residual_to_half(value).to_bits(), expected.to_bits(), "{value}");
+        }
+    }
 
     #[test]
     fn shift_round_at_the_edges() {
@@ -90,6 +127,16 @@ mod tests {
                 let exact = (value as f64 * 65536.0).clamp(i32::MIN as f64, i32::MAX as f64);
                 // `round` takes halves away from zero; NaN converts to 0.
                 prop_assert_eq!(f32_to_residual(value), exact.round() as i32);
+            }
+        }
+
+        #[test]
+        fn halves_are_those_of_floats(value in any::<i32>(), drop in 0u32..32) {
+            let value = value >> drop;
+            // Around halfway between two halves, and between two floats that are next to that.
+            for value in [value, value & !0xfff, value | 0xfff, value & !0x1fff | 0x1000, value & !0x1fff | 0x1001] {
+                let expected = f16::from_f32(residual_to_f32(value));
+                prop_assert_eq!(residual_to_half(value).to_bits(), expected.to_bits(), "{}", value);
             }
         }
 

@@ -20,6 +20,7 @@ pub(super) struct Step {
 /// All checks, cheap ones first.
 pub(super) fn all() -> Vec<Step> {
     let firmware = root().join("firmware-example");
+    let bench = root().join("bench-firmware");
     let step = |name, commands| Step { name, commands };
     let denied = ["--", "--deny", "warnings"];
     vec![
@@ -28,6 +29,7 @@ pub(super) fn all() -> Vec<Step> {
             vec![
                 cargo(root(), &["fmt", "--all", "--check"]),
                 cargo(&firmware, &["fmt", "--check"]),
+                cargo(&bench, &["fmt", "--check"]),
             ],
         ),
         step(
@@ -53,6 +55,9 @@ pub(super) fn all() -> Vec<Step> {
         ),
         step("core-targets", core_builds()),
         step("firmware", firmware_builds(&firmware, &denied)),
+        // Every kernel of every emulated target against the portable one, and its count against the
+        // committed one.
+        step("kernels", kernels(&bench, &denied)),
     ]
 }
 
@@ -78,6 +83,19 @@ fn firmware_builds(firmware: &Path, denied: &[&str]) -> Vec<Command> {
         commands.push(with_features(cargo(firmware, &["build", "--release"]), features));
     }
     commands
+}
+
+/// Lints of the programs that count, for an Arm and a RISC-V, then products on every target.
+fn kernels(bench: &Path, denied: &[&str]) -> Vec<Command> {
+    let lint = |target| {
+        let command = cargo(bench, &["clippy", "--release", "--target", target]);
+        with_arguments(command, denied)
+    };
+    vec![
+        lint("thumbv6m-none-eabi"),
+        lint("riscv32imc-unknown-none-elf"),
+        cargo(root(), &["xtask", "bench", "--kernels", "--check"]),
+    ]
 }
 
 fn cargo(directory: &Path, arguments: &[&str]) -> Command {

@@ -21,11 +21,15 @@ use defmt_decoder::{DecodeError, StreamDecoder, Table};
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-arm";
 
-/// Cortex-M4F board, no display; `-icount shift=0` makes every instruction take a nanosecond of
-/// virtual time, so that timers count instructions and every run gives the same numbers.
-const ARGUMENTS: [&str; 11] = [
-    "-machine",
-    "mps2-an386",
+/// The emulator of RISC-V.
+pub const RISCV_PROGRAM: &str = "qemu-system-riscv32";
+
+/// Cortex-M4F board.
+const ARGUMENTS: [&str; 2] = ["-machine", "mps2-an386"];
+
+/// No display; `-icount shift=0` makes every instruction take a nanosecond of virtual time, so that timers
+/// count instructions and every run gives the same numbers.
+pub const QUIET: [&str; 9] = [
     "-nographic",
     "-monitor",
     "none",
@@ -127,6 +131,7 @@ impl Qemu {
     fn start(elf: &Path) -> Result<Self> {
         let mut child = Command::new(PROGRAM)
             .args(ARGUMENTS)
+            .args(QUIET)
             .arg("-kernel")
             .arg(elf)
             .stdin(Stdio::null())

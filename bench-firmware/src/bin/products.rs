@@ -1,0 +1,115 @@
+//! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
+//!
+//! A line per count: `product <precision> <inputs> <outputs> <instructions>`.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+use resnet_bk_bench::machine::{self, Moment};
+use resnet_bk_bench::random::{Draw, Random, Shape, Vector, matrix};
+use resnet_bk_core::blob::{Precision, Tensor};
+use resnet_bk_core::kernels::{Vectors, matmul, portable};
+use semihosting::println;
+
+resnet_bk_bench::entry!(run);
+
+/// Inputs and outputs of what is counted.
+const COUNTED: [(usize, usize); 4] = [(128, 256), (256, 128), (128, 1024), (64, 128)];
+/// A count is of so many calls, which makes it so much finer than a tick.
+const CALLS: u64 = 8;
+/// Bytes of the largest matrix, FP16 128 to 1024, with its biases.
+const ROOM: usize = 2 * 1024 * 128 + 2 * 1024;
+
+#[repr(align(16))]
+struct Memory([u8; ROOM]);
+
+struct Room {
+    matrix: Memory,
+    vector: Vector,
+    out: [i32; 1024],
+    expected: [i32; 1024],
+}
+
+fn run() -> ! {
+    static mut ROOM: Room = Room {
+        matrix: Memory([0; self::ROOM]),
+        vector: Vector::new(),
+        out: [0; 1024],
+        expected: [0; 1024],
+    };
+    machine::start();
+    let room = &raw mut ROOM;
+    // SAFETY: this function is called once, and nothing else names the static.
+    let room = unsafe { &mut *room };
+    let mut random = Random(1);
+    let checked = check(room, &mut random);
+    for precision in Precision::ALL {
+        for (cols, rows) in COUNTED {
+            let group = if precision.is_grouped() { 32 } else { 0 };
+            let shape = Shape { precision, group, rows, cols };
+            let matrix = matrix(shape, Draw::Even, &mut room.matrix.0, &mut random);
+            room.vector.draw(&matrix, Draw::Even, &mut random);
+            let x = room.vector.get();
+            let out = &mut room.out[..rows];
+            let started = Moment::now();
+            for _ in 0..CALLS {
+                matmul(black_box(&matrix), black_box(x), black_box(&mut *out));
+            }
+            let instructions = started.instructions_until(Moment::now()) / CALLS;
+            compare(&matrix, x, out, &mut room.expected[..rows]);
+            println!("product {} {cols} {rows} {instructions}", precision.name());
+        }
+    }
+    println!("checked {checked}");
+    machine::exit(0)
+}
+
+/// Compares kernels on shapes that they have code for and shapes that they have none for, random numbers
+/// and extreme ones. Returns how many products it compared.
+fn check(room: &mut Room, random: &mut Random) -> u32 {
+    let groups = |precision: Precision| -> &[usize] {
+        if precision.is_grouped() { &[32, 16, 64, 7] } else { &[0] }
+    };
+    let mut checked = 0;
+    for precision in Precision::ALL {
+        for &group in groups(precision) {
+            for cols in [32, 64, 128, 256, 512, 1024, 96, 8, 36, 45] {
+                for rows in [1, 2, 7] {
+                    for draw in [Draw::Even, Draw::Extreme, Draw::Extreme, Draw::Extreme] {
+                        let shape = Shape { precision, group, rows, cols };
+                        let matrix = matrix(shape, draw, &mut room.matrix.0, random);
+                        room.vector.draw(&matrix, draw, random);
+                        let x = room.vector.get();
+                        let out = &mut room.out[..rows];
+                        out.fill(i32::MIN);
+                        matmul(&matrix, x, out);
+                        compare(&matrix, x, out, &mut room.expected[..rows]);
+                        checked += 1;
+                    }
+                }
+            }
+        }
+    }
+    checked
+}
+
+/// Ends the run where an output is not the portable kernel's.
+#[inline(never)]
+fn compare(matrix: &Tensor<'_>, x: Vectors<'_>, out: &[i32], expected: &mut [i32]) {
+    portable::matmul(matrix, x, expected);
+    let Some(row) = (0..out.len()).find(|&row| out[row] != expected[row]) else { return };
+    println!(
+        "different: {} group {} rows {} cols {} codes to {} exponent {} scale {:#x} row {row}: {} for {}",
+        matrix.precision.name(),
+        matrix.group,
+        matrix.rows,
+        matrix.cols,
+        matrix.max_code,
+        matrix.exponent,
+        x.scales[0],
+        out[row],
+        expected[row]
+    );
+    machine::exit(1)
+}

@@ -1,0 +1,166 @@
+//! Matrices and vectors from a seed.
+
+use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
+use resnet_bk_core::kernels::Vectors;
+use resnet_bk_core::numeric::Scale;
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+#[derive(Clone, Copy, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u32) -> u32 {
+        (((self.word() >> 32) * u64::from(limit)) >> 32) as u32
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for bytes in bytes.chunks_mut(8) {
+            bytes.copy_from_slice(&self.word().to_le_bytes()[..bytes.len()]);
+        }
+    }
+}
+
+/// What a product is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Storage.
+    pub precision: Precision,
+    /// Inputs per group; 0 unless the precision is grouped.
+    pub group: usize,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+}
+
+impl Shape {
+    fn layout(&self) -> TensorLayout {
+        TensorLayout::new(self.precision, self.rows, self.cols, self.group, true)
+    }
+}
+
+/// How numbers are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Draw {
+    /// Evenly.
+    Even,
+    /// The ends of their ranges alone.
+    Extreme,
+}
+
+/// A matrix over `memory`, which must be aligned as sections are and large enough.
+pub fn matrix<'a>(
+    shape: Shape,
+    draw: Draw,
+    memory: &'a mut [u8],
+    random: &mut Random,
+) -> Tensor<'a> {
+    let layout = shape.layout();
+    let section = &mut memory[..layout.len()];
+    random.fill(section);
+    if draw == Draw::Extreme {
+        // Smallest and largest codes and scales; of halves large ones.
+        let ends: &[u8] = match shape.precision {
+            Precision::Int8 => &[0x80, 0x7f, 0x81, 0x00, 0xff],
+            Precision::Fp16 => &[0x7b, 0xfb, 0x00],
+            _ => &[0x88, 0x77, 0x00, 0xff],
+        };
+        let one_kind = random.below(4);
+        for byte in &mut section[..layout.scales_at()] {
+            let kind = if one_kind < 2 { one_kind } else { random.below(ends.len() as u32) };
+            *byte = ends[kind as usize];
+        }
+        section[layout.scales_at()..layout.biases_at()].fill(0xff);
+    }
+    if shape.precision == Precision::Fp16 {
+        // Neither infinite nor NaN.
+        for high in section[..layout.scales_at()].iter_mut().skip(1).step_by(2) {
+            if *high & 0x7c == 0x7c {
+                *high &= !0x40;
+            }
+        }
+    }
+    let section: &'a [u8] = section;
+    let (codes, rest) = section.split_at(layout.scales_at());
+    let (scales, biases) = rest.split_at(layout.biases_at() - layout.scales_at());
+    let fine = draw == Draw::Even;
+    // As in the shipped model the matrices that narrow multiply what a ReLU leaves.
+    let after_relu = if fine { shape.cols > shape.rows } else { random.below(2) == 1 };
+    let max_code = if after_relu { 255 } else { 127 };
+    Tensor {
+        precision: shape.precision,
+        rows: shape.rows,
+        cols: shape.cols,
+        group: shape.group,
+        // As in the shipped model; otherwise any shift that a blob may ask for.
+        exponent: if fine { 31 } else { random.below(81) as i32 },
+        bias_exponent: if fine { 15 } else { random.below(17) },
+        max_code,
+        codes,
+        scales,
+        biases,
+    }
+}
+
+/// A vector for a matrix.
+pub struct Vector {
+    codes: [i16; Self::LONGEST],
+    scale: [u32; 1],
+    len: usize,
+}
+
+impl Vector {
+    /// The most elements.
+    pub const LONGEST: usize = 1024;
+
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self { codes: [0; Self::LONGEST], scale: [0], len: 0 }
+    }
+
+    /// Fills it for a matrix.
+    pub fn draw(&mut self, matrix: &Tensor<'_>, draw: Draw, random: &mut Random) {
+        self.len = matrix.cols;
+        let max = matrix.max_code as i16;
+        let min = if max == 255 { 0 } else { -max };
+        let (kind, span) = (random.below(4), (max - min + 1) as u32);
+        for code in &mut self.codes[..self.len] {
+            *code = match (draw, kind) {
+                (Draw::Even, _) => min + random.below(span) as i16,
+                (Draw::Extreme, 0) => max,
+                (Draw::Extreme, 1) => min,
+                (Draw::Extreme, _) => [0, max, min][random.below(3) as usize],
+            };
+        }
+        let exponent = match draw {
+            Draw::Even => -13,
+            Draw::Extreme => (random.below(129) as i32 - 64) as i8,
+        };
+        let mantissa = match (draw, random.below(4)) {
+            (Draw::Extreme, 0) => 0x7fff,
+            _ => random.below(1 << 14) as u16 | 1 << 14,
+        };
+        self.scale = [Scale { mantissa, exponent }.pack()];
+    }
+
+    /// As kernels take it.
+    pub fn get(&self) -> Vectors<'_> {
+        Vectors { codes: &self.codes[..self.len], scales: &self.scale }
+    }
+}
+
+impl Default for Vector {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,100 @@
+//! The committed counts, and what is worse than they.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::measured::Measured;
+use crate::{process, root};
+
+/// Counts by name; smaller is better.
+#[derive(Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub(super) struct Baseline(BTreeMap<String, u64>);
+
+/// The file.
+pub(super) fn path() -> PathBuf {
+    root().join("bench-firmware/baseline.json")
+}
+
+impl Baseline {
+    /// The counts of a run.
+    pub(super) fn of(measured: &Measured) -> Self {
+        let mut counts = BTreeMap::new();
+        for kernel in &measured.kernels {
+            let (core, precision) = (kernel.core, &kernel.precision);
+            let name = format!("{core} {precision} {}->{}", kernel.inputs, kernel.outputs);
+            counts.insert(name, kernel.instructions);
+        }
+        for token in &measured.tokens {
+            let (core, policy) = (token.core, &token.policy);
+            counts.insert(format!("{core} token {policy}"), token.instructions);
+            counts.insert(format!("{core} stack bytes {policy}"), token.stack_bytes);
+        }
+        for code in &measured.code {
+            counts.insert(format!("{} code bytes", code.core), code.text);
+        }
+        counts.extend(measured.session_ram_bytes.map(|n| ("session RAM bytes".to_owned(), n)));
+        Self(counts)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The committed ones.
+    pub(super) fn read() -> Result<Self> {
+        let text = fs::read(path()).with_context(|| {
+            format!("cannot read {}; write it by --update", process::shown_path(&path()))
+        })?;
+        serde_json::from_slice(&text).with_context(|| process::shown_path(&path()))
+    }
+
+    /// Makes these the committed ones; of a run that measured a part, that part.
+    pub(super) fn write(self, part: bool) -> Result<()> {
+        let mut counts = if part { Self::read().unwrap_or_default() } else { Self::default() };
+        counts.0.extend(self.0);
+        let mut text = serde_json::to_vec_pretty(&counts)?;
+        text.push(b'\n');
+        process::write(&path(), &text)
+    }
+
+    /// Counts of `now` that are more than 2 % above these, or unknown to them, in words.
+    pub(super) fn worse(&self, now: &Self) -> Vec<String> {
+        let verdict = |(name, &count): (&String, &u64)| match self.0.get(name) {
+            None => Some(format!("{name}: {count}, without a baseline")),
+            Some(&before) if 100 * count > 102 * before => {
+                let percent = 100.0 * (count as f64 / before as f64 - 1.0);
+                Some(format!("{name}: {count} for {before}, {percent:+.1} %"))
+            }
+            Some(_) => None,
+        };
+        now.0.iter().filter_map(verdict).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(pairs: &[(&str, u64)]) -> Baseline {
+        Baseline(pairs.iter().map(|&(name, count)| (name.to_owned(), count)).collect())
+    }
+
+    #[test]
+    fn two_percent_are_allowed_and_no_more() {
+        let before = counts(&[("a", 1000), ("b", 1000), ("c", 1000)]);
+        assert!(before.worse(&counts(&[("a", 1020), ("b", 1), ("c", 1000)])).is_empty());
+        let worse = before.worse(&counts(&[("a", 1021), ("b", 1020), ("new", 5)]));
+        assert_eq!(worse, ["a: 1021 for 1000, +2.1 %", "new: 5, without a baseline"]);
+    }
+
+    #[test]
+    fn the_committed_file_is_one() {
+        assert!(Baseline::read().unwrap().len() > 0);
+    }
+}

@@ -1,0 +1,139 @@
+//! The machines that QEMU emulates, and running a program of `bench-firmware` on one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{process, qemu, root, target_dir};
+
+/// A core with the machine that stands for it.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// Name for people.
+    pub(super) core: &'static str,
+    /// Rust's target.
+    pub(super) target: &'static str,
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// Where programs look for a blob.
+    blob: u32,
+}
+
+/// Every machine, the fastest core first.
+pub(super) const MACHINES: [Machine; 4] = [
+    Machine {
+        core: "Cortex-M4F",
+        target: "thumbv7em-none-eabihf",
+        program: qemu::PROGRAM,
+        arguments: &["-machine", "mps2-an386"],
+        blob: 0x0010_0000,
+    },
+    Machine {
+        core: "Cortex-M3",
+        target: "thumbv7m-none-eabi",
+        program: qemu::PROGRAM,
+        arguments: &["-machine", "mps2-an385"],
+        blob: 0x0010_0000,
+    },
+    Machine {
+        core: "Cortex-M0",
+        target: "thumbv6m-none-eabi",
+        program: qemu::PROGRAM,
+        // QEMU's only machine with this core, given more memory than the chip has: room for any blob.
+        arguments: &[
+            "-machine",
+            "microbit",
+            "-global",
+            "nrf51-soc.flash-size=0x400000",
+            "-global",
+            "nrf51-soc.sram-size=0x100000",
+        ],
+        blob: 0x0010_0000,
+    },
+    Machine {
+        core: "RV32IMC",
+        target: "riscv32imc-unknown-none-elf",
+        program: qemu::RISCV_PROGRAM,
+        arguments: &["-machine", "virt", "-bios", "none"],
+        blob: 0x8010_0000,
+    },
+];
+
+/// A run that takes longer has lost its way.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+
+/// A line that a program printed.
+pub(super) struct Line(String);
+
+impl Line {
+    /// Its words.
+    pub(super) fn words(&self) -> Vec<&str> {
+        self.0.split_whitespace().collect()
+    }
+}
+
+/// What stands behind a key.
+pub(super) fn value<'a>(lines: &'a [Line], key: &str) -> Result<&'a str> {
+    let values = lines.iter().filter_map(|line| line.0.split_once(' '));
+    let mut values = values.filter(|(name, _)| *name == key).map(|(_, value)| value.trim());
+    values.next().with_context(|| format!("the program printed no {key}"))
+}
+
+/// The number behind a key.
+pub(super) fn number(lines: &[Line], key: &str) -> Result<u64> {
+    Ok(value(lines, key)?.parse()?)
+}
+
+impl Machine {
+    /// Builds a program of `bench-firmware` and returns it.
+    pub(super) fn build(&self, program: &str) -> Result<PathBuf> {
+        let mut command = process::cargo();
+        command.current_dir(root().join("bench-firmware"));
+        let arguments =
+            ["build", "--release", "--quiet", "--target", self.target, "--bin", program];
+        // Beside the workspace's builds, whose profile differs.
+        let builds = target_dir().join("bench");
+        process::run(command.args(arguments).arg("--target-dir").arg(&builds))?;
+        Ok(builds.join(self.target).join("release").join(program))
+    }
+
+    /// Runs a program to its end, with a blob if it takes one, and returns what it printed.
+    pub(super) fn run(&self, elf: &Path, blob: Option<&Path>) -> Result<Vec<Line>> {
+        let mut command = Command::new(self.program);
+        command.args(self.arguments).args(qemu::QUIET);
+        command.arg("-kernel").arg(elf);
+        if let Some(blob) = blob {
+            let blob = fs::canonicalize(blob).with_context(|| format!("no {}", blob.display()))?;
+            // QEMU takes a comma in a name as two.
+            let file = blob.display().to_string().replace(',', ",,");
+            command.arg("-device");
+            command.arg(format!("loader,file={file},addr={:#x},force-raw=on", self.blob));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}; run `cargo xtask setup`", self.program))?;
+        let mut stdout = child.stdout.take().context("the emulator's output is not connected")?;
+        let output = thread::spawn(move || std::io::read_to_string(&mut stdout));
+        let deadline = Instant::now() + TIME_LIMIT;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill()?;
+                child.wait()?;
+                bail!("{} on {} did not end", elf.display(), self.core);
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let output = output.join().ok().context("the emulator's output is lost")??;
+        let last = output.lines().last().unwrap_or("it printed nothing");
+        ensure!(status.success(), "{} on {} failed ({status}): {last}", elf.display(), self.core);
+        Ok(output.lines().map(|line| Line(line.to_owned())).collect())
+    }
+}

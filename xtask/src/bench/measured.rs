@@ -1,0 +1,110 @@
+//! Everything that a run measures, as `--json` prints it.
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::machine::Machine;
+
+/// Everything.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Measured {
+    /// Complete matrix-vector products on emulated targets.
+    pub(super) kernels: Vec<Kernel>,
+    /// Whole tokens of the shipped model on emulated targets.
+    pub(super) tokens: Vec<Token>,
+    /// Throughput of this machine's kernels over others', measured in turns.
+    pub(super) host: Vec<Ratio>,
+    /// Code of inference by target.
+    pub(super) code: Vec<Code>,
+    /// Code of inference on the Cortex-M4F: all of `.text`, what the core links included.
+    pub(super) code_bytes: Option<u64>,
+    /// Memory of a session of the shipped model.
+    pub(super) session_ram_bytes: Option<u64>,
+}
+
+/// Instructions of a complete product: scales, bias, rescaling and preparation of the vector included.
+#[derive(Debug, Serialize)]
+pub(super) struct Kernel {
+    pub(super) target: &'static str,
+    pub(super) core: &'static str,
+    pub(super) precision: String,
+    pub(super) inputs: u64,
+    pub(super) outputs: u64,
+    pub(super) instructions: u64,
+    /// Per multiply-accumulate.
+    pub(super) per_mac: f64,
+}
+
+/// Instructions of a whole token, from its number to the next one's.
+#[derive(Debug, Serialize)]
+pub(super) struct Token {
+    pub(super) target: &'static str,
+    pub(super) core: &'static str,
+    pub(super) policy: String,
+    pub(super) instructions: u64,
+    /// Where they go, in the order of a token.
+    #[serde(serialize_with = "as_map")]
+    pub(super) kinds: Vec<(String, u64)>,
+    pub(super) session_ram_bytes: u64,
+    pub(super) stack_bytes: u64,
+}
+
+/// A kernel of this machine and another library's.
+#[derive(Debug, Serialize)]
+pub(super) struct Ratio {
+    pub(super) kernel: String,
+    pub(super) inputs: u64,
+    pub(super) outputs: u64,
+    pub(super) against: String,
+    /// Above one where ours is faster.
+    pub(super) ratio: f64,
+}
+
+/// Code of inference, without logging or anything else that a firmware has beside it.
+#[derive(Debug, Serialize)]
+pub(super) struct Code {
+    pub(super) target: &'static str,
+    pub(super) core: &'static str,
+    pub(super) text: u64,
+    pub(super) rodata: u64,
+    /// Functions of [`resnet_bk_core::kernels`], largest first.
+    #[serde(serialize_with = "as_map")]
+    pub(super) kernels: Vec<(String, u64)>,
+}
+
+impl Kernel {
+    pub(super) fn new(
+        machine: &Machine,
+        precision: &str,
+        inputs: u64,
+        outputs: u64,
+        instructions: u64,
+    ) -> Self {
+        let per_mac = instructions as f64 / (inputs * outputs) as f64;
+        Self {
+            target: machine.target,
+            core: machine.core,
+            precision: precision.to_owned(),
+            inputs,
+            outputs,
+            instructions,
+            per_mac: (per_mac * 1e4).round() / 1e4,
+        }
+    }
+}
+
+impl Measured {
+    /// Fills in what follows from the rest.
+    pub(super) fn conclude(&mut self) {
+        self.code_bytes = self.code.first().map(|code| code.text);
+        self.session_ram_bytes = self.tokens.first().map(|token| token.session_ram_bytes);
+    }
+}
+
+fn as_map<S: Serializer>(pairs: &[(String, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(pairs.len()))?;
+    for (name, number) in pairs {
+        map.serialize_entry(name, number)?;
+    }
+    map.end()
+}

@@ -1,0 +1,159 @@
+//! `cargo xtask bench`: instructions and code on emulated targets, against a committed baseline.
+
+mod baseline;
+mod code;
+mod machine;
+mod measured;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use resnet_bk_core::{LogitsDigest, Model, Sampler, Session};
+
+use crate::steps::Steps;
+use crate::tools::{SubjectArgs, Tools};
+use crate::{process, setup};
+use baseline::Baseline;
+use machine::{MACHINES, Machine};
+use measured::{Kernel, Measured, Token};
+
+/// Policies whose whole tokens are counted.
+const POLICIES: [&str; 2] = ["static", "uniform-int4"];
+/// Tokens that the device averages over, and the first of them: as in `bench-firmware`.
+const TOKENS: usize = 16;
+const FIRST: u32 = 1;
+
+/// What to measure, and against what.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Matrix-vector products alone: needs no blobs, hence no tools.
+    #[arg(long)]
+    kernels: bool,
+    /// Fail where a count is more than 2 % above its baseline, or has none.
+    #[arg(long, conflicts_with = "update")]
+    check: bool,
+    /// Write what was measured to the baseline.
+    #[arg(long)]
+    update: bool,
+    /// Print one JSON object on standard output, and nothing else there.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures, shows, and compares with the baseline or writes it.
+pub fn run(args: &Args) -> Result<()> {
+    let steps = Steps::new(if args.kernels { 2 } else { 4 });
+    steps.next("setting up: Rust targets, QEMU");
+    setup::run_setup()?;
+    let mut measured = Measured::default();
+    steps.next("products on every target, checked against the portable kernel");
+    for machine in &MACHINES {
+        eprintln!("      {}", machine.core);
+        measured.kernels.extend(products(machine)?);
+    }
+    if !args.kernels {
+        steps.next("quantizing the shipped model");
+        let blobs = blobs()?;
+        steps.next("whole tokens and code");
+        for machine in &MACHINES {
+            eprintln!("      {}", machine.core);
+            for (policy, blob) in &blobs {
+                measured.tokens.push(token(machine, policy, blob)?);
+            }
+            measured.code.push(code::of(machine, &machine.build("footprint")?)?);
+        }
+    }
+    measured.conclude();
+
+    if args.json {
+        println!("{}", serde_json::to_string(&measured)?);
+    } else {
+        println!("{measured}");
+    }
+    let counts = Baseline::of(&measured);
+    if args.update {
+        counts.write(args.kernels)?;
+        eprintln!("bench: wrote {}", process::shown_path(&baseline::path()));
+    } else if args.check {
+        let worse = Baseline::read()?.worse(&counts);
+        ensure!(
+            worse.is_empty(),
+            "worse than {}:\n  {}\nmake it better, or accept it by `cargo xtask bench --update`",
+            process::shown_path(&baseline::path()),
+            worse.join("\n  ")
+        );
+        eprintln!("bench: {} counts are within 2 % of their baseline", counts.len());
+    }
+    Ok(())
+}
+
+/// Counts of a machine's kernels. The firmware fails where one differs from the portable kernel.
+fn products(machine: &'static Machine) -> Result<Vec<Kernel>> {
+    let lines = machine.run(&machine.build("products")?, None)?;
+    let mut kernels = Vec::new();
+    for line in &lines {
+        if let ["product", precision, inputs, outputs, instructions] = line.words()[..] {
+            let (inputs, outputs) = (inputs.parse()?, outputs.parse()?);
+            kernels.push(Kernel::new(machine, precision, inputs, outputs, instructions.parse()?));
+        }
+    }
+    let checked = machine::number(&lines, "checked")?;
+    ensure!(checked > 0 && !kernels.is_empty(), "{} compared nothing", machine.core);
+    Ok(kernels)
+}
+
+/// The shipped model's blobs, by policy.
+fn blobs() -> Result<Vec<(&'static str, PathBuf)>> {
+    let tools = Tools::build(&SubjectArgs::default().model(), None, "bench", &[])?;
+    let importance = tools.analyze(&[])?;
+    let quantize = |policy| {
+        let (blob, _) = tools.quantize(policy, &["--policy", policy], &importance)?;
+        Ok((policy, blob))
+    };
+    POLICIES.into_iter().map(quantize).collect()
+}
+
+/// A machine's whole tokens, which must have the logits of this machine.
+fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Token> {
+    let bytes = fs::read(blob).with_context(|| format!("cannot read {}", blob.display()))?;
+    let expected = host_digest(&bytes)?;
+    let lines = machine.run(&machine.build("token")?, Some(blob))?;
+    let digest = machine::value(&lines, "digest")?;
+    ensure!(
+        digest == expected,
+        "{}, policy {policy}: the logits' digest is {digest}, on this machine {expected}",
+        machine.core
+    );
+    let mut kinds = Vec::new();
+    for line in &lines {
+        if let ["kind", name, instructions] = line.words()[..] {
+            kinds.push((name.to_owned(), instructions.parse()?));
+        }
+    }
+    Ok(Token {
+        target: machine.target,
+        core: machine.core,
+        policy: policy.to_owned(),
+        instructions: machine::number(&lines, "token")?,
+        kinds,
+        session_ram_bytes: machine::number(&lines, "session_ram_bytes")?,
+        stack_bytes: machine::number(&lines, "stack_bytes")?,
+    })
+}
+
+/// Digest of the logits that the device's tokens have, computed here.
+fn host_digest(blob: &[u8]) -> Result<String> {
+    let model = Model::from_bytes(blob)?;
+    let mut session = Session::allocate(&model)?;
+    let mut sampler = Sampler::greedy();
+    let mut digest = LogitsDigest::new();
+    let mut token = FIRST;
+    for _ in 0..TOKENS {
+        let logits = session.step(token)?;
+        digest.update(logits);
+        token = sampler.sample(logits);
+    }
+    Ok(format!("{:08x}", digest.value()))
+}

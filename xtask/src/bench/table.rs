@@ -1,0 +1,99 @@
+//! What was measured, for people.
+
+use std::fmt;
+
+use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+
+use super::measured::{Code, Kernel, Measured, Token};
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nInstructions per multiply-accumulate, complete products (QEMU; not cycles)"
+        )?;
+        writeln!(f, "{}", products(&self.kernels))?;
+        if !self.tokens.is_empty() {
+            writeln!(f, "\nInstructions of a token, greedy, by kind of layer")?;
+            writeln!(f, "{}", tokens(&self.tokens))?;
+        }
+        if !self.code.is_empty() {
+            writeln!(f, "\nCode of inference alone, in bytes")?;
+            writeln!(f, "{}", code(&self.code))?;
+        }
+        if let Some(bytes) = self.session_ram_bytes {
+            write!(f, "\nsession RAM {bytes} bytes")?;
+        }
+        Ok(())
+    }
+}
+
+fn table(heads: impl IntoIterator<Item = String>) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(heads);
+    table
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// A row per target and precision, a column per shape.
+fn products(kernels: &[Kernel]) -> Table {
+    let shape = |kernel: &Kernel| (kernel.inputs, kernel.outputs);
+    let mut shapes: Vec<_> = Vec::new();
+    let mut rows: Vec<(&str, &str)> = Vec::new();
+    for kernel in kernels {
+        if !shapes.contains(&shape(kernel)) {
+            shapes.push(shape(kernel));
+        }
+        let row = (kernel.core, kernel.precision.as_str());
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    let heads = shapes.iter().map(|(inputs, outputs)| format!("{inputs}→{outputs}"));
+    let mut table = table(["core".to_owned(), "precision".to_owned()].into_iter().chain(heads));
+    for (core, precision) in rows {
+        let cells = shapes.iter().map(|wanted| {
+            let of_row = |k: &&Kernel| (k.core, k.precision.as_str()) == (core, precision);
+            let found = kernels.iter().filter(of_row).find(|kernel| shape(kernel) == *wanted);
+            right(found.map_or(String::new(), |kernel| format!("{:.3}", kernel.per_mac)))
+        });
+        table.add_row([Cell::new(core), Cell::new(precision)].into_iter().chain(cells));
+    }
+    table
+}
+
+/// A column per target and policy.
+fn tokens(tokens: &[Token]) -> Table {
+    let heads = tokens.iter().map(|token| format!("{}\n{}", token.core, token.policy));
+    let mut table = table([String::new()].into_iter().chain(heads));
+    let mut row = |name: &str, number: &dyn Fn(&Token) -> Option<u64>| {
+        let cells =
+            tokens.iter().map(|t| right(number(t).map_or(String::new(), |n| n.to_string())));
+        table.add_row([Cell::new(name)].into_iter().chain(cells));
+    };
+    let kinds = tokens.iter().map(|token| &token.kinds).max_by_key(|kinds| kinds.len());
+    for (kind, _) in kinds.into_iter().flatten() {
+        row(kind, &|token| {
+            token.kinds.iter().find(|(name, _)| name == kind).map(|(_, number)| *number)
+        });
+    }
+    row("whole token", &|token| Some(token.instructions));
+    row("stack bytes", &|token| Some(token.stack_bytes));
+    table
+}
+
+fn code(code: &[Code]) -> Table {
+    let mut table = table(["core", ".text", ".rodata", "kernels among it"].map(str::to_owned));
+    for code in code {
+        let kernels: Vec<_> =
+            code.kernels.iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
+        let cells = [code.text, code.rodata].map(|bytes| right(bytes.to_string()));
+        let kernels = Cell::new(kernels.join("\n"));
+        table.add_row([Cell::new(code.core)].into_iter().chain(cells).chain([kernels]));
+    }
+    table
+}
