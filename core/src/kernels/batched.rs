@@ -54,7 +54,7 @@ pub(super) struct Rescale {
 
 impl Rescale {
     #[inline(always)]
-    fn new(matrix: &Tensor<'_>, scale: Scale) -> Self {
+    pub(super) fn new(matrix: &Tensor<'_>, scale: Scale) -> Self {
         let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
         let mantissa = scale.mantissa as i64;
         if !(1..=62).contains(&shift) {
@@ -122,9 +122,15 @@ impl Plain {
     pub(super) fn finish(sums: [i32; ROWS], scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
         core::array::from_fn(|j| {
             let (mantissa, bias) = (scales.mantissas[j % 2][j / 2], scales.biases[j % 2][j / 2]);
-            let product = sums[j] as i64 * (mantissa * rescale.mantissa);
-            shift_round(product, rescale.shift as i32).saturating_add(bias as i32)
+            Self::output(sums[j], mantissa, bias as i32, rescale)
         })
+    }
+
+    /// An output from its sum.
+    #[inline(always)]
+    pub(super) fn output(sum: i32, mantissa: i64, bias: i32, rescale: &Rescale) -> i32 {
+        let product = sum as i64 * (mantissa * rescale.mantissa);
+        shift_round(product, rescale.shift as i32).saturating_add(bias)
     }
 }
 

@@ -11,6 +11,8 @@ mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
 pub mod portable;
+#[cfg(feature = "std")]
+mod single;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86_64;
 
