@@ -40,6 +40,7 @@ pub(super) struct Scales {
 }
 
 /// The vector's part: an accumulator times both mantissas is shifted right and rounded.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX2 lacks such a shift"))]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rescale {
     /// Mantissa of the vector's scale.

@@ -4,6 +4,8 @@
 //! must return the same bits, which the tests of this module check on random and extreme inputs.
 //! Only modules below this one may contain `unsafe`.
 
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+mod aarch64;
 #[cfg(feature = "std")]
 mod batched;
 #[cfg(arm_dsp)]
@@ -11,7 +13,7 @@ mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
 pub mod portable;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod single;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86_64;
@@ -49,7 +51,9 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     if fpu::matmul(matrix, x, out) {
         return;
     }
-    #[cfg(feature = "std")]
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    aarch64::matmul(matrix, x, out);
+    #[cfg(all(feature = "std", not(target_arch = "aarch64")))]
     batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
     portable::matmul(matrix, x, out);

@@ -4,9 +4,6 @@
 use super::batched::ROWS;
 use crate::blob::{Tensor, TensorLayout};
 
-/// Inputs of two groups of INT4, which share a register of 32 bytes.
-pub(super) const STRETCH: usize = 64;
-
 /// Eight rows of a matrix.
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
@@ -16,8 +13,6 @@ pub(super) struct Block<'a> {
     pub(super) codes: &'a [u8],
     /// Bytes from their scales to the last of the matrix.
     pub(super) scales: &'a [u8],
-    /// Bytes of their biases; none for a matrix without.
-    pub(super) biases: &'a [u8],
 }
 
 impl<'a> Block<'a> {
@@ -26,12 +21,10 @@ impl<'a> Block<'a> {
     #[inline(always)]
     pub(super) fn new(matrix: &Tensor<'a>, layout: &TensorLayout, start: usize) -> Self {
         let first = start.min(matrix.rows - ROWS);
-        let biases = if matrix.biases.is_empty() { &[] } else { &matrix.biases[2 * first..] };
         Self {
             first,
             codes: &matrix.codes[first * layout.row_codes..][..ROWS * layout.row_codes],
             scales: &matrix.scales[first * layout.row_scales..],
-            biases,
         }
     }
 }

@@ -24,6 +24,12 @@ const KERNELS: &[(&str, Kernel)] = &[
             portable::matmul(matrix, x, out);
         }
     }),
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    ("NEON", |matrix, x, out| super::aarch64::matmul_with(None, matrix, x, out)),
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    ("NEON with dot products", |matrix, x, out| {
+        super::aarch64::matmul_with(super::aarch64::Dot::detect(), matrix, x, out);
+    }),
 ];
 
 /// SplitMix64.

@@ -88,7 +88,8 @@ pub(super) fn mantissas(block: &Block<'_>, row_scales: usize) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn block_biases(matrix: &Tensor<'_>, block: &Block<'_>) -> __m256i {
-    let Some(bytes) = block.biases.first_chunk::<16>() else { return _mm256_setzero_si256() };
+    let bytes = matrix.biases.get(2 * block.first..).and_then(|biases| biases.first_chunk::<16>());
+    let Some(bytes) = bytes else { return _mm256_setzero_si256() };
     // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
     let biases = _mm256_cvtepi16_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
     let shift = _mm_cvtsi32_si128((RESIDUAL_FRAC - matrix.bias_exponent) as i32);

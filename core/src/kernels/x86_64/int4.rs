@@ -10,8 +10,10 @@ use core::arch::x86_64::*;
 use super::finish::{finish_block, join, load, mantissas};
 use crate::blob::Tensor;
 use crate::kernels::batched::{ROWS, Rescale};
-use crate::kernels::single::{Block, STRETCH};
+use crate::kernels::single::Block;
 
+/// Inputs of two groups, which share a register of 32 bytes.
+pub(super) const STRETCH: usize = 64;
 /// Groups whose scales a register holds.
 const GROUPS: usize = 32;
 /// Stretches that are narrowed on the stack; a longer vector takes the heap.

@@ -7,12 +7,12 @@ use super::finish::{
     add_saturating, block_biases, finish_block, join, load, mantissas, padded, put, sum_lanes,
     to_residual,
 };
-use super::int4::int4;
+use super::int4::{STRETCH, int4};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::Vectors;
 use crate::kernels::batched::{LONGEST, ROWS, Rescale};
 use crate::kernels::portable::{self, LANES, fp16_unit};
-use crate::kernels::single::{Block, STRETCH};
+use crate::kernels::single::Block;
 use crate::numeric::Scale;
 
 /// As [`portable::matmul`], bit for bit, for one vector.
