@@ -22,7 +22,7 @@ pub(super) const ROWS: usize = 8;
 /// Rows of a panel of integers: two registers share what is loaded of a vector.
 pub(super) const PANEL: usize = 2 * ROWS;
 /// Vectors for which a panel is decoded once.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 
 /// Two columns of a panel: row 0's two weights, row 1's and so on.
 pub(super) type Pair = [[i16; 2 * ROWS]; 2];
@@ -31,7 +31,7 @@ pub(super) type Pair = [[i16; 2 * ROWS]; 2];
 pub(super) type Eight = [[f32; LANES]; ROWS];
 
 /// What turns the sums of eight rows into outputs, the rows' part: of rows 0, 2, 4, 6, then of the others.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Scales {
     /// Row mantissas.
     pub(super) mantissas: [[i64; ROWS / 2]; 2],

@@ -239,3 +239,28 @@ pub(super) fn load_floats(block: &[f32; LANES]) -> __m256 {
     // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
     unsafe { _mm256_loadu_ps(block.as_ptr()) }
 }
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_bytes(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// Rows of eight lanes of 32 bits to columns.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn transpose([r0, r1, r2, r3, r4, r5, r6, r7]: [__m256i; ROWS]) -> [__m256i; ROWS] {
+    // Of rows a and b columns 0, 1 or 2, 3, with the columns four further beside them; then of four rows.
+    let twos = [[r0, r1], [r2, r3], [r4, r5], [r6, r7]];
+    let low = twos.map(|[a, b]| _mm256_unpacklo_epi32(a, b));
+    let high = twos.map(|[a, b]| _mm256_unpackhi_epi32(a, b));
+    let [[p0, p1], [p2, p3]] = [low, high].map(|[a, b, c, d]| {
+        let even = [_mm256_unpacklo_epi64(a, b), _mm256_unpacklo_epi64(c, d)];
+        [even, [_mm256_unpackhi_epi64(a, b), _mm256_unpackhi_epi64(c, d)]]
+    });
+    let fours = [p0, p1, p2, p3];
+    let [c0, c1, c2, c3] = fours.map(|[a, b]| _mm256_permute2x128_si256::<0x20>(a, b));
+    let [c4, c5, c6, c7] = fours.map(|[a, b]| _mm256_permute2x128_si256::<0x31>(a, b));
+    [c0, c1, c2, c3, c4, c5, c6, c7]
+}

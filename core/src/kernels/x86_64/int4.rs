@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{finish_block, join, load, mantissas};
+use super::finish::{finish_block, join, load, load_bytes, mantissas};
 use crate::blob::Tensor;
 use crate::kernels::batched::{ROWS, Rescale};
 use crate::kernels::single::Block;
@@ -204,13 +204,6 @@ unsafe fn split_nibbles(scales: *const u8) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn broadcast_pattern(index: usize) -> __m256i {
     _mm256_set1_epi16(0x8000_u16 as i16 | index as i16)
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_bytes(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]

@@ -8,11 +8,12 @@
 mod decode;
 mod finish;
 mod int4;
+mod int4_panels;
 mod panels;
 mod single;
 
 use super::{Vectors, batched};
-use crate::blob::Tensor;
+use crate::blob::{Precision, Tensor};
 
 /// Multiplies where the processor has AVX2; says whether it did.
 #[inline]
@@ -20,9 +21,16 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     let Some(avx2) = Avx2::detect() else { return false };
     // SAFETY: an `Avx2` exists only where the processor has the instructions.
     unsafe {
-        match x.scales {
-            [_] => single::matmul(matrix, x, out),
-            _ => panels(avx2, matrix, x, out),
+        if let [_] = x.scales {
+            single::matmul(matrix, x, out);
+        } else if !fits_bytes(matrix) || matrix.rows == 0 || matrix.cols == 0 {
+            panels(avx2, matrix, x, out);
+        } else if matrix.max_code <= 127 {
+            int4_panels::matmul::<false>(matrix, x, out);
+        } else if not_negative(x.codes) {
+            int4_panels::matmul::<true>(matrix, x, out);
+        } else {
+            panels(avx2, matrix, x, out);
         }
     }
     true
@@ -41,6 +49,18 @@ pub(super) fn wide<R>(loops: impl FnOnce() -> R) -> R {
 #[target_feature(enable = "avx2,lzcnt,bmi1,bmi2")]
 fn with_avx2<R>(loops: impl FnOnce() -> R) -> R {
     loops()
+}
+
+/// Whether the kernels for products of bytes are for this matrix: INT4 in groups of 32 that divide the row.
+#[inline(always)]
+fn fits_bytes(matrix: &Tensor<'_>) -> bool {
+    matrix.precision == Precision::Int4 && matrix.group == 32 && matrix.cols.is_multiple_of(32)
+}
+
+/// Whether codes fit bytes without a sign. A max code of 255 promises no more than that none is beyond it.
+#[inline(always)]
+fn not_negative(codes: &[i16]) -> bool {
+    codes.iter().fold(0, |all, code| all | code) >= 0
 }
 
 /// Compiled as a whole for the instruction set, so that decoding profits too.

@@ -4,7 +4,9 @@ use core::arch::x86_64::*;
 
 use super::Avx2;
 use super::decode::decode;
-use super::finish::{add_saturating, finish, load, load_floats, store, sum_lanes, to_residual};
+use super::finish::{
+    add_saturating, finish, load, load_floats, store, sum_lanes, to_residual, transpose,
+};
 use crate::blob::Tensor;
 use crate::kernels::batched::{Eight, LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
 use crate::kernels::portable::LANES;
@@ -64,24 +66,6 @@ fn interleave(rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
             }
         }
     }
-}
-
-/// Rows of eight lanes of 32 bits to columns.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn transpose([r0, r1, r2, r3, r4, r5, r6, r7]: [__m256i; ROWS]) -> [__m256i; ROWS] {
-    // Of rows a and b columns 0, 1 or 2, 3, with the columns four further beside them; then of four rows.
-    let twos = [[r0, r1], [r2, r3], [r4, r5], [r6, r7]];
-    let low = twos.map(|[a, b]| _mm256_unpacklo_epi32(a, b));
-    let high = twos.map(|[a, b]| _mm256_unpackhi_epi32(a, b));
-    let [[p0, p1], [p2, p3]] = [low, high].map(|[a, b, c, d]| {
-        let even = [_mm256_unpacklo_epi64(a, b), _mm256_unpacklo_epi64(c, d)];
-        [even, [_mm256_unpackhi_epi64(a, b), _mm256_unpackhi_epi64(c, d)]]
-    });
-    let fours = [p0, p1, p2, p3];
-    let [c0, c1, c2, c3] = fours.map(|[a, b]| _mm256_permute2x128_si256::<0x20>(a, b));
-    let [c4, c5, c6, c7] = fours.map(|[a, b]| _mm256_permute2x128_si256::<0x31>(a, b));
-    [c0, c1, c2, c3, c4, c5, c6, c7]
 }
 
 /// Four vectors at a time share what is loaded of the panel. Weights are below 2^9 and codes below 2^8

@@ -30,10 +30,9 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(STRETCH) => {
             if !relu {
                 int4::<false>(matrix, codes, rescale, out);
-            } else if codes.iter().fold(0, |all, code| all | code) >= 0 {
+            } else if super::not_negative(codes) {
                 int4::<true>(matrix, codes, rescale, out);
             } else {
-                // A max code of 255 promises no more than that no code is beyond it.
                 portable::matmul(matrix, x, out);
             }
         }
