@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::blob::{Dimensions, TensorId};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul, portable, wide};
+use crate::kernels::{Vectors, matmul, portable, row, wide};
 use crate::layers::activation::{normalize, quantize};
 use crate::layers::gate::route;
 use crate::layers::moe;
@@ -73,13 +73,13 @@ pub(crate) fn embed(
         return Err(Error::Token { token, vocab: dims.vocab });
     }
     if dims.positions == 0 {
-        portable::row(&model.tensor(TensorId::TokenEmbedding), token as usize, h);
+        row(&model.tensor(TensorId::TokenEmbedding), token as usize, h);
         return Ok(());
     }
     if position >= dims.positions as usize {
         return Err(Error::EndOfPositions { positions: dims.positions });
     }
-    portable::row(&model.tensor(TensorId::TokenEmbedding), token as usize, h);
+    row(&model.tensor(TensorId::TokenEmbedding), token as usize, h);
     portable::add_row(&model.tensor(TensorId::PositionEmbedding), position, h);
     Ok(())
 }

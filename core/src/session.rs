@@ -7,7 +7,7 @@ use half::f16;
 use crate::blob::{Dimensions, TensorId};
 use crate::block::{Tile, embed, finish, head, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul};
+use crate::kernels::{Vectors, matmul, wide};
 use crate::layers::bk::half_step;
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
@@ -121,7 +121,10 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
             let x = Vectors { codes, scales: scale };
             matmul(&model.tensor(TensorId::VProj(layer)), x, potentials);
             let parameters = model.chain_parameters(layer);
-            half_step(model.chain_format(), parameters, potentials, state, features);
+            wide(
+                #[inline(always)]
+                || half_step(model.chain_format(), parameters, potentials, state, features),
+            );
             finish(model, layer, x, features, h, &mut tile);
         }
         normalize_all(h, codes, scale);

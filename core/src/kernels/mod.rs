@@ -59,6 +59,25 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     portable::matmul(matrix, x, out);
 }
 
+/// One row of an embedding in Q15.16, rounded to nearest, saturating: [`portable::row`].
+///
+/// Shapes: `matrix` is `[rows, cols]`, `out` is `[cols]`.
+///
+/// # Panics
+///
+/// If `row` is not below `rows`.
+#[inline]
+pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
+    #[cfg(feature = "std")]
+    if matrix.precision.is_grouped() && matrix.cols <= batched::LONGEST {
+        return wide(
+            #[inline(always)]
+            || batched::row(matrix, row, out),
+        );
+    }
+    portable::row(matrix, row, out);
+}
+
 /// Runs loops over whole vectors compiled for the processor at hand, where this build can choose. The
 /// functions that `loops` calls have to be inlined into it to profit; integers, and floats without fused
 /// operations, give the same bits either way.

@@ -11,7 +11,7 @@ pub(super) struct Block<'a> {
     pub(super) first: usize,
     /// Bytes of their codes.
     pub(super) codes: &'a [u8],
-    /// Bytes from their scales to the last of the matrix.
+    /// Bytes of their scales.
     pub(super) scales: &'a [u8],
 }
 
@@ -24,7 +24,7 @@ impl<'a> Block<'a> {
         Self {
             first,
             codes: &matrix.codes[first * layout.row_codes..][..ROWS * layout.row_codes],
-            scales: &matrix.scales[first * layout.row_scales..],
+            scales: &matrix.scales[first * layout.row_scales..][..ROWS * layout.row_scales],
         }
     }
 }

@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
-use super::{Vectors, matmul, portable};
+use super::{Vectors, matmul, portable, row};
 use crate::blob::{Precision, Tensor};
 use crate::numeric::Scale;
 
@@ -379,6 +379,9 @@ proptest! {
         for r in 0..matrix.rows {
             let mut out = vec![0; matrix.cols];
             portable::row(&matrix.tensor(), r, &mut out);
+            let mut chosen = vec![i32::MIN; matrix.cols];
+            row(&matrix.tensor(), r, &mut chosen);
+            prop_assert_eq!(&chosen, &out);
             let mut sum = before.clone();
             portable::add_row(&matrix.tensor(), r, &mut sum);
             for (c, weight) in matrix.weights(r).into_iter().enumerate() {

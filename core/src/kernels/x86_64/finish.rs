@@ -5,7 +5,6 @@ use core::arch::x86_64::*;
 use crate::blob::Tensor;
 use crate::kernels::batched::{Plain, ROWS, Rescale, Scales};
 use crate::kernels::portable::LANES;
-use crate::kernels::single::Block;
 use crate::numeric::RESIDUAL_FRAC;
 
 /// `shift_round` and a saturating addition for a panel's sums. The products are below 2^62 in magnitude,
@@ -33,7 +32,7 @@ pub(super) fn finish(sums: __m256i, scales: &Scales, rescale: &Rescale) -> [i32;
 #[target_feature(enable = "avx2")]
 pub(super) fn finish_block(
     matrix: &Tensor<'_>,
-    block: &Block<'_>,
+    first: usize,
     sums: __m256i,
     mantissas: __m256i,
     rescale: &Rescale,
@@ -43,41 +42,43 @@ pub(super) fn finish_block(
     let odd = _mm256_srli_epi64::<32>(mantissas);
     let odd = round_half(_mm256_srli_epi64::<32>(sums), odd, rescale);
     let upper = _mm256_srli_epi64::<32>(_mm256_or_si256(even, odd));
-    let biases = block_biases(matrix, block);
+    let biases = block_biases(matrix, first);
     if _mm256_testz_si256(upper, upper) == 0 {
-        return plain_finish_block(block, [sums, mantissas, biases], rescale, out);
+        return plain_finish_block(first, [sums, mantissas, biases], rescale, out);
     }
     let both = _mm256_blend_epi32::<0b1010_1010>(even, _mm256_slli_epi64::<32>(odd));
     let rounded = _mm256_xor_si256(both, _mm256_set1_epi32(i32::MIN));
-    put(add_saturating(rounded, biases), block, out);
+    put(add_saturating(rounded, biases), first, out);
 }
 
 #[cold]
 #[target_feature(enable = "avx2")]
 fn plain_finish_block(
-    block: &Block<'_>,
+    first: usize,
     [sums, mantissas, biases]: [__m256i; 3],
     rescale: &Rescale,
     out: &mut [i32],
 ) {
     let (sums, mantissas, biases) = (store(sums), store(mantissas), store(biases));
-    for (j, out) in out[block.first..][..ROWS].iter_mut().enumerate() {
+    for (j, out) in out[first..][..ROWS].iter_mut().enumerate() {
         *out = Plain::output(sums[j], mantissas[j] as i64, biases[j], rescale);
     }
 }
 
-/// Mantissas of a block's rows, `row_scales` bytes apart.
+/// Mantissas of eight rows, whose scales are `row_scales` bytes apart.
+///
+/// # Safety
+///
+/// Two bytes are readable at each of the eight.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn mantissas(block: &Block<'_>, row_scales: usize) -> __m256i {
-    let scales = block.scales;
-    assert!(scales.len() >= (ROWS - 1) * row_scales + 2);
+pub(super) unsafe fn mantissas(scales: *const u8, row_scales: usize) -> __m256i {
     let mut lanes = _mm_setzero_si128();
     macro_rules! insert {
         ($($j:literal)*) => {$(
-            // SAFETY: two bytes of the last row are within the slice, by the assertion above.
-            let mantissa = unsafe { scales.as_ptr().add($j * row_scales).cast::<u16>().read_unaligned() };
-            lanes = _mm_insert_epi16::<$j>(lanes, u16::from_le(mantissa) as i32);
+            // SAFETY: as the caller says; the read asks for no alignment.
+            let mantissa = unsafe { scales.add($j * row_scales).cast::<u16>().read_unaligned() };
+            lanes = _mm_insert_epi16::<$j>(lanes, mantissa as i32);
         )*};
     }
     insert!(0 1 2 3 4 5 6 7);
@@ -87,8 +88,8 @@ pub(super) fn mantissas(block: &Block<'_>, row_scales: usize) -> __m256i {
 /// Biases of a block in Q15.16.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn block_biases(matrix: &Tensor<'_>, block: &Block<'_>) -> __m256i {
-    let bytes = matrix.biases.get(2 * block.first..).and_then(|biases| biases.first_chunk::<16>());
+pub(super) fn block_biases(matrix: &Tensor<'_>, first: usize) -> __m256i {
+    let bytes = matrix.biases.get(2 * first..).and_then(|biases| biases.first_chunk::<16>());
     let Some(bytes) = bytes else { return _mm256_setzero_si256() };
     // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
     let biases = _mm256_cvtepi16_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
@@ -99,19 +100,26 @@ pub(super) fn block_biases(matrix: &Tensor<'_>, block: &Block<'_>) -> __m256i {
 /// Puts the outputs of a block where they belong.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn put(values: __m256i, block: &Block<'_>, out: &mut [i32]) {
-    out[block.first..][..ROWS].copy_from_slice(&store(values));
+pub(super) fn put(values: __m256i, first: usize, out: &mut [i32]) {
+    out[first..][..ROWS].copy_from_slice(&store(values));
 }
 
 /// Sums of the lanes of eight rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn join([a, b, c, d, e, f, g, h]: [__m256i; ROWS]) -> __m256i {
-    let (low, high) = (join_four([a, b, c, d]), join_four([e, f, g, h]));
+pub(super) fn join(low: [__m256i; 4], high: [__m256i; 4]) -> __m256i {
+    let (low, high) = (join_four(low), join_four(high));
     _mm256_add_epi32(
         _mm256_permute2x128_si256::<0x20>(low, high),
         _mm256_permute2x128_si256::<0x31>(low, high),
     )
+}
+
+/// As [`join`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn join_eight([a, b, c, d, e, f, g, h]: [__m256i; ROWS]) -> __m256i {
+    join([a, b, c, d], [e, f, g, h])
 }
 
 /// Of four rows: sums of the lower four lanes, then of the upper.

@@ -10,7 +10,6 @@ use core::arch::x86_64::*;
 use super::finish::{finish_block, join, load, load_bytes, mantissas};
 use crate::blob::Tensor;
 use crate::kernels::batched::{ROWS, Rescale};
-use crate::kernels::single::Block;
 
 /// Inputs of two groups, which share a register of 32 bytes.
 pub(super) const STRETCH: usize = 64;
@@ -55,26 +54,28 @@ pub(super) fn int4<const RELU: bool>(
     for (x, codes) in x.iter_mut().zip(stretches) {
         *x = narrow::<RELU>(codes);
     }
-    let layout = matrix.layout();
-    let row_scales = layout.row_scales;
+    let row_scales = matrix.layout().row_scales;
     // A register takes 16 bytes of a row's scales, more than the last row of a matrix may have.
     let read = (ROWS - 1) * row_scales + 2 + 16 * x.len().div_ceil(GROUPS / 2);
-    let mut padded = Vec::new();
+    let mut padded;
+    assert!(matrix.codes.len() == matrix.rows * 32 * x.len() && matrix.rows >= ROWS);
     for start in (0..matrix.rows).step_by(ROWS) {
-        let block = Block::new(matrix, &layout, start);
-        let scales = if block.scales.len() >= read {
-            block.scales
-        } else {
-            padded.clear();
-            padded.extend_from_slice(block.scales);
+        // The last eight rows may begin among those before: the same outputs come out again.
+        let first = start.min(matrix.rows - ROWS);
+        let mut scales = &matrix.scales[first * row_scales..];
+        if scales.len() < read {
+            padded = scales.to_vec();
             padded.resize(read, 0);
-            &padded[..]
-        };
-        assert!(block.codes.len() == ROWS * 32 * x.len() && scales.len() >= read);
-        // SAFETY: the assertion above is what `sums` asks for.
-        let sums = unsafe { sums::<RELU>(block.codes.as_ptr(), scales.as_ptr(), row_scales, x) };
-        let mantissas = mantissas(&block, row_scales);
-        finish_block(matrix, &block, sums, mantissas, rescale, out);
+            scales = &padded;
+        }
+        // SAFETY: by the assertion and the lines above, eight rows of codes and as many scales as are read
+        // begin here; the mantissas are among them.
+        unsafe {
+            let codes = matrix.codes.as_ptr().add(first * 32 * x.len());
+            let sums = sums::<RELU>(codes, scales.as_ptr(), row_scales, x);
+            let mantissas = mantissas(scales.as_ptr(), row_scales);
+            finish_block(matrix, first, sums, mantissas, rescale, out);
+        }
     }
 }
 
@@ -120,33 +121,51 @@ unsafe fn sums<const RELU: bool>(
     x: &[Narrow],
 ) -> __m256i {
     let row = 32 * x.len();
-    let mut sums = [_mm256_setzero_si256(); ROWS];
-    // Four rows share what is loaded of the vector and leave registers for their scales.
-    for first in [0, 4] {
-        let [mut s0, mut s1, mut s2, mut s3] = [_mm256_setzero_si256(); 4];
-        for (part, x) in x.chunks(GROUPS / 2).enumerate() {
-            // SAFETY: rows `first` to `first + 3` are among eight, and the chunk's codes and scales begin
-            // 512 and 16 bytes behind those of the one before.
-            unsafe {
-                let scales = scales.add(first * row_scales + 2 + 16 * part);
-                let g0 = split_nibbles(scales);
-                let g1 = split_nibbles(scales.add(row_scales));
-                let g2 = split_nibbles(scales.add(2 * row_scales));
-                let g3 = split_nibbles(scales.add(3 * row_scales));
-                let mut codes = codes.add(first * row + 16 * GROUPS * part);
-                for (i, x) in x.iter().enumerate() {
-                    let pattern = broadcast_pattern(i);
-                    s0 = add::<RELU>(s0, codes, x, _mm256_shuffle_epi8(g0, pattern));
-                    s1 = add::<RELU>(s1, codes.add(row), x, _mm256_shuffle_epi8(g1, pattern));
-                    s2 = add::<RELU>(s2, codes.add(2 * row), x, _mm256_shuffle_epi8(g2, pattern));
-                    s3 = add::<RELU>(s3, codes.add(3 * row), x, _mm256_shuffle_epi8(g3, pattern));
-                    codes = codes.add(32);
-                }
-            }
-        }
-        sums[first..][..4].copy_from_slice(&[s0, s1, s2, s3]);
+    // SAFETY: the first four rows, then the others.
+    unsafe {
+        let low = four_sums::<RELU>(codes, row, scales.add(2), row_scales, x);
+        let (codes, scales) = (codes.add(4 * row), scales.add(4 * row_scales + 2));
+        let high = four_sums::<RELU>(codes, row, scales, row_scales, x);
+        join(low, high)
     }
-    join(sums)
+}
+
+/// Eight lanes for each of four rows, whose sums are the rows' sums. Four rows share what is loaded of the
+/// vector and leave registers for their scales.
+///
+/// # Safety
+///
+/// There are four rows of `row` bytes, 32 for each stretch of `x`, and 16 bytes of scales for each 16
+/// stretches begun behind each of the multiples of `row_scales` from none to three.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn four_sums<const RELU: bool>(
+    mut codes: *const u8,
+    row: usize,
+    mut scales: *const u8,
+    row_scales: usize,
+    x: &[Narrow],
+) -> [__m256i; 4] {
+    let [mut s0, mut s1, mut s2, mut s3] = [_mm256_setzero_si256(); 4];
+    for x in x.chunks(GROUPS / 2) {
+        // SAFETY: each chunk's codes and scales begin 512 and 16 bytes behind those of the one before.
+        unsafe {
+            let g0 = split_nibbles(scales);
+            let g1 = split_nibbles(scales.add(row_scales));
+            let g2 = split_nibbles(scales.add(2 * row_scales));
+            let g3 = split_nibbles(scales.add(3 * row_scales));
+            for (x, pattern) in x.iter().zip(&BROADCASTS) {
+                let pattern = load(pattern);
+                s0 = add::<RELU>(s0, codes, x, _mm256_shuffle_epi8(g0, pattern));
+                s1 = add::<RELU>(s1, codes.add(row), x, _mm256_shuffle_epi8(g1, pattern));
+                s2 = add::<RELU>(s2, codes.add(2 * row), x, _mm256_shuffle_epi8(g2, pattern));
+                s3 = add::<RELU>(s3, codes.add(3 * row), x, _mm256_shuffle_epi8(g3, pattern));
+                codes = codes.add(32);
+            }
+            scales = scales.wrapping_add(16);
+        }
+    }
+    [s0, s1, s2, s3]
 }
 
 /// Adds two groups of a row, their scales in the lanes.
@@ -199,12 +218,16 @@ unsafe fn split_nibbles(scales: *const u8) -> __m256i {
     _mm256_and_si256(both, _mm256_set1_epi8(15))
 }
 
-/// What shuffles byte `index` of each half into all of its lanes of 16 bits.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn broadcast_pattern(index: usize) -> __m256i {
-    _mm256_set1_epi16(0x8000_u16 as i16 | index as i16)
-}
+/// What shuffles byte i of each half into all of its lanes of 16 bits.
+static BROADCASTS: [[i16; 16]; GROUPS / 2] = {
+    let mut patterns = [[0; 16]; GROUPS / 2];
+    let mut i = 0;
+    while i < patterns.len() {
+        patterns[i] = [i16::MIN | i as i16; 16];
+        i += 1;
+    }
+    patterns
+};
 
 #[inline]
 #[target_feature(enable = "avx2")]

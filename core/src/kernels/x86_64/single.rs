@@ -4,8 +4,8 @@ use core::arch::x86_64::*;
 
 use super::decode::decode;
 use super::finish::{
-    add_saturating, block_biases, finish_block, join, load, mantissas, padded, put, sum_lanes,
-    to_residual,
+    add_saturating, block_biases, finish_block, join_eight, load, mantissas, padded, put,
+    sum_lanes, to_residual,
 };
 use super::int4::{STRETCH, int4};
 use crate::blob::{Precision, Tensor};
@@ -61,8 +61,9 @@ fn int8(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) 
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, x));
             }
         }
-        let mantissas = mantissas(&block, layout.row_scales);
-        finish_block(matrix, &block, join(sums), mantissas, rescale, out);
+        // SAFETY: a block has the scales of eight rows, each with a mantissa.
+        let mantissas = unsafe { mantissas(block.scales.as_ptr(), layout.row_scales) };
+        finish_block(matrix, block.first, join_eight(sums), mantissas, rescale, out);
     }
 }
 
@@ -116,8 +117,9 @@ fn grouped(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, load(&padded(rest))));
             }
         }
-        let mantissas = mantissas(&block, layout.row_scales);
-        finish_block(matrix, &block, join(sums), mantissas, rescale, out);
+        // SAFETY: a block has the scales of eight rows, each with a mantissa.
+        let mantissas = unsafe { mantissas(block.scales.as_ptr(), layout.row_scales) };
+        finish_block(matrix, block.first, join_eight(sums), mantissas, rescale, out);
     }
 }
 
@@ -142,7 +144,7 @@ fn halves(matrix: &Tensor<'_>, codes: &[i16], unit: f32, out: &mut [i32]) {
             }
         }
         let values = to_residual(_mm256_mul_ps(sum_lanes(sums), _mm256_set1_ps(unit)));
-        put(add_saturating(values, block_biases(matrix, &block)), &block, out);
+        put(add_saturating(values, block_biases(matrix, block.first)), block.first, out);
     }
 }
 
