@@ -7,8 +7,7 @@ use half::f16;
 use crate::blob::{Dimensions, TensorId};
 use crate::block::{Tile, embed, finish, head, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul, wide};
-use crate::layers::bk::half_step;
+use crate::kernels::{Vectors, half_step, matmul};
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
@@ -121,10 +120,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
             let x = Vectors { codes, scales: scale };
             matmul(&model.tensor(TensorId::VProj(layer)), x, potentials);
             let parameters = model.chain_parameters(layer);
-            wide(
-                #[inline(always)]
-                || half_step(model.chain_format(), parameters, potentials, state, features),
-            );
+            half_step(model.chain_format(), parameters, potentials, state, features);
             finish(model, layer, x, features, h, &mut tile);
         }
         normalize_all(h, codes, scale);

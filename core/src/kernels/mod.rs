@@ -19,6 +19,7 @@ mod single;
 mod x86_64;
 
 use crate::blob::Tensor;
+use crate::layers::bk::{self, ChainFormat, ChainParameters};
 
 /// Activation vectors that are multiplied by the same matrix.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,22 @@ pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     portable::row(matrix, row, out);
 }
 
+/// [`bk::half_step`] for a format that admits every potential's parameters.
+#[inline(always)]
+pub(crate) fn half_step(
+    format: ChainFormat,
+    parameters: ChainParameters<'_>,
+    potentials: &[i32],
+    state: &mut [i32],
+    features: &mut [i32],
+) {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    if x86_64::half_step(format, parameters, potentials, state, features) {
+        return;
+    }
+    bk::half_step(format, parameters, potentials, state, features);
+}
+
 /// Runs loops over whole vectors compiled for the processor at hand, where this build can choose. The
 /// functions that `loops` calls have to be inlined into it to profit; integers, and floats without fused
 /// operations, give the same bits either way.
@@ -89,5 +106,7 @@ pub(crate) fn wide<R>(loops: impl FnOnce() -> R) -> R {
     loops()
 }
 
+#[cfg(test)]
+mod chain_tests;
 #[cfg(test)]
 mod tests;

@@ -18,13 +18,16 @@ use crate::numeric::Scale;
 /// Inputs of a group.
 const GROUP: usize = 32;
 
+/// Vectors that meet a panel together.
+const VECTORS: usize = 4;
+
 /// A group of a vector.
 #[derive(Clone, Copy)]
 struct Narrow {
     /// Codes as bytes, four at a time.
     codes: [[u8; 4]; GROUP / 4],
-    /// −8 times the codes that each of a row's two lanes meets: at most 16 · 255 · 8.
-    start: [i16; 2],
+    /// −8 times the codes that each of a row's two lanes meets, at most 16 · 255 · 8, side by side.
+    start: i32,
 }
 
 /// A group of sixteen rows.
@@ -32,8 +35,8 @@ struct Narrow {
 struct Weights {
     /// By four columns, of the first and of the last eight rows.
     codes: [[[u8; GROUP]; 2]; GROUP / 4],
-    /// A row's scale twice.
-    scales: [[[i16; 2]; ROWS]; 2],
+    /// A row's scale twice, side by side.
+    scales: [[i32; ROWS]; 2],
 }
 
 /// As [`crate::kernels::portable::matmul`], bit for bit, for groups of 32 that divide the row. The codes are
@@ -42,7 +45,7 @@ struct Weights {
 pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let layout = matrix.layout();
     let groups = matrix.cols / GROUP;
-    let nothing = Weights { codes: [[[0; GROUP]; 2]; GROUP / 4], scales: [[[0; 2]; ROWS]; 2] };
+    let nothing = Weights { codes: [[[0; GROUP]; 2]; GROUP / 4], scales: [[0; ROWS]; 2] };
     let mut panel = alloc::vec![nothing; groups];
     let mut narrow = Vec::with_capacity(BLOCK.min(x.scales.len()) * groups);
     let mut rescales = Vec::with_capacity(BLOCK);
@@ -74,7 +77,7 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
                         let (codes, scales) =
                             (row_codes(half * ROWS + j), row_scales(half * ROWS + j));
                         *lanes = unpack(codes[GROUP / 2 * g..].first_chunk().unwrap_or(&[0; 16]));
-                        weights.scales[half][j] = [group_scale(scales, g) as i16; 2];
+                        weights.scales[half][j] = 0x1_0001 * group_scale(scales, g);
                     }
                     let columns = transpose(rows);
                     for (codes, lanes) in weights.codes.iter_mut().zip(columns) {
@@ -84,9 +87,9 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
                 }
             }
             let count = PANEL.min(matrix.rows - first);
-            let vectors = narrow.chunks(4 * groups).zip(rescales.chunks(4));
-            for ((x, rescales), out) in vectors.zip(out.chunks_mut(4 * matrix.rows)) {
-                let sums = four_sums::<RELU>(&panel, x);
+            let vectors = narrow.chunks(VECTORS * groups).zip(rescales.chunks(VECTORS));
+            for ((x, rescales), out) in vectors.zip(out.chunks_mut(VECTORS * matrix.rows)) {
+                let sums = sums::<RELU>(&panel, x);
                 for ((sums, rescale), out) in
                     sums.iter().zip(rescales).zip(out.chunks_mut(matrix.rows))
                 {
@@ -104,27 +107,26 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
     }
 }
 
-/// Sums of sixteen rows with up to four vectors, which lie behind each other.
+/// Sums of sixteen rows with up to as many vectors as registers take, which lie behind each other.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn four_sums<const RELU: bool>(panel: &[Weights], x: &[Narrow]) -> [[__m256i; 2]; 4] {
+fn sums<const RELU: bool>(panel: &[Weights], x: &[Narrow]) -> [[__m256i; 2]; VECTORS] {
     let count = x.len() / panel.len();
-    // The last vector of a batch takes empty places.
-    let vector = |b: usize| &x[b.min(count - 1) * panel.len()..][..panel.len()];
-    let (x0, x1) = (vector(0), vector(1));
-    let (x2, x3) = (vector(2), vector(3));
-    let mut sums = [[_mm256_setzero_si256(); 2]; 4];
+    let mut vectors = [x; VECTORS];
+    for (b, vector) in vectors.iter_mut().enumerate() {
+        // The last vector of a batch takes empty places.
+        *vector = &x[b.min(count - 1) * panel.len()..][..panel.len()];
+    }
+    let mut sums = [[_mm256_setzero_si256(); 2]; VECTORS];
     for (g, weights) in panel.iter().enumerate() {
-        let x = [&x0[g], &x1[g], &x2[g], &x3[g]];
-        let mut lanes = [[_mm256_setzero_si256(); 2]; 4];
-        for (lanes, x) in lanes.iter_mut().zip(x) {
-            let [even, odd] = x.start.map(|start| start as u16 as u32);
-            *lanes = [_mm256_set1_epi32((odd << 16 | even) as i32); 2];
+        let mut lanes = [[_mm256_setzero_si256(); 2]; VECTORS];
+        for (lanes, x) in lanes.iter_mut().zip(vectors) {
+            *lanes = [_mm256_set1_epi32(x[g].start); 2];
         }
         for (s, codes) in weights.codes.iter().enumerate() {
             let codes = [load_bytes(&codes[0]), load_bytes(&codes[1])];
-            for (lanes, x) in lanes.iter_mut().zip(x) {
-                let x = _mm256_set1_epi32(i32::from_le_bytes(x.codes[s]));
+            for (lanes, x) in lanes.iter_mut().zip(vectors) {
+                let x = _mm256_set1_epi32(i32::from_le_bytes(x[g].codes[s]));
                 for half in 0..2 {
                     let products = if RELU {
                         _mm256_maddubs_epi16(x, codes[half])
@@ -173,8 +175,7 @@ fn narrow_group<const RELU: bool>(codes: &[i16; GROUP]) -> Narrow {
     let four = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
     let two = _mm_add_epi16(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
     let one = _mm_add_epi16(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-    let eights = _mm_cvtsi128_si32(one);
-    let start = [(eights as i16).wrapping_neg(), ((eights >> 16) as i16).wrapping_neg()];
+    let start = _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), one));
     let mut narrow = Narrow { codes: [[0; 4]; GROUP / 4], start };
     // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
     unsafe { _mm256_storeu_si256(narrow.codes.as_mut_ptr().cast(), bytes) };

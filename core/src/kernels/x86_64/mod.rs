@@ -5,6 +5,7 @@
 //! the contract's lane j.
 #![allow(unsafe_code)]
 
+mod chain;
 mod decode;
 mod finish;
 mod int4;
@@ -14,6 +15,7 @@ mod single;
 
 use super::{Vectors, batched};
 use crate::blob::{Precision, Tensor};
+use crate::layers::bk::{ChainFormat, ChainParameters};
 
 /// Multiplies where the processor has AVX2; says whether it did.
 #[inline]
@@ -49,6 +51,24 @@ pub(super) fn wide<R>(loops: impl FnOnce() -> R) -> R {
 #[target_feature(enable = "avx2,lzcnt,bmi1,bmi2")]
 fn with_avx2<R>(loops: impl FnOnce() -> R) -> R {
     loops()
+}
+
+/// [`crate::layers::bk::half_step`] where the processor has AVX2 and potentials come in fours; says whether
+/// it was done.
+#[inline]
+pub(super) fn half_step(
+    format: ChainFormat,
+    parameters: ChainParameters<'_>,
+    potentials: &[i32],
+    state: &mut [i32],
+    features: &mut [i32],
+) -> bool {
+    if Avx2::detect().is_none() || !potentials.len().is_multiple_of(4) {
+        return false;
+    }
+    // SAFETY: the only requirement is the instruction set, checked just above.
+    unsafe { chain::half_step(format, parameters, potentials, state, features) };
+    true
 }
 
 /// Whether the kernels for products of bytes are for this matrix: INT4 in groups of 32 that divide the row.
