@@ -47,13 +47,14 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
     let groups = matrix.cols / GROUP;
     let nothing = Weights { codes: [[[0; GROUP]; 2]; GROUP / 4], scales: [[0; ROWS]; 2] };
     let mut panel = alloc::vec![nothing; groups];
-    let mut narrow = Vec::with_capacity(BLOCK.min(x.scales.len()) * groups);
+    let nothing = Narrow { codes: [[0; 4]; GROUP / 4], start: 0 };
+    let mut narrow = alloc::vec![nothing; BLOCK.min(x.scales.len()) * groups];
     let mut rescales = Vec::with_capacity(BLOCK);
     let blocks = x.codes.chunks(BLOCK * matrix.cols).zip(x.scales.chunks(BLOCK));
     for ((codes, scales), out) in blocks.zip(out.chunks_mut(BLOCK * matrix.rows)) {
-        narrow.clear();
-        for group in codes.as_chunks::<GROUP>().0 {
-            narrow.push(narrow_group::<RELU>(group));
+        let narrow = &mut narrow[..codes.len() / GROUP];
+        for (narrow, group) in narrow.iter_mut().zip(codes.as_chunks::<GROUP>().0) {
+            *narrow = narrow_group::<RELU>(group);
         }
         rescales.clear();
         for &scale in scales {
@@ -86,7 +87,6 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
                     }
                 }
             }
-            let count = PANEL.min(matrix.rows - first);
             let vectors = narrow.chunks(VECTORS * groups).zip(rescales.chunks(VECTORS));
             for ((x, rescales), out) in vectors.zip(out.chunks_mut(VECTORS * matrix.rows)) {
                 let sums = sums::<RELU>(&panel, x);
@@ -96,10 +96,9 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
                     let mut values = [0; PANEL];
                     values[..ROWS].copy_from_slice(&finish(sums[0], &scales[0], rescale));
                     values[ROWS..].copy_from_slice(&finish(sums[1], &scales[1], rescale));
-                    if count == PANEL {
-                        out[first..][..PANEL].copy_from_slice(&values);
-                    } else {
-                        out[first..][..count].copy_from_slice(&values[..count]);
+                    match out[first..].first_chunk_mut::<PANEL>() {
+                        Some(place) => *place = values,
+                        None => out[first..].copy_from_slice(&values[..matrix.rows - first]),
                     }
                 }
             }
