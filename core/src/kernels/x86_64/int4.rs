@@ -3,6 +3,11 @@
 //! A nibble of two's complement is the code + 8 after its top bit is flipped. That is not negative, so
 //! `maddubs` multiplies it by codes of 8 bits and adds pairs; eight times the codes themselves are
 //! subtracted. What is left is multiplied by the group's scale and summed in 32 bits by `madd`.
+//!
+//! That is eleven operations on registers for 64 products: flip, shift, two masks, two multiplications, their
+//! sum, the eights, the scale put into its lanes, its multiplication, the sum. With four pipes for them, 23
+//! products a cycle are the most; what a row costs beyond that (scales, joining lanes, rounding) is shared by
+//! more columns in larger matrices.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -16,7 +21,9 @@ pub(super) const STRETCH: usize = 64;
 /// Groups whose scales a register holds.
 const GROUPS: usize = 32;
 /// Stretches that are narrowed on the stack; a longer vector takes the heap.
-const STRETCHES: usize = 16;
+const STRETCHES: usize = 4;
+/// Bytes of the last scales of a matrix that are copied to the stack; more take the heap.
+const LAST: usize = 128;
 
 /// Two groups of 32 codes as bytes, and eight times the sums that `maddubs` makes of them.
 #[derive(Clone, Copy)]
@@ -57,16 +64,21 @@ pub(super) fn int4<const RELU: bool>(
     let row_scales = matrix.layout().row_scales;
     // A register takes 16 bytes of a row's scales, more than the last row of a matrix may have.
     let read = (ROWS - 1) * row_scales + 2 + 16 * x.len().div_ceil(GROUPS / 2);
-    let mut padded;
+    let (mut few, mut many) = ([0; LAST], Vec::new());
     assert!(matrix.codes.len() == matrix.rows * 32 * x.len() && matrix.rows >= ROWS);
     for start in (0..matrix.rows).step_by(ROWS) {
         // The last eight rows may begin among those before: the same outputs come out again.
         let first = start.min(matrix.rows - ROWS);
         let mut scales = &matrix.scales[first * row_scales..];
         if scales.len() < read {
-            padded = scales.to_vec();
-            padded.resize(read, 0);
-            scales = &padded;
+            let padded = if read <= LAST {
+                &mut few[..]
+            } else {
+                many.resize(read, 0);
+                &mut many[..]
+            };
+            padded[..scales.len()].copy_from_slice(scales);
+            scales = padded;
         }
         // SAFETY: by the assertion and the lines above, eight rows of codes and as many scales as are read
         // begin here; the mantissas are among them.
