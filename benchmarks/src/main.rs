@@ -1,12 +1,13 @@
-//! resnet-bk beside general quantizers, on the same weights and the same text.
+//! resnet-bk beside general quantizers: quality on the same weights and the same text, and speed.
 
+mod kernels;
 mod quantizers;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// resnet-bk beside general quantizers.
+/// resnet-bk beside general quantizers: quality and speed.
 #[derive(Debug, Parser)]
 #[command(name = "resnet-bk-benchmarks", max_term_width = 100)]
 struct Cli {
@@ -22,11 +23,18 @@ enum Command {
     /// FP32. Activations stay FP32 too, as `resnet-bk eval --weights-only` leaves them. Bytes are those of
     /// the blocks and of what stays, without any header.
     Quantizers(quantizers::Args),
+    /// Speed of this host's kernels: products beside candle's, windows and generation beside the FP32
+    /// reference, each a median of ratios of two things that take turns on one thread.
+    ///
+    /// Build it for the processor that it runs on, RUSTFLAGS="-C target-cpu=native": candle chooses its
+    /// kernels when it is compiled.
+    Kernels(kernels::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Quantizers(args) => quantizers::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
     };
     result.map_or_else(
         |error| {

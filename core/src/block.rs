@@ -8,7 +8,7 @@ use half::f16;
 
 use crate::blob::{Dimensions, TensorId};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul, portable, to_halves, wide};
+use crate::kernels::{self, Vectors, matmul, portable, to_halves, wide};
 use crate::layers::activation::{normalize, quantize};
 use crate::layers::gate::route;
 use crate::layers::moe;
@@ -85,8 +85,8 @@ pub(crate) fn embed(
 
 #[inline(always)]
 fn token_row(model: &Model<'_>, token: u32, h: &mut [i32]) {
-    let (class, row) = model.token_classes().place(token);
-    portable::row(&model.tensor(TensorId::TokenEmbedding(class)), row, h);
+    let (class, place) = model.token_classes().place(token);
+    kernels::row(&model.tensor(TensorId::TokenEmbedding(class)), place, h);
 }
 
 /// Layer normalization of every vector of `h` into codes and scales.

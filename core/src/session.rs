@@ -7,8 +7,7 @@ use half::f16;
 use crate::blob::{Dimensions, TensorId};
 use crate::block::{Tile, embed, finish, head, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul};
-use crate::layers::bk::half_step;
+use crate::kernels::{Vectors, half_step, matmul};
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};

@@ -7,8 +7,8 @@ use half::f16;
 use crate::blob::{Chain, Dimensions, TensorId};
 use crate::block::{Tile, embed, finish, head, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul, wide};
-use crate::layers::bk::{full_chain, half_step};
+use crate::kernels::{Vectors, half_step, matmul, wide};
+use crate::layers::bk::full_chain;
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};

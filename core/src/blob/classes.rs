@@ -55,7 +55,7 @@ impl<'a> TokenClasses<'a> {
 
 /// Bit 2i is set where token i of the four is of that class.
 fn members(byte: u8, class: u32) -> u8 {
-    let other = byte ^ (class as u8 & 3) * 0x55;
+    let other = byte ^ ((class as u8 & 3) * 0x55);
     !(other | other >> 1) & 0x55
 }
 

@@ -22,7 +22,7 @@ pub(super) const ROWS: usize = 8;
 /// Rows of a panel of integers: two registers share what is loaded of a vector.
 pub(super) const PANEL: usize = 2 * ROWS;
 /// Vectors for which a panel is decoded once.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 
 /// Two columns of a panel: row 0's two weights, row 1's and so on.
 pub(super) type Pair = [[i16; 2 * ROWS]; 2];
@@ -31,7 +31,7 @@ pub(super) type Pair = [[i16; 2 * ROWS]; 2];
 pub(super) type Eight = [[f32; LANES]; ROWS];
 
 /// What turns the sums of eight rows into outputs, the rows' part: of rows 0, 2, 4, 6, then of the others.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Scales {
     /// Row mantissas.
     pub(super) mantissas: [[i64; ROWS / 2]; 2],
@@ -40,6 +40,7 @@ pub(super) struct Scales {
 }
 
 /// The vector's part: an accumulator times both mantissas is shifted right and rounded.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX2 lacks such a shift"))]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rescale {
     /// Mantissa of the vector's scale.
@@ -54,7 +55,7 @@ pub(super) struct Rescale {
 
 impl Rescale {
     #[inline(always)]
-    fn new(matrix: &Tensor<'_>, scale: Scale) -> Self {
+    pub(super) fn new(matrix: &Tensor<'_>, scale: Scale) -> Self {
         let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
         let mantissa = scale.mantissa as i64;
         if !(1..=62).contains(&shift) {
@@ -122,9 +123,15 @@ impl Plain {
     pub(super) fn finish(sums: [i32; ROWS], scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
         core::array::from_fn(|j| {
             let (mantissa, bias) = (scales.mantissas[j % 2][j / 2], scales.biases[j % 2][j / 2]);
-            let product = sums[j] as i64 * (mantissa * rescale.mantissa);
-            shift_round(product, rescale.shift as i32).saturating_add(bias as i32)
+            Self::output(sums[j], mantissa, bias as i32, rescale)
         })
+    }
+
+    /// An output from its sum.
+    #[inline(always)]
+    pub(super) fn output(sum: i32, mantissa: i64, bias: i32, rescale: &Rescale) -> i32 {
+        let product = sum as i64 * (mantissa * rescale.mantissa);
+        shift_round(product, rescale.shift as i32).saturating_add(bias)
     }
 }
 
@@ -286,6 +293,22 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
             }
         });
     });
+}
+
+/// As [`portable::row`] for grouped codes of at most [`LONGEST`] columns.
+#[inline(always)]
+pub(super) fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
+    let layout = matrix.layout();
+    let codes = &matrix.codes[row * layout.row_codes..][..layout.row_codes];
+    let scales = &matrix.scales[row * layout.row_scales..][..layout.row_scales];
+    let mut weights = [0; LONGEST];
+    let weights = &mut weights[..matrix.cols];
+    decode(matrix, scales, codes, weights);
+    let mantissa = pair_u16(scales, 0) as i64;
+    let shift = matrix.exponent - RESIDUAL_FRAC as i32;
+    for (out, &weight) in out.iter_mut().zip(weights.iter()) {
+        *out = shift_round(weight as i64 * mantissa, shift);
+    }
 }
 
 #[inline(always)]

@@ -5,6 +5,8 @@
 //! `bench-firmware` on the emulated processors themselves.
 //! Only modules below this one may contain `unsafe`.
 
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+mod aarch64;
 #[cfg(feature = "std")]
 mod batched;
 #[cfg(arm_dsp)]
@@ -12,6 +14,8 @@ mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
 pub mod portable;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod single;
 #[cfg(any(swar, test))]
 mod swar;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
@@ -20,6 +24,7 @@ mod x86_64;
 use half::f16;
 
 use crate::blob::Tensor;
+use crate::layers::bk::{self, ChainFormat, ChainParameters};
 
 /// Activation vectors that are multiplied by the same matrix.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +61,9 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     if fpu::matmul(matrix, x, out) {
         return;
     }
-    #[cfg(feature = "std")]
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    aarch64::matmul(matrix, x, out);
+    #[cfg(all(feature = "std", not(target_arch = "aarch64")))]
     batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
     plain(matrix, x, out);
@@ -78,6 +85,41 @@ pub fn to_halves(values: &[i32], halves: &mut [f16]) {
     portable::to_halves(values, halves);
 }
 
+/// One row of an embedding in Q15.16, rounded to nearest, saturating: [`portable::row`].
+///
+/// Shapes: `matrix` is `[rows, cols]`, `out` is `[cols]`.
+///
+/// # Panics
+///
+/// If `row` is not below `rows`.
+#[inline]
+pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
+    #[cfg(feature = "std")]
+    if matrix.precision.is_grouped() && matrix.cols <= batched::LONGEST {
+        return wide(
+            #[inline(always)]
+            || batched::row(matrix, row, out),
+        );
+    }
+    portable::row(matrix, row, out);
+}
+
+/// [`bk::half_step`] for a format that admits every potential's parameters.
+#[inline(always)]
+pub(crate) fn half_step(
+    format: ChainFormat,
+    parameters: ChainParameters<'_>,
+    potentials: &[i32],
+    state: &mut [i32],
+    features: &mut [i32],
+) {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    if x86_64::half_step(format, parameters, potentials, state, features) {
+        return;
+    }
+    bk::half_step(format, parameters, potentials, state, features);
+}
+
 /// Runs loops over whole vectors compiled for the processor at hand, where this build can choose. The
 /// functions that `loops` calls have to be inlined into it to profit; integers, and floats without fused
 /// operations, give the same bits either way.
@@ -89,5 +131,7 @@ pub(crate) fn wide<R>(loops: impl FnOnce() -> R) -> R {
     loops()
 }
 
+#[cfg(test)]
+mod chain_tests;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
-use super::{Vectors, matmul, portable};
+use super::{Vectors, matmul, portable, row};
 use crate::blob::{Precision, Tensor};
 use crate::numeric::Scale;
 
@@ -28,6 +28,12 @@ const KERNELS: &[(&str, Kernel)] = &[
         if !super::x86_64::matmul(matrix, x, out) {
             portable::matmul(matrix, x, out);
         }
+    }),
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    ("NEON", |matrix, x, out| super::aarch64::matmul_with(None, matrix, x, out)),
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    ("NEON with dot products", |matrix, x, out| {
+        super::aarch64::matmul_with(super::aarch64::Dot::detect(), matrix, x, out);
     }),
 ];
 
@@ -390,6 +396,9 @@ proptest! {
         for r in 0..matrix.rows {
             let mut out = vec![0; matrix.cols];
             portable::row(&matrix.tensor(), r, &mut out);
+            let mut chosen = vec![i32::MIN; matrix.cols];
+            row(&matrix.tensor(), r, &mut chosen);
+            prop_assert_eq!(&chosen, &out);
             let mut sum = before.clone();
             portable::add_row(&matrix.tensor(), r, &mut sum);
             for (c, weight) in matrix.weights(r).into_iter().enumerate() {
@@ -432,7 +441,8 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
         for (max_code, &cols) in
             [127, 255].into_iter().flat_map(|m| widths.iter().map(move |w| (m, w)))
         {
-            let matrix = Matrix { max_code, ..Matrix::new(precision, group, 2, cols) };
+            let rows = if cfg!(miri) { 2 } else { 9 };
+            let matrix = Matrix { max_code, ..Matrix::new(precision, group, rows, cols) };
             let mut bytes = fill.into_iter().cycle();
             let mut matrix = matrix.fill(true, || bytes.next().unwrap_or(0));
             matrix.scales.fill(0xff);
@@ -442,6 +452,41 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
                 let scale = Scale { mantissa: (1 << 15) - 1, exponent }.pack();
                 check(&matrix, &Batch { codes: codes.clone(), scales: vec![scale; 2] }).unwrap();
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 96 }))]
+
+    /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole registers
+    /// of columns and more than the stack takes, batches of more vectors than are taken together.
+    #[test]
+    fn hosts_agree_on_shapes_of_their_own(
+        (precision, group) in prop::sample::select(vec![
+            (Precision::Int4, 32),
+            (Precision::Int8, 0),
+            (Precision::Fp16, 0),
+            (Precision::Int6, 32),
+        ]),
+        rows in 8usize..=40,
+        cols in prop::sample::select(vec![32usize, 64, 96, 128, 192, 256, 1024, 1056, 1088, 2112]),
+        size in prop_oneof![4 => Just(1usize), 3 => 2usize..9, 1 => 127usize..132],
+        (relu, biased, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
+        (x, shift) in prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)],
+    ) {
+        let exponent = (shift + x as i32 + 16).clamp(0, 80);
+        let max_code = if relu { 255 } else { 127 };
+        let matrix = Matrix { exponent, max_code, ..Matrix::new(precision, group, rows, cols) };
+        let mut random = Random(seed);
+        let matrix = matrix.fill(biased, || random.next() as u8);
+        let batch = Batch::random(&matrix, size, x, &mut random);
+        let mut expected = vec![0; size * rows];
+        portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
+        for &(name, kernel) in KERNELS {
+            let mut out = vec![i32::MIN; expected.len()];
+            kernel(&matrix.tensor(), batch.vectors(), &mut out);
+            prop_assert_eq!(&out, &expected, "{}", name);
         }
     }
 }

@@ -24,11 +24,11 @@ pub struct Complex {
 }
 
 /// Largest magnitude of a potential, Q15.16.
-const POTENTIAL_LIMIT: i32 = 3 << RESIDUAL_FRAC;
+pub(crate) const POTENTIAL_LIMIT: i32 = 3 << RESIDUAL_FRAC;
 /// Largest magnitude of a component of G as a feature, Q15.16.
-const FEATURE_LIMIT: i32 = 10 << RESIDUAL_FRAC;
+pub(crate) const FEATURE_LIMIT: i32 = 10 << RESIDUAL_FRAC;
 /// 127 / 3 with 16 fraction bits: Q15.16 potential to code, by the high word of a product.
-const CODE_PER_POTENTIAL: i64 = 2_774_357;
+pub(crate) const CODE_PER_POTENTIAL: i64 = 2_774_357;
 
 /// The number format of a chain and its off-diagonal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,14 +69,19 @@ impl ChainFormat {
         let v = v.clamp(-POTENTIAL_LIMIT, POTENTIAL_LIMIT);
         let potential = if self.int8 {
             let code = (v as i64 * CODE_PER_POTENTIAL + (1 << 31)) >> 32;
-            // 3/127 in units of the format, rounded to nearest, times the code.
-            code as i32 * (((3 << self.frac) + 63) / 127)
+            code as i32 * self.code_step()
         } else if self.frac >= RESIDUAL_FRAC {
             v << (self.frac - RESIDUAL_FRAC)
         } else {
             v >> (RESIDUAL_FRAC - self.frac)
         };
         diagonal + potential
+    }
+
+    /// What one unit of a potential's code is worth: 3/127 in units of the format, rounded to nearest.
+    #[inline(always)]
+    pub(crate) fn code_step(&self) -> i32 {
+        ((3 << self.frac) + 63) / 127
     }
 
     /// One step of either recursion: α − β·g, with g the inverse of the neighbour's value, zero at

@@ -1,0 +1,139 @@
+//! Speed on the host: products beside candle's, windows and generation beside the FP32 reference.
+//!
+//! Times of a shared machine mean little; all that is printed is ratios of two things that take turns in
+//! this process, on one thread. Our kernels look at the processor when they run. candle looks at what it
+//! is compiled for, so this command has to be built for the processor that it runs on.
+
+mod alternate;
+mod model;
+mod products;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use alternate::Ratio;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Checkpoint (safetensors) for windows and generation.
+    #[arg(default_value = "models/wikitext2/model.safetensors")]
+    model: PathBuf,
+    /// Policies of the blobs that are compared with the checkpoint.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "uniform-int4,static")]
+    policies: Vec<String>,
+    /// Rounds of each comparison.
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    rounds: usize,
+    /// Leave out windows and generation.
+    #[arg(long)]
+    products_only: bool,
+    /// Print the result as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How fast a kernel is beside something else.
+struct Row {
+    kernel: String,
+    inputs: usize,
+    outputs: usize,
+    against: &'static str,
+    ratio: Ratio,
+}
+
+impl Row {
+    fn to_json(&self) -> Value {
+        let rounded = |ratio: f64| (ratio * 1000.0).round() / 1000.0;
+        json!({
+            "kernel": self.kernel, "inputs": self.inputs, "outputs": self.outputs,
+            "against": self.against, "ratio": rounded(self.ratio.median),
+            "quartiles": self.ratio.quartiles.map(rounded),
+        })
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let missing: Vec<&str> =
+        features().into_iter().filter(|f| f.present && !f.compiled).map(|f| f.name).collect();
+    if !missing.is_empty() {
+        let advice = "build with RUSTFLAGS=\"-C target-cpu=native\"";
+        let missing = missing.join(", ");
+        return Err(
+            format!("candle was compiled without {missing}, which this CPU has: {advice}").into()
+        );
+    }
+    // On the pool's own thread candle hands no work from one thread to another.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    let rows = pool.install(|| -> Result<_, String> {
+        let mut rows = products::measure(args.rounds).map_err(|error| error.to_string())?;
+        if !args.products_only {
+            let more = model::measure(&args.model, &args.policies, args.rounds);
+            rows.extend(more.map_err(|error| error.to_string())?);
+        }
+        Ok(rows)
+    })?;
+    let built: Vec<&str> = features().into_iter().filter(|f| f.compiled).map(|f| f.name).collect();
+    if args.json {
+        let host: Vec<Value> = rows.iter().map(Row::to_json).collect();
+        let result = json!({ "candle_compiled_for": built, "rounds": args.rounds, "host": host });
+        println!("{result:#}");
+        return Ok(());
+    }
+    println!("one thread, candle compiled for {}", built.join(", "));
+    println!(
+        "{:<26} {:>6} {:>7}  {:<14} {:>6}  quartiles",
+        "kernel", "inputs", "outputs", "against", "ratio"
+    );
+    for Row { kernel, inputs, outputs, against, ratio } in &rows {
+        let [low, high] = ratio.quartiles;
+        let median = ratio.median;
+        println!(
+            "{kernel:<26} {inputs:>6} {outputs:>7}  {against:<14} {median:>6.2}  {low:.2} to {high:.2}"
+        );
+    }
+    Ok(())
+}
+
+/// An extension that candle has kernels for or that its conversions use.
+struct Feature {
+    name: &'static str,
+    /// This program, and candle in it, may use it anywhere.
+    compiled: bool,
+    /// The processor has it.
+    present: bool,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<Feature> {
+    macro_rules! feature {
+        ($name:tt) => {
+            Feature {
+                name: $name,
+                compiled: cfg!(target_feature = $name),
+                present: std::arch::is_x86_feature_detected!($name),
+            }
+        };
+    }
+    vec![feature!("avx2"), feature!("fma"), feature!("f16c"), feature!("avx512vnni")]
+}
+
+#[cfg(target_arch = "aarch64")]
+fn features() -> Vec<Feature> {
+    macro_rules! feature {
+        ($name:tt) => {
+            Feature {
+                name: $name,
+                compiled: cfg!(target_feature = $name),
+                present: std::arch::is_aarch64_feature_detected!($name),
+            }
+        };
+    }
+    vec![feature!("neon"), feature!("dotprod")]
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn features() -> Vec<Feature> {
+    vec![]
+}

@@ -1,0 +1,105 @@
+//! Windows and generation of a model beside its FP32 reference, on the same tokens.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::path::Path;
+
+use resnet_bk_core as core;
+use resnet_bk_tools::checkpoint::Checkpoint;
+use resnet_bk_tools::eval::sample::sample;
+use resnet_bk_tools::policy::Policy;
+use resnet_bk_tools::quantize::calibration::Calibration;
+use resnet_bk_tools::quantize::{Origin, Source};
+use resnet_bk_tools::reference::{Model, Stream};
+
+use super::Row;
+use super::alternate::alternate;
+
+/// Tokens per window, and positions that the integer path works on together, as `resnet-bk eval` has them.
+const WINDOW: usize = 128;
+/// Windows that the reference takes at a time, as in `resnet-bk eval`.
+const WINDOWS: usize = 8;
+/// Tokens of a generated text.
+const GENERATED: usize = 32;
+const AGAINST: &str = "FP32 reference";
+
+/// Rows for windows and for generation under every policy.
+pub(super) fn measure(
+    checkpoint: &Path,
+    policies: &[String],
+    rounds: usize,
+) -> Result<Vec<Row>, Box<dyn Error>> {
+    let checkpoint = Checkpoint::read(checkpoint)?;
+    let reference = Model::from_checkpoint(&checkpoint);
+    let source = Source::new(&checkpoint, [0; 32], 0, None)?;
+    let tokens = sample(&reference, WINDOW * WINDOWS, 1, |_| {})?;
+    // Which codes a matrix has is no matter of speed.
+    let calibration = Calibration::default();
+    let origin = Origin { calibration: "none", calibration_tokens: 0, seed: 1, measured: None };
+    let mut rows = Vec::new();
+    for policy in policies {
+        let assignment = Policy::parse(policy)?.assign(&source.dims, None)?;
+        let blob = source.quantize(&assignment, &calibration, &origin)?;
+        let model = core::Model::from_bytes(&blob).map_err(|error| error.to_string())?;
+        let outputs = model.dims().vocab as usize;
+        let mut row = |work: &str, inputs, ratio| {
+            let kernel = format!("{work}, {}", assignment.name);
+            rows.push(Row { kernel, inputs, outputs, against: AGAINST, ratio });
+        };
+        row("windows", WINDOW, windows(&reference, &model, &tokens, rounds)?);
+        row("generation", 1, generation(&reference, &model, &tokens[..GENERATED], rounds)?);
+    }
+    Ok(rows)
+}
+
+/// Logits of every position of windows.
+fn windows(
+    reference: &Model,
+    model: &core::Model<'_>,
+    tokens: &[u32],
+    rounds: usize,
+) -> Result<super::Ratio, Box<dyn Error>> {
+    let scorer = core::Window::allocate(model, WINDOW, WINDOW);
+    let mut scorer = scorer.map_err(|error| error.to_string())?;
+    let ours = || {
+        for window in tokens.chunks(WINDOW) {
+            // Windows of tokens that the model itself has written cannot be refused.
+            let _ = scorer.score(window, |position, logits| {
+                black_box((position, logits));
+            });
+        }
+    };
+    Ok(alternate(rounds, ours, || {
+        black_box(reference.forward(tokens, WINDOW));
+    }))
+}
+
+/// A token at a time, each choosing the likeliest one. Both read the same tokens, so that they do the same
+/// work whatever they choose.
+fn generation(
+    reference: &Model,
+    model: &core::Model<'_>,
+    tokens: &[u32],
+    rounds: usize,
+) -> Result<super::Ratio, Box<dyn Error>> {
+    let session = core::Session::allocate(model);
+    let mut session = session.map_err(|error| error.to_string())?;
+    let mut stream = Stream::new(reference)?;
+    let mut sampler = core::Sampler::greedy();
+    let ours = || {
+        session.reset();
+        for &token in tokens {
+            black_box(session.step(token).map(|logits| sampler.sample(logits))).ok();
+        }
+    };
+    Ok(alternate(rounds, ours, || {
+        stream.reset();
+        for &token in tokens {
+            let best = stream.step(token).map(|logits| {
+                let ends = |a: &(usize, &f32), b: &(usize, &f32)| a.1.total_cmp(b.1);
+                logits.iter().enumerate().max_by(ends).map(|(i, _)| i)
+            });
+            black_box(best).ok();
+        }
+    }))
+}

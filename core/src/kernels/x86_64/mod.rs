@@ -1,0 +1,107 @@
+//! The kernels with AVX2, chosen at run time.
+//!
+//! Integer sums are exact in any order. An FP16 weight (11 bits) times a code (8 bits) is exact in
+//! f32, so a fused multiply-add rounds once where the contract rounds once, and register lane j is
+//! the contract's lane j.
+#![allow(unsafe_code)]
+
+mod chain;
+mod decode;
+mod finish;
+mod int4;
+mod int4_panels;
+mod panels;
+mod single;
+
+use super::{Vectors, batched};
+use crate::blob::{Precision, Tensor};
+use crate::layers::bk::{ChainFormat, ChainParameters};
+
+/// Multiplies where the processor has AVX2; says whether it did.
+#[inline]
+pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let Some(avx2) = Avx2::detect() else { return false };
+    // SAFETY: an `Avx2` exists only where the processor has the instructions.
+    unsafe {
+        if let [_] = x.scales {
+            single::matmul(matrix, x, out);
+        } else if !fits_bytes(matrix) || matrix.rows == 0 || matrix.cols == 0 {
+            panels(avx2, matrix, x, out);
+        } else if matrix.max_code <= 127 {
+            int4_panels::matmul::<false>(matrix, x, out);
+        } else if not_negative(x.codes) {
+            int4_panels::matmul::<true>(matrix, x, out);
+        } else {
+            panels(avx2, matrix, x, out);
+        }
+    }
+    true
+}
+
+/// See [`super::wide`].
+#[inline(always)]
+pub(super) fn wide<R>(loops: impl FnOnce() -> R) -> R {
+    if Avx2::detect().is_none() {
+        return loops();
+    }
+    // SAFETY: the only requirement of `with_avx2` is the instruction set, checked just above.
+    unsafe { with_avx2(loops) }
+}
+
+#[target_feature(enable = "avx2,lzcnt,bmi1,bmi2")]
+fn with_avx2<R>(loops: impl FnOnce() -> R) -> R {
+    loops()
+}
+
+/// [`crate::layers::bk::half_step`] where the processor has AVX2 and potentials come in fours; says whether
+/// it was done.
+#[inline]
+pub(super) fn half_step(
+    format: ChainFormat,
+    parameters: ChainParameters<'_>,
+    potentials: &[i32],
+    state: &mut [i32],
+    features: &mut [i32],
+) -> bool {
+    if Avx2::detect().is_none() || !potentials.len().is_multiple_of(4) {
+        return false;
+    }
+    // SAFETY: the only requirement is the instruction set, checked just above.
+    unsafe { chain::half_step(format, parameters, potentials, state, features) };
+    true
+}
+
+/// Whether the kernels for products of bytes are for this matrix: INT4 in groups of 32 that divide the row.
+#[inline(always)]
+fn fits_bytes(matrix: &Tensor<'_>) -> bool {
+    matrix.precision == Precision::Int4 && matrix.group == 32 && matrix.cols.is_multiple_of(32)
+}
+
+/// Whether codes fit bytes without a sign. A max code of 255 promises no more than that none is beyond it.
+#[inline(always)]
+fn not_negative(codes: &[i16]) -> bool {
+    codes.iter().fold(0, |all, code| all | code) >= 0
+}
+
+/// Compiled as a whole for the instruction set, so that decoding profits too.
+#[target_feature(enable = "avx2,fma")]
+fn panels(avx2: Avx2, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    batched::matmul(avx2, matrix, x, out);
+}
+
+/// Proof that this processor has AVX2 and what came with it: FMA, F16C, LZCNT, BMI.
+#[derive(Clone, Copy)]
+struct Avx2(());
+
+impl Avx2 {
+    #[inline(always)]
+    fn detect() -> Option<Self> {
+        let found = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c")
+            && std::arch::is_x86_feature_detected!("lzcnt")
+            && std::arch::is_x86_feature_detected!("bmi1")
+            && std::arch::is_x86_feature_detected!("bmi2");
+        found.then_some(Self(()))
+    }
+}

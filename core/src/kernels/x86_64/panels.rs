@@ -1,0 +1,173 @@
+//! The batched kernels with AVX2: panels of rows and several vectors.
+
+use core::arch::x86_64::*;
+
+use super::Avx2;
+use super::decode::decode;
+use super::finish::{
+    add_saturating, finish, load, load_floats, store, sum_lanes, to_residual, transpose,
+};
+use crate::blob::Tensor;
+use crate::kernels::batched::{Eight, LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
+use crate::kernels::portable::LANES;
+
+impl Products for Avx2 {
+    #[inline(always)]
+    fn decode(self, matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
+        // SAFETY: `self` is proof of the instruction set.
+        unsafe { decode(matrix, scales, row, weights) }
+    }
+
+    #[inline(always)]
+    fn integer(
+        self,
+        panel: &[Pair],
+        codes: &[i16],
+        cols: usize,
+        scales: &[Scales; 2],
+        rescales: &[Rescale],
+        put: impl FnMut(usize, [[i32; ROWS]; 2]),
+    ) {
+        // SAFETY: `self` is proof of the instruction set.
+        unsafe { integer(panel, codes, cols, scales, rescales, put) }
+    }
+
+    #[inline(always)]
+    fn halves(
+        self,
+        panel: &[Eight],
+        codes: &[i16],
+        cols: usize,
+        biases: &[i32; ROWS],
+        units: &[f32],
+        put: impl FnMut(usize, [i32; ROWS]),
+    ) {
+        // SAFETY: `self` is proof of the instruction set.
+        unsafe { halves(panel, codes, cols, biases, units, put) }
+    }
+
+    #[inline(always)]
+    fn interleave(self, rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
+        // SAFETY: `self` is proof of the instruction set.
+        unsafe { interleave(rows, panel) }
+    }
+}
+
+/// Eight pairs of eight rows at a time: a transposition of 32-bit lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn interleave(rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
+    for (half, rows) in rows.as_chunks::<ROWS>().0.iter().enumerate() {
+        for (c, pairs) in panel.chunks_mut(ROWS).enumerate() {
+            let rows = rows.each_ref().map(|row| load(&row.as_chunks().0[c]));
+            for (pair, lanes) in pairs.iter_mut().zip(transpose(rows)) {
+                // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
+                unsafe { _mm256_storeu_si256(pair[half].as_mut_ptr().cast(), lanes) };
+            }
+        }
+    }
+}
+
+/// Four vectors at a time share what is loaded of the panel. Weights are below 2^9 and codes below 2^8
+/// in magnitude, and at most 1024 columns are summed: 2^27.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn integer(
+    panel: &[Pair],
+    codes: &[i16],
+    cols: usize,
+    scales: &[Scales; 2],
+    rescales: &[Rescale],
+    mut put: impl FnMut(usize, [[i32; ROWS]; 2]),
+) {
+    for (first, rescales) in rescales.chunks(4).enumerate().map(|(q, r)| (4 * q, r)) {
+        // The last vector of a batch takes empty places.
+        let vector = |j: usize| &codes[(first + j.min(rescales.len() - 1)) * cols..][..cols];
+        let [x0, x1, x2, x3] = [vector(0), vector(1), vector(2), vector(3)];
+        let mut sums = [[_mm256_setzero_si256(); 2]; 4];
+        let pairs = x0.as_chunks::<2>().0.iter().zip(x1.as_chunks::<2>().0);
+        let pairs = pairs.zip(x2.as_chunks::<2>().0).zip(x3.as_chunks::<2>().0);
+        for (pair, (((x0, x1), x2), x3)) in panel.iter().zip(pairs) {
+            let weights = [load(&pair[0]), load(&pair[1])];
+            sums[0] = add(sums[0], weights, *x0);
+            sums[1] = add(sums[1], weights, *x1);
+            sums[2] = add(sums[2], weights, *x2);
+            sums[3] = add(sums[3], weights, *x3);
+        }
+        if cols % 2 == 1 {
+            let [low, high] = &panel[cols / 2];
+            let weights = [load(low), load(high)];
+            for (sums, x) in sums.iter_mut().zip([x0, x1, x2, x3]) {
+                *sums = add(*sums, weights, [x[cols - 1], 0]);
+            }
+        }
+        for ((b, [low, high]), rescale) in sums.into_iter().enumerate().zip(rescales) {
+            put(first + b, [finish(low, &scales[0], rescale), finish(high, &scales[1], rescale)]);
+        }
+    }
+}
+
+/// Adds two columns' products to the sums of a panel.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add(
+    [low, high]: [__m256i; 2],
+    weights: [__m256i; 2],
+    [first, second]: [i16; 2],
+) -> [__m256i; 2] {
+    let codes = _mm256_set1_epi32((first as u16 as u32 | (second as u16 as u32) << 16) as i32);
+    [
+        _mm256_add_epi32(low, _mm256_madd_epi16(weights[0], codes)),
+        _mm256_add_epi32(high, _mm256_madd_epi16(weights[1], codes)),
+    ]
+}
+
+/// Eight rows at a time share what is loaded of a vector.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn halves(
+    panel: &[Eight],
+    codes: &[i16],
+    cols: usize,
+    biases: &[i32; ROWS],
+    units: &[f32],
+    mut put: impl FnMut(usize, [i32; ROWS]),
+) {
+    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+    let biases = unsafe { _mm256_loadu_si256(biases.as_ptr().cast()) };
+    for (b, (codes, &unit)) in codes.chunks_exact(cols).zip(units).enumerate() {
+        let mut sums = [_mm256_setzero_ps(); ROWS];
+        let (codes, rest) = codes.as_chunks::<LANES>();
+        for (eight, codes) in panel.iter().zip(codes) {
+            sums = add_eight(sums, eight, codes);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; LANES];
+            last[..rest.len()].copy_from_slice(rest);
+            sums = add_eight(sums, &panel[panel.len() - 1], &last);
+        }
+        let values = to_residual(_mm256_mul_ps(sum_lanes(sums), _mm256_set1_ps(unit)));
+        put(b, store(add_saturating(values, biases)));
+    }
+}
+
+/// Adds eight columns to the lanes of eight rows.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_eight(sums: [__m256; ROWS], eight: &Eight, codes: &[i16; LANES]) -> [__m256; ROWS] {
+    let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
+    let [w0, w1, w2, w3, w4, w5, w6, w7] = eight;
+    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
+    let codes = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes));
+    [
+        _mm256_fmadd_ps(codes, load_floats(w0), s0),
+        _mm256_fmadd_ps(codes, load_floats(w1), s1),
+        _mm256_fmadd_ps(codes, load_floats(w2), s2),
+        _mm256_fmadd_ps(codes, load_floats(w3), s3),
+        _mm256_fmadd_ps(codes, load_floats(w4), s4),
+        _mm256_fmadd_ps(codes, load_floats(w5), s5),
+        _mm256_fmadd_ps(codes, load_floats(w6), s6),
+        _mm256_fmadd_ps(codes, load_floats(w7), s7),
+    ]
+}

@@ -1,0 +1,187 @@
+//! The single-vector kernels with AVX2.
+
+use core::arch::x86_64::*;
+
+use super::decode::decode;
+use super::finish::{
+    add_saturating, block_biases, finish_block, join_eight, load, mantissas, padded, put,
+    sum_lanes, to_residual,
+};
+use super::int4::{STRETCH, int4};
+use crate::blob::{Precision, Tensor};
+use crate::kernels::Vectors;
+use crate::kernels::batched::{LONGEST, ROWS, Rescale};
+use crate::kernels::portable::{self, LANES, fp16_unit};
+use crate::kernels::single::Block;
+use crate::numeric::Scale;
+
+/// As [`portable::matmul`], bit for bit, for one vector.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    let (codes, out) = (&x.codes[..matrix.cols], &mut out[..matrix.rows]);
+    let scale = Scale::unpack(x.scales[0]);
+    let rescale = &Rescale::new(matrix, scale);
+    let relu = matrix.max_code > 127;
+    match matrix.precision {
+        _ if matrix.rows < ROWS || matrix.cols == 0 => portable::matmul(matrix, x, out),
+        Precision::Fp16 => halves(matrix, codes, fp16_unit(matrix, scale), out),
+        _ if !(1..=62).contains(&rescale.shift) => portable::matmul(matrix, x, out),
+        Precision::Int8 => int8(matrix, codes, rescale, out),
+        Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(STRETCH) => {
+            if !relu {
+                int4::<false>(matrix, codes, rescale, out);
+            } else if super::not_negative(codes) {
+                int4::<true>(matrix, codes, rescale, out);
+            } else {
+                portable::matmul(matrix, x, out);
+            }
+        }
+        _ if matrix.cols <= LONGEST => grouped(matrix, codes, rescale, out),
+        _ => portable::matmul(matrix, x, out),
+    }
+}
+
+/// A matrix of INT8: at most 2^14 inputs times 2^7 · 2^8.
+#[target_feature(enable = "avx2")]
+fn int8(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
+    let layout = matrix.layout();
+    let (stretches, rest) = codes.as_chunks::<16>();
+    for start in (0..matrix.rows).step_by(ROWS) {
+        let block = Block::new(matrix, &layout, start);
+        assert!(block.codes.len() == ROWS * codes.len());
+        // SAFETY: the assertion above is what `int8_sums` asks for.
+        let mut sums = unsafe { int8_sums(block.codes.as_ptr(), codes.len(), stretches) };
+        if !rest.is_empty() {
+            let x = load(&padded(rest));
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let weights = load_int8(&padded(
+                    &block.codes[j * layout.row_codes..][..layout.row_codes]
+                        [16 * stretches.len()..],
+                ));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, x));
+            }
+        }
+        // SAFETY: a block has the scales of eight rows, each with a mantissa.
+        let mantissas = unsafe { mantissas(block.scales.as_ptr(), layout.row_scales) };
+        finish_block(matrix, block.first, join_eight(sums), mantissas, rescale, out);
+    }
+}
+
+/// Eight lanes for each of eight rows of `row` bytes, whose sums are the rows' sums over the stretches.
+///
+/// # Safety
+///
+/// There are eight rows, and none is shorter than the stretches.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn int8_sums(codes: *const u8, row: usize, stretches: &[[i16; 16]]) -> [__m256i; ROWS] {
+    let mut sums = [_mm256_setzero_si256(); ROWS];
+    for (i, x) in stretches.iter().enumerate() {
+        let x = load(x);
+        for (j, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: 16 bytes of one of eight rows, in a stretch that the row has.
+            let weights = load_int8(unsafe { &*codes.add(j * row + 16 * i).cast() });
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, x));
+        }
+    }
+    sums
+}
+
+/// Sixteen weights of a row: the one place here that knows how INT8 is stored.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_int8(bytes: &[u8; 16]) -> __m256i {
+    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    let stored = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+    // Bytes at even places are offset by 128.
+    _mm256_cvtepi8_epi16(_mm_xor_si128(stored, _mm_set1_epi16(0x80)))
+}
+
+/// A matrix of any planes and groups: a decoded weight is below 2^9 in magnitude.
+#[target_feature(enable = "avx2")]
+fn grouped(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
+    let mut row = [0i16; LONGEST];
+    let layout = matrix.layout();
+    let (stretches, rest) = codes.as_chunks::<16>();
+    for start in (0..matrix.rows).step_by(ROWS) {
+        let block = Block::new(matrix, &layout, start);
+        let mut sums = [_mm256_setzero_si256(); ROWS];
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let scales = &block.scales[j * layout.row_scales..];
+            let packed = &block.codes[j * layout.row_codes..][..layout.row_codes];
+            decode(matrix, scales, packed, &mut row[..codes.len()]);
+            for (weights, x) in row.as_chunks().0.iter().zip(stretches) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(load(weights), load(x)));
+            }
+            if !rest.is_empty() {
+                // Where the row has ended, whatever lies there meets zeros.
+                let weights = load(&row.as_chunks().0[stretches.len()]);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, load(&padded(rest))));
+            }
+        }
+        // SAFETY: a block has the scales of eight rows, each with a mantissa.
+        let mantissas = unsafe { mantissas(block.scales.as_ptr(), layout.row_scales) };
+        finish_block(matrix, block.first, join_eight(sums), mantissas, rescale, out);
+    }
+}
+
+/// A matrix of FP16 with what one unit of the codes is worth: register lane j is the contract's lane j.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn halves(matrix: &Tensor<'_>, codes: &[i16], unit: f32, out: &mut [i32]) {
+    let layout = matrix.layout();
+    let (eights, rest) = codes.as_chunks::<LANES>();
+    for start in (0..matrix.rows).step_by(ROWS) {
+        let block = Block::new(matrix, &layout, start);
+        assert!(block.codes.len() == ROWS * 2 * codes.len());
+        // SAFETY: the assertion above is what `half_sums` asks for.
+        let mut sums = unsafe { half_sums(block.codes.as_ptr(), 2 * codes.len(), eights) };
+        if !rest.is_empty() {
+            let x = load_codes(&padded(rest));
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let halves = load_halves(&padded(
+                    &block.codes[j * layout.row_codes..][..layout.row_codes]
+                        [2 * LANES * eights.len()..],
+                ));
+                *sum = _mm256_fmadd_ps(x, halves, *sum);
+            }
+        }
+        let values = to_residual(_mm256_mul_ps(sum_lanes(sums), _mm256_set1_ps(unit)));
+        put(add_saturating(values, block_biases(matrix, block.first)), block.first, out);
+    }
+}
+
+/// The lanes of eight rows of `row` bytes.
+///
+/// # Safety
+///
+/// There are eight rows, and none is shorter than the halves that meet `eights`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn half_sums(codes: *const u8, row: usize, eights: &[[i16; LANES]]) -> [__m256; ROWS] {
+    let mut sums = [_mm256_setzero_ps(); ROWS];
+    for (i, x) in eights.iter().enumerate() {
+        let x = load_codes(x);
+        for (j, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: 16 bytes of one of eight rows, in eight inputs that the row has.
+            let halves = load_halves(unsafe { &*codes.add(j * row + 2 * LANES * i).cast() });
+            *sum = _mm256_fmadd_ps(x, halves, *sum);
+        }
+    }
+    sums
+}
+
+/// Eight finite halves as floats, exactly.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn load_halves(halves: &[u8; 16]) -> __m256 {
+    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_codes(codes: &[i16; LANES]) -> __m256 {
+    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
+    _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes))
+}
