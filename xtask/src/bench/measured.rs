@@ -1,7 +1,7 @@
 //! Everything that a run measures, as `--json` prints it.
 
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::machine::Machine;
 
@@ -49,15 +49,18 @@ pub(super) struct Token {
     pub(super) stack_bytes: u64,
 }
 
-/// A kernel of this machine and another library's.
-#[derive(Debug, Serialize)]
+/// A kernel of this machine and another library's, or a whole model and the FP32 reference, which have no
+/// shape but the tokens of a window.
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Ratio {
     pub(super) kernel: String,
     pub(super) inputs: u64,
     pub(super) outputs: u64,
     pub(super) against: String,
-    /// Above one where ours is faster.
+    /// Above one where ours is faster: the median of many turns.
     pub(super) ratio: f64,
+    /// Between which half of the turns were.
+    pub(super) quartiles: [f64; 2],
 }
 
 /// Code of inference, without logging or anything else that a firmware has beside it.

@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: instructions and code on emulated targets, against a committed baseline.
+//! `cargo xtask bench`: instructions and code on emulated targets, against a committed baseline, and speed
+//! on this machine.
 
 mod baseline;
 mod code;
+mod host;
 mod machine;
 mod measured;
 mod table;
@@ -31,6 +33,9 @@ pub struct Args {
     /// Matrix-vector products alone: needs no blobs, hence no tools.
     #[arg(long)]
     kernels: bool,
+    /// Leave out this machine's kernels beside candle's, which take minutes to build at first.
+    #[arg(long)]
+    no_host: bool,
     /// Fail where a count is more than 2 % above its baseline, or has none.
     #[arg(long, conflicts_with = "update")]
     check: bool,
@@ -44,7 +49,8 @@ pub struct Args {
 
 /// Measures, shows, and compares with the baseline or writes it.
 pub fn run(args: &Args) -> Result<()> {
-    let steps = Steps::new(if args.kernels { 2 } else { 4 });
+    let on_host = !args.kernels && !args.no_host;
+    let steps = Steps::new(if args.kernels { 2 } else { 4 + usize::from(on_host) });
     steps.next("setting up: Rust targets, QEMU");
     setup::run_setup()?;
     let mut measured = Measured::default();
@@ -64,6 +70,10 @@ pub fn run(args: &Args) -> Result<()> {
             }
             measured.code.push(code::of(machine, &machine.build("footprint")?)?);
         }
+    }
+    if on_host {
+        steps.next("this machine's kernels beside candle's and the FP32 reference");
+        measured.host = host::measure()?;
     }
     measured.conclude();
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
-use super::measured::{Code, Kernel, Measured, Token};
+use super::measured::{Code, Kernel, Measured, Ratio, Token};
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,6 +20,10 @@ impl fmt::Display for Measured {
         if !self.code.is_empty() {
             writeln!(f, "\nCode of inference alone, in bytes")?;
             writeln!(f, "{}", code(&self.code))?;
+        }
+        if !self.host.is_empty() {
+            writeln!(f, "\nSpeed on this machine, one thread, in turns; above 1 is faster")?;
+            writeln!(f, "{}", ratios(&self.host))?;
         }
         if let Some(bytes) = self.session_ram_bytes {
             write!(f, "\nsession RAM {bytes} bytes")?;
@@ -83,6 +87,18 @@ fn tokens(tokens: &[Token]) -> Table {
     }
     row("whole token", &|token| Some(token.instructions));
     row("stack bytes", &|token| Some(token.stack_bytes));
+    table
+}
+
+fn ratios(ratios: &[Ratio]) -> Table {
+    let heads = ["kernel", "inputs", "outputs", "against", "ratio", "half of the turns"];
+    let mut table = table(heads.map(str::to_owned));
+    for Ratio { kernel, inputs, outputs, against, ratio, quartiles: [low, high] } in ratios {
+        let numbers = [inputs.to_string(), outputs.to_string()].map(right);
+        let spread = [format!("{ratio:.2}"), format!("{low:.2} to {high:.2}")].map(right);
+        let against = [Cell::new(against)];
+        table.add_row([Cell::new(kernel)].into_iter().chain(numbers).chain(against).chain(spread));
+    }
     table
 }
 
