@@ -35,7 +35,7 @@ impl Baseline {
             counts.insert(format!("{core} stack bytes {policy}"), token.stack_bytes);
         }
         for code in &measured.code {
-            counts.insert(format!("{} code bytes", code.core), code.text);
+            counts.insert(format!("{} code bytes", code.core), code.own);
         }
         counts.extend(measured.session_ram_bytes.map(|n| ("session RAM bytes".to_owned(), n)));
         Self(counts)

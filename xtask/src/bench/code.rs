@@ -1,14 +1,16 @@
-//! Code size, from an ELF's sections and symbols.
+//! Code size, from an ELF's sections, symbols and line tables.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use addr2line::Loader;
+use anyhow::{Context, Result, anyhow, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 use super::machine::Machine;
 use super::measured::Code;
+use crate::root;
 
 /// Where kernels live.
 const KERNELS: &str = "resnet_bk_core::kernels::";
@@ -30,8 +32,32 @@ pub(super) fn of(machine: &Machine, elf: &Path) -> Result<Code> {
     Ok(Code {
         target: machine.target,
         core: machine.core,
+        own: own(elf, file.section_by_name(".text").context("no .text")?)?,
         text: size(".text"),
         rodata: size(".rodata"),
         kernels,
     })
+}
+
+/// Bytes of code that `core` is the source of, inlined or not: what the line tables lead back to a file
+/// of it. What it calls of other crates (postcard, memory copies, soft floats) is not among them.
+fn own(elf: &Path, text: object::Section<'_, '_>) -> Result<u64> {
+    /// Instructions begin at even addresses on every target.
+    const STEP: u64 = 2;
+    let unreadable = |error| anyhow!("the line tables of {}: {error}", elf.display());
+    let lines = Loader::new(elf).map_err(unreadable)?;
+    let sources = root().join("core").join("src");
+    let mut own = 0;
+    for address in (text.address()..text.address() + text.size()).step_by(STEP as usize) {
+        let mut frames = lines.find_frames(address).map_err(unreadable)?;
+        while let Some(frame) = frames.next().map_err(|error| anyhow!("{error}"))? {
+            let file = frame.location.and_then(|location| location.file);
+            if file.is_some_and(|file| Path::new(file).starts_with(&sources)) {
+                own += STEP;
+                break;
+            }
+        }
+    }
+    ensure!(own > 0, "no line of {} is from {}", elf.display(), sources.display());
+    Ok(own)
 }

@@ -16,7 +16,7 @@ pub(super) struct Measured {
     pub(super) host: Vec<Ratio>,
     /// Code of inference by target.
     pub(super) code: Vec<Code>,
-    /// Code of inference on the Cortex-M4F: all of `.text`, what the core links included.
+    /// Code of the core and its kernels in an inference alone on the Cortex-M4F.
     pub(super) code_bytes: Option<u64>,
     /// Memory of a session of the shipped model.
     pub(super) session_ram_bytes: Option<u64>,
@@ -68,6 +68,9 @@ pub(super) struct Ratio {
 pub(super) struct Code {
     pub(super) target: &'static str,
     pub(super) core: &'static str,
+    /// Of the core and its kernels.
+    pub(super) own: u64,
+    /// All of `.text`: what the core links, and the runtime.
     pub(super) text: u64,
     pub(super) rodata: u64,
     /// Functions of [`resnet_bk_core::kernels`], largest first.
@@ -99,7 +102,7 @@ impl Kernel {
 impl Measured {
     /// Fills in what follows from the rest.
     pub(super) fn conclude(&mut self) {
-        self.code_bytes = self.code.first().map(|code| code.text);
+        self.code_bytes = self.code.first().map(|code| code.own);
         self.session_ram_bytes = self.tokens.first().map(|token| token.session_ram_bytes);
     }
 }

@@ -103,11 +103,14 @@ fn ratios(ratios: &[Ratio]) -> Table {
 }
 
 fn code(code: &[Code]) -> Table {
-    let mut table = table(["core", ".text", ".rodata", "kernels among it"].map(str::to_owned));
+    let mut table = table(
+        ["core", "core and kernels", "all of .text", ".rodata", "functions of kernels"]
+            .map(str::to_owned),
+    );
     for code in code {
         let kernels: Vec<_> =
             code.kernels.iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
-        let cells = [code.text, code.rodata].map(|bytes| right(bytes.to_string()));
+        let cells = [code.own, code.text, code.rodata].map(|bytes| right(bytes.to_string()));
         let kernels = Cell::new(kernels.join("\n"));
         table.add_row([Cell::new(code.core)].into_iter().chain(cells).chain([kernels]));
     }
