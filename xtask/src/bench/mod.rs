@@ -25,6 +25,8 @@ use measured::{Kernel, Measured, Token};
 const POLICIES: [&str; 2] = ["static", "uniform-int4"];
 /// Tokens that the device averages over, and the first of them: as in `bench-firmware`.
 const TOKENS: usize = 16;
+/// Tokens that blobs are calibrated on: their numbers hardly matter here.
+const CALIBRATION: &str = "4096";
 const FIRST: u32 = 1;
 
 /// What to measure, and against what.
@@ -117,9 +119,13 @@ fn products(machine: &'static Machine) -> Result<Vec<Kernel>> {
 /// The shipped model's blobs, by policy.
 fn blobs() -> Result<Vec<(&'static str, PathBuf)>> {
     let tools = Tools::build(&SubjectArgs::default().model(), None, "bench", &[])?;
-    let importance = tools.analyze(&[])?;
+    let importance = tools.analyze(&["--tokens", CALIBRATION])?;
     let quantize = |policy| {
-        let (blob, _) = tools.quantize(policy, &["--policy", policy], &importance)?;
+        let (blob, _) = tools.quantize(
+            policy,
+            &["--policy", policy, "--calibration-tokens", CALIBRATION],
+            &importance,
+        )?;
         Ok((policy, blob))
     };
     POLICIES.into_iter().map(quantize).collect()
