@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
-use super::{Vectors, matmul, portable};
+use super::{Vectors, matmul, planes, portable};
 use crate::blob::{Precision, Tensor};
 use crate::numeric::Scale;
 
@@ -18,6 +18,16 @@ const KERNELS: &[(&str, Kernel)] = &[
     ("the chosen one", matmul),
     ("without DSP", |matrix, x, out| {
         if !super::swar::matmul(matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+    ("planes with DSP", |matrix, x, out| {
+        if !planes::matmul::<planes::Dsp>(matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+    ("planes without DSP", |matrix, x, out| {
+        if !planes::matmul::<planes::Swar>(matrix, x, out) {
             portable::matmul(matrix, x, out);
         }
     }),
