@@ -20,18 +20,24 @@
 
 #![allow(unsafe_code)]
 
-mod pairs;
+#[cfg(any(arm_dsp, test))]
+mod dsp;
+#[cfg(not(arm_dsp))]
+mod plain;
+#[cfg(arm_dsp)]
+mod rows;
+#[cfg(any(swar, test))]
+mod swar;
 
 use core::mem::MaybeUninit;
 
-use super::portable::{batch, group_scale};
+use super::portable::batch;
 use super::{Vectors, rescale};
 use crate::blob::{Precision, Tensor};
 #[cfg(any(arm_dsp, test))]
-pub(super) use pairs::Dsp;
-use pairs::Pairs;
+pub(super) use dsp::Dsp;
 #[cfg(any(swar, test))]
-pub(super) use pairs::Swar;
+pub(super) use swar::Swar;
 
 /// What this processor multiplies by.
 #[cfg(arm_dsp)]
@@ -50,8 +56,33 @@ const UNIT: usize = 16;
 pub(in crate::kernels) struct Unit {
     /// What the sum starts with.
     start: u32,
-    /// Coefficients of both words: of nibbles 0 and 4, 2 and 6, 1 and 5, 3 and 7.
-    words: [[u32; 4]; 2],
+    /// Coefficients of the first word: of nibbles 0 and 4, 2 and 6, 1 and 5, 3 and 7.
+    first: [u32; 4],
+    /// Bit of a row's scales at which the group's is.
+    scale: u32,
+    /// Coefficients of the second word.
+    second: [u32; 4],
+}
+
+/// How a processor multiplies two codes at a time, one in either half of a word.
+pub(super) trait Pairs {
+    /// What a word with a code in either half is multiplied by.
+    fn coefficient(low: i16, high: i16) -> u32;
+
+    /// What the sum of a unit starts with, `codes` being the sum of its activations, to be free of what codes of
+    /// `bits` bits are offset by.
+    fn start(codes: i32, bits: u32) -> u32;
+
+    /// Sum of a row of `BITS` bits with `UNITS` units to a group.
+    ///
+    /// Shapes: `units` are those of the row, of whole groups, `scales` are its mantissa and group scales, `upper` and
+    /// `lower` its planes.
+    fn row<const BITS: u32, const UNITS: usize>(
+        units: &[Unit],
+        scales: &[u8],
+        upper: &[u32],
+        lower: &[u32],
+    ) -> i32;
 }
 
 /// Sums of all rows from their words.
@@ -97,19 +128,19 @@ fn prepare<'a, P: Pairs>(
 ) -> &'a [Unit] {
     let quarter = matrix.group / 4;
     let mut count = 0;
-    for group in vector.chunks_exact(matrix.group) {
-        for first in (0..quarter).step_by(4) {
+    for (g, group) in vector.chunks_exact(matrix.group).enumerate() {
+        for m in (0..quarter).step_by(4) {
             let mut codes = 0;
-            let words = [0, quarter].map(|second| {
+            let [first, second] = [m, m + quarter].map(|input| {
                 let mut pair = |i: usize| {
-                    let (low, high) = (group[first + second + i], group[first + second + i + 2]);
+                    let (low, high) = (group[input + i], group[input + i + 2]);
                     codes += low as i32 + high as i32;
                     P::coefficient(low, high)
                 };
                 [pair(0), pair(1), pair(2 * quarter), pair(2 * quarter + 1)]
             });
             let start = P::start(codes, matrix.precision.bits() as u32);
-            memory[count].write(Unit { start, words });
+            memory[count].write(Unit { start, first, scale: 16 + 4 * g as u32, second });
             count += 1;
         }
     }
@@ -132,118 +163,9 @@ fn sums<P: Pairs, const BITS: u32, const UNITS: usize>(
     let scales = matrix.scales.chunks_exact(layout.row_scales);
     // A unit is one word of two bits or two of four.
     let upper = if BITS < 4 { units.len() } else { 2 * units.len() };
+    assert!(units.len() * UNIT == matrix.cols && units.len().is_multiple_of(UNITS));
     for ((out, row), scales) in out.iter_mut().zip(rows).zip(scales) {
         let (upper, lower) = row.split_at(upper);
-        let groups = units.as_chunks::<UNITS>().0.iter().enumerate();
-        let narrow = groups.clone().zip(upper.as_chunks::<UNITS>().0);
-        let wide = groups.zip(upper.as_chunks::<UNITS>().0.as_chunks::<2>().0);
-        let scaled = |g: usize, sum: i32| group_scale(scales, g) * sum;
-        *out = match BITS {
-            2 => narrow.map(|((g, units), words)| scaled(g, int2::<P, UNITS>(units, words))).sum(),
-            3 => narrow
-                .map(|((g, units), words)| {
-                    scaled(g, int3::<P, UNITS>(units, words, ones::<UNITS>(lower, g)))
-                })
-                .sum(),
-            4 => wide.map(|((g, units), words)| scaled(g, int4::<P, UNITS>(units, words))).sum(),
-            5 => wide
-                .map(|((g, units), words)| {
-                    scaled(g, int5::<P, UNITS>(units, words, ones::<UNITS>(lower, g)))
-                })
-                .sum(),
-            _ => wide
-                .zip(lower.as_chunks::<UNITS>().0)
-                .map(|(((g, units), words), lower)| {
-                    scaled(g, int6::<P, UNITS>(units, words, lower))
-                })
-                .sum(),
-        };
+        *out = P::row::<BITS, UNITS>(units, scales, upper, lower);
     }
-}
-
-/// Words of nibbles from a word of 2-bit fields.
-#[inline(always)]
-fn twos(word: u32) -> [u32; 2] {
-    [word & 0x3333_3333, word >> 2 & 0x3333_3333]
-}
-
-/// The 1-bit plane of group `g`, its first unit's fields where [`nibbles_of_ones`] looks for them and the
-/// next one's a bit further.
-#[inline(always)]
-fn ones<const UNITS: usize>(plane: &[u32], g: usize) -> u32 {
-    if UNITS == 2 {
-        return u32::from_le(plane[g]);
-    }
-    // Half of a word, whose odd bits belong 16 bits further.
-    let half = u32::from_le(plane[g / 2]) >> (16 * (g % 2)) & 0xffff;
-    half | half << 15
-}
-
-/// Words of nibbles from what [`ones`] returns.
-#[inline(always)]
-fn nibbles_of_ones(word: u32) -> [u32; 2] {
-    [word & 0x1111_1111, word >> 2 & 0x1111_1111]
-}
-
-#[inline(always)]
-fn int2<P: Pairs, const UNITS: usize>(units: &[Unit; UNITS], words: &[u32; UNITS]) -> i32 {
-    let parts = units.iter().zip(words);
-    parts.map(|(unit, word)| P::nibbles(unit, twos(u32::from_le(*word) ^ 0xaaaa_aaaa))).sum()
-}
-
-#[inline(always)]
-fn int3<P: Pairs, const UNITS: usize>(
-    units: &[Unit; UNITS],
-    words: &[u32; UNITS],
-    lower: u32,
-) -> i32 {
-    let parts = units.iter().zip(words).enumerate();
-    parts
-        .map(|(m, (unit, word))| {
-            let [a, b] = twos(u32::from_le(*word) ^ 0xaaaa_aaaa);
-            let [lower_a, lower_b] = nibbles_of_ones(lower >> m);
-            P::nibbles(unit, [a << 1 | lower_a, b << 1 | lower_b])
-        })
-        .sum()
-}
-
-#[inline(always)]
-fn int4<P: Pairs, const UNITS: usize>(units: &[Unit; UNITS], words: &[[u32; UNITS]; 2]) -> i32 {
-    // Stored with an offset but for the uppermost nibble of each half.
-    let parts = units.iter().zip(words[0]).zip(words[1]);
-    parts
-        .map(|((unit, a), b)| P::nibbles(unit, [a, b].map(|word| u32::from_le(word) ^ 0x8000_8000)))
-        .sum()
-}
-
-#[inline(always)]
-fn int5<P: Pairs, const UNITS: usize>(
-    units: &[Unit; UNITS],
-    words: &[[u32; UNITS]; 2],
-    lower: u32,
-) -> i32 {
-    let parts = units.iter().zip(words[0]).zip(words[1]).enumerate();
-    parts
-        .map(|(m, ((unit, a), b))| P::bytes::<1>(unit, signed([a, b]), nibbles_of_ones(lower >> m)))
-        .sum()
-}
-
-#[inline(always)]
-fn int6<P: Pairs, const UNITS: usize>(
-    units: &[Unit; UNITS],
-    words: &[[u32; UNITS]; 2],
-    lower: &[u32; UNITS],
-) -> i32 {
-    let parts = units.iter().zip(words[0]).zip(words[1]).zip(lower);
-    parts
-        .map(|(((unit, a), b), lower)| {
-            P::bytes::<2>(unit, signed([a, b]), twos(u32::from_le(*lower)))
-        })
-        .sum()
-}
-
-/// Words of two's complement nibbles, offset by 8.
-#[inline(always)]
-fn signed(words: [u32; 2]) -> [u32; 2] {
-    words.map(|word| u32::from_le(word) ^ 0x8888_8888)
 }
