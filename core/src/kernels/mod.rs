@@ -14,7 +14,7 @@ mod fpu;
 #[cfg(any(arm_dsp, swar, test))]
 mod planes;
 pub mod portable;
-#[cfg(any(arm_dsp, swar, test))]
+#[cfg(any(swar, test))]
 mod rescale;
 #[cfg(any(swar, test))]
 mod swar;

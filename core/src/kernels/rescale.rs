@@ -9,6 +9,7 @@ use crate::numeric::{RESIDUAL_FRAC, Scale};
 /// Where at least 33 bits are shifted out, half of that is a multiple of 2^32, so that the upper word of the
 /// product alone decides. Sums are far below 2^30, so that fewer bits can be made 33 by shifting the sum to the
 /// left first.
+#[inline(never)]
 pub(super) fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     let bias_shift = RESIDUAL_FRAC - matrix.bias_exponent;

@@ -1,7 +1,9 @@
-//! For Cortex-M cores with the DSP extension. The rows themselves are in [`super::rows`]; tests run the same arithmetic
-//! in plain Rust.
+//! For Cortex-M cores with the DSP extension. The rows themselves are assembly (`dsp/planes.rs`); tests run the same
+//! arithmetic in plain Rust.
 
 use super::{Pairs, Unit};
+use crate::blob::Tensor;
+use crate::numeric::Scale;
 
 /// Two products an instruction, both added to 32 bits.
 #[derive(Clone, Copy)]
@@ -19,16 +21,11 @@ impl Pairs for Dsp {
     }
 
     #[inline(always)]
-    fn row<const BITS: u32, const UNITS: usize>(
-        units: &[Unit],
-        scales: &[u8],
-        upper: &[u32],
-        lower: &[u32],
-    ) -> i32 {
+    fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
         #[cfg(arm_dsp)]
-        return super::rows::row::<BITS, UNITS>(units, scales, upper, lower);
+        return crate::kernels::dsp::planes::multiply(matrix, scale, units, out);
         #[cfg(not(arm_dsp))]
-        super::plain::row::<Self, BITS, UNITS>(units, scales, upper, lower)
+        super::plain::multiply::<Self>(matrix, scale, units, out)
     }
 }
 

@@ -24,16 +24,15 @@
 mod dsp;
 #[cfg(not(arm_dsp))]
 mod plain;
-#[cfg(arm_dsp)]
-mod rows;
 #[cfg(any(swar, test))]
 mod swar;
 
 use core::mem::MaybeUninit;
 
+use super::Vectors;
 use super::portable::batch;
-use super::{Vectors, rescale};
 use crate::blob::{Precision, Tensor};
+use crate::numeric::Scale;
 #[cfg(any(arm_dsp, test))]
 pub(super) use dsp::Dsp;
 #[cfg(any(swar, test))]
@@ -48,17 +47,20 @@ pub(super) type Native = Swar;
 /// Longest row whose vector is kept on the stack.
 const LONGEST: usize = 512;
 /// Inputs of a unit.
-const UNIT: usize = 16;
+pub(super) const UNIT: usize = 16;
+/// Mark of a row's last group: rotating by so many bits does nothing.
+pub(super) const LAST: u32 = 32;
 
 /// What a unit of weights is multiplied by.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(in crate::kernels) struct Unit {
+pub(super) struct Unit {
     /// What the sum starts with.
     start: u32,
     /// Coefficients of the first word: of nibbles 0 and 4, 2 and 6, 1 and 5, 3 and 7.
     first: [u32; 4],
-    /// Bit of a row's scales at which the group's is.
+    /// Where the group's scale is: its byte of the row's scales times 2^8, the bit in that byte, and
+    /// [`LAST`] if no group follows.
     scale: u32,
     /// Coefficients of the second word.
     second: [u32; 4],
@@ -73,50 +75,43 @@ pub(super) trait Pairs {
     /// `bits` bits are offset by.
     fn start(codes: i32, bits: u32) -> u32;
 
-    /// Sum of a row of `BITS` bits with `UNITS` units to a group.
+    /// Multiplies all rows with the units of a vector of this scale; says whether it could.
     ///
-    /// Shapes: `units` are those of the row, of whole groups, `scales` are its mantissa and group scales, `upper` and
-    /// `lower` its planes.
-    fn row<const BITS: u32, const UNITS: usize>(
-        units: &[Unit],
-        scales: &[u8],
-        upper: &[u32],
-        lower: &[u32],
-    ) -> i32;
+    /// Shapes: `units` is `[cols / 16]`, `out` is `[rows]`.
+    fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool;
 }
 
-/// Sums of all rows from their words.
-type Sums = fn(&Tensor<'_>, &[u32], &[Unit], &mut [i32]);
+/// Whether there is a kernel for groups of this size: those that divide into units as the kernels take them, but
+/// for INT4 in groups of 32, which has its own.
+fn is_known(precision: Precision, group: usize) -> bool {
+    use Precision::{Int2, Int3, Int4, Int5, Int6};
+    matches!(
+        (precision, group),
+        (Int2 | Int3 | Int4, 16) | (Int2 | Int3 | Int5 | Int6, 32) | (Int4, 64)
+    )
+}
 
 /// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its callers: the
 /// code would be there as often as layers multiply.
 #[inline(never)]
 pub(super) fn matmul<P: Pairs>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    let sums: Sums = match (matrix.precision, matrix.group) {
-        (Precision::Int2, 16) => sums::<P, 2, 1>,
-        (Precision::Int2, 32) => sums::<P, 2, 2>,
-        (Precision::Int3, 16) => sums::<P, 3, 1>,
-        (Precision::Int3, 32) => sums::<P, 3, 2>,
-        (Precision::Int4, 16) => sums::<P, 4, 1>,
-        (Precision::Int4, 64) => sums::<P, 4, 4>,
-        (Precision::Int5, 32) => sums::<P, 5, 2>,
-        (Precision::Int6, 32) => sums::<P, 6, 2>,
-        _ => return false,
-    };
     // Rows of whole groups and words.
-    let whole = matrix.cols.is_multiple_of(matrix.group.max(32)) && matrix.cols <= LONGEST;
-    let Ok(words) = bytemuck::try_cast_slice::<u8, u32>(matrix.codes) else { return false };
-    if !whole || words.is_empty() || matrix.biases.is_empty() || matrix.max_code > 255 {
+    let fits = is_known(matrix.precision, matrix.group)
+        && matrix.cols <= LONGEST
+        && matrix.cols.is_multiple_of(matrix.group.max(32));
+    let aligned = matrix.codes.as_ptr().cast::<u32>().is_aligned();
+    if !fits || !aligned || matrix.codes.is_empty() || matrix.biases.is_empty() {
         return false;
     }
+    let layout = matrix.layout();
+    assert!(matrix.rows > 0 && matrix.codes.len() >= matrix.rows * layout.row_codes);
+    assert!(matrix.scales.len() >= matrix.rows * layout.row_scales);
+    assert!(matrix.biases.len() >= 2 * matrix.rows && matrix.max_code <= 255);
     let mut memory = [const { MaybeUninit::uninit() }; LONGEST / UNIT];
-    for (b, vector, scale) in batch(x, matrix.cols) {
-        let out = &mut out[b * matrix.rows..][..matrix.rows];
+    batch(x, matrix.cols).all(|(b, vector, scale)| {
         let units = prepare::<P>(matrix, vector, &mut memory);
-        sums(matrix, words, units, out);
-        rescale::finish(matrix, scale, out);
-    }
-    true
+        P::multiply(matrix, scale, units, &mut out[b * matrix.rows..][..matrix.rows])
+    })
 }
 
 /// A vector as units. Shapes: `vector` is `[cols]`, the result is `[cols / 16]`.
@@ -129,6 +124,11 @@ fn prepare<'a, P: Pairs>(
     let quarter = matrix.group / 4;
     let mut count = 0;
     for (g, group) in vector.chunks_exact(matrix.group).enumerate() {
+        // A row's scales begin with its mantissa.
+        let mut scale = (2 + g as u32 / 2) << 8 | (g as u32 % 2) * 4;
+        if (g + 1) * matrix.group == matrix.cols {
+            scale |= LAST;
+        }
         for m in (0..quarter).step_by(4) {
             let mut codes = 0;
             let [first, second] = [m, m + quarter].map(|input| {
@@ -140,32 +140,10 @@ fn prepare<'a, P: Pairs>(
                 [pair(0), pair(1), pair(2 * quarter), pair(2 * quarter + 1)]
             });
             let start = P::start(codes, matrix.precision.bits() as u32);
-            memory[count].write(Unit { start, first, scale: 16 + 4 * g as u32, second });
+            memory[count].write(Unit { start, first, scale, second });
             count += 1;
         }
     }
     // SAFETY: as many were written, from the first on.
     unsafe { memory[..count].assume_init_ref() }
-}
-
-/// Sums of the rows of `BITS` bits with `UNITS` units to a group.
-///
-/// Shapes: `words` are the codes of `matrix`, `units` is `[cols / 16]`, `out` is `[rows]`.
-#[inline(never)]
-fn sums<P: Pairs, const BITS: u32, const UNITS: usize>(
-    matrix: &Tensor<'_>,
-    words: &[u32],
-    units: &[Unit],
-    out: &mut [i32],
-) {
-    let layout = matrix.layout();
-    let rows = words.chunks_exact(layout.row_codes / 4);
-    let scales = matrix.scales.chunks_exact(layout.row_scales);
-    // A unit is one word of two bits or two of four.
-    let upper = if BITS < 4 { units.len() } else { 2 * units.len() };
-    assert!(units.len() * UNIT == matrix.cols && units.len().is_multiple_of(UNITS));
-    for ((out, row), scales) in out.iter_mut().zip(rows).zip(scales) {
-        let (upper, lower) = row.split_at(upper);
-        *out = P::row::<BITS, UNITS>(units, scales, upper, lower);
-    }
 }

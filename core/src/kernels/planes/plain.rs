@@ -1,7 +1,10 @@
 //! Rows by words of codes, whatever multiplies these.
 
-use super::Unit;
+use super::{UNIT, Unit};
+use crate::blob::{Precision, Tensor};
 use crate::kernels::portable::group_scale;
+use crate::kernels::rescale;
+use crate::numeric::Scale;
 
 /// Products of a unit's words.
 pub(super) trait Words {
@@ -12,11 +15,53 @@ pub(super) trait Words {
     fn bytes<const SHIFT: u32>(unit: &Unit, upper: [u32; 2], lower: [u32; 2]) -> i32;
 }
 
+/// See [`super::Pairs::multiply`].
+#[inline(always)]
+pub(super) fn multiply<P: Words>(
+    matrix: &Tensor<'_>,
+    scale: Scale,
+    units: &[Unit],
+    out: &mut [i32],
+) -> bool {
+    match (matrix.precision, matrix.group) {
+        (Precision::Int2, 16) => sums::<P, 2, 1>(matrix, units, out),
+        (Precision::Int2, _) => sums::<P, 2, 2>(matrix, units, out),
+        (Precision::Int3, 16) => sums::<P, 3, 1>(matrix, units, out),
+        (Precision::Int3, _) => sums::<P, 3, 2>(matrix, units, out),
+        (Precision::Int4, 16) => sums::<P, 4, 1>(matrix, units, out),
+        (Precision::Int4, _) => sums::<P, 4, 4>(matrix, units, out),
+        (Precision::Int5, _) => sums::<P, 5, 2>(matrix, units, out),
+        _ => sums::<P, 6, 2>(matrix, units, out),
+    }
+    rescale::finish(matrix, scale, out);
+    true
+}
+
+/// Sums of all rows of `BITS` bits with `UNITS` units to a group.
+#[inline(never)]
+fn sums<P: Words, const BITS: u32, const UNITS: usize>(
+    matrix: &Tensor<'_>,
+    units: &[Unit],
+    out: &mut [i32],
+) {
+    let layout = matrix.layout();
+    let words: &[u32] = bytemuck::cast_slice(matrix.codes);
+    let rows = words.chunks_exact(layout.row_codes / 4);
+    let scales = matrix.scales.chunks_exact(layout.row_scales);
+    // A unit is one word of two bits or two of four.
+    let upper = if BITS < 4 { units.len() } else { 2 * units.len() };
+    assert!(units.len() * UNIT == matrix.cols);
+    for ((out, row), scales) in out.iter_mut().zip(rows).zip(scales) {
+        let (upper, lower) = row.split_at(upper);
+        *out = self::row::<P, BITS, UNITS>(units, scales, upper, lower);
+    }
+}
+
 /// Sum of a row of `BITS` bits with `UNITS` units to a group.
 ///
 /// Shapes: `units` are those of the row, `upper` and `lower` its planes.
 #[inline(always)]
-pub(super) fn row<P: Words, const BITS: u32, const UNITS: usize>(
+fn row<P: Words, const BITS: u32, const UNITS: usize>(
     units: &[Unit],
     scales: &[u8],
     upper: &[u32],

@@ -2,6 +2,8 @@
 
 use super::plain::{self, Words};
 use super::{Pairs, Unit};
+use crate::blob::Tensor;
+use crate::numeric::Scale;
 
 /// Two products by one multiplication: a word u[0] + 2^16 u[1] times a[1] + 2^16 a[0] has, modulo 2^32, the wanted
 /// sum in its upper half. The lower one is not looked at, but must neither borrow nor carry: with
@@ -23,13 +25,8 @@ impl Pairs for Swar {
     }
 
     #[inline(always)]
-    fn row<const BITS: u32, const UNITS: usize>(
-        units: &[Unit],
-        scales: &[u8],
-        upper: &[u32],
-        lower: &[u32],
-    ) -> i32 {
-        plain::row::<Self, BITS, UNITS>(units, scales, upper, lower)
+    fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
+        plain::multiply::<Self>(matrix, scale, units, out)
     }
 }
 

@@ -1,13 +1,16 @@
-//! Rows for Cortex-M cores with the DSP extension: the arithmetic of [`super::dsp`] without what a compiler
+//! Rows for Cortex-M cores with the DSP extension: the arithmetic of [`crate::kernels::planes::Dsp`] without what a compiler
 //! moves about between two words, for which it lacks registers.
 //!
 //! Registers: r0 what stands before coefficients, r1 to r4 coefficients, r5 scratch, r6 a word as stored, r7 words of
 //! codes, r8 more of them or the mask of a code, r9 the sum of a group, r10 of the row, r11 the vector, r12 the upper
-//! plane, lr a word of the lower one. On the stack scales, the lower plane and the end of the vector.
+//! plane, lr a word of the lower one.
 
 use core::arch::asm;
 
-use super::Unit;
+use super::row::Rows;
+use crate::blob::{Precision, Tensor};
+use crate::kernels::planes::{LAST, UNIT, Unit};
+use crate::numeric::Scale;
 
 /// The next four coefficients, and what stands before them.
 macro_rules! coefficients {
@@ -91,7 +94,7 @@ macro_rules! bytes {
 /// Takes the next bytes of the lower plane to lr.
 macro_rules! lower {
     ($load:literal) => {
-        concat!("ldr r0, [sp, #4]\n", $load, "\nstr r0, [sp, #4]\n")
+        concat!("ldr r0, [sp, #44]\n", $load, "\nstr r0, [sp, #44]\n")
     };
 }
 
@@ -165,74 +168,77 @@ macro_rules! joined {
     };
 }
 
-/// Defines a row of groups. `$mask` is what is in r8, if anything.
-macro_rules! row {
-    ($name:ident, $mask:expr, $group:expr) => {
-        /// Sum of a row.
-        ///
+/// Defines a function that runs all rows. `$begin` and `$end` stand around the groups of a row, `$group` is one.
+macro_rules! rows {
+    ($name:ident, $begin:expr, $group:expr, $end:expr) => {
         /// # Safety
         ///
-        /// The planes and scales must be those of a row with the groups of `units`, of which there must be at least
-        /// one, and of the precision and size that the name says.
-        #[inline(always)]
-        unsafe fn $name(units: &[Unit], scales: *const u8, upper: *const u32, lower: *const u32) -> i32 {
-            let range = units.as_ptr_range();
-            let sum;
-            // SAFETY: every group reads its units and its part of both planes, and the scale at the place that its
-            // last unit names; the loop ends with the units. The caller vouches for these. Planes are aligned to what is
-            // loaded. r6 and r7, which cannot be named as operands, are put back.
+        /// `weights` must be the aligned codes of as many rows as there are outputs, of the precision and groups that
+        /// the name says; scales, biases and `layout` theirs; the coefficients the units of such a row.
+        #[inline(never)]
+        unsafe fn $name(rows: &Rows, weights: *const u8, layout: &Planes) {
+            // SAFETY: every group reads its units, its part of both planes, and the scale at the place that its last
+            // unit names, which ends the row where it is the last one; every row's end reads the row's scale and bias and
+            // writes its output. The caller vouches for these. Beside the registers named below r6 and r7, which
+            // cannot be, are used and put back. Above what `load!` puts on the stack are the next bytes of the lower plane,
+            // at 44, the bytes of an upper plane, at 48, and of a row's scales, at 52.
             unsafe {
                 asm!(
-                    "push {{r0, r1, r2, r6, r7}}",
-                    "mov r10, #0",
+                    "push {{r1, r2, r3, r6, r7}}",
+                    load!(),
                     "2:",
+                    $begin,
+                    "mov r10, #0",
+                    "3:",
                     $group,
-                    // From the scale's place, eight times that of its byte, to the scale.
-                    "ldr r1, [sp]",
-                    "ldr r2, [sp, #8]",
-                    "add r1, r1, r0, lsr #3",
+                    "ldr r1, [sp, #8]",
+                    "add r1, r1, r0, lsr #8",
                     "ldrb r1, [r1]",
-                    "and r0, r0, #7",
-                    "lsr r1, r1, r0",
+                    "ror r1, r1, r0",
                     "and r1, r1, #15",
                     "mla r10, r9, r1, r10",
-                    "cmp r11, r2",
+                    "tst r0, #{last}",
+                    "beq 3b",
+                    finish!("ldrh lr, [r2]\nldr r7, [sp, #52]\nadd r2, r2, r7"),
+                    $end,
                     "bne 2b",
-                    "pop {{r0, r1, r2, r6, r7}}",
-                    in("r0") scales,
-                    in("r1") lower,
-                    in("r2") range.end,
-                    out("r3") _, out("r4") _, out("r5") _,
-                    inout("r8") $mask => _,
-                    out("r9") _,
-                    out("r10") sum,
-                    inout("r11") range.start => _,
-                    inout("r12") upper => _,
-                    out("lr") _,
+                    "add sp, sp, #44",
+                    "pop {{r1, r2, r3, r6, r7}}",
+                    last = const LAST,
+                    inout("r0") core::ptr::from_ref(rows) => _,
+                    inout("r2") layout.upper => _,
+                    inout("r3") layout.scales => _,
+                    inout("r12") weights => _,
+                    out("r1") _, out("r4") _, out("r5") _, out("r8") _, out("r9") _, out("r10") _,
+                    out("r11") _, out("lr") _,
                 );
             }
-            sum
         }
+    };
+    // With a lower plane behind the upper one.
+    ($name:ident, $group:expr) => {
+        rows!(
+            $name,
+            "ldr r0, [sp, #48]\nadd r0, r0, r12\nstr r0, [sp, #44]",
+            $group,
+            "ldr r12, [sp, #44]"
+        );
     };
 }
 
-row!(int2_by_16, 0x0003_0003, int2!(0));
-row!(int2_by_32, 0x0003_0003, concat!(int2!(0), int2!(1)));
-row!(
-    int3_by_16,
-    0x0007_0007,
-    concat!(lower!("ldrh lr, [r0], #2\norr lr, lr, lr, lsl #15"), int3!(0))
-);
-row!(int3_by_32, 0x0007_0007, concat!(lower!("ldr lr, [r0], #4"), int3!(0), int3!(1)));
-row!(int4_by_16, 0x000f_000f, concat!(int4!(0, "0"), "add r12, r12, #4\n"));
-row!(
+rows!(int2_by_16, "", int2!(0), "");
+rows!(int2_by_32, "", concat!(int2!(0), int2!(1)), "");
+rows!(int3_by_16, concat!(lower!("ldrh lr, [r0], #2\norr lr, lr, lr, lsl #15"), int3!(0)));
+rows!(int3_by_32, concat!(lower!("ldr lr, [r0], #4"), int3!(0), int3!(1)));
+rows!(int4_by_16, "", concat!(int4!(0, "0"), "add r12, r12, #4\n"), "");
+rows!(
     int4_by_64,
-    0x000f_000f,
-    concat!(int4!(0, "12"), int4!(1, "12"), int4!(1, "12"), int4!(1, "12"), "add r12, r12, #16\n")
+    "",
+    concat!(int4!(0, "12"), int4!(1, "12"), int4!(1, "12"), int4!(1, "12"), "add r12, r12, #16\n"),
+    ""
 );
-row!(
+rows!(
     int5_by_32,
-    0,
     concat!(
         lower!("ldr lr, [r0], #4"),
         joined!(0, 1),
@@ -241,9 +247,8 @@ row!(
         "add r12, r12, #8\n"
     )
 );
-row!(
+rows!(
     int6_by_32,
-    0,
     concat!(
         lower!("ldr lr, [r0], #4"),
         joined!(0, 2),
@@ -253,30 +258,49 @@ row!(
     )
 );
 
-/// Sum of a row of `BITS` bits with `UNITS` units to a group.
+/// Sizes of parts of a row, in bytes.
+struct Planes {
+    upper: usize,
+    scales: usize,
+}
+
+/// See [`crate::kernels::planes::Pairs::multiply`]. It can unless [`Rows::new`] cannot.
 ///
 /// # Panics
 ///
-/// Where a part of the row is shorter than `units` ask for.
+/// Where the units are not those of a row.
 #[inline(always)]
-pub(super) fn row<const BITS: u32, const UNITS: usize>(
+pub(in crate::kernels) fn multiply(
+    matrix: &Tensor<'_>,
+    scale: Scale,
     units: &[Unit],
-    scales: &[u8],
-    upper: &[u32],
-    lower: &[u32],
-) -> i32 {
-    let (scales, upper, lower) = (scales.as_ptr(), upper.as_ptr(), lower.as_ptr());
-    // SAFETY: whole groups, and parts as long as they, were counted where the rows were cut.
+    out: &mut [i32],
+) -> bool {
+    let bits = matrix.precision.bits() as u32;
+    // Of 512 inputs, 2^26.
+    let bound = (matrix.cols as u32 * 15 * matrix.max_code) << (bits - 1);
+    let Some(mut rows) = Rows::new(matrix, scale, (0, bound), out) else { return false };
+    assert!(units.len() * UNIT == matrix.cols);
+    rows.coefficients = units.as_ptr().cast();
+    rows.own = ((1 << bits) - 1) * 0x0001_0001;
+    let layout = Planes {
+        upper: units.len() * if bits < 4 { 4 } else { 8 },
+        scales: matrix.layout().row_scales,
+    };
+    let weights = matrix.codes.as_ptr();
+    // SAFETY: the units are those of a row, and that the matrix has one of these kernels, all rows of its parts and
+    // codes aligned to words, was checked before.
     unsafe {
-        match (BITS, UNITS) {
-            (2, 1) => int2_by_16(units, scales, upper, lower),
-            (2, _) => int2_by_32(units, scales, upper, lower),
-            (3, 1) => int3_by_16(units, scales, upper, lower),
-            (3, _) => int3_by_32(units, scales, upper, lower),
-            (4, 1) => int4_by_16(units, scales, upper, lower),
-            (4, _) => int4_by_64(units, scales, upper, lower),
-            (5, _) => int5_by_32(units, scales, upper, lower),
-            _ => int6_by_32(units, scales, upper, lower),
+        match (matrix.precision, matrix.group) {
+            (Precision::Int2, 16) => int2_by_16(&rows, weights, &layout),
+            (Precision::Int2, _) => int2_by_32(&rows, weights, &layout),
+            (Precision::Int3, 16) => int3_by_16(&rows, weights, &layout),
+            (Precision::Int3, _) => int3_by_32(&rows, weights, &layout),
+            (Precision::Int4, 16) => int4_by_16(&rows, weights, &layout),
+            (Precision::Int4, _) => int4_by_64(&rows, weights, &layout),
+            (Precision::Int5, _) => int5_by_32(&rows, weights, &layout),
+            _ => int6_by_32(&rows, weights, &layout),
         }
     }
+    true
 }
