@@ -2,8 +2,8 @@
 //! moves about between two words, for which it lacks registers.
 //!
 //! Registers: r0 what stands before coefficients, r1 to r4 coefficients, r5 scratch, r6 a word as stored, r7 words of
-//! codes, r8 more of them or the mask of a code, r9 the sum of a group, r10 of the row, r11 the vector, r12 the upper
-//! plane, lr a word of the lower one.
+//! codes, r8 the mask of a code or a word of the lower plane, r9 the sum of a group, r10 of the row, r11 the vector, r12 the upper
+//! plane, lr the lower one or a word of it.
 
 use core::arch::asm;
 
@@ -54,47 +54,60 @@ macro_rules! codes {
     };
 }
 
-/// Joins the nibbles of r6 with the bits of lr that `$mask` leaves, and of as many four bits further, to the bytes
-/// of r7, of even nibbles, and r8.
-macro_rules! join {
-    (1) => {
-        join!(@ "#0x01010101", "#0x10101010", "1", "3", "#0x1e1e1e1e")
-    };
-    (2) => {
-        join!(@ "#0x03030303", "#0x30303030", "2", "2", "#0x3c3c3c3c")
-    };
-    (@ $even:literal, $odd:literal, $up:literal, $down:literal, $upper:literal) => {
+/// Products of the bytes of r7 with a pair of coefficients each.
+macro_rules! bytes {
+    ($a:literal, $b:literal) => {
         concat!(
-            "eor r6, r6, #0x88888888\n",
-            "and r7, r6, #0x0f0f0f0f\n",
-            "and r5, lr, ", $even, "\n",
-            "orr r7, r5, r7, lsl #", $up, "\n",
-            "lsr r8, r6, #", $down, "\n",
-            "and r8, r8, ", $upper, "\n",
-            "and r5, lr, ", $odd, "\n",
-            "orr r8, r8, r5, lsr #4\n",
+            "sxtb16 r5, r7\n",
+            "smlad r9, r5, ",
+            $a,
+            ", r9\n",
+            "sxtb16 r5, r7, ror #8\n",
+            "smlad r9, r5, ",
+            $b,
+            ", r9\n",
         )
     };
 }
 
-/// Products of the bytes of r7 and r8.
-macro_rules! bytes {
-    () => {
-        "uxtb16 r5, r7
-        smlad r9, r5, r1, r9
-        uxtb16 r5, r7, ror #8
-        smlad r9, r5, r2, r9
-        uxtb16 r5, r8
-        smlad r9, r5, r3, r9
-        uxtb16 r5, r8, ror #8
-        smlad r9, r5, r4, r9\n"
+/// Joins the nibbles of r6 with lower bits, of which r8 has those of even nibbles lowest and those of odd ones four bits
+/// further, to bytes whose uppermost bits are the code; their products.
+macro_rules! join {
+    (1) => {
+        join!(@ "#0x01010101", "lsl #3", "#0x10101010", "lsr #1")
+    };
+    (2) => {
+        join!(@ "#0x03030303", "lsl #2", "#0x30303030", "lsr #2")
+    };
+    (@ $even:literal, $up:literal, $odd:literal, $down:literal) => {
+        concat!(
+            "lsl r7, r6, #4\n",
+            "and r7, r7, #0xf0f0f0f0\n",
+            "and r5, r8, ", $even, "\n",
+            "orr r7, r7, r5, ", $up, "\n",
+            bytes!("r1", "r2"),
+            "and r7, r6, #0xf0f0f0f0\n",
+            "and r5, r8, ", $odd, "\n",
+            "orr r7, r7, r5, ", $down, "\n",
+            bytes!("r3", "r4"),
+        )
     };
 }
 
-/// Takes the next bytes of the lower plane to lr.
+/// Where the lower plane is waits on the stack: notes it at the start of a row, takes its next bytes to lr.
 macro_rules! lower {
+    () => {
+        "ldr r0, [sp, #48]\nadd r0, r0, r12\nstr r0, [sp, #44]"
+    };
     ($load:literal) => {
         concat!("ldr r0, [sp, #44]\n", $load, "\nstr r0, [sp, #44]\n")
+    };
+}
+
+/// After a row its lower plane ends where the next row's upper one begins.
+macro_rules! upper {
+    () => {
+        "ldr r12, [sp, #44]"
     };
 }
 
@@ -153,17 +166,15 @@ macro_rules! int4 {
 
 /// INT5 or INT6, with one bit or two in the lower plane, in groups of two units.
 macro_rules! joined {
-    ($unit:tt, $bits:tt) => {
+    ($bits:tt) => {
         concat!(
             "ldr r6, [r12], #4\n",
-            join!($bits),
-            first!($unit),
-            bytes!(),
-            "ldr r6, [r12, #4]\n",
-            "ror lr, lr, #2\n",
-            join!($bits),
             coefficients!(),
-            bytes!(),
+            join!($bits),
+            "ldr r6, [r12, #4]\n",
+            "ror r8, r8, #2\n",
+            coefficients!(),
+            join!($bits),
         )
     };
 }
@@ -199,8 +210,8 @@ macro_rules! rows {
                     "mla r10, r9, r1, r10",
                     "tst r0, #{last}",
                     "beq 3b",
-                    finish!("ldrh lr, [r2]\nldr r7, [sp, #52]\nadd r2, r2, r7"),
                     $end,
+                    finish!("ldrh lr, [r2]\nldr r7, [sp, #52]\nadd r2, r2, r7"),
                     "bne 2b",
                     "add sp, sp, #44",
                     "pop {{r1, r2, r3, r6, r7}}",
@@ -215,21 +226,17 @@ macro_rules! rows {
             }
         }
     };
-    // With a lower plane behind the upper one.
-    ($name:ident, $group:expr) => {
-        rows!(
-            $name,
-            "ldr r0, [sp, #48]\nadd r0, r0, r12\nstr r0, [sp, #44]",
-            $group,
-            "ldr r12, [sp, #44]"
-        );
-    };
 }
 
 rows!(int2_by_16, "", int2!(0), "");
 rows!(int2_by_32, "", concat!(int2!(0), int2!(1)), "");
-rows!(int3_by_16, concat!(lower!("ldrh lr, [r0], #2\norr lr, lr, lr, lsl #15"), int3!(0)));
-rows!(int3_by_32, concat!(lower!("ldr lr, [r0], #4"), int3!(0), int3!(1)));
+rows!(
+    int3_by_16,
+    lower!(),
+    concat!(lower!("ldrh lr, [r0], #2\norr lr, lr, lr, lsl #15"), int3!(0)),
+    upper!()
+);
+rows!(int3_by_32, lower!(), concat!(lower!("ldr lr, [r0], #4"), int3!(0), int3!(1)), upper!());
 rows!(int4_by_16, "", concat!(int4!(0, "0"), "add r12, r12, #4\n"), "");
 rows!(
     int4_by_64,
@@ -239,23 +246,29 @@ rows!(
 );
 rows!(
     int5_by_32,
+    "ldr r0, [sp, #48]\nadd lr, r12, r0",
     concat!(
-        lower!("ldr lr, [r0], #4"),
-        joined!(0, 1),
-        "ror lr, lr, #31\n",
-        joined!(1, 1),
+        "mov r9, #0\n",
+        "ldr r8, [lr], #4\n",
+        joined!(1),
+        "ror r8, r8, #31\n",
+        joined!(1),
         "add r12, r12, #8\n"
-    )
+    ),
+    "mov r12, lr"
 );
 rows!(
     int6_by_32,
+    "ldr r0, [sp, #48]\nadd lr, r12, r0",
     concat!(
-        lower!("ldr lr, [r0], #4"),
-        joined!(0, 2),
-        lower!("ldr lr, [r0], #4"),
-        joined!(1, 2),
+        "mov r9, #0\n",
+        "ldr r8, [lr], #4\n",
+        joined!(2),
+        "ldr r8, [lr], #4\n",
+        joined!(2),
         "add r12, r12, #8\n"
-    )
+    ),
+    "mov r12, lr"
 );
 
 /// Sizes of parts of a row, in bytes.
@@ -277,9 +290,10 @@ pub(in crate::kernels) fn multiply(
     out: &mut [i32],
 ) -> bool {
     let bits = matrix.precision.bits() as u32;
-    // Of 512 inputs, 2^26.
-    let bound = (matrix.cols as u32 * 15 * matrix.max_code) << (bits - 1);
-    let Some(mut rows) = Rows::new(matrix, scale, (0, bound), out) else { return false };
+    // Bytes have their code uppermost. Sums of 512 inputs are below 2^28.
+    let fraction = if bits > 4 { 8 - bits } else { 0 };
+    let bound = (matrix.cols as u32 * 15 * matrix.max_code) << (bits - 1 + fraction);
+    let Some(mut rows) = Rows::new(matrix, scale, (fraction, bound), out) else { return false };
     assert!(units.len() * UNIT == matrix.cols);
     rows.coefficients = units.as_ptr().cast();
     rows.own = ((1 << bits) - 1) * 0x0001_0001;

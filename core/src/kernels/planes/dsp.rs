@@ -17,7 +17,8 @@ impl Pairs for Dsp {
 
     #[inline(always)]
     fn start(codes: i32, bits: u32) -> u32 {
-        (-codes << (bits - 1)) as u32
+        // Codes of more bits are multiplied with their sign.
+        if bits > 4 { 0 } else { (-codes << (bits - 1)) as u32 }
     }
 
     #[inline(always)]
@@ -39,16 +40,19 @@ impl super::plain::Words for Dsp {
         })
     }
 
-    /// Bytes have room for both parts.
+    /// Bytes have room for both parts, the sign uppermost, where it is extended from.
     #[inline(always)]
     fn bytes<const SHIFT: u32>(unit: &Unit, upper: [u32; 2], lower: [u32; 2]) -> i32 {
+        const HIGH: u32 = 0xf0f0_f0f0;
         const LOW: u32 = 0x0f0f_0f0f;
         let parts = upper.into_iter().zip(lower).zip([&unit.first, &unit.second]);
-        parts.fold(unit.start as i32, |sum, ((upper, lower), coefficients)| {
-            let even = (upper & LOW) << SHIFT | lower & LOW;
-            let odd = (upper >> 4 & LOW) << SHIFT | lower >> 4 & LOW;
+        let sum = parts.fold(unit.start as i32, |sum, ((upper, lower), coefficients)| {
+            let upper = upper ^ 0x8888_8888;
+            let even = upper << 4 & HIGH | (lower & LOW) << (4 - SHIFT);
+            let odd = upper & HIGH | (lower >> 4 & LOW) << (4 - SHIFT);
             smlad::bytes(sum, [even, odd], coefficients)
-        })
+        });
+        sum >> (4 - SHIFT)
     }
 }
 
@@ -67,6 +71,7 @@ mod smlad {
 
     pub(super) fn bytes(sum: i32, [even, odd]: [u32; 2], coefficients: &[u32; 4]) -> i32 {
         let parts = [even, even >> 8, odd, odd >> 8].into_iter().zip(coefficients);
-        parts.fold(sum, |sum, (word, &pair)| smlad(word & 0x00ff_00ff, pair, sum))
+        let extended = |word: u32| word as i8 as u16 as u32 | ((word >> 16) as i8 as u32) << 16;
+        parts.fold(sum, |sum, (word, &pair)| smlad(extended(word), pair, sum))
     }
 }
