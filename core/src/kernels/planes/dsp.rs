@@ -64,13 +64,13 @@ mod smlad {
         sum + product(0) + product(16)
     }
 
-    pub(super) fn nibbles(sum: i32, word: u32, coefficients: &[u32; 4]) -> i32 {
-        let parts = [0, 8, 4, 12].into_iter().zip(coefficients);
+    pub(super) fn nibbles(sum: i32, word: u32, coefficients: &[[u32; 2]; 2]) -> i32 {
+        let parts = [0, 8, 4, 12].into_iter().zip(coefficients.as_flattened());
         parts.fold(sum, |sum, (shift, &pair)| smlad(word >> shift & 0x000f_000f, pair, sum))
     }
 
-    pub(super) fn bytes(sum: i32, [even, odd]: [u32; 2], coefficients: &[u32; 4]) -> i32 {
-        let parts = [even, even >> 8, odd, odd >> 8].into_iter().zip(coefficients);
+    pub(super) fn bytes(sum: i32, [even, odd]: [u32; 2], coefficients: &[[u32; 2]; 2]) -> i32 {
+        let parts = [even, even >> 8, odd, odd >> 8].into_iter().zip(coefficients.as_flattened());
         let extended = |word: u32| word as i8 as u16 as u32 | ((word >> 16) as i8 as u32) << 16;
         parts.fold(sum, |sum, (word, &pair)| smlad(extended(word), pair, sum))
     }

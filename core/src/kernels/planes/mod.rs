@@ -58,12 +58,12 @@ pub(super) struct Unit {
     /// What the sum starts with.
     start: u32,
     /// Coefficients of the first word: of nibbles 0 and 4, 2 and 6, 1 and 5, 3 and 7.
-    first: [u32; 4],
+    first: [[u32; 2]; 2],
     /// Where the group's scale is: its byte of the row's scales times 2^8, the bit in that byte, and
-    /// [`LAST`] if no group follows.
+    /// [`LAST`] in the last unit of a row.
     scale: u32,
     /// Coefficients of the second word.
-    second: [u32; 4],
+    second: [[u32; 2]; 2],
 }
 
 /// How a processor multiplies two codes at a time, one in either half of a word.
@@ -121,29 +121,35 @@ fn prepare<'a, P: Pairs>(
     vector: &[i16],
     memory: &'a mut [MaybeUninit<Unit>; LONGEST / UNIT],
 ) -> &'a [Unit] {
-    let quarter = matrix.group / 4;
+    let (quarter, bits) = (matrix.group / UNIT, matrix.precision.bits() as u32);
     let mut count = 0;
-    for (g, group) in vector.chunks_exact(matrix.group).enumerate() {
-        // A row's scales begin with its mantissa.
-        let mut scale = (2 + g as u32 / 2) << 8 | (g as u32 % 2) * 4;
-        if (g + 1) * matrix.group == matrix.cols {
-            scale |= LAST;
-        }
-        for m in (0..quarter).step_by(4) {
-            let mut codes = 0;
-            let [first, second] = [m, m + quarter].map(|input| {
-                let mut pair = |i: usize| {
-                    let (low, high) = (group[input + i], group[input + i + 2]);
-                    codes += low as i32 + high as i32;
-                    P::coefficient(low, high)
-                };
-                [pair(0), pair(1), pair(2 * quarter), pair(2 * quarter + 1)]
-            });
-            let start = P::start(codes, matrix.precision.bits() as u32);
-            memory[count].write(Unit { start, first, scale, second });
+    // A row's scales begin with its mantissa.
+    let (mut byte, mut bit) = (2, 0);
+    for group in vector.as_chunks().0.chunks_exact(4 * quarter) {
+        for m in 0..quarter {
+            let mut unit =
+                Unit { start: 0, first: [[0; 2]; 2], scale: byte << 8 | bit, second: [[0; 2]; 2] };
+            let codes = pairs::<P>(&group[m], &mut unit.first[0])
+                + pairs::<P>(&group[m + 2 * quarter], &mut unit.first[1])
+                + pairs::<P>(&group[m + quarter], &mut unit.second[0])
+                + pairs::<P>(&group[m + 3 * quarter], &mut unit.second[1]);
+            unit.start = P::start(codes, bits);
+            memory[count].write(unit);
             count += 1;
         }
+        (byte, bit) = (byte + bit / 4, bit ^ 4);
     }
     // SAFETY: as many were written, from the first on.
-    unsafe { memory[..count].assume_init_ref() }
+    let units = unsafe { memory[..count].assume_init_mut() };
+    if let Some(unit) = units.last_mut() {
+        unit.scale |= LAST;
+    }
+    units
+}
+
+/// Coefficients of four codes, and their sum. Not a part of its caller: the code would be there four times.
+#[inline(never)]
+fn pairs<P: Pairs>(&[a, b, c, d]: &[i16; 4], pairs: &mut [u32; 2]) -> i32 {
+    *pairs = [P::coefficient(a, c), P::coefficient(b, d)];
+    a as i32 + b as i32 + c as i32 + d as i32
 }

@@ -3,6 +3,8 @@
 use super::plain::{self, Words};
 use super::{Pairs, Unit};
 use crate::blob::Tensor;
+#[cfg(armv6m)]
+use crate::kernels::swar::armv6m::nibbles;
 use crate::numeric::Scale;
 
 /// Two products by one multiplication: a word u[0] + 2^16 u[1] times a[1] + 2^16 a[0] has, modulo 2^32, the wanted
@@ -33,17 +35,7 @@ impl Pairs for Swar {
 impl Words for Swar {
     #[inline(always)]
     fn nibbles(unit: &Unit, words: [u32; 2]) -> i32 {
-        const MASK: u32 = 0x000f_000f;
-        let sum = words.into_iter().zip([&unit.first, &unit.second]).fold(
-            unit.start,
-            |sum, (word, &[a, b, c, d])| {
-                let parts = [(word, a), (word >> 8, b), (word >> 4, c), (word >> 12, d)];
-                parts.into_iter().fold(sum, |sum, (word, coefficient)| {
-                    sum.wrapping_add((word & MASK).wrapping_mul(coefficient))
-                })
-            },
-        );
-        sum as i32 >> 16
+        nibbles(unit, words)
     }
 
     /// The lower part is offset as the upper one is, so that one start does for both.
@@ -52,4 +44,20 @@ impl Words for Swar {
         let lower = lower.map(|word| word | 0x8888_8888);
         (Self::nibbles(unit, upper) << SHIFT) + Self::nibbles(unit, lower)
     }
+}
+
+/// See [`Words::nibbles`]. A call costs Cortex-M3 nothing, as it spares registers.
+#[cfg(not(armv6m))]
+#[cfg_attr(armv7m, inline(never))]
+#[cfg_attr(not(armv7m), inline(always))]
+fn nibbles(unit: &Unit, words: [u32; 2]) -> i32 {
+    const MASK: u32 = 0x000f_000f;
+    let parts = words.into_iter().zip([&unit.first, &unit.second]);
+    let sum = parts.fold(unit.start, |sum, (word, &[[a, b], [c, d]])| {
+        let parts = [(word, a), (word >> 8, b), (word >> 4, c), (word >> 12, d)];
+        parts.into_iter().fold(sum, |sum, (word, coefficient)| {
+            sum.wrapping_add((word & MASK).wrapping_mul(coefficient))
+        })
+    });
+    sum as i32 >> 16
 }

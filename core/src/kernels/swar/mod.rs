@@ -8,7 +8,7 @@
 //! cores that load words best ([`int8`]).
 
 #[cfg(armv6m)]
-mod armv6m;
+pub(super) mod armv6m;
 #[cfg(armv7m)]
 mod armv7m;
 mod int4;
