@@ -1,6 +1,7 @@
 //! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
 //!
-//! A line per count: `product <precision> <inputs> <outputs> <instructions>`.
+//! A line per count: `product <storage> <inputs> <outputs> <instructions>`, a storage being a precision and, behind a
+//! slash, its group if that is not 32.
 #![no_std]
 #![no_main]
 
@@ -16,6 +17,20 @@ resnet_bk_bench::entry!(run);
 
 /// Inputs and outputs of what is counted.
 const COUNTED: [(usize, usize); 4] = [(128, 256), (256, 128), (128, 1024), (64, 128)];
+/// Storages that are counted: all that a budget chooses from, and groups of 32 of every precision.
+const STORAGES: [(Precision, usize); 11] = [
+    (Precision::Int2, 32),
+    (Precision::Int2, 16),
+    (Precision::Int3, 32),
+    (Precision::Int3, 16),
+    (Precision::Int4, 32),
+    (Precision::Int4, 16),
+    (Precision::Int4, 64),
+    (Precision::Int5, 32),
+    (Precision::Int6, 32),
+    (Precision::Int8, 0),
+    (Precision::Fp16, 0),
+];
 /// A count is of so many calls, which makes it so much finer than a tick.
 const CALLS: u64 = 8;
 /// Bytes of the largest matrix, FP16 128 to 1024, with its biases.
@@ -44,9 +59,8 @@ fn run() -> ! {
     let room = unsafe { &mut *room };
     let mut random = Random(1);
     let checked = check(room, &mut random);
-    for precision in Precision::ALL {
+    for (precision, group) in STORAGES {
         for (cols, rows) in COUNTED {
-            let group = if precision.is_grouped() { 32 } else { 0 };
             let shape = Shape { precision, group, rows, cols };
             let matrix = matrix(shape, Draw::Even, &mut room.matrix.0, &mut random);
             room.vector.draw(&matrix, Draw::Even, &mut random);
@@ -58,11 +72,18 @@ fn run() -> ! {
             }
             let instructions = started.instructions_until(Moment::now()) / CALLS;
             compare(&matrix, x, out, &mut room.expected[..rows]);
-            println!("product {} {cols} {rows} {instructions}", precision.name());
+            print_count(precision.name(), group, (cols, rows, instructions));
         }
     }
     println!("checked {checked}");
     machine::exit(0)
+}
+
+fn print_count(name: &str, group: usize, (cols, rows, instructions): (usize, usize, u64)) {
+    match group {
+        0 | 32 => println!("product {name} {cols} {rows} {instructions}"),
+        _ => println!("product {name}/{group} {cols} {rows} {instructions}"),
+    }
 }
 
 /// Compares kernels on shapes that they have code for and shapes that they have none for, random numbers

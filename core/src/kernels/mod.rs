@@ -13,9 +13,13 @@ mod batched;
 mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
+#[cfg(any(arm_dsp, swar, test))]
+mod planes;
 pub mod portable;
 #[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod single;
+#[cfg(any(swar, test))]
+mod rescale;
 #[cfg(any(swar, test))]
 mod swar;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
@@ -55,6 +59,10 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     }
     #[cfg(swar)]
     if swar::matmul(matrix, x, out) {
+        return;
+    }
+    #[cfg(any(arm_dsp, swar))]
+    if planes::matmul::<planes::Native>(matrix, x, out) {
         return;
     }
     #[cfg(arm_fpu)]

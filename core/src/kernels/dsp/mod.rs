@@ -21,6 +21,7 @@
 mod row;
 mod int4;
 mod int8;
+pub(super) mod planes;
 
 use core::mem::MaybeUninit;
 

@@ -8,17 +8,16 @@
 //! cores that load words best ([`int8`]).
 
 #[cfg(armv6m)]
-mod armv6m;
+pub(super) mod armv6m;
 #[cfg(armv7m)]
 mod armv7m;
 mod int4;
 mod int8;
-mod rescale;
 #[cfg(all(swar, target_arch = "riscv32"))]
 mod riscv32;
 
-use super::Vectors;
 use super::portable::batch;
+use super::{Vectors, rescale};
 use crate::blob::{Precision, Tensor};
 
 /// Longest row whose prepared vector is kept on the stack. Sums of rows up to it stay below 2^24:

@@ -9,7 +9,7 @@ use std::{vec, vec::Vec};
 
 use matrix::{Batch, Matrix, Random, half};
 
-use super::{Vectors, matmul, portable, row};
+use super::{Vectors, matmul, planes, portable, row};
 use crate::blob::{Precision, Tensor};
 use crate::numeric::Scale;
 
@@ -21,6 +21,16 @@ const KERNELS: &[(&str, Kernel)] = &[
     ("the chosen one", matmul),
     ("without DSP", |matrix, x, out| {
         if !super::swar::matmul(matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+    ("planes with DSP", |matrix, x, out| {
+        if !planes::matmul::<planes::Dsp>(matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+    ("planes without DSP", |matrix, x, out| {
+        if !planes::matmul::<planes::Swar>(matrix, x, out) {
             portable::matmul(matrix, x, out);
         }
     }),

@@ -1,7 +1,7 @@
 //! Sums to outputs.
 
+use super::portable;
 use crate::blob::{Precision, Tensor, pair_u16};
-use crate::kernels::portable;
 use crate::numeric::{RESIDUAL_FRAC, Scale};
 
 /// Turns the sums of a vector into outputs, as [`portable`] does.
@@ -9,6 +9,7 @@ use crate::numeric::{RESIDUAL_FRAC, Scale};
 /// Where at least 33 bits are shifted out, half of that is a multiple of 2^32, so that the upper word of the
 /// product alone decides. Sums are far below 2^30, so that fewer bits can be made 33 by shifting the sum to the
 /// left first.
+#[inline(never)]
 pub(super) fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     let bias_shift = RESIDUAL_FRAC - matrix.bias_exponent;
@@ -42,7 +43,8 @@ pub(super) fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
 
 /// Bits that any sum of a row can be shifted to the left and still be at most 2^30 in magnitude.
 fn room(matrix: &Tensor<'_>) -> i32 {
-    let largest = if matrix.precision == Precision::Int8 { 1 << 7 } else { 15 << 3 };
+    let scale = if matrix.precision == Precision::Int8 { 1 } else { 15 };
+    let largest = scale << (matrix.precision.bits() - 1);
     let sum = matrix.cols as u32 * matrix.max_code * largest;
     sum.leading_zeros() as i32 - 2
 }
