@@ -15,6 +15,8 @@
 //!
 //! One row is a straight run of instructions, and the end of a row, where the sum becomes an output, is
 //! `finish!`. All registers are in use, so that what a row's end needs waits on the stack.
+//!
+//! [`planes`] has the rows of the other precisions and groups, whose vectors [`super::planes`] prepares.
 #![allow(unsafe_code)]
 
 #[macro_use]

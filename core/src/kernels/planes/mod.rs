@@ -15,8 +15,8 @@
 //! better ([`Pairs`]). Lanes of 16 bits hold every fourth nibble, so the vector is prepared, once for all rows,
 //! as pairs of inputs 4m + i and 4m + i + 2.
 //!
-//! Codes are multiplied offset by half their range, which is never negative, and what that adds is taken off
-//! where a unit's sum starts.
+//! Unless they are joined in bytes, codes are multiplied offset by half their range, which is never negative, and what
+//! that adds is taken off where a unit's sum starts.
 
 #![allow(unsafe_code)]
 
@@ -98,6 +98,7 @@ pub(super) fn matmul<P: Pairs>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i
     // Rows of whole groups and words.
     let fits = is_known(matrix.precision, matrix.group)
         && matrix.cols <= LONGEST
+        && matrix.max_code <= 255
         && matrix.cols.is_multiple_of(matrix.group.max(32));
     let aligned = matrix.codes.as_ptr().cast::<u32>().is_aligned();
     if !fits || !aligned || matrix.codes.is_empty() || matrix.biases.is_empty() {
@@ -106,7 +107,7 @@ pub(super) fn matmul<P: Pairs>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i
     let layout = matrix.layout();
     assert!(matrix.rows > 0 && matrix.codes.len() >= matrix.rows * layout.row_codes);
     assert!(matrix.scales.len() >= matrix.rows * layout.row_scales);
-    assert!(matrix.biases.len() >= 2 * matrix.rows && matrix.max_code <= 255);
+    assert!(matrix.biases.len() >= 2 * matrix.rows);
     let mut memory = [const { MaybeUninit::uninit() }; LONGEST / UNIT];
     batch(x, matrix.cols).all(|(b, vector, scale)| {
         let units = prepare::<P>(matrix, vector, &mut memory);

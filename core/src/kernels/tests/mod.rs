@@ -181,8 +181,12 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
         (Precision::Int4, 32),
         (Precision::Int4, 48),
         (Precision::Int4, 16_384),
+        (Precision::Int2, 16),
         (Precision::Int2, 32),
+        (Precision::Int3, 16),
         (Precision::Int3, 32),
+        (Precision::Int4, 16),
+        (Precision::Int4, 64),
         (Precision::Int5, 32),
         (Precision::Int6, 32),
     ];
