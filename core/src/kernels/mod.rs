@@ -16,10 +16,10 @@ mod fpu;
 #[cfg(any(arm_dsp, swar, test))]
 mod planes;
 pub mod portable;
-#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod single;
 #[cfg(any(swar, test))]
 mod rescale;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod single;
 #[cfg(any(swar, test))]
 mod swar;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]

@@ -17,6 +17,8 @@ pub(super) struct Machine {
     pub(super) core: &'static str,
     /// Rust's target.
     pub(super) target: &'static str,
+    /// How the core is compiled: small where its inner loops are assembly, as `firmware-example` does.
+    opt_level: &'static str,
     program: &'static str,
     arguments: &'static [&'static str],
     /// Where programs look for a blob.
@@ -28,6 +30,7 @@ pub(super) const MACHINES: [Machine; 4] = [
     Machine {
         core: "Cortex-M4F",
         target: "thumbv7em-none-eabihf",
+        opt_level: "\"s\"",
         program: qemu::PROGRAM,
         arguments: &["-machine", "mps2-an386"],
         blob: 0x0010_0000,
@@ -35,6 +38,7 @@ pub(super) const MACHINES: [Machine; 4] = [
     Machine {
         core: "Cortex-M3",
         target: "thumbv7m-none-eabi",
+        opt_level: "3",
         program: qemu::PROGRAM,
         arguments: &["-machine", "mps2-an385"],
         blob: 0x0010_0000,
@@ -42,6 +46,7 @@ pub(super) const MACHINES: [Machine; 4] = [
     Machine {
         core: "Cortex-M0",
         target: "thumbv6m-none-eabi",
+        opt_level: "3",
         program: qemu::PROGRAM,
         // QEMU's only machine with this core, given more memory than the chip has: room for any blob.
         arguments: &[
@@ -57,6 +62,7 @@ pub(super) const MACHINES: [Machine; 4] = [
     Machine {
         core: "RV32IMC",
         target: "riscv32imc-unknown-none-elf",
+        opt_level: "3",
         program: qemu::RISCV_PROGRAM,
         arguments: &["-machine", "virt", "-bios", "none"],
         blob: 0x8010_0000,
@@ -97,7 +103,10 @@ impl Machine {
             ["build", "--release", "--quiet", "--target", self.target, "--bin", program];
         // Beside the workspace's builds, whose profile differs.
         let builds = target_dir().join("bench");
-        process::run(command.args(arguments).arg("--target-dir").arg(&builds))?;
+        command.args(arguments).arg("--target-dir").arg(&builds);
+        let profile = "profile.release.package.resnet-bk-core.opt-level";
+        command.arg("--config").arg(format!("{profile}={}", self.opt_level));
+        process::run(&mut command)?;
         Ok(builds.join(self.target).join("release").join(program))
     }
 

@@ -62,22 +62,29 @@ pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     }
 }
 
-/// Calls `put` with the words of a group and where they belong.
+/// Calls `put` with the words of a group and where they belong. Without loops, which a compiler for small code
+/// would keep: each vector comes by here once a matrix.
 #[inline(always)]
 fn prepare_group(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
     let a = |i: usize| codes[i] as i32;
     let mut offsets = 0;
-    for (q, at) in [0, 5, 9, 13].into_iter().enumerate() {
-        // The low nibbles of four bytes, then the high ones, 16 inputs further.
-        let first = 4 * q;
-        let half = |i: usize| [a(i), a(i + 16), a(i + 1), a(i + 17)];
-        let (low, high) = (half(first), half(first + 2));
-        put(at, pair(low[3], high[3]));
-        for n in 0..3 {
-            offsets += low[n] + high[n];
-            put(at + 3 - n, pair(16 * low[n] - low[n + 1], 16 * high[n] - high[n + 1]));
-        }
+    macro_rules! quarter {
+        ($first:literal, $at:literal) => {
+            // The low nibbles of four bytes, then the high ones, 16 inputs further.
+            let low = [a($first), a($first + 16), a($first + 1), a($first + 17)];
+            let high = [a($first + 2), a($first + 18), a($first + 3), a($first + 19)];
+            let below = |n: usize| pair(16 * low[n] - low[n + 1], 16 * high[n] - high[n + 1]);
+            put($at, pair(low[3], high[3]));
+            put($at + 1, below(2));
+            put($at + 2, below(1));
+            put($at + 3, below(0));
+            offsets += low[0] + low[1] + low[2] + high[0] + high[1] + high[2];
+        };
     }
+    quarter!(0, 0);
+    quarter!(4, 5);
+    quarter!(8, 9);
+    quarter!(12, 13);
     put(4, (-offsets << 15) as u32);
     put(17, SCALE_MASK);
 }
