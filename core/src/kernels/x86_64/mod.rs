@@ -12,6 +12,7 @@ mod int4;
 mod int4_panels;
 mod panels;
 mod single;
+mod tile;
 
 use super::{Vectors, batched};
 use crate::blob::{Precision, Tensor};
