@@ -243,13 +243,6 @@ pub(super) fn add_saturating(a: __m256i, b: __m256i) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load_floats(block: &[f32; LANES]) -> __m256 {
-    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
-    unsafe { _mm256_loadu_ps(block.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
 pub(super) fn load_bytes(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }

@@ -8,6 +8,7 @@
 mod chain;
 mod decode;
 mod finish;
+mod fp16_panels;
 mod int4;
 mod int4_panels;
 mod panels;
@@ -26,7 +27,12 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     unsafe {
         if let [_] = x.scales {
             single::matmul(matrix, x, out);
-        } else if !fits_bytes(matrix) || matrix.rows == 0 || matrix.cols == 0 {
+        } else if matrix.codes.is_empty() {
+            // No rows, or nothing but biases, which the plain way knows.
+            panels(avx2, matrix, x, out);
+        } else if matrix.precision == Precision::Fp16 {
+            fp16_panels::matmul(matrix, x, out);
+        } else if !fits_bytes(matrix) {
             panels(avx2, matrix, x, out);
         } else if matrix.max_code <= 127 {
             int4_panels::matmul::<false>(matrix, x, out);
