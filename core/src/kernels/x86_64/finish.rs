@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use crate::blob::Tensor;
 use crate::kernels::batched::{Plain, ROWS, Rescale, Scales};
-use crate::kernels::portable::LANES;
+
 use crate::numeric::RESIDUAL_FRAC;
 
 /// `shift_round` and a saturating addition for a panel's sums. The products are below 2^62 in magnitude,

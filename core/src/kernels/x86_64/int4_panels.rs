@@ -9,11 +9,10 @@
 //! pipes that multiply among four, 57 products a cycle are the most.
 
 use alloc::vec::Vec;
+use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::tile::{
-    Both, Finish, Rows, Step, Sums, VECTORS, WORD, Words, broadcast, load, set, side_by_side,
-};
+use super::tile::{Both, Finish, Rows, Step, Sums, VECTORS, WORD, Words, load, set, side_by_side};
 use crate::blob::Tensor;
 use crate::kernels::Vectors;
 use crate::kernels::batched::{BLOCK, PANEL, ROWS};
@@ -52,7 +51,7 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
     let fours = BLOCK.min(x.scales.len()).div_ceil(VECTORS);
     let mut words = alloc::vec![[[0; WORD]; VECTORS]; fours * groups * STEPS];
     let mut starts = alloc::vec![[0; VECTORS]; fours * groups];
-    let mut finishes = Vec::with_capacity(BLOCK);
+    let mut finishes = alloc::vec![Finish::default(); BLOCK.min(x.scales.len())];
     // Codes times scales are at most 8 · 15.
     let bound = matrix.cols as u64 * 120 * matrix.max_code as u64;
     let blocks = x.codes.chunks(BLOCK * matrix.cols).zip(x.scales.chunks(BLOCK));
@@ -62,8 +61,10 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
         for ((words, starts), codes) in narrow.zip(vectors) {
             narrow_vectors::<RELU>(codes, words, starts);
         }
-        finishes.clear();
-        finishes.extend(scales.iter().map(|&scale| Finish::new(matrix, scale, bound)));
+        let finishes = &mut finishes[..scales.len()];
+        for (finish, &scale) in finishes.iter_mut().zip(scales) {
+            *finish = Finish::new(matrix, scale, bound);
+        }
         for first in (0..matrix.rows).step_by(PANEL) {
             let rows = Rows::new(matrix, first);
             unpack(matrix, &rows, &mut panel);
@@ -72,39 +73,26 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
             for (((words, starts), finishes), out) in
                 vectors.zip(out.chunks_mut(VECTORS * matrix.rows))
             {
-                let sums = sums::<RELU>(&panel, Narrow { words, starts }, matrix.group / WORD);
+                let sums = sums::<RELU>(&panel, Narrow { words, starts });
                 let vectors = sums.into_iter().zip(finishes).zip(out.chunks_exact_mut(matrix.rows));
                 for ((sums, finish), out) in vectors {
-                    rows.finish(sums, finish, out);
+                    rows.finish(matrix, sums, finish, out);
                 }
             }
         }
     }
 }
 
-/// Sums of sixteen rows with four vectors. `steps` is [`STEPS`], of which the compiler must not know: it
-/// would spread eight steps over more registers than there are.
+/// Sums of sixteen rows with four vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>, steps: usize) -> Sums {
+fn sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>) -> Sums {
     let mut sums = [[_mm256_setzero_si256(); 2]; VECTORS];
-    let groups = panel.steps.chunks_exact(steps).zip(x.words.chunks_exact(steps));
+    let groups = panel.steps.as_chunks::<STEPS>().0.iter().zip(x.words.as_chunks::<STEPS>().0);
     for (((codes, words), scales), starts) in groups.zip(&panel.scales).zip(x.starts) {
         let mut lanes = starts.map(|start| [_mm256_set1_epi32(start); 2]);
         for (step, words) in codes.iter().zip(words) {
-            let [low, high] = &step.0;
-            let codes = [load(low), load(high)];
-            for (lanes, &word) in lanes.iter_mut().zip(words) {
-                let x = broadcast(word);
-                for (lanes, codes) in lanes.iter_mut().zip(codes) {
-                    let products = if RELU {
-                        _mm256_maddubs_epi16(x, codes)
-                    } else {
-                        _mm256_maddubs_epi16(codes, x)
-                    };
-                    *lanes = _mm256_add_epi16(*lanes, products);
-                }
-            }
+            add_step::<RELU>(&mut lanes, step, words);
         }
         let [low, high] = &scales.0;
         let scales = [load(low), load(high)];
@@ -116,6 +104,68 @@ fn sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>, steps: usize) -> Sums {
         }
     }
     sums
+}
+
+/// Adds the products of four columns of sixteen rows with four vectors.
+///
+/// Written out because the order matters: two vectors' products and then their sums fill the pipes better than
+/// each product with its sum, and all sixteen registers are taken, so that moving any load ahead would put a
+/// sum into memory.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_step<const RELU: bool>(lanes: &mut [[__m256i; 2]; VECTORS], step: &Step, words: &Words) {
+    macro_rules! add {
+        ($($product:literal)*) => {{
+            let [[a0, a1], [b0, b1], [c0, c1], [d0, d1]] = lanes;
+            // SAFETY: read are the 64 bytes of the step, which are aligned, and the 16 of the words; written
+            // are only registers that are named here.
+            unsafe {
+                asm!(
+                    "vmovdqa {w0}, [{step}]",
+                    "vmovdqa {w1}, [{step} + 32]",
+                    "vpbroadcastd {x0}, [{words}]",
+                    "vpbroadcastd {x1}, [{words} + 4]",
+                    $($product,)*
+                    "vpaddw {a0}, {a0}, {p0}",
+                    "vpaddw {a1}, {a1}, {p1}",
+                    "vpaddw {b0}, {b0}, {p2}",
+                    "vpaddw {b1}, {b1}, {p3}",
+                    "vpbroadcastd {x0}, [{words} + 8]",
+                    "vpbroadcastd {x1}, [{words} + 12]",
+                    $($product,)*
+                    "vpaddw {c0}, {c0}, {p0}",
+                    "vpaddw {c1}, {c1}, {p1}",
+                    "vpaddw {d0}, {d0}, {p2}",
+                    "vpaddw {d1}, {d1}, {p3}",
+                    step = in(reg) step,
+                    words = in(reg) words,
+                    a0 = inout(ymm_reg) *a0,
+                    a1 = inout(ymm_reg) *a1,
+                    b0 = inout(ymm_reg) *b0,
+                    b1 = inout(ymm_reg) *b1,
+                    c0 = inout(ymm_reg) *c0,
+                    c1 = inout(ymm_reg) *c1,
+                    d0 = inout(ymm_reg) *d0,
+                    d1 = inout(ymm_reg) *d1,
+                    w0 = out(ymm_reg) _,
+                    w1 = out(ymm_reg) _,
+                    x0 = out(ymm_reg) _,
+                    x1 = out(ymm_reg) _,
+                    p0 = out(ymm_reg) _,
+                    p1 = out(ymm_reg) _,
+                    p2 = out(ymm_reg) _,
+                    p3 = out(ymm_reg) _,
+                    options(readonly, nostack, preserves_flags),
+                )
+            }
+        }};
+    }
+    // What has no sign comes first (in this syntax).
+    if RELU {
+        add!("vpmaddubsw {p0}, {x0}, {w0}" "vpmaddubsw {p1}, {x0}, {w1}" "vpmaddubsw {p2}, {x1}, {w0}" "vpmaddubsw {p3}, {x1}, {w1}");
+    } else {
+        add!("vpmaddubsw {p0}, {w0}, {x0}" "vpmaddubsw {p1}, {w1}, {x0}" "vpmaddubsw {p2}, {w0}, {x1}" "vpmaddubsw {p3}, {w1}, {x1}");
+    }
 }
 
 /// Decodes a panel.

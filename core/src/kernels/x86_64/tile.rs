@@ -88,9 +88,15 @@ impl Rows {
     /// Puts the outputs of integer sums with a vector.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn finish(&self, sums: [__m256i; 2], finish: &Finish, out: &mut [i32]) {
-        if !finish.narrow {
-            return self.finish_plainly(sums, &finish.rescale, out);
+    pub(super) fn finish(
+        &self,
+        matrix: &Tensor<'_>,
+        sums: [__m256i; 2],
+        finish: &Finish,
+        out: &mut [i32],
+    ) {
+        if finish.mantissa < 0 {
+            return self.finish_plainly(matrix, sums, finish.scale, out);
         }
         let ([m0, m1], [b0, b1]) = (&self.mantissas.0, self.biases());
         let low = finish.narrow(sums[0], load(m0), b0);
@@ -101,48 +107,53 @@ impl Rows {
     #[cold]
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn finish_plainly(&self, sums: [__m256i; 2], rescale: &Rescale, out: &mut [i32]) {
+    fn finish_plainly(&self, matrix: &Tensor<'_>, sums: [__m256i; 2], scale: u32, out: &mut [i32]) {
+        let rescale = Rescale::new(matrix, Scale::unpack(scale));
         let sums = sums.map(|half| store(half));
         let sums = sums.as_flattened().iter().zip(self.mantissas.0.as_flattened());
         let rows = sums.zip(self.biases.0.as_flattened());
         for (out, ((&sum, &mantissa), &bias)) in
             out[self.first..][..self.count].iter_mut().zip(rows)
         {
-            *out = Plain::output(sum, mantissa as i64, bias, rescale);
+            *out = Plain::output(sum, mantissa as i64, bias, &rescale);
         }
     }
 }
 
 /// How the sums with a vector become outputs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Finish {
-    rescale: Rescale,
-    /// Whether nothing can saturate: what follows is for that case.
-    narrow: bool,
-    /// Sums are shifted left so that products are shifted right by 32 or more.
-    raise: i32,
-    /// By how much more than 32.
-    drop: i32,
+    /// Of the vector, packed.
+    scale: u32,
+    /// Its mantissa if nothing can saturate, which is what the rest is for; otherwise negative.
+    mantissa: i32,
     /// Half of what is shifted out.
     half: i64,
+    /// Sums are shifted left so that products are shifted right by 32 or more.
+    raise: i64,
+    /// By how much more than 32.
+    drop: i64,
 }
 
 impl Finish {
     /// For sums below `bound` in magnitude.
     #[inline(always)]
     pub(super) fn new(matrix: &Tensor<'_>, scale: u32, bound: u64) -> Self {
-        let rescale = Rescale::new(matrix, Scale::unpack(scale));
-        let shift = rescale.shift.clamp(1, 62);
+        let Scale { mantissa, exponent } = Scale::unpack(scale);
+        let exact = matrix.exponent - exponent as i32 - RESIDUAL_FRAC as i32;
+        let shift = exact.clamp(1, 62);
         let raise = (32 - shift).max(0);
-        let output = (bound * ((rescale.mantissa as u64) << 16) >> shift) + 1;
-        let bias = if matrix.biases.is_empty() {
-            0
-        } else {
-            1u64 << (15 + RESIDUAL_FRAC - matrix.bias_exponent)
-        };
-        let narrow = shift == rescale.shift && bound << raise < 1 << 31 && output + bias < 1 << 31;
-        let half = 1 << (shift + raise - 1);
-        Self { rescale, narrow, raise: raise as i32, drop: (shift + raise - 32) as i32, half }
+        let output = (bound * ((mantissa as u64) << 16) >> shift) + 1;
+        let biased = !matrix.biases.is_empty() as u64;
+        let bias = biased << (15 + RESIDUAL_FRAC - matrix.bias_exponent);
+        let fits = shift == exact && bound << raise < 1 << 31 && output + bias < 1 << 31;
+        Self {
+            scale,
+            mantissa: if fits { mantissa as i32 } else { -1 },
+            half: 1 << (shift + raise - 1),
+            raise: raise as i64,
+            drop: (shift + raise - 32) as i64,
+        }
     }
 
     /// Sums below 2^31 after they are raised, times mantissas, whose product with the vector's is below 2^31:
@@ -150,16 +161,15 @@ impl Finish {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn narrow(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
-        let sums = _mm256_sll_epi32(sums, _mm_cvtsi32_si128(self.raise));
-        let multipliers =
-            _mm256_mullo_epi32(mantissas, _mm256_set1_epi32(self.rescale.mantissa as i32));
+        let sums = _mm256_sll_epi32(sums, _mm_cvtsi64_si128(self.raise));
+        let multipliers = _mm256_mullo_epi32(mantissas, _mm256_set1_epi32(self.mantissa));
         let half = _mm256_set1_epi64x(self.half);
         let even = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
         let (sums, multipliers) =
             (_mm256_srli_epi64::<32>(sums), _mm256_srli_epi64::<32>(multipliers));
         let odd = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
         let upper = _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd);
-        _mm256_add_epi32(_mm256_sra_epi32(upper, _mm_cvtsi32_si128(self.drop)), biases)
+        _mm256_add_epi32(_mm256_sra_epi32(upper, _mm_cvtsi64_si128(self.drop)), biases)
     }
 }
 
