@@ -258,20 +258,29 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
     });
 }
 
-/// As [`portable::row`] for grouped codes of at most [`LONGEST`] columns.
+/// As [`portable::row`] for grouped codes of at most [`LONGEST`] columns; says whether they are.
 #[inline(always)]
-pub(super) fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
+pub(super) fn row(
+    products: impl Products,
+    matrix: &Tensor<'_>,
+    row: usize,
+    out: &mut [i32],
+) -> bool {
+    if !matrix.precision.is_grouped() || matrix.cols > LONGEST {
+        return false;
+    }
     let layout = matrix.layout();
     let codes = &matrix.codes[row * layout.row_codes..][..layout.row_codes];
     let scales = &matrix.scales[row * layout.row_scales..][..layout.row_scales];
     let mut weights = [0; LONGEST];
     let weights = &mut weights[..matrix.cols];
-    decode(matrix, scales, codes, weights);
+    products.decode(matrix, scales, codes, weights);
     let mantissa = pair_u16(scales, 0) as i64;
     let shift = matrix.exponent - RESIDUAL_FRAC as i32;
     for (out, &weight) in out.iter_mut().zip(weights.iter()) {
         *out = shift_round(weight as i64 * mantissa, shift);
     }
+    true
 }
 
 /// Eight FP16 rows with every vector: lanes of f32, summed and rounded as in [`portable`]. `codes` are

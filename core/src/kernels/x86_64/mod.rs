@@ -15,7 +15,9 @@ mod panels;
 mod single;
 mod tile;
 
-use super::{Vectors, batched};
+use half::f16;
+
+use super::{Vectors, batched, portable};
 use crate::blob::{Precision, Tensor};
 use crate::layers::bk::{ChainFormat, ChainParameters};
 
@@ -42,6 +44,32 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
             panels(avx2, matrix, x, out);
         }
     }
+    true
+}
+
+/// [`super::row`] where the processor has AVX2; says whether it was done.
+#[inline]
+pub(super) fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) -> bool {
+    let Some(avx2) = Avx2::detect() else { return false };
+    wide(
+        #[inline(always)]
+        || {
+            batched::row(avx2, matrix, row, out) || {
+                portable::row(matrix, row, out);
+                true
+            }
+        },
+    )
+}
+
+/// [`super::to_halves`] where the processor converts floats to halves; says whether it was done.
+#[inline]
+pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) -> bool {
+    if Avx2::detect().is_none() {
+        return false;
+    }
+    // SAFETY: the only requirement is the instruction set, checked just above.
+    unsafe { finish::to_halves(values, halves) };
     true
 }
 
