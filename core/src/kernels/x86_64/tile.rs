@@ -143,7 +143,7 @@ impl Finish {
         let exact = matrix.exponent - exponent as i32 - RESIDUAL_FRAC as i32;
         let shift = exact.clamp(1, 62);
         let raise = (32 - shift).max(0);
-        let output = (bound * ((mantissa as u64) << 16) >> shift) + 1;
+        let output = ((bound * ((mantissa as u64) << 16)) >> shift) + 1;
         let biased = !matrix.biases.is_empty() as u64;
         let bias = biased << (15 + RESIDUAL_FRAC - matrix.bias_exponent);
         let fits = shift == exact && bound << raise < 1 << 31 && output + bias < 1 << 31;
