@@ -6,8 +6,8 @@
 //! the group's scale and adds them in 32 bits.
 //!
 //! That is two operations on registers for 32 products, and a quarter more for what a group adds. With two
-//! pipes that multiply among four, 57 products a cycle are the most; since the sums do not always find the
-//! pipes that multiply nothing, a Zen 3 comes to 45.
+//! pipes that multiply among four, 57 products a cycle are the most. The sums do not always find the pipes that
+//! multiply nothing: eight products and their sums take a Zen 3 4.9 cycles instead of 4.
 
 use alloc::vec::Vec;
 use core::arch::asm;
