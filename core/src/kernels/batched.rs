@@ -89,18 +89,6 @@ pub(super) trait Products: Copy {
         put: impl FnMut(usize, [[i32; ROWS]; 2]),
     );
 
-    /// Eight FP16 rows with every vector: lanes of f32, summed and rounded as in [`portable`]. `codes` are
-    /// vectors of `cols` codes, `units` what one unit of each vector's codes is worth.
-    fn halves(
-        self,
-        panel: &[Eight],
-        codes: &[i16],
-        cols: usize,
-        biases: &[i32; ROWS],
-        units: &[f32],
-        put: impl FnMut(usize, [i32; ROWS]),
-    );
-
     /// A panel from the weights of its rows, the last pair of an odd row ending in a zero.
     #[inline(always)]
     fn interleave(self, rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
@@ -160,31 +148,6 @@ impl Products for Plain {
             put(b, [0, 1].map(|half| Self::finish(sums[half], &scales[half], rescale)));
         }
     }
-
-    #[inline(always)]
-    fn halves(
-        self,
-        panel: &[Eight],
-        codes: &[i16],
-        cols: usize,
-        biases: &[i32; ROWS],
-        units: &[f32],
-        mut put: impl FnMut(usize, [i32; ROWS]),
-    ) {
-        for (b, (codes, unit)) in codes.chunks_exact(cols).zip(units).enumerate() {
-            let mut lanes = [[0f32; LANES]; ROWS];
-            for (eight, codes) in panel.iter().zip(codes.chunks(LANES)) {
-                for (lanes, weights) in lanes.iter_mut().zip(eight) {
-                    for ((lane, weight), &code) in lanes.iter_mut().zip(weights).zip(codes) {
-                        *lane += weight * code as f32;
-                    }
-                }
-            }
-            let value =
-                |j: usize| f32_to_residual(sum_lanes(lanes[j]) * unit).saturating_add(biases[j]);
-            put(b, core::array::from_fn(value));
-        }
-    }
 }
 
 /// As [`portable::matmul`], bit for bit.
@@ -199,7 +162,7 @@ pub(super) fn matmul(
         return portable::matmul(matrix, x, out);
     }
     match matrix.precision {
-        Precision::Fp16 => fp16(products, matrix, x, out),
+        Precision::Fp16 => fp16(matrix, x, out),
         Precision::Int8 => integer(products, matrix, x, out, |_, row, weights| {
             for (c, (weight, &code)) in weights.iter_mut().zip(row).enumerate() {
                 *weight = int8_code(code, c) as i16;
@@ -295,24 +258,59 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
     });
 }
 
-/// As [`portable::row`] for grouped codes of at most [`LONGEST`] columns.
+/// As [`portable::row`] for grouped codes of at most [`LONGEST`] columns; says whether they are.
 #[inline(always)]
-pub(super) fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
+pub(super) fn row(
+    products: impl Products,
+    matrix: &Tensor<'_>,
+    row: usize,
+    out: &mut [i32],
+) -> bool {
+    if !matrix.precision.is_grouped() || matrix.cols > LONGEST {
+        return false;
+    }
     let layout = matrix.layout();
     let codes = &matrix.codes[row * layout.row_codes..][..layout.row_codes];
     let scales = &matrix.scales[row * layout.row_scales..][..layout.row_scales];
     let mut weights = [0; LONGEST];
     let weights = &mut weights[..matrix.cols];
-    decode(matrix, scales, codes, weights);
+    products.decode(matrix, scales, codes, weights);
     let mantissa = pair_u16(scales, 0) as i64;
     let shift = matrix.exponent - RESIDUAL_FRAC as i32;
     for (out, &weight) in out.iter_mut().zip(weights.iter()) {
         *out = shift_round(weight as i64 * mantissa, shift);
     }
+    true
+}
+
+/// Eight FP16 rows with every vector: lanes of f32, summed and rounded as in [`portable`]. `codes` are
+/// vectors of `cols` codes, `units` what one unit of each vector's codes is worth.
+#[inline(always)]
+fn halves(
+    panel: &[Eight],
+    codes: &[i16],
+    cols: usize,
+    biases: &[i32; ROWS],
+    units: &[f32],
+    mut put: impl FnMut(usize, [i32; ROWS]),
+) {
+    for (b, (codes, unit)) in codes.chunks_exact(cols).zip(units).enumerate() {
+        let mut lanes = [[0f32; LANES]; ROWS];
+        for (eight, codes) in panel.iter().zip(codes.chunks(LANES)) {
+            for (lanes, weights) in lanes.iter_mut().zip(eight) {
+                for ((lane, weight), &code) in lanes.iter_mut().zip(weights).zip(codes) {
+                    *lane += weight * code as f32;
+                }
+            }
+        }
+        let value =
+            |j: usize| f32_to_residual(sum_lanes(lanes[j]) * unit).saturating_add(biases[j]);
+        put(b, core::array::from_fn(value));
+    }
 }
 
 #[inline(always)]
-fn fp16(products: impl Products, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+fn fp16(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let mut panel: [Eight; LONGEST / LANES] = [[[0.0; LANES]; ROWS]; LONGEST / LANES];
     let panel = &mut panel[..matrix.cols.div_ceil(LANES)];
     let mut units = [0f32; BLOCK];
@@ -331,7 +329,7 @@ fn fp16(products: impl Products, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut 
                 }
             }
             let biases = indices.map(|r| bias(matrix, r));
-            products.halves(panel, codes, matrix.cols, &biases, units, |b, values| {
+            halves(panel, codes, matrix.cols, &biases, units, |b, values| {
                 put(values, count, &mut out[(start + b) * matrix.rows + first..]);
             });
         });

@@ -87,6 +87,10 @@ fn plain(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 /// Q15.16 to halves, to nearest even. Shapes: `[n]` both.
 #[inline]
 pub fn to_halves(values: &[i32], halves: &mut [f16]) {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    if x86_64::to_halves(values, halves) {
+        return;
+    }
     #[cfg(arm_fpu)]
     fpu::to_halves(values, halves);
     #[cfg(not(arm_fpu))]
@@ -102,12 +106,13 @@ pub fn to_halves(values: &[i32], halves: &mut [f16]) {
 /// If `row` is not below `rows`.
 #[inline]
 pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
-    #[cfg(feature = "std")]
-    if matrix.precision.is_grouped() && matrix.cols <= batched::LONGEST {
-        return wide(
-            #[inline(always)]
-            || batched::row(matrix, row, out),
-        );
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    if x86_64::row(matrix, row, out) {
+        return;
+    }
+    #[cfg(all(feature = "std", not(target_arch = "x86_64")))]
+    if batched::row(batched::Plain, matrix, row, out) {
+        return;
     }
     portable::row(matrix, row, out);
 }

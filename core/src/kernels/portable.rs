@@ -281,12 +281,14 @@ pub fn to_halves(values: &[i32], halves: &mut [f16]) {
 /// One row of an embedding in Q15.16: `out[c] = weight[row, c]`, rounded to nearest, saturating.
 ///
 /// Shapes: `matrix` is `[rows, cols]`, `out` is `[cols]`; `row` is below `rows`.
+#[cfg_attr(feature = "std", inline(always))]
 pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     out.fill(0);
     add_row(matrix, row, out);
 }
 
 /// Adds a row of an embedding: `out[c] = out[c] + weight[row, c]`, saturating. Shapes as in [`row`].
+#[cfg_attr(feature = "std", inline(always))]
 pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     let layout = matrix.layout();
     let codes = &matrix.codes[row * layout.row_codes..][..layout.row_codes];

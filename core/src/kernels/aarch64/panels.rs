@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 
 use super::finish::finish;
-use crate::kernels::batched::{Eight, Pair, Plain, Products, ROWS, Rescale, Scales};
+use crate::kernels::batched::{Pair, Products, ROWS, Rescale, Scales};
 
 /// NEON, which is part of every 64-bit Arm target with an operating system.
 #[derive(Clone, Copy)]
@@ -34,19 +34,6 @@ impl Products for Neon {
                 put(first + b, outputs);
             }
         }
-    }
-
-    #[inline(always)]
-    fn halves(
-        self,
-        panel: &[Eight],
-        codes: &[i16],
-        cols: usize,
-        biases: &[i32; ROWS],
-        units: &[f32],
-        put: impl FnMut(usize, [i32; ROWS]),
-    ) {
-        Plain.halves(panel, codes, cols, biases, units, put);
     }
 }
 

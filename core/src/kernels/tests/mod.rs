@@ -4,6 +4,7 @@
 
 mod matrix;
 
+use half::f16;
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
@@ -11,7 +12,7 @@ use matrix::{Batch, Matrix, Random, half};
 
 use super::{Vectors, matmul, planes, portable, row};
 use crate::blob::{Precision, Tensor};
-use crate::numeric::Scale;
+use crate::numeric::{Scale, residual_to_half};
 
 type Kernel = fn(&Tensor<'_>, Vectors<'_>, &mut [i32]);
 
@@ -262,6 +263,22 @@ fn halves_become_floats_exactly() {
         let float = portable::half_to_f32([low, high]);
         assert_eq!(float as f64, half(low, high));
         assert_eq!(float.is_sign_negative(), bits >> 15 == 1);
+    }
+}
+
+/// Every number of values, those that are rounded twice or saturate among them.
+#[test]
+fn logits_become_the_same_halves() {
+    let mut random = Random(7);
+    for len in 0..40 {
+        for drop in 0..32 {
+            let values: Vec<i32> = (0..len).map(|_| random.next() as i32 >> drop).collect();
+            let mut halves = vec![f16::ONE; len];
+            super::to_halves(&values, &mut halves);
+            for (value, half) in values.into_iter().zip(halves) {
+                assert_eq!(half.to_bits(), residual_to_half(value).to_bits(), "{value}");
+            }
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use core::arch::x86_64::*;
 
+use half::f16;
+
 use crate::blob::Tensor;
 use crate::kernels::batched::{Plain, ROWS, Rescale, Scales};
-use crate::kernels::portable::LANES;
+use crate::kernels::portable;
+
 use crate::numeric::RESIDUAL_FRAC;
 
 /// `shift_round` and a saturating addition for a panel's sums. The products are below 2^62 in magnitude,
@@ -243,13 +246,6 @@ pub(super) fn add_saturating(a: __m256i, b: __m256i) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load_floats(block: &[f32; LANES]) -> __m256 {
-    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
-    unsafe { _mm256_loadu_ps(block.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
 pub(super) fn load_bytes(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
@@ -271,4 +267,22 @@ pub(super) fn transpose([r0, r1, r2, r3, r4, r5, r6, r7]: [__m256i; ROWS]) -> [_
     let [c0, c1, c2, c3] = fours.map(|[a, b]| _mm256_permute2x128_si256::<0x20>(a, b));
     let [c4, c5, c6, c7] = fours.map(|[a, b]| _mm256_permute2x128_si256::<0x31>(a, b));
     [c0, c1, c2, c3, c4, c5, c6, c7]
+}
+
+/// See [`crate::kernels::to_halves`]: both conversions round to nearest even.
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
+    for (values, halves) in values.chunks(ROWS).zip(halves.chunks_mut(ROWS)) {
+        let Some(eight) = values.first_chunk::<ROWS>() else {
+            return portable::to_halves(values, halves);
+        };
+        // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+        let lanes = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+        let unit = _mm256_set1_ps(1.0 / (1u32 << RESIDUAL_FRAC) as f32);
+        let floats = _mm256_mul_ps(_mm256_cvtepi32_ps(lanes), unit);
+        let converted = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(floats);
+        let halves = &mut halves[..ROWS];
+        // SAFETY: the slice has as many bytes as are written, and the store asks for no alignment.
+        unsafe { _mm_storeu_si128(halves.as_mut_ptr().cast(), converted) };
+    }
 }

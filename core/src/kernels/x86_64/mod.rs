@@ -8,12 +8,16 @@
 mod chain;
 mod decode;
 mod finish;
+mod fp16_panels;
 mod int4;
 mod int4_panels;
 mod panels;
 mod single;
+mod tile;
 
-use super::{Vectors, batched};
+use half::f16;
+
+use super::{Vectors, batched, portable};
 use crate::blob::{Precision, Tensor};
 use crate::layers::bk::{ChainFormat, ChainParameters};
 
@@ -25,7 +29,12 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     unsafe {
         if let [_] = x.scales {
             single::matmul(matrix, x, out);
-        } else if !fits_bytes(matrix) || matrix.rows == 0 || matrix.cols == 0 {
+        } else if matrix.codes.is_empty() {
+            // No rows, or nothing but biases, which the plain way knows.
+            panels(avx2, matrix, x, out);
+        } else if matrix.precision == Precision::Fp16 {
+            fp16_panels::matmul(matrix, x, out);
+        } else if !fits_bytes(matrix) {
             panels(avx2, matrix, x, out);
         } else if matrix.max_code <= 127 {
             int4_panels::matmul::<false>(matrix, x, out);
@@ -35,6 +44,32 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
             panels(avx2, matrix, x, out);
         }
     }
+    true
+}
+
+/// [`super::row`] where the processor has AVX2; says whether it was done.
+#[inline]
+pub(super) fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) -> bool {
+    let Some(avx2) = Avx2::detect() else { return false };
+    wide(
+        #[inline(always)]
+        || {
+            batched::row(avx2, matrix, row, out) || {
+                portable::row(matrix, row, out);
+                true
+            }
+        },
+    )
+}
+
+/// [`super::to_halves`] where the processor converts floats to halves; says whether it was done.
+#[inline]
+pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) -> bool {
+    if Avx2::detect().is_none() {
+        return false;
+    }
+    // SAFETY: the only requirement is the instruction set, checked just above.
+    unsafe { finish::to_halves(values, halves) };
     true
 }
 

@@ -4,12 +4,9 @@ use core::arch::x86_64::*;
 
 use super::Avx2;
 use super::decode::decode;
-use super::finish::{
-    add_saturating, finish, load, load_floats, store, sum_lanes, to_residual, transpose,
-};
+use super::finish::{finish, load, transpose};
 use crate::blob::Tensor;
-use crate::kernels::batched::{Eight, LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
-use crate::kernels::portable::LANES;
+use crate::kernels::batched::{LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
 
 impl Products for Avx2 {
     #[inline(always)]
@@ -30,20 +27,6 @@ impl Products for Avx2 {
     ) {
         // SAFETY: `self` is proof of the instruction set.
         unsafe { integer(panel, codes, cols, scales, rescales, put) }
-    }
-
-    #[inline(always)]
-    fn halves(
-        self,
-        panel: &[Eight],
-        codes: &[i16],
-        cols: usize,
-        biases: &[i32; ROWS],
-        units: &[f32],
-        put: impl FnMut(usize, [i32; ROWS]),
-    ) {
-        // SAFETY: `self` is proof of the instruction set.
-        unsafe { halves(panel, codes, cols, biases, units, put) }
     }
 
     #[inline(always)]
@@ -119,55 +102,5 @@ fn add(
     [
         _mm256_add_epi32(low, _mm256_madd_epi16(weights[0], codes)),
         _mm256_add_epi32(high, _mm256_madd_epi16(weights[1], codes)),
-    ]
-}
-
-/// Eight rows at a time share what is loaded of a vector.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn halves(
-    panel: &[Eight],
-    codes: &[i16],
-    cols: usize,
-    biases: &[i32; ROWS],
-    units: &[f32],
-    mut put: impl FnMut(usize, [i32; ROWS]),
-) {
-    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
-    let biases = unsafe { _mm256_loadu_si256(biases.as_ptr().cast()) };
-    for (b, (codes, &unit)) in codes.chunks_exact(cols).zip(units).enumerate() {
-        let mut sums = [_mm256_setzero_ps(); ROWS];
-        let (codes, rest) = codes.as_chunks::<LANES>();
-        for (eight, codes) in panel.iter().zip(codes) {
-            sums = add_eight(sums, eight, codes);
-        }
-        if !rest.is_empty() {
-            let mut last = [0; LANES];
-            last[..rest.len()].copy_from_slice(rest);
-            sums = add_eight(sums, &panel[panel.len() - 1], &last);
-        }
-        let values = to_residual(_mm256_mul_ps(sum_lanes(sums), _mm256_set1_ps(unit)));
-        put(b, store(add_saturating(values, biases)));
-    }
-}
-
-/// Adds eight columns to the lanes of eight rows.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn add_eight(sums: [__m256; ROWS], eight: &Eight, codes: &[i16; LANES]) -> [__m256; ROWS] {
-    let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
-    let [w0, w1, w2, w3, w4, w5, w6, w7] = eight;
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
-    let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
-    let codes = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes));
-    [
-        _mm256_fmadd_ps(codes, load_floats(w0), s0),
-        _mm256_fmadd_ps(codes, load_floats(w1), s1),
-        _mm256_fmadd_ps(codes, load_floats(w2), s2),
-        _mm256_fmadd_ps(codes, load_floats(w3), s3),
-        _mm256_fmadd_ps(codes, load_floats(w4), s4),
-        _mm256_fmadd_ps(codes, load_floats(w5), s5),
-        _mm256_fmadd_ps(codes, load_floats(w6), s6),
-        _mm256_fmadd_ps(codes, load_floats(w7), s7),
     ]
 }

@@ -173,14 +173,14 @@ unsafe fn half_sums(codes: *const u8, row: usize, eights: &[[i16; LANES]]) -> [_
 /// Eight finite halves as floats, exactly.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn load_halves(halves: &[u8; 16]) -> __m256 {
+pub(super) fn load_halves(halves: &[u8; 16]) -> __m256 {
     // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_codes(codes: &[i16; LANES]) -> __m256 {
+pub(super) fn load_codes(codes: &[i16; LANES]) -> __m256 {
     // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
     let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
     _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes))

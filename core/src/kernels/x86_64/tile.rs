@@ -1,0 +1,223 @@
+//! What the kernels for several vectors share: sixteen rows meet four vectors, eight rows to a register, so
+//! that what is loaded of either is used several times and all sums stay in registers.
+
+use core::arch::x86_64::*;
+
+use super::finish::store;
+use crate::blob::{Precision, Tensor, pair_u16};
+use crate::kernels::batched::{PANEL, Plain, ROWS, Rescale};
+use crate::kernels::portable::bias;
+use crate::numeric::{RESIDUAL_FRAC, Scale};
+
+/// Vectors that meet a panel together.
+pub(super) const VECTORS: usize = 4;
+/// Bytes that a register multiplies at a time for each row.
+pub(super) const WORD: usize = 4;
+
+/// A register each for the first and the last eight rows of a panel; aligned, for a load across two lines
+/// of the cache counts twice.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Both<T>(pub(super) [[T; ROWS]; 2]);
+
+/// A word of every row: a step that a panel and its vectors take together.
+pub(super) type Step = Both<[u8; WORD]>;
+
+/// A word of each of four vectors.
+pub(super) type Words = [[u8; WORD]; VECTORS];
+
+/// Sums, or other numbers, of a panel's rows for each of four vectors.
+pub(super) type Sums = [[__m256i; 2]; VECTORS];
+
+/// The rows of a panel, what they have besides weights.
+pub(super) struct Rows {
+    /// The first row.
+    pub(super) first: usize,
+    /// How many there are.
+    pub(super) count: usize,
+    mantissas: Both<i32>,
+    biases: Both<i32>,
+}
+
+impl Rows {
+    /// Rows of a matrix of integers from `first` on; the last row takes empty places.
+    #[inline(always)]
+    pub(super) fn new(matrix: &Tensor<'_>, first: usize) -> Self {
+        let count = PANEL.min(matrix.rows - first);
+        let (mut mantissas, mut biases) = ([0; PANEL], [0; PANEL]);
+        let row_scales = matrix.layout().row_scales;
+        for (j, (mantissa, out)) in mantissas.iter_mut().zip(&mut biases).enumerate() {
+            let row = first + j.min(count - 1);
+            if matrix.precision != Precision::Fp16 {
+                *mantissa = pair_u16(&matrix.scales[row * row_scales..], 0) as i32;
+            }
+            *out = bias(matrix, row);
+        }
+        let halves = |rows: [i32; PANEL]| {
+            Both([0, 1].map(|half| core::array::from_fn(|j| rows[half * ROWS + j])))
+        };
+        Self { first, count, mantissas: halves(mantissas), biases: halves(biases) }
+    }
+
+    /// The panel's biases.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn biases(&self) -> [__m256i; 2] {
+        let [low, high] = &self.biases.0;
+        [load(low), load(high)]
+    }
+
+    /// Puts a panel's outputs of a vector among those of all rows.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn put(&self, values: [__m256i; 2], out: &mut [i32]) {
+        let out = &mut out[self.first..];
+        if self.count == PANEL {
+            let out = &mut out[..PANEL];
+            // SAFETY: the slice is as long as both registers, and the stores ask for no alignment.
+            unsafe {
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), values[0]);
+                _mm256_storeu_si256(out.as_mut_ptr().add(ROWS).cast(), values[1]);
+            }
+        } else {
+            let values = values.map(|half| store(half));
+            out[..self.count].copy_from_slice(&values.as_flattened()[..self.count]);
+        }
+    }
+
+    /// Puts the outputs of integer sums with a vector.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn finish(
+        &self,
+        matrix: &Tensor<'_>,
+        sums: [__m256i; 2],
+        finish: &Finish,
+        out: &mut [i32],
+    ) {
+        if finish.mantissa < 0 {
+            return self.finish_plainly(matrix, sums, finish.scale, out);
+        }
+        let ([m0, m1], [b0, b1]) = (&self.mantissas.0, self.biases());
+        let low = finish.narrow(sums[0], load(m0), b0);
+        let high = finish.narrow(sums[1], load(m1), b1);
+        self.put([low, high], out);
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    fn finish_plainly(&self, matrix: &Tensor<'_>, sums: [__m256i; 2], scale: u32, out: &mut [i32]) {
+        let rescale = Rescale::new(matrix, Scale::unpack(scale));
+        let sums = sums.map(|half| store(half));
+        let sums = sums.as_flattened().iter().zip(self.mantissas.0.as_flattened());
+        let rows = sums.zip(self.biases.0.as_flattened());
+        for (out, ((&sum, &mantissa), &bias)) in
+            out[self.first..][..self.count].iter_mut().zip(rows)
+        {
+            *out = Plain::output(sum, mantissa as i64, bias, &rescale);
+        }
+    }
+}
+
+/// How the sums with a vector become outputs.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Finish {
+    /// Of the vector, packed.
+    scale: u32,
+    /// Its mantissa if nothing can saturate, which is what the rest is for; otherwise negative.
+    mantissa: i32,
+    /// Half of what is shifted out.
+    half: i64,
+    /// Sums are shifted left so that products are shifted right by 32 or more.
+    raise: i64,
+    /// By how much more than 32.
+    drop: i64,
+}
+
+impl Finish {
+    /// For sums below `bound` in magnitude.
+    #[inline(always)]
+    pub(super) fn new(matrix: &Tensor<'_>, scale: u32, bound: u64) -> Self {
+        let Scale { mantissa, exponent } = Scale::unpack(scale);
+        let exact = matrix.exponent - exponent as i32 - RESIDUAL_FRAC as i32;
+        let shift = exact.clamp(1, 62);
+        let raise = (32 - shift).max(0);
+        let output = ((bound * ((mantissa as u64) << 16)) >> shift) + 1;
+        let biased = !matrix.biases.is_empty() as u64;
+        let bias = biased << (15 + RESIDUAL_FRAC - matrix.bias_exponent);
+        let fits = shift == exact && bound << raise < 1 << 31 && output + bias < 1 << 31;
+        Self {
+            scale,
+            mantissa: if fits { mantissa as i32 } else { -1 },
+            half: 1 << (shift + raise - 1),
+            raise: raise as i64,
+            drop: (shift + raise - 32) as i64,
+        }
+    }
+
+    /// Sums below 2^31 after they are raised, times mantissas, whose product with the vector's is below 2^31:
+    /// below 2^62, so that neither adding half of what is shifted out nor what remains overflows.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn narrow(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
+        let sums = _mm256_sll_epi32(sums, _mm_cvtsi64_si128(self.raise));
+        let multipliers = _mm256_mullo_epi32(mantissas, _mm256_set1_epi32(self.mantissa));
+        let half = _mm256_set1_epi64x(self.half);
+        let even = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
+        let (sums, multipliers) =
+            (_mm256_srli_epi64::<32>(sums), _mm256_srli_epi64::<32>(multipliers));
+        let odd = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
+        let upper = _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd);
+        _mm256_add_epi32(_mm256_sra_epi32(upper, _mm_cvtsi64_si128(self.drop)), biases)
+    }
+}
+
+/// A register of anything.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load<T: bytemuck::NoUninit>(half: &[T; ROWS]) -> __m256i {
+    const { assert!(size_of::<[T; ROWS]>() == 32) };
+    // SAFETY: the array has as many bytes as are read, and the load asks for no alignment.
+    unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
+}
+
+/// Sets a register of anything.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn set<T: bytemuck::Pod>(half: &mut [T; ROWS], lanes: __m256i) {
+    const { assert!(size_of::<[T; ROWS]>() == 32) };
+    // SAFETY: the array has as many bytes as are written, all of which it may hold; the store asks for no
+    // alignment.
+    unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), lanes) };
+}
+
+/// A word of a vector for every row.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn broadcast(word: [u8; WORD]) -> __m256i {
+    _mm256_set1_epi32(i32::from_le_bytes(word))
+}
+
+/// Words of four vectors side by side, from eight words of each.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn side_by_side([a, b, c, d]: [__m256i; VECTORS], words: &mut [Words; ROWS]) {
+    let [ab, cd] =
+        [(a, b), (c, d)].map(|(a, b)| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)]);
+    // Of words 0 to 3 and of those four further on.
+    let fours = [
+        _mm256_unpacklo_epi64(ab[0], cd[0]),
+        _mm256_unpackhi_epi64(ab[0], cd[0]),
+        _mm256_unpacklo_epi64(ab[1], cd[1]),
+        _mm256_unpackhi_epi64(ab[1], cd[1]),
+    ];
+    for (s, four) in fours.into_iter().enumerate() {
+        // SAFETY: an element is as long as each half of the register, and the stores ask for no alignment.
+        unsafe {
+            _mm_storeu_si128(words[s].as_mut_ptr().cast(), _mm256_castsi256_si128(four));
+            let high = _mm256_extracti128_si256::<1>(four);
+            _mm_storeu_si128(words[s + 4].as_mut_ptr().cast(), high);
+        }
+    }
+}
