@@ -60,10 +60,9 @@ impl Parts<'_> {
         }
         place(plan.chain.offset as usize, &self.chain.bytes);
         let classes = self.token_classes.as_deref();
-        for optional in [plan.tokenizer.zip(self.tokenizer), plan.token_classes.zip(classes)] {
-            if let Some((section, bytes)) = optional {
-                place(section.offset as usize, bytes);
-            }
+        let optional = [plan.tokenizer.zip(self.tokenizer), plan.token_classes.zip(classes)];
+        for (section, bytes) in optional.into_iter().flatten() {
+            place(section.offset as usize, bytes);
         }
         let sum = checksum(&blob);
         blob[20..24].copy_from_slice(&sum.to_le_bytes());
