@@ -37,8 +37,6 @@ pub struct Bench<'a> {
 struct Place {
     id: TensorId,
     part: Part,
-    /// Columns of the reference's matrix.
-    cols: usize,
     weight: Range<usize>,
     bias: Option<Range<usize>>,
 }
@@ -66,7 +64,6 @@ impl<'a> Bench<'a> {
         let tensors = source.dims.tensors().map(|id| Place {
             id,
             part: source.part(id),
-            cols: source.folded.tensors[&format!("{}.weight", layer_name(id))].shape[1],
             weight: reference
                 .range(&format!("{}.weight", layer_name(id)))
                 .expect("a matrix of the model"),
@@ -119,7 +116,7 @@ impl<'a> Bench<'a> {
         let mut model = self.reference.clone();
         for (index, storage) in mix.iter().enumerate() {
             let Some(storage) = *storage else { continue };
-            self.tensors[index].replace(&mut model, &*self.encode(index, storage)?);
+            self.put(index, &*self.encode(index, storage)?, &mut model);
         }
         Ok(self.kl_of(&model))
     }
@@ -143,18 +140,9 @@ impl<'a> Bench<'a> {
         self.calibration
     }
 
-    /// The FP32 model with some matrices, by their place in canonical order, as they were encoded.
-    pub fn model_with(&self, encoded: impl IntoIterator<Item = (usize, Arc<Encoded>)>) -> Model {
-        let mut model = self.reference.clone();
-        for (index, encoded) in encoded {
-            self.tensors[index].replace(&mut model, &encoded);
-        }
-        model
-    }
-
-    /// KL divergence in nats per token of such a model.
-    pub fn kl_of_model(&self, model: &Model) -> f64 {
-        self.kl_of(model)
+    /// Puts matrix `index`, in canonical order, into a model of the reference's shape.
+    pub fn put(&self, index: usize, encoded: &Encoded, model: &mut Model) {
+        self.tensors[index].replace(model, encoded);
     }
 
     /// KL divergence in nats per token with other weights in one matrix, all others in FP32.
@@ -166,7 +154,8 @@ impl<'a> Bench<'a> {
         self.kl_of(&model)
     }
 
-    fn kl_of(&self, model: &Model) -> f64 {
+    /// KL divergence in nats per token of a model.
+    pub fn kl_of(&self, model: &Model) -> f64 {
         let vocab = self.source.dims.vocab as usize;
         let step = self.window * BATCH;
         let parts: Vec<f64> = self
@@ -190,7 +179,7 @@ impl Place {
     /// Puts decoded weights and biases in the place of the model's own.
     fn replace(&self, model: &mut Model, encoded: &Encoded) {
         let weights = &mut model.parameters_mut()[self.weight.clone()];
-        self.part.put_matrix(&encoded.decoded, weights, self.cols);
+        self.part.put_matrix(&encoded.decoded, weights);
         if let Some(bias) = &self.bias {
             let biases = &mut model.parameters_mut()[bias.clone()];
             self.part.put_biases(&encoded.decoded_biases, biases);

@@ -4,7 +4,6 @@
 //! before them is quantized by then, so that each makes up for what is left of its prefix's errors.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::{Dimensions, TensorId};
@@ -26,43 +25,35 @@ pub fn refine(
 ) -> Result<(Vec<Encoded>, f64)> {
     let source = bench.source();
     let dims = &source.dims;
-    let mut encoded: Vec<Arc<Encoded>> = first.iter().cloned().map(Arc::new).collect();
-    let stored = |done: BTreeSet<usize>, encoded: &[Arc<Encoded>]| {
-        bench.model_with(done.into_iter().map(|index| (index, Arc::clone(&encoded[index]))))
-    };
-    let all: BTreeSet<usize> = (0..encoded.len()).collect();
-    let before = bench.kl_of_model(&stored(all.clone(), &encoded));
-    let stages = stages(dims);
+    let mut before = bench.reference().clone();
+    first.iter().enumerate().for_each(|(index, encoded)| bench.put(index, encoded, &mut before));
+    let before = bench.kl_of(&before);
     // Embeddings have nothing before them.
-    let mut done: BTreeSet<usize> =
-        dims.tensors().filter(|id| id.is_embedding()).map(|id| dims.index(id)).collect();
+    let mut real = bench.reference().clone();
+    for index in dims.tensors().filter(|id| id.is_embedding()).map(|id| dims.index(id)) {
+        bench.put(index, &first[index], &mut real);
+    }
+    let mut calibration = bench.calibration().clone();
+    let mut again = first.clone();
+    let stages = stages(dims);
     for (count, stage) in stages.iter().enumerate() {
         let layers: BTreeSet<String> = stage.iter().copied().map(layer_name).collect();
-        let real = stored(done.clone(), &encoded);
-        let mut calibration = bench.calibration().clone();
         for (layer, shift) in shifts(bench.reference(), &real, &layers, tokens, window) {
             calibration.set_shift(&layer, shift);
         }
-        let again: Vec<(usize, Encoded)> = stage
+        let encoded: Vec<Encoded> = stage
             .par_iter()
-            .map(|&id| {
-                let index = dims.index(id);
-                Ok((index, source.encode(id, storage[index], &calibration)?))
-            })
+            .map(|&id| source.encode(id, storage[dims.index(id)], &calibration))
             .collect::<Result<_>>()?;
-        for (index, again) in again {
-            encoded[index] = Arc::new(again);
-            done.insert(index);
+        for (&id, encoded) in stage.iter().zip(encoded) {
+            let index = dims.index(id);
+            bench.put(index, &encoded, &mut real);
+            again[index] = encoded;
         }
         progress((count + 1) as f64 / stages.len() as f64);
     }
-    let after = bench.kl_of_model(&stored(all, &encoded));
-    if after < before {
-        let encoded = encoded.into_iter().map(|encoded| Encoded::clone(&encoded));
-        Ok((encoded.collect(), after))
-    } else {
-        Ok((first, before))
-    }
+    let after = bench.kl_of(&real);
+    Ok(if after < before { (again, after) } else { (first, before) })
 }
 
 /// Linear layers in the order of inference, those together that read the same input or whose inputs do
@@ -109,8 +100,10 @@ mod tests {
             let first = bench.encode_mix(&mix).unwrap();
             let (again, kl) = refine(&bench, (&tokens, 16), &mix, first, |_| {}).unwrap();
             assert!(kl <= before, "{kl} {before}");
-            let again = again.into_iter().map(Arc::new).enumerate();
-            assert_eq!(kl, bench.kl_of_model(&bench.model_with(again)));
+            let mut stored = bench.reference().clone();
+            let put = |(index, encoded)| bench.put(index, encoded, &mut stored);
+            again.iter().enumerate().for_each(put);
+            assert_eq!(kl, bench.kl_of(&stored));
         }
     }
 }

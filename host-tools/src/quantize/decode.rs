@@ -17,9 +17,8 @@ pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model 
     for id in blob.dims().tensors() {
         let tensor = blob.tensor(id);
         let (layer, part) = (layer_name(id), Part::of(blob, id, &tensor));
-        let cols = source.folded.tensors[&format!("{layer}.weight")].shape[1];
         if let Some(own) = model.tensor_mut(&format!("{layer}.weight")) {
-            part.put_matrix(&weights(id, &tensor), own, cols);
+            part.put_matrix(&weights(id, &tensor), own);
         }
         if let Some(own) = model.tensor_mut(&format!("{layer}.bias")) {
             part.put_biases(&biases(&tensor), own);

@@ -190,16 +190,18 @@ impl Part {
         }
     }
 
-    /// Puts the part into a matrix `[_, cols]`.
-    pub fn put_matrix(&self, part: &[f32], whole: &mut [f32], cols: usize) {
+    /// Puts the part into the whole matrix.
+    pub fn put_matrix(&self, part: &[f32], whole: &mut [f32]) {
         match self {
             Self::Whole => whole.copy_from_slice(part),
             Self::Rows(rows) => {
+                let cols = part.len() / rows.len().max(1);
                 for (row, values) in rows.iter().zip(part.chunks_exact(cols)) {
                     whole[row * cols..][..cols].copy_from_slice(values);
                 }
             }
             Self::Columns(first) => {
+                let cols = whole.len() / (part.len() / first).max(1);
                 for (row, values) in whole.chunks_exact_mut(cols).zip(part.chunks_exact(*first)) {
                     row[..*first].copy_from_slice(values);
                     row[*first..].fill(0.0);
@@ -211,7 +213,7 @@ impl Part {
     /// Puts the part's biases among all.
     pub fn put_biases(&self, part: &[f32], whole: &mut [f32]) {
         match self {
-            Self::Rows(_) => self.put_matrix(part, whole, 1),
+            Self::Rows(_) => self.put_matrix(part, whole),
             _ => whole.copy_from_slice(part),
         }
     }
@@ -264,7 +266,7 @@ mod tests {
             let taken = part.of_matrix(&whole, 6);
             assert_eq!(*taken, expected, "{part:?}");
             let mut back = vec![9.0; 24];
-            part.put_matrix(&taken, &mut back, 6);
+            part.put_matrix(&taken, &mut back);
             assert_eq!(part.of_matrix(&back, 6), taken);
             let biases: Vec<f32> = (0..4).map(|i| i as f32).collect();
             let mut back = biases.clone();
@@ -272,7 +274,7 @@ mod tests {
             assert_eq!(back, biases);
         }
         let mut back = vec![9.0; 24];
-        Part::Columns(1).put_matrix(&[1.0; 4], &mut back, 6);
+        Part::Columns(1).put_matrix(&[1.0; 4], &mut back);
         assert_eq!(back[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
@@ -302,7 +304,7 @@ mod tests {
         let mut without = reference::Model::from_checkpoint(&source.folded);
         let values = without.tensor_mut(&format!("{down}.weight")).unwrap();
         let part = source.part(id).of_matrix(values, hidden).into_owned();
-        source.part(id).put_matrix(&part, values, hidden);
+        source.part(id).put_matrix(&part, values);
         for (a, b) in model.forward(&tokens, 12).iter().zip(without.forward(&tokens, 12)) {
             assert!((a - b).abs() < 1e-4, "{a} {b}");
         }

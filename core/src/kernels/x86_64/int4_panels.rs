@@ -13,7 +13,9 @@ use alloc::vec::Vec;
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::tile::{Both, Finish, Rows, Step, Sums, VECTORS, WORD, Words, load, set, side_by_side};
+use super::tile::{
+    Both, Finish, Rows, Step, Sums, VECTORS, WORD, Words, fours, load, set, side_by_side,
+};
 use crate::blob::Tensor;
 use crate::kernels::Vectors;
 use crate::kernels::batched::{BLOCK, PANEL, ROWS};
@@ -220,20 +222,12 @@ fn unpack(matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel) {
 fn unpack_eight(rows: [[[u8; GROUP / 2]; 2]; 4], half: usize, steps: &mut [Step; STEPS]) {
     // The upper nibble of every other byte is stored without the 8.
     let flip = _mm256_set1_epi16(i16::MIN);
-    let [a, b, c, d] = rows.each_ref().map(|two| {
+    let rows = rows.each_ref().map(|two| {
         // SAFETY: the two arrays have as many bytes as are read, and the load asks for no alignment.
         unsafe { _mm256_loadu_si256(two.as_ptr().cast()) }
     });
-    let [ab, cd] =
-        [(a, b), (c, d)].map(|(a, b)| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)]);
-    let fours = [
-        _mm256_unpacklo_epi64(ab[0], cd[0]),
-        _mm256_unpackhi_epi64(ab[0], cd[0]),
-        _mm256_unpacklo_epi64(ab[1], cd[1]),
-        _mm256_unpackhi_epi64(ab[1], cd[1]),
-    ];
     let mask = _mm256_set1_epi8(15);
-    for (s, four) in fours.into_iter().enumerate() {
+    for (s, four) in fours(rows).into_iter().enumerate() {
         let four = _mm256_xor_si256(four, flip);
         set(&mut steps[s].0[half], _mm256_and_si256(four, mask));
         let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(four), mask);

@@ -199,20 +199,25 @@ pub(super) fn broadcast(word: [u8; WORD]) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(word))
 }
 
-/// Words of four vectors side by side, from eight words of each.
+/// Words of four registers side by side: element s has words s of the four, and those four further on.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn side_by_side([a, b, c, d]: [__m256i; VECTORS], words: &mut [Words; ROWS]) {
+pub(super) fn fours([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
     let [ab, cd] =
         [(a, b), (c, d)].map(|(a, b)| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)]);
-    // Of words 0 to 3 and of those four further on.
-    let fours = [
+    [
         _mm256_unpacklo_epi64(ab[0], cd[0]),
         _mm256_unpackhi_epi64(ab[0], cd[0]),
         _mm256_unpacklo_epi64(ab[1], cd[1]),
         _mm256_unpackhi_epi64(ab[1], cd[1]),
-    ];
-    for (s, four) in fours.into_iter().enumerate() {
+    ]
+}
+
+/// Words of four vectors side by side, from eight words of each.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS]) {
+    for (s, four) in fours(vectors).into_iter().enumerate() {
         // SAFETY: an element is as long as each half of the register, and the stores ask for no alignment.
         unsafe {
             _mm_storeu_si128(words[s].as_mut_ptr().cast(), _mm256_castsi256_si128(four));
