@@ -105,32 +105,25 @@ struct Feature {
     present: bool,
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! features {
+    ($detected:ident: $($name:tt),*) => {
+        vec![$(Feature {
+            name: $name,
+            compiled: cfg!(target_feature = $name),
+            present: std::arch::$detected!($name),
+        }),*]
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 fn features() -> Vec<Feature> {
-    macro_rules! feature {
-        ($name:tt) => {
-            Feature {
-                name: $name,
-                compiled: cfg!(target_feature = $name),
-                present: std::arch::is_x86_feature_detected!($name),
-            }
-        };
-    }
-    vec![feature!("avx2"), feature!("fma"), feature!("f16c"), feature!("avx512vnni")]
+    features!(is_x86_feature_detected: "avx2", "fma", "f16c", "avx512vnni")
 }
 
 #[cfg(target_arch = "aarch64")]
 fn features() -> Vec<Feature> {
-    macro_rules! feature {
-        ($name:tt) => {
-            Feature {
-                name: $name,
-                compiled: cfg!(target_feature = $name),
-                present: std::arch::is_aarch64_feature_detected!($name),
-            }
-        };
-    }
-    vec![feature!("neon"), feature!("dotprod")]
+    features!(is_aarch64_feature_detected: "neon", "dotprod")
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
