@@ -39,7 +39,13 @@ const KERNELS: &[(&str, Kernel)] = &[
     ("batched", |matrix, x, out| super::batched::matmul(super::batched::Plain, matrix, x, out)),
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     ("AVX2", |matrix, x, out| {
-        if !super::x86_64::matmul(matrix, x, out) {
+        if !super::x86_64::matmul_with(None, matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    ("AVX-512 VNNI", |matrix, x, out| {
+        if !super::x86_64::matmul_with(super::x86_64::Vnni::detect(), matrix, x, out) {
             portable::matmul(matrix, x, out);
         }
     }),
@@ -226,6 +232,7 @@ proptest! {
 
     /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole registers
     /// of columns and more than the stack takes, batches of more vectors than are taken together.
+    #[cfg_attr(miri, ignore = "takes hours; the test below has what is needed of it")]
     #[test]
     fn hosts_agree_on_shapes_of_their_own(
         (precision, group) in prop::sample::select(vec![
@@ -252,6 +259,40 @@ proptest! {
             let mut out = vec![i32::MIN; expected.len()];
             kernel(&matrix.tensor(), batch.vectors(), &mut out);
             prop_assert_eq!(&out, &expected, "{}", name);
+        }
+    }
+}
+
+/// The same at the edges of what registers, masks and the stack hold, small enough for Miri, which can run the
+/// kernels of processors that are not at hand.
+#[test]
+fn products_of_bytes_agree_at_the_edges_of_registers() {
+    let mut random = Random(11);
+    let shapes = [(8, 32, 1), (9, 64, 1), (8, 96, 1), (8, 160, 2), (17, 64, 5)];
+    let more =
+        [(Precision::Int8, 1, 8, 71), (Precision::Int8, 1, 8, 576), (Precision::Int4, 1, 8, 1056)];
+    let both = [Precision::Int8, Precision::Int4];
+    let shapes = both.iter().flat_map(|&p| shapes.map(|(rows, cols, size)| (p, size, rows, cols)));
+    for (precision, size, rows, cols) in shapes.chain(more) {
+        for max_code in [127, 255] {
+            let group = if precision == Precision::Int4 { 32 } else { 0 };
+            let matrix = Matrix { max_code, ..Matrix::new(precision, group, rows, cols) };
+            let matrix = matrix.fill(true, || random.next() as u8);
+            let mut batch = Batch::random(&matrix, size, -13, &mut random);
+            for extreme in [false, true] {
+                if extreme {
+                    batch.codes.fill(max_code as i16);
+                }
+                let mut expected = vec![0; size * rows];
+                portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
+                // Of the other kernels Miri would learn nothing here.
+                let slow = |name: &str| cfg!(miri) && !name.starts_with("AVX");
+                for &(name, kernel) in KERNELS.iter().filter(|(name, _)| !slow(name)) {
+                    let mut out = vec![i32::MIN; expected.len()];
+                    kernel(&matrix.tensor(), batch.vectors(), &mut out);
+                    assert_eq!(out, expected, "{name}: {rows} × {cols} of {precision:?}, {size}");
+                }
+            }
         }
     }
 }

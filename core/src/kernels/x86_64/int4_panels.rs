@@ -10,6 +10,7 @@
 //! multiply nothing: eight products and their sums take a Zen 3 4.9 cycles instead of 4.
 
 use alloc::vec::Vec;
+#[cfg(not(miri))]
 use core::arch::asm;
 use core::arch::x86_64::*;
 
@@ -21,31 +22,48 @@ use crate::kernels::Vectors;
 use crate::kernels::batched::{BLOCK, PANEL, ROWS};
 
 /// Inputs of a group.
-const GROUP: usize = 32;
+pub(super) const GROUP: usize = 32;
 /// Steps of a group.
-const STEPS: usize = GROUP / WORD;
+pub(super) const STEPS: usize = GROUP / WORD;
 
 /// Four vectors.
 #[derive(Clone, Copy)]
-struct Narrow<'a> {
+pub(super) struct Narrow<'a> {
     /// Codes as bytes.
-    words: &'a [Words],
+    pub(super) words: &'a [Words],
     /// Of every group −8 times the codes that each of a row's two lanes meets, at most 16 · 255 · 8, side by
     /// side.
-    starts: &'a [[i32; VECTORS]],
+    pub(super) starts: &'a [[i32; VECTORS]],
 }
 
 /// Sixteen rows.
-struct Panel {
-    steps: Vec<Step>,
+pub(super) struct Panel {
+    pub(super) steps: Vec<Step>,
     /// Of every group a row's scale twice, side by side.
-    scales: Vec<Both<i32>>,
+    pub(super) scales: Vec<Both<i32>>,
 }
 
 /// As [`crate::kernels::portable::matmul`], bit for bit, for groups of 32 that divide the row. The codes are
 /// within ±127, or from 0 to 255 if `RELU`.
 #[target_feature(enable = "avx2")]
 pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    // Codes times scales are at most 8 · 15.
+    let unpack = |matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel| unpack(matrix, rows, panel);
+    each_panel::<RELU>(matrix, x, out, 120, unpack, |panel, x| sums::<RELU>(panel, x));
+}
+
+/// Puts the outputs of all rows and vectors. `unpack` decodes a panel, whose sums with four vectors `sums`
+/// returns; a weight counts at most `weight` in them.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn each_panel<const RELU: bool>(
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+    weight: u64,
+    unpack: impl Fn(&Tensor<'_>, &Rows, &mut Panel),
+    sums: impl Fn(&Panel, Narrow<'_>) -> Sums,
+) {
     let groups = matrix.cols / GROUP;
     let mut panel = Panel {
         steps: alloc::vec![Both([[[0; WORD]; ROWS]; 2]); groups * STEPS],
@@ -55,8 +73,7 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
     let mut words = alloc::vec![[[0; WORD]; VECTORS]; fours * groups * STEPS];
     let mut starts = alloc::vec![[0; VECTORS]; fours * groups];
     let mut finishes = alloc::vec![Finish::default(); BLOCK.min(x.scales.len())];
-    // Codes times scales are at most 8 · 15.
-    let bound = matrix.cols as u64 * 120 * matrix.max_code as u64;
+    let bound = matrix.cols as u64 * weight * matrix.max_code as u64;
     let blocks = x.codes.chunks(BLOCK * matrix.cols).zip(x.scales.chunks(BLOCK));
     for ((codes, scales), out) in blocks.zip(out.chunks_mut(BLOCK * matrix.rows)) {
         let vectors = codes.chunks(VECTORS * matrix.cols);
@@ -76,7 +93,7 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
             for (((words, starts), finishes), out) in
                 vectors.zip(out.chunks_mut(VECTORS * matrix.rows))
             {
-                let sums = sums::<RELU>(&panel, Narrow { words, starts });
+                let sums = sums(&panel, Narrow { words, starts });
                 let vectors = sums.into_iter().zip(finishes).zip(out.chunks_exact_mut(matrix.rows));
                 for ((sums, finish), out) in vectors {
                     rows.finish(matrix, sums, finish, out);
@@ -114,6 +131,7 @@ fn sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>) -> Sums {
 /// Written out because the order matters: two vectors' products and then their sums fill the pipes better than
 /// each product with its sum, and all sixteen registers are taken, so that moving any load ahead would put a
 /// sum into memory.
+#[cfg(not(miri))]
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_step<const RELU: bool>(lanes: &mut [[__m256i; 2]; VECTORS], step: &Step, words: &Words) {
@@ -171,10 +189,23 @@ fn add_step<const RELU: bool>(lanes: &mut [[__m256i; 2]; VECTORS], step: &Step, 
     }
 }
 
+/// The same for Miri, which knows intrinsics and no assembly.
+#[cfg(miri)]
+#[target_feature(enable = "avx2")]
+fn add_step<const RELU: bool>(lanes: &mut [[__m256i; 2]; VECTORS], step: &Step, words: &Words) {
+    for (lanes, &word) in lanes.iter_mut().zip(words) {
+        for (lane, weights) in lanes.iter_mut().zip(&step.0) {
+            let (weights, word) = (load(weights), super::tile::broadcast(word));
+            let (a, b) = if RELU { (word, weights) } else { (weights, word) };
+            *lane = _mm256_add_epi16(*lane, _mm256_maddubs_epi16(a, b));
+        }
+    }
+}
+
 /// Decodes a panel.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn unpack(matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel) {
+pub(super) fn unpack(matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel) {
     let layout = matrix.layout();
     let mut codes: [&[[u8; GROUP / 2]]; PANEL] = [&[]; PANEL];
     let mut scales: [&[u8]; PANEL] = [&[]; PANEL];

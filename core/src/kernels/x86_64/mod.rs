@@ -1,4 +1,4 @@
-//! The kernels with AVX2, chosen at run time.
+//! The kernels with AVX2, and with AVX-512 VNNI where the processor has it, too, chosen at run time.
 //!
 //! Integer sums are exact in any order. An FP16 weight (11 bits) times a code (8 bits) is exact in
 //! f32, so a fused multiply-add rounds once where the contract rounds once, and register lane j is
@@ -14,6 +14,8 @@ mod int4_panels;
 mod panels;
 mod single;
 mod tile;
+mod vnni;
+mod vnni_panels;
 
 use half::f16;
 
@@ -24,16 +26,31 @@ use crate::layers::bk::{ChainFormat, ChainParameters};
 /// Multiplies where the processor has AVX2; says whether it did.
 #[inline]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    matmul_with(Vnni::detect(), matrix, x, out)
+}
+
+/// As [`matmul`], with AVX2 alone or with what `vnni` proves to be there.
+#[inline]
+pub(super) fn matmul_with(
+    vnni: Option<Vnni>,
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) -> bool {
     let Some(avx2) = Avx2::detect() else { return false };
-    // SAFETY: an `Avx2` exists only where the processor has the instructions.
+    // SAFETY: an `Avx2` and a `Vnni` exist only where the processor has the instructions.
     unsafe {
         if let [_] = x.scales {
-            single::matmul(matrix, x, out);
+            if vnni.is_none() || !vnni::matmul(matrix, x, out) {
+                single::matmul(matrix, x, out);
+            }
         } else if matrix.codes.is_empty() {
             // No rows, or nothing but biases, which the plain way knows.
             panels(avx2, matrix, x, out);
         } else if matrix.precision == Precision::Fp16 {
             fp16_panels::matmul(matrix, x, out);
+        } else if vnni.is_some() && vnni_panels::matmul(matrix, x, out) {
+            // Done.
         } else if !fits_bytes(matrix) {
             panels(avx2, matrix, x, out);
         } else if matrix.max_code <= 127 {
@@ -137,6 +154,21 @@ impl Avx2 {
             && std::arch::is_x86_feature_detected!("lzcnt")
             && std::arch::is_x86_feature_detected!("bmi1")
             && std::arch::is_x86_feature_detected!("bmi2");
+        found.then_some(Self(()))
+    }
+}
+
+/// Proof that this processor has AVX-512 with dot products of bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Vnni(());
+
+impl Vnni {
+    #[inline(always)]
+    pub(super) fn detect() -> Option<Self> {
+        let found = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512vnni");
         found.then_some(Self(()))
     }
 }

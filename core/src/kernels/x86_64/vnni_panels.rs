@@ -1,0 +1,139 @@
+//! INT4 in groups of 32, and INT8, for several vectors with AVX-512 VNNI.
+//!
+//! Panels and vectors are those of AVX2's INT4 ([`super::int4_panels`]): four columns of sixteen rows fill a
+//! register, which meets four codes of a vector in one dot product. Even and odd steps have their own sums, so
+//! that eight dot products are under way while each takes five cycles.
+
+use core::arch::x86_64::*;
+
+use super::finish::{load_bytes, transpose};
+use super::int4_panels::{GROUP, Narrow, Panel, STEPS, each_panel, unpack};
+use super::tile::{Rows, Step, Sums, VECTORS, WORD, Words, set};
+use super::vnni::{dot, load};
+use super::{fits_bytes, not_negative};
+use crate::blob::{Precision, Tensor};
+use crate::kernels::Vectors;
+use crate::kernels::batched::ROWS;
+
+/// Two steps, each with its own sums for four vectors.
+type Lanes = [[__m512i; VECTORS]; 2];
+
+/// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix with codes and several vectors; says whether
+/// it was done.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let int8 = matrix.precision == Precision::Int8 && matrix.cols.is_multiple_of(GROUP);
+    if !int8 && !fits_bytes(matrix) {
+        return false;
+    }
+    match (int8, matrix.max_code > 127) {
+        (true, false) => by_int8::<false>(matrix, x, out),
+        (false, false) => by_int4::<false>(matrix, x, out),
+        _ if !not_negative(x.codes) => return false,
+        (true, true) => by_int8::<true>(matrix, x, out),
+        (false, true) => by_int4::<true>(matrix, x, out),
+    }
+    true
+}
+
+/// The codes are within ±127, or from 0 to 255 if `RELU`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn by_int4<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    // Codes times scales are at most 8 · 15.
+    let unpack = |matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel| unpack(matrix, rows, panel);
+    each_panel::<RELU>(matrix, x, out, 120, unpack, |panel, x| int4_sums::<RELU>(panel, x));
+}
+
+/// As [`by_int4`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn by_int8<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    let unpack = |matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel| {
+        unpack_int8::<RELU>(matrix, rows, panel);
+    };
+    each_panel::<RELU>(matrix, x, out, 128, unpack, |panel, x| int8_sums::<RELU>(panel, x));
+}
+
+/// Sums of sixteen rows with four vectors. A group's is below 2^17, so that its lower 32 bits are all there is to
+/// it times its scale.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn int4_sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>) -> Sums {
+    let mut sums = [_mm512_setzero_si512(); VECTORS];
+    let groups = panel.steps.as_chunks::<STEPS>().0.iter().zip(x.words.as_chunks::<STEPS>().0);
+    for (((codes, words), scales), starts) in groups.zip(&panel.scales).zip(x.starts) {
+        // Both halves of a start, added up.
+        let starts = starts.map(|s| _mm512_madd_epi16(_mm512_set1_epi32(s), _mm512_set1_epi16(1)));
+        let mut lanes = [starts, [_mm512_setzero_si512(); VECTORS]];
+        add_steps::<RELU>(&mut lanes, codes, words);
+        // A scale is there twice, side by side.
+        let scales = _mm512_and_si512(load(&scales.0), _mm512_set1_epi32(15));
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let products = _mm512_add_epi32(lanes[0][v], lanes[1][v]);
+            *sum = _mm512_add_epi32(*sum, _mm512_mullo_epi32(products, scales));
+        }
+    }
+    sums.map(|sums| halves(sums))
+}
+
+/// Sums of sixteen rows with four vectors, none beyond 2^14 · 255 · 128 < 2^29.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn int8_sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>) -> Sums {
+    let mut lanes = [[_mm512_setzero_si512(); VECTORS]; 2];
+    if !RELU {
+        // Sixteen times what eight times the codes add up to.
+        let mut starts = [0; VECTORS];
+        for groups in x.starts {
+            for (start, &both) in starts.iter_mut().zip(groups) {
+                *start += 16 * (both as i16 as i32 + (both >> 16));
+            }
+        }
+        lanes[0] = starts.map(|start| _mm512_set1_epi32(start));
+    }
+    add_steps::<RELU>(&mut lanes, &panel.steps, x.words);
+    let [even, odd] = lanes;
+    core::array::from_fn(|v| halves(_mm512_add_epi32(even[v], odd[v])))
+}
+
+/// Adds products of an even number of steps.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn add_steps<const RELU: bool>(lanes: &mut Lanes, steps: &[Step], words: &[Words]) {
+    let pairs = steps.as_chunks::<2>().0.iter().zip(words.as_chunks::<2>().0);
+    for (steps, words) in pairs {
+        for ((lanes, step), words) in lanes.iter_mut().zip(steps).zip(words) {
+            let weights = load(&step.0);
+            for (lane, &word) in lanes.iter_mut().zip(words) {
+                *lane = dot::<RELU>(*lane, weights, _mm512_set1_epi32(i32::from_le_bytes(word)));
+            }
+        }
+    }
+}
+
+/// The first and the last eight rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves(lanes: __m512i) -> [__m256i; 2] {
+    [_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64::<1>(lanes)]
+}
+
+/// Decodes a panel: weights with their sign if `RELU`, else plus 128.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn unpack_int8<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel) {
+    // Stored plus 128 at even places.
+    let flip = _mm256_set1_epi16(if RELU { 0x80 } else { i16::MIN });
+    for half in 0..2 {
+        // The last row takes empty places.
+        let row = |j: usize| rows.first + (ROWS * half + j).min(rows.count - 1);
+        let rows: [&[[u8; GROUP]]; ROWS] = core::array::from_fn(|j| {
+            matrix.codes[row(j) * matrix.cols..][..matrix.cols].as_chunks().0
+        });
+        for (g, steps) in panel.steps.as_chunks_mut::<{ GROUP / WORD }>().0.iter_mut().enumerate() {
+            let stretch = rows.map(|row| _mm256_xor_si256(load_bytes(&row[g]), flip));
+            for (step, words) in steps.iter_mut().zip(transpose(stretch)) {
+                set(&mut step.0[half], words);
+            }
+        }
+    }
+}
