@@ -5,9 +5,10 @@
 //! its weights fit with a sign, too. What an offset adds too much is a multiple of sums of codes, which all
 //! rows share.
 //!
-//! INT8 takes a load that flips what is stored and a dot product for 64 products. INT4 takes ten instructions for
-//! 128, whose four groups fill a quarter of a register each: the load, three that part the nibbles, a copy of
-//! what the sums start from, two dot products, the scales put into their lanes, their multiplication, the sum.
+//! INT8 takes a load with a flip and a dot product for 64 products. INT4 takes nine instructions for 128, whose
+//! four groups fill a quarter of a register each: the load, three that part the nibbles, a copy of what the
+//! sums start from, two dot products, the scales put into their lanes, and their multiplication, which the
+//! compiler joins with the sum.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
