@@ -232,7 +232,7 @@ proptest! {
 
     /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole registers
     /// of columns and more than the stack takes, batches of more vectors than are taken together.
-    #[cfg_attr(miri, ignore = "takes hours; the test below has what is needed of it")]
+    #[cfg_attr(miri, ignore = "too slow there; the test below has what is needed of it")]
     #[test]
     fn hosts_agree_on_shapes_of_their_own(
         (precision, group) in prop::sample::select(vec![
