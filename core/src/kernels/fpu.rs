@@ -47,11 +47,16 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
 }
 
 /// As [`super::portable::to_halves`]: converting a fixed-point number rounds once to a float, and that once to a half.
+/// As [`matmul`], not a part of its callers.
+#[inline(never)]
 pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
     let (values, rest) = values.as_chunks();
     let (halves, last) = halves.as_chunks_mut();
     for (values, halves) in values.iter().zip(halves) {
         eight_halves(values, halves);
+    }
+    if rest.is_empty() {
+        return;
     }
     let (mut eight, mut converted) = ([0; 8], [f16::ZERO; 8]);
     eight[..rest.len()].copy_from_slice(rest);
