@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod finetune;
 pub mod import;
 pub mod importance;
 pub mod policy;

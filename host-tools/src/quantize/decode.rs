@@ -7,6 +7,7 @@ use resnet_bk_core::blob::{INT8_OFFSETS, Precision, Tensor, TensorId};
 use super::Source;
 use super::division::Part;
 use super::names::layer_name;
+use super::stored;
 
 /// The FP32 model with the matrices and biases of a blob in the place of its own: what the weights
 /// alone lose, without the rounding of activations.
@@ -30,7 +31,7 @@ pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model 
 /// Weights of a matrix, `[rows, cols]`.
 pub fn weights(id: TensorId, tensor: &Tensor<'_>) -> Vec<f32> {
     let layout = tensor.layout();
-    let per_activation = if id.is_embedding() { 1.0 } else { f64::from(tensor.max_code) };
+    let per_activation = stored::per_activation(id);
     let mut weights = Vec::with_capacity(tensor.rows * tensor.cols);
     for r in 0..tensor.rows {
         let codes = &tensor.codes[r * layout.row_codes..][..layout.row_codes];
@@ -40,24 +41,33 @@ pub fn weights(id: TensorId, tensor: &Tensor<'_>) -> Vec<f32> {
             continue;
         }
         let scales = &tensor.scales[r * layout.row_scales..][..layout.row_scales];
-        let mantissa = f64::from(u16::from_le_bytes([scales[0], scales[1]]));
-        let unit = mantissa * (-f64::from(tensor.exponent)).exp2() * per_activation;
+        let mantissa = u16::from_le_bytes([scales[0], scales[1]]);
+        let unit = stored::unit(mantissa, tensor.exponent as u8, per_activation);
         if tensor.precision == Precision::Int8 {
-            let codes = codes.iter().zip(INT8_OFFSETS.iter().cycle());
-            weights.extend(codes.map(|(c, o)| (f64::from((c ^ o) as i8) * unit) as f32));
+            weights.extend(row_codes(tensor, r).into_iter().map(|c| (f64::from(c) * unit) as f32));
             continue;
         }
-        for (c, code) in grouped_codes(tensor, codes).into_iter().enumerate() {
-            let group = c / tensor.group;
-            let multiple = scales[2 + group / 2] >> (4 * (group % 2)) & 15;
+        for (c, code) in row_codes(tensor, r).into_iter().enumerate() {
+            let multiple = multiple(scales, c / tensor.group);
             weights.push((f64::from(code) * (unit * f64::from(multiple))) as f32);
         }
     }
     weights
 }
 
-/// Codes of a row in planes (see `docs/format.md`).
-fn grouped_codes(tensor: &Tensor<'_>, mut row: &[u8]) -> Vec<i32> {
+/// Multiple of a row's unit that group `group` has.
+pub(crate) fn multiple(row_scales: &[u8], group: usize) -> u8 {
+    row_scales[2 + group / 2] >> (4 * (group % 2)) & 15
+}
+
+/// Codes of row `r` of an integer precision (see `docs/format.md`).
+pub(crate) fn row_codes(tensor: &Tensor<'_>, r: usize) -> Vec<i32> {
+    let length = tensor.layout().row_codes;
+    let mut row = &tensor.codes[r * length..][..length];
+    if tensor.precision == Precision::Int8 {
+        let codes = row.iter().zip(INT8_OFFSETS.iter().cycle());
+        return codes.map(|(c, o)| i32::from((c ^ o) as i8)).collect();
+    }
     let mut codes = vec![0; tensor.cols];
     for plane in tensor.precision.planes() {
         for codes in codes.chunks_mut(tensor.group) {

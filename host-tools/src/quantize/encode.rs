@@ -1,7 +1,7 @@
 //! From FP32 weights to the bytes of a section.
 
 use half::f16;
-use resnet_bk_core::blob::{INT8_OFFSETS, Precision, TensorId, TensorLayout, TensorRecord};
+use resnet_bk_core::blob::{Precision, TensorId, TensorLayout, TensorRecord};
 use serde::{Deserialize, Serialize};
 
 use super::Methods;
@@ -9,6 +9,7 @@ use super::calibration::Statistics;
 use super::grid::RowGrid;
 use super::integer::{self, Layout, damping};
 use super::rounding::Metric;
+use super::stored;
 use crate::error::{Error, Result};
 
 /// A matrix with what is known about its inputs.
@@ -91,27 +92,6 @@ impl std::str::FromStr for Storage {
     }
 }
 
-/// Packs a row's codes into the planes of its precision.
-fn pack(storage: Storage, codes: &[i8], bytes: &mut Vec<u8>) {
-    if storage.precision == Precision::Int8 {
-        bytes.extend(codes.iter().zip(INT8_OFFSETS.iter().cycle()).map(|(&c, o)| c as u8 ^ o));
-    }
-    for plane in storage.precision.planes() {
-        for codes in codes.chunks(storage.group) {
-            let stretch = plane.bytes(codes.len());
-            let start = bytes.len();
-            bytes.resize(start + stretch, 0);
-            for (i, &code) in codes.iter().enumerate() {
-                let field = (code >> plane.shift) as u8 & ((1 << plane.bits) - 1);
-                bytes[start + i % stretch] |= field << (plane.bits as usize * (i / stretch));
-            }
-            for (byte, offset) in bytes[start..].iter_mut().zip(plane.offsets.iter().cycle()) {
-                *byte ^= offset;
-            }
-        }
-    }
-}
-
 impl Storage {
     /// FP16.
     pub const FP16: Self = Self { precision: Precision::Fp16, group: 0 };
@@ -183,28 +163,6 @@ impl<'a> Encoder<'a> {
         self.matrix.weights.chunks_exact(self.matrix.cols)
     }
 
-    /// What the stored mantissa is multiplied by before it multiplies a code: a linear layer's row
-    /// scale contains the worth of one activation code.
-    fn per_activation(&self) -> f64 {
-        if self.matrix.id.is_embedding() { 1.0 } else { f64::from(self.matrix.id.max_code()) }
-    }
-
-    /// Mantissas of row scales with a common exponent: the largest one takes 16 bits.
-    fn mantissas(&self, scales: &[f64]) -> Result<(Vec<u16>, u8)> {
-        let scales: Vec<f64> = scales.iter().map(|s| s / self.per_activation()).collect();
-        let largest = scales.iter().copied().fold(0.0, f64::max);
-        if largest == 0.0 {
-            return Ok((vec![0; scales.len()], 32));
-        }
-        let mut exponent = (f64::from(u16::MAX) / largest).log2().floor() as i32;
-        exponent = exponent.min(i32::from(*TensorRecord::EXPONENTS.end()));
-        if exponent < i32::from(*TensorRecord::EXPONENTS.start()) {
-            return Err(self.too_large("INT8 and INT4"));
-        }
-        let mantissa = |s: &f64| (s * f64::from(exponent).exp2()).round() as u16;
-        Ok((scales.iter().map(mantissa).collect(), exponent as u8))
-    }
-
     fn too_large(&self, precision: &'static str) -> Error {
         let tensor = self.matrix.name.to_string();
         Error::WeightTooLarge { tensor, precision }
@@ -218,12 +176,17 @@ impl<'a> Encoder<'a> {
             self.rows().map(|row| row.iter().map(|&w| f64::from(w)).collect()).collect();
         let grids = integer::scales(&rows, &metric, layout, methods);
         let units: Vec<f64> = grids.iter().map(|row| row.unit).collect();
-        let (mantissas, exponent) = self.mantissas(&units)?;
+        let per_activation = stored::per_activation(self.matrix.id);
+        let (mantissas, exponent) = stored::mantissas(&units, per_activation)
+            .ok_or_else(|| self.too_large("INT8 and INT4"))?;
         let scales: Vec<Vec<f64>> = grids
             .iter()
             .zip(&mantissas)
             .map(|(row, &mantissa)| {
-                let stored = RowGrid { unit: self.stored(mantissa, exponent), ..row.clone() };
+                let stored = RowGrid {
+                    unit: stored::unit(mantissa, exponent, per_activation),
+                    ..row.clone()
+                };
                 stored.columns(cols, layout.group)
             })
             .collect();
@@ -233,13 +196,8 @@ impl<'a> Encoder<'a> {
         {
             let decoded = codes.iter().zip(scales).map(|(&c, s)| (f64::from(c) * s) as f32);
             self.decoded.extend(decoded);
-            pack(storage, codes, &mut self.codes);
-            self.scales.extend(mantissa.to_le_bytes());
-            if storage.precision.is_grouped() {
-                for pair in row.multiples.chunks(2) {
-                    self.scales.push(pair[0] | pair.get(1).map_or(0, |high| high << 4));
-                }
-            }
+            stored::pack(storage, codes, &mut self.codes);
+            stored::pack_scales(storage, mantissa, &row.multiples, &mut self.scales);
         }
         Ok(exponent)
     }
@@ -254,11 +212,6 @@ impl<'a> Encoder<'a> {
             self.decoded.push(half.to_f32());
         }
         Ok(0)
-    }
-
-    /// Weight per code of a stored mantissa.
-    fn stored(&self, mantissa: u16, exponent: u8) -> f64 {
-        f64::from(mantissa) * (-f64::from(exponent)).exp2() * self.per_activation()
     }
 
     fn biases(&mut self) -> Result<u8> {
@@ -278,22 +231,13 @@ impl<'a> Encoder<'a> {
             });
             wanted.push(f64::from(bias) + correct * lost.sum::<f64>());
         }
-        let largest = wanted.iter().fold(0.0, |peak: f64, b| peak.max(b.abs()));
-        let limit = i32::from(TensorRecord::MAX_BIAS_EXPONENT);
-        let exponent = if largest == 0.0 {
-            limit
-        } else {
-            ((f64::from(i16::MAX) / largest).log2().floor() as i32).min(limit)
-        };
-        if exponent < 0 {
-            return Err(self.too_large("a bias"));
-        }
-        let unit = (-f64::from(exponent)).exp2();
-        for bias in wanted {
-            let mantissa = (bias / unit).round() as i16;
+        let (mantissas, exponent) =
+            stored::biases(&wanted).ok_or_else(|| self.too_large("a bias"))?;
+        for mantissa in mantissas {
             self.biases.extend(mantissa.to_le_bytes());
+            let unit = (-f64::from(exponent)).exp2();
             self.decoded_biases.push((f64::from(mantissa) * unit) as f32);
         }
-        Ok(exponent as u8)
+        Ok(exponent)
     }
 }

@@ -17,6 +17,7 @@ mod methods;
 pub mod names;
 pub mod prefix;
 mod rounding;
+pub(crate) mod stored;
 pub mod symmetry;
 pub mod tokenizer;
 pub mod writer;

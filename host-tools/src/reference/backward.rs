@@ -2,7 +2,7 @@
 
 use crate::reference::bk;
 use crate::reference::forward::{BlockTape, FEATURE_BOUND, POTENTIAL_BOUND, Scratch, Tape};
-use crate::reference::loss;
+use crate::reference::loss::{self, Distillation, Losses};
 use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe;
 use crate::reference::observer::{Each, LinearGradient};
@@ -27,6 +27,40 @@ impl<T: Real> Model<T> {
         self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
     }
 
+    /// As [`Model::add_gradient`] with what a teacher's logits `[positions, V]` say in the place of
+    /// what the text says, as far as `how` has it.
+    #[expect(clippy::too_many_arguments, reason = "add_gradient and a teacher")]
+    pub fn add_distilled_gradient(
+        &self,
+        inputs: &[u32],
+        (targets, teacher): (&[u32], &[T]),
+        window: usize,
+        how: Distillation,
+        scale: T,
+        tape: &mut Tape<T>,
+        gradient: &mut [T],
+    ) -> Losses {
+        self.forward_tape(inputs, window, tape);
+        let losses = loss::distil_in_place(&mut tape.logits, teacher, targets, how, scale);
+        self.backward_logits(inputs, window, tape, gradient, &mut |_| {});
+        losses
+    }
+
+    /// Losses on a text beside a teacher's logits `[positions, V]`, without gradients.
+    pub fn losses(
+        &self,
+        inputs: &[u32],
+        (targets, teacher): (&[u32], &[T]),
+        window: usize,
+        tape: &mut Tape<T>,
+    ) -> Losses {
+        self.forward_tape(inputs, window, tape);
+        let nats = loss::negative_log_likelihoods(&tape.logits, targets).iter().sum();
+        let how = Distillation::KL;
+        let losses = loss::distil_in_place(&mut tape.logits, teacher, targets, how, T::ONE);
+        Losses { nats, ..losses }
+    }
+
     /// From the logits that a forward pass has left in `tape`; `each` sees every layer.
     #[expect(clippy::too_many_arguments, reason = "add_gradient and its observer")]
     pub(crate) fn backward_tape(
@@ -40,6 +74,19 @@ impl<T: Real> Model<T> {
         each: &mut Each<'_, T>,
     ) -> f64 {
         let total = loss::gradient_in_place(&mut tape.logits, targets, scale);
+        self.backward_logits(inputs, window, tape, gradient, each);
+        total
+    }
+
+    /// From the gradients of the logits, which are in their place in `tape`.
+    fn backward_logits(
+        &self,
+        inputs: &[u32],
+        window: usize,
+        tape: &mut Tape<T>,
+        gradient: &mut [T],
+        each: &mut Each<'_, T>,
+    ) {
         let d = self.config().width;
         let Tape { blocks, h, final_norm, final_u, logits, scratch, .. } = tape;
         let (head, norm) = (&self.layout.head, &self.layout.norm);
@@ -74,7 +121,6 @@ impl<T: Real> Model<T> {
                 add_to(&mut table[i % window * d..][..d], row);
             }
         }
-        total
     }
 
     /// Turns `scratch.dh` from the gradient of the block's output into that of its input.

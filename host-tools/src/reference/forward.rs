@@ -10,6 +10,7 @@ use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe::{self, Dropout};
 use crate::reference::observer::{ChainCall, LinearCall, Observer, Routed};
 use crate::reference::real::{Real, add_scaled, add_to, size};
+use crate::reference::rounding::{Rounding, round_rows};
 
 /// Bound of the potentials.
 pub(crate) const POTENTIAL_BOUND: f64 = 3.0;
@@ -22,6 +23,8 @@ pub(crate) const FEATURE_BOUND: f64 = 10.0;
 pub struct Tape<T: Real = f32> {
     /// Share of hidden activations to drop, and the seed of the choice.
     dropout: Option<(f32, u64)>,
+    /// Whether activations are rounded.
+    rounding: Option<Rounding>,
     pub(crate) blocks: Vec<BlockTape<T>>,
     /// Residual stream `[rows, d]`.
     pub(crate) h: Vec<T>,
@@ -70,6 +73,11 @@ impl<T: Real> Tape<T> {
     pub fn set_dropout(&mut self, share: f32, seed: u64) {
         self.dropout = (share > 0.0).then_some((share, seed));
     }
+
+    /// A tape whose passes round activations as the integer path does.
+    pub fn rounding(rounding: Rounding) -> Self {
+        Self { rounding: Some(rounding), ..Self::default() }
+    }
 }
 
 impl<T: Real> Model<T> {
@@ -117,11 +125,15 @@ impl<T: Real> Model<T> {
         for (l, block) in self.layout.blocks.iter().enumerate() {
             let b = &mut tape.blocks[l];
             b.moe.dropout = tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
+            b.moe.rounds = tape.rounding.is_some();
             size(&mut b.u, rows * d);
             block.norm.forward(&self.parameters, &tape.h, &mut b.u, &mut b.norm);
+            if tape.rounding.is_some() {
+                round_rows(&mut b.u, d, 127);
+            }
             size(&mut b.v_raw, rows * k);
             block.v_proj.forward(&self.parameters, &b.u, &mut b.v_raw);
-            self.resolve(block, window, b);
+            self.resolve(block, window, tape.rounding, b);
             size(&mut b.projected, rows * d);
             block.output_proj.forward(&self.parameters, &b.features, &mut b.projected);
             let top_k = self.config().top_k;
@@ -132,6 +144,9 @@ impl<T: Real> Model<T> {
         size(&mut tape.final_u, rows * d);
         let (norm, head) = (&self.layout.norm, &self.layout.head);
         norm.forward(&self.parameters, &tape.h, &mut tape.final_u, &mut tape.final_norm);
+        if tape.rounding.is_some() {
+            round_rows(&mut tape.final_u, d, 127);
+        }
         size(&mut tape.logits, rows * self.config().vocab);
         head.forward(&self.parameters, &tape.final_u, &mut tape.logits);
         after(Stage::Head, tape);
@@ -153,10 +168,19 @@ impl<T: Real> Model<T> {
     }
 
     /// Features from the output of v_proj: clamp, chain, clamp.
-    fn resolve(&self, block: &BlockLayout, window: usize, b: &mut BlockTape<T>) {
+    fn resolve(
+        &self,
+        block: &BlockLayout,
+        window: usize,
+        rounding: Option<Rounding>,
+        b: &mut BlockTape<T>,
+    ) {
         let k = self.config().potentials;
         let rows = b.v_raw.len() / k;
         clip_into(&b.v_raw, POTENTIAL_BOUND, &mut b.v);
+        if let Some(rounding) = rounding {
+            rounding.potentials(&mut b.v);
+        }
         size(&mut b.g, rows * 2 * k);
         b.chains.resize_with(rows / window, bk::Tape::default);
         let eta = self.eta(block);
@@ -166,6 +190,9 @@ impl<T: Real> Model<T> {
             bk::forward(&core, v, g, chain);
         }
         clip_into(&b.g, FEATURE_BOUND, &mut b.features);
+        if rounding.is_some() {
+            round_rows(&mut b.features, 2 * k, 127);
+        }
     }
 
     /// The chain's constants for one block.

@@ -1,6 +1,7 @@
-//! Cross-entropy of the next token.
+//! Cross-entropy of the next token, and the distance to a teacher.
 
-use crate::reference::real::{Real, sum};
+use crate::reference::real::{Real, dot, sum};
+use serde::{Deserialize, Serialize};
 
 /// Turns logits `[rows, V]` into gradients of `scale` × the summed loss, in place, and returns the
 /// summed negative log-likelihood in nats.
@@ -33,6 +34,74 @@ pub fn negative_log_likelihoods<T: Real>(logits: &[T], targets: &[u32]) -> Vec<f
         normaliser.to_f64().ln() - (row[target as usize] - largest).to_f64()
     };
     logits.chunks_exact(vocab.max(1)).zip(targets).map(row).collect()
+}
+
+/// What a student learns from a teacher and what from the text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distillation {
+    /// What logits of both are divided by before they are compared.
+    pub temperature: f32,
+    /// Share of the text's cross-entropy in the loss, 0 to 1; the teacher has the rest.
+    pub cross_entropy: f32,
+}
+
+impl Distillation {
+    /// The KL divergence alone.
+    pub const KL: Self = Self { temperature: 1.0, cross_entropy: 0.0 };
+}
+
+/// Summed losses of a student in nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    /// KL divergence from teacher to student, at the temperature of the comparison.
+    pub kl: f64,
+    /// Negative log-likelihood of the text under the student; 0 where it was not asked for.
+    pub nats: f64,
+}
+
+/// Turns a student's logits `[rows, V]` into gradients of `scale` × the summed loss
+/// (1 − c) T² KL(teacher ‖ student) + c · cross-entropy, in place.
+pub(crate) fn distil_in_place<T: Real>(
+    logits: &mut [T],
+    teacher: &[T],
+    targets: &[u32],
+    how: Distillation,
+    scale: T,
+) -> Losses {
+    let vocab = logits.len() / targets.len();
+    let share = T::of(f64::from(how.cross_entropy));
+    let temperature = T::of(f64::from(how.temperature));
+    // T² of the loss times 1/T of the derivative.
+    let factor = scale * (T::ONE - share) * temperature;
+    let mut losses = Losses::default();
+    let mut own = vec![T::ZERO; vocab];
+    let (mut p, mut difference) = (own.clone(), own.clone());
+    let rows = logits.chunks_exact_mut(vocab).zip(teacher.chunks_exact(vocab));
+    for ((row, teacher), &target) in rows.zip(targets) {
+        if share > T::ZERO {
+            own.copy_from_slice(row);
+            losses.nats += gradient_in_place(&mut own, &[target], scale * share);
+        }
+        let (top, teachers_top) = (maximum(row), maximum(teacher));
+        let inverse = T::ONE / temperature;
+        for i in 0..vocab {
+            let (q, t) = ((row[i] - top) * inverse, (teacher[i] - teachers_top) * inverse);
+            difference[i] = t - q;
+            row[i] = q.exp();
+            p[i] = t.exp();
+        }
+        let (own_sum, sum) = (sum(row), sum(&p));
+        let ratio = (own_sum / sum).to_f64().ln();
+        losses.kl += (dot(&p, &difference) / sum).to_f64() + ratio;
+        let (own_factor, factor) = (factor / own_sum, factor / sum);
+        for i in 0..vocab {
+            row[i] = row[i] * own_factor - p[i] * factor;
+        }
+        if share > T::ZERO {
+            row.iter_mut().zip(&own).for_each(|(x, &own)| *x += own);
+        }
+    }
+    losses
 }
 
 fn maximum<T: Real>(row: &[T]) -> T {
@@ -69,5 +138,40 @@ mod tests {
                 assert!((gradient[r * 19 + i] - expected).abs() < 1e-12);
             }
         }
+    }
+
+    #[test]
+    fn distillation_is_the_derivative_of_its_loss() {
+        let wave =
+            |n: usize, f: f64| (0..n).map(|i| (i as f64 * f).sin() * 3.0).collect::<Vec<_>>();
+        let (logits, teacher, targets) = (wave(38, 1.0), wave(38, 1.1), [3, 7]);
+        for (temperature, cross_entropy) in [(1.0, 0.0), (2.0, 0.0), (1.5, 0.25), (1.0, 1.0)] {
+            let how = Distillation { temperature, cross_entropy };
+            let (t, c) = (f64::from(temperature), f64::from(cross_entropy));
+            let loss = |logits: &[f64]| {
+                let found = distil_in_place(&mut logits.to_vec(), &teacher, &targets, how, 1.0);
+                (1.0 - c) * t * t * found.kl + c * found.nats
+            };
+            let mut gradient = logits.clone();
+            distil_in_place(&mut gradient, &teacher, &targets, how, 0.5);
+            for i in 0..logits.len() {
+                let moved = |by: f64| {
+                    let mut logits = logits.clone();
+                    logits[i] += by;
+                    loss(&logits)
+                };
+                let numeric = 0.5 * (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                assert!((numeric - gradient[i]).abs() < 1e-8, "{how:?}: {numeric} {}", gradient[i]);
+            }
+        }
+        // The definition.
+        let mut divergence = crate::eval::divergence::Divergence::default();
+        let singles = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+        for (p, q) in teacher.chunks(19).zip(logits.chunks(19)) {
+            divergence.add(&singles(p), &singles(q));
+        }
+        let found = distil_in_place(&mut logits.clone(), &teacher, &targets, Distillation::KL, 1.0);
+        assert!((found.kl / 2.0 - divergence.mean()).abs() < 1e-5);
+        assert_eq!(found.nats, 0.0);
     }
 }

@@ -13,14 +13,17 @@ mod model;
 mod moe;
 mod observer;
 mod real;
+mod rounding;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use forward::Tape;
 pub(crate) use linear::add_gram;
-pub use loss::negative_log_likelihoods;
+pub use loss::{Distillation, Losses, negative_log_likelihoods};
 pub use model::Model;
 pub use observer::{ChainCall, LinearCall, LinearGradient, Observer, Routed};
 pub use real::Real;
+pub(crate) use real::dot;
+pub use rounding::Rounding;
 pub use stream::Stream;

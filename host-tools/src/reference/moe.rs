@@ -4,6 +4,7 @@ use crate::reference::linear::Linear;
 use crate::reference::model::BlockLayout;
 use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_scaled, add_to, dot, size};
+use crate::reference::rounding::round_rows;
 
 /// Dropout of hidden activations (as the published model places it): each is zero with a
 /// probability and otherwise scaled up, so that its mean stays.
@@ -53,6 +54,8 @@ impl Dropout {
 pub(crate) struct Tape<T> {
     /// While training, how hidden activations are dropped.
     pub(crate) dropout: Option<Dropout>,
+    /// Whether hidden activations are rounded.
+    pub(crate) rounds: bool,
     /// Gate logits `[rows, E]`.
     pub(crate) logits: Vec<T>,
     /// Gate probabilities `[rows, E]`; zero for experts that were not chosen.
@@ -76,7 +79,7 @@ pub(crate) struct ExpertTape<T> {
     pub(crate) input: Vec<T>,
     /// First layer's outputs `[n, hidden]`, before ReLU.
     pub(crate) before: Vec<T>,
-    /// After ReLU.
+    /// After ReLU, rounded where that is asked for.
     pub(crate) hidden: Vec<T>,
     /// Second layer's outputs `[n, d]`.
     pub(crate) output: Vec<T>,
@@ -127,6 +130,9 @@ pub(crate) fn forward<T: Real>(
         expert
             .hidden
             .extend(expert.before.iter().map(|&x| if x > T::ZERO { x * gain } else { T::ZERO }));
+        if tape.rounds {
+            round_rows(&mut expert.hidden, first.outputs, 255);
+        }
         size(&mut expert.output, n * d);
         second.forward(parameters, &expert.hidden, &mut expert.output);
         let results = expert.output.chunks_exact(d).zip(&expert.probabilities);

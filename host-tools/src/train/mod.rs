@@ -4,10 +4,12 @@
 //! number of threads, and whether or not the run was interrupted and resumed.
 
 pub mod adamw;
+mod batch;
 mod evaluate;
 mod initial;
-mod parallel;
-mod random;
+mod log;
+pub(crate) mod parallel;
+pub(crate) mod random;
 mod run;
 mod schedule;
 pub mod state;
@@ -15,8 +17,10 @@ pub mod state;
 mod tests;
 mod trainer;
 
+pub(crate) use batch::{Batch, Shard};
 pub use evaluate::{Score, evaluate};
 pub use initial::initial_model;
+pub(crate) use log::Log;
 pub use run::{Event, Output, Run, Summary};
 pub use schedule::learning_rate;
 pub use trainer::{Recipe, Step, Trainer};

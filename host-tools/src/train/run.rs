@@ -2,16 +2,15 @@
 
 use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::corpus;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::reference::Model;
 use crate::train::evaluate::{Score, evaluate};
+use crate::train::log::Log;
 use crate::train::state;
 use crate::train::trainer::{Recipe, Step, Trainer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -169,34 +168,4 @@ fn validation(step: u64, tokens: u64, text: &str, score: Score) -> Value {
         "validation_bits_per_byte": score.bits_per_byte(),
         "validation_perplexity": score.perplexity(),
     })
-}
-
-/// The JSON-lines log.
-struct Log {
-    file: std::fs::File,
-    path: PathBuf,
-}
-
-impl Log {
-    /// Opens the log after step `step`: lines of later steps were written by a run that was killed
-    /// after it last saved its state, and will be written again.
-    fn open(path: &std::path::Path, step: u64) -> Result<Self> {
-        let mut kept = String::new();
-        if step > 0 && path.exists() {
-            for line in files::read_text(path)?.lines() {
-                let at = serde_json::from_str::<Value>(line).ok();
-                if at.and_then(|v| v["step"].as_u64()).is_some_and(|at| at <= step) {
-                    kept.push_str(line);
-                    kept.push('\n');
-                }
-            }
-        }
-        files::write_atomically(path, kept.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("write", path))?;
-        Ok(Self { file, path: path.to_path_buf() })
-    }
-
-    fn write(&mut self, line: Value) -> Result<()> {
-        writeln!(self.file, "{line}").map_err(Error::io("write", &self.path))
-    }
 }

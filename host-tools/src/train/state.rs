@@ -6,23 +6,22 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::reference::Model;
 use crate::train::trainer::{Recipe, Trainer};
-use std::collections::BTreeMap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const ARRAYS: [&str; 3] = ["parameters", "first_moments", "second_moments"];
+/// The entry beside the settings that says how far the run is.
+const PROGRESS: &str = "step";
 
 /// Writes the state of a run, wholly or not at all. `data` names the data that the run depends on,
 /// such as the hash of its tokenizer: a run is only resumed with the same.
 pub fn save(trainer: &Trainer, data: &BTreeMap<String, String>, path: &Path) -> Result<()> {
     let arrays = [trainer.model.parameters(), &trainer.first, &trainer.second];
-    let tensor = |data: &[f32]| Tensor { shape: vec![data.len()], data: data.to_vec() };
-    let mut metadata = settings(trainer.model.config(), &trainer.recipe, data);
-    metadata.insert("step".into(), trainer.step.to_string());
-    let container = Container {
-        tensors: ARRAYS.iter().zip(arrays).map(|(n, a)| (n.to_string(), tensor(a))).collect(),
-        metadata,
-    };
-    files::write_atomically(path, &safetensors::to_bytes(&container))
+    let settings = settings(trainer.model.config(), &trainer.recipe, data);
+    write(path, ARRAYS.into_iter().zip(arrays), settings, &trainer.step)
 }
 
 /// Continues the run whose state `path` holds. The recipe, the dimensions and the data must be
@@ -34,47 +33,71 @@ pub fn load(
     data: &BTreeMap<String, String>,
     threads: usize,
 ) -> Result<Trainer> {
+    let mut model = Model::<f32>::zeros(config)?;
+    let wanted = settings(model.config(), &recipe, data);
+    let names = ARRAYS.map(|name| (name, model.parameters().len()));
+    let (step, [parameters, first, second]) = read(path, names, &wanted)?;
+    model.parameters_mut().copy_from_slice(&parameters);
+    Ok(Trainer::from_parts(model, recipe, step, first, second, threads))
+}
+
+/// Writes named arrays, the settings that they belong to, and how far the run is.
+pub(crate) fn write<'a>(
+    path: &Path,
+    arrays: impl IntoIterator<Item = (&'static str, &'a [f32])>,
+    mut settings: BTreeMap<String, String>,
+    progress: &impl Serialize,
+) -> Result<()> {
+    let tensor = |data: &[f32]| Tensor { shape: vec![data.len()], data: data.to_vec() };
+    let tensors = arrays.into_iter().map(|(name, array)| (name.to_string(), tensor(array)));
+    let progress = serde_json::to_string(progress).expect("a plain struct serialises");
+    settings.insert(PROGRESS.into(), progress);
+    let container = Container { tensors: tensors.collect(), metadata: settings };
+    files::write_atomically(path, &safetensors::to_bytes(&container))
+}
+
+/// Reads how far a run is and its arrays, of these lengths, if it has the settings that are wanted.
+pub(crate) fn read<P: DeserializeOwned, const N: usize>(
+    path: &Path,
+    arrays: [(&'static str, usize); N],
+    wanted: &BTreeMap<String, String>,
+) -> Result<(P, [Vec<f32>; N])> {
     let mut container = safetensors::from_bytes(&files::read(path)?, path)?;
     let bad =
         |reason: String| Error::Format { kind: "training state", path: path.to_path_buf(), reason };
-    let step = container.metadata.remove("step").and_then(|s| s.parse().ok());
-    let step = step.ok_or_else(|| bad("it does not say which step it was saved at".into()))?;
-    let wanted = settings(&config, &recipe, data);
-    let keys: std::collections::BTreeSet<&String> =
-        wanted.keys().chain(container.metadata.keys()).collect();
+    let progress = container.metadata.remove(PROGRESS);
+    let progress = progress.and_then(|text| serde_json::from_str(&text).ok());
+    let progress = progress.ok_or_else(|| bad("it does not say how far the run was".into()))?;
+    let found = &container.metadata;
+    let keys: BTreeSet<&String> = wanted.keys().chain(found.keys()).collect();
     let show = |value: Option<&String>| value.map_or("nothing", String::as_str).to_string();
     let differences: Vec<String> = keys
         .into_iter()
-        .filter(|&key| wanted.get(key) != container.metadata.get(key))
+        .filter(|&key| wanted.get(key) != found.get(key))
         .map(|key| {
-            let (found, wanted) = (container.metadata.get(key), wanted.get(key));
-            format!("{key} was {} and is now {}", show(found), show(wanted))
+            format!("{key} was {} and is now {}", show(found.get(key)), show(wanted.get(key)))
         })
         .collect();
     if !differences.is_empty() {
         return Err(Error::ResumeMismatch { path: path.to_path_buf(), differences });
     }
-    let mut model = Model::<f32>::zeros(config)?;
-    let mut array = |name: &str| {
-        let tensor = container.tensors.remove(name);
-        let tensor = tensor.filter(|t| t.data.len() == model.parameters().len());
-        tensor.map(|t| t.data).ok_or_else(|| bad(format!("`{name}` is missing or cut short")))
-    };
-    let [parameters, first, second] = ARRAYS.map(&mut array);
-    let (parameters, first, second) = (parameters?, first?, second?);
-    model.parameters_mut().copy_from_slice(&parameters);
-    Ok(Trainer::from_parts(model, recipe, step, first, second, threads))
+    let mut read = arrays.map(|_| Vec::new());
+    for (read, (name, length)) in read.iter_mut().zip(arrays) {
+        let tensor = container.tensors.remove(name).filter(|t| t.data.len() == length);
+        *read = tensor.ok_or_else(|| bad(format!("`{name}` is missing or cut short")))?.data;
+    }
+    Ok((progress, read))
 }
 
 /// Every setting as text: `recipe.batch`, `model.width` and so on.
-fn settings(
+pub(crate) fn settings(
     config: &ModelConfig,
-    recipe: &Recipe,
+    recipe: &impl Serialize,
     data: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let mut add = |group: &str, value: serde_json::Result<serde_json::Value>| {
-        if let Ok(serde_json::Value::Object(fields)) = value {
+    let mut add = |group: &str, value: serde_json::Result<Value>| {
+        if let Ok(Value::Object(fields)) = value {
             for (name, value) in fields {
                 all.insert(format!("{group}.{name}"), value.to_string());
             }

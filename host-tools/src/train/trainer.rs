@@ -3,7 +3,8 @@
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
 use crate::reference::{Model, Tape};
-use crate::train::adamw::{AdamW, decays};
+use crate::train::adamw::{AdamW, Update, decays};
+use crate::train::batch::{Batch, CHUNK, Shard};
 use crate::train::initial::initial_model;
 use crate::train::parallel;
 use crate::train::random::Random;
@@ -42,6 +43,19 @@ pub struct Recipe {
     pub dropout: f32,
 }
 
+impl Recipe {
+    /// Learning rate of a step, counted from 0.
+    pub(crate) fn rate(&self, step: u64) -> f64 {
+        learning_rate(step, self.steps, self.warmup, self.peak_rate, self.final_fraction)
+    }
+
+    /// The optimizer's update of a step.
+    pub(crate) fn update(&self, step: u64, rate: f64, shorten: f64) -> Update {
+        let Self { beta1, beta2, weight_decay, .. } = *self;
+        AdamW { beta1, beta2, epsilon: 1e-8, weight_decay }.update(step, rate, shorten)
+    }
+}
+
 /// Model and optimizer in the middle of a training run.
 pub struct Trainer {
     pub(crate) model: Model,
@@ -51,18 +65,8 @@ pub struct Trainer {
     pub(crate) first: Vec<f32>,
     pub(crate) second: Vec<f32>,
     decays: Vec<f32>,
-    gradient: Vec<f32>,
-    shards: Vec<Shard>,
+    batch: Batch,
     tapes: Vec<Tape>,
-}
-
-/// One part of a batch.
-#[derive(Default)]
-struct Shard {
-    inputs: Vec<u32>,
-    targets: Vec<u32>,
-    gradient: Vec<f32>,
-    nats: f64,
 }
 
 /// What a step did.
@@ -75,10 +79,6 @@ pub struct Step {
     /// Length of the gradient before clipping.
     pub gradient_norm: f64,
 }
-
-/// Parameters that a thread updates at a time; part of the recipe in that it fixes the order in
-/// which the gradient's squares are summed.
-const CHUNK: usize = 1 << 14;
 
 impl Trainer {
     /// A run at its beginning.
@@ -104,8 +104,7 @@ impl Trainer {
         let shards = recipe.shards.clamp(1, recipe.batch);
         Self {
             decays: decays(&model),
-            gradient: vec![0.0; n],
-            shards: (0..shards).map(|_| Shard::default()).collect(),
+            batch: Batch::new(shards, n),
             tapes: (0..threads.clamp(1, shards)).map(|_| Tape::default()).collect(),
             model,
             recipe,
@@ -128,78 +127,31 @@ impl Trainer {
     /// Draws a batch from `tokens`, which must hold a window and the token after it, and takes one
     /// step along its gradient.
     pub fn step(&mut self, tokens: &[u32]) -> Result<Step> {
-        self.draw(tokens);
-        let Recipe { batch, window, clip, .. } = self.recipe;
+        let Recipe { seed, batch, window, clip, dropout, .. } = self.recipe;
+        self.batch.draw(tokens, (batch, window), Random::step(seed, self.step));
         let scale = 1.0 / (batch * window) as f32;
-        let model = &self.model;
-        let (dropout, mut random) =
-            (self.recipe.dropout, Random::dropout(self.recipe.seed, self.step));
-        let shards = self.shards.iter_mut().map(|shard| (shard, random.word()));
-        parallel::for_each(&mut self.tapes, shards, |tape, (shard, seed)| {
+        let (model, random) = (&self.model, Random::dropout(seed, self.step));
+        let work = |tape: &mut Tape, shard: &mut Shard, seed| {
             tape.set_dropout(dropout, seed);
-            shard.gradient.resize(model.parameters().len(), 0.0);
-            shard.gradient.fill(0.0);
             let Shard { inputs, targets, gradient, .. } = shard;
-            shard.nats = model.add_gradient(inputs, targets, window, scale, tape, gradient);
-        });
-        let loss = self.shards.iter().map(|s| s.nats).sum::<f64>() / (batch * window) as f64;
+            model.add_gradient(inputs, targets, window, scale, tape, gradient)
+        };
+        let (nats, gradient_norm) = self.batch.backward(&mut self.tapes, random, work);
+        let loss = nats / (batch * window) as f64;
         if !loss.is_finite() {
             return Err(Error::Diverged { step: self.step, loss });
         }
-        let gradient_norm = self.reduce();
-        let rate = self.rate();
+        let rate = self.recipe.rate(self.step);
         let shorten = if gradient_norm > clip { clip / gradient_norm } else { 1.0 };
         self.update(rate, shorten);
         self.step += 1;
         Ok(Step { loss, rate, gradient_norm })
     }
 
-    fn rate(&self) -> f64 {
-        let r = &self.recipe;
-        learning_rate(self.step, r.steps, r.warmup, r.peak_rate, r.final_fraction)
-    }
-
-    /// Fills the shards with random windows.
-    fn draw(&mut self, tokens: &[u32]) {
-        let Recipe { seed, batch, window, .. } = self.recipe;
-        let mut random = Random::step(seed, self.step);
-        let count = self.shards.len();
-        for (i, shard) in self.shards.iter_mut().enumerate() {
-            shard.inputs.clear();
-            shard.targets.clear();
-            for _ in i * batch / count..(i + 1) * batch / count {
-                let start = random.below(tokens.len() - window);
-                shard.inputs.extend_from_slice(&tokens[start..start + window]);
-                shard.targets.extend_from_slice(&tokens[start + 1..start + 1 + window]);
-            }
-        }
-    }
-
-    /// Adds up the shards' gradients, in their order, and returns the length of the sum.
-    fn reduce(&mut self) -> f64 {
-        let shards = &self.shards;
-        let chunks = self.gradient.chunks_mut(CHUNK);
-        let mut squares = vec![0.0f64; chunks.len()];
-        let items = chunks.zip(&mut squares).enumerate();
-        parallel::for_each(&mut self.tapes, items, |_, (i, (gradient, square))| {
-            let range = i * CHUNK..i * CHUNK + gradient.len();
-            gradient.copy_from_slice(&shards[0].gradient[range.clone()]);
-            for shard in &shards[1..] {
-                for (sum, &g) in gradient.iter_mut().zip(&shard.gradient[range.clone()]) {
-                    *sum += g;
-                }
-            }
-            *square = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
-        });
-        squares.iter().sum::<f64>().sqrt()
-    }
-
     fn update(&mut self, rate: f64, shorten: f64) {
-        let Recipe { beta1, beta2, weight_decay, .. } = self.recipe;
-        let optimizer = AdamW { beta1, beta2, epsilon: 1e-8, weight_decay };
-        let update = optimizer.update(self.step, rate, shorten);
+        let update = self.recipe.update(self.step, rate, shorten);
         let moments = self.first.chunks_mut(CHUNK).zip(self.second.chunks_mut(CHUNK));
-        let constants = self.gradient.chunks(CHUNK).zip(self.decays.chunks(CHUNK));
+        let constants = self.batch.gradient.chunks(CHUNK).zip(self.decays.chunks(CHUNK));
         let parameters = self.model.parameters_mut().chunks_mut(CHUNK);
         let items = parameters.zip(moments).zip(constants);
         parallel::for_each(&mut self.tapes, items, |_, ((p, (m, v)), (g, d))| {

@@ -14,12 +14,12 @@ use crate::quantize::encode::Storage;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 
-use super::{Args, FALLBACK_TOKENS, Made, preview, write};
+use super::{FALLBACK_TOKENS, Made, Making, preview};
 
 /// What a budget is for.
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "targets", multiple = false, conflicts_with = "policy")]
-pub(super) struct Target {
+pub(in crate::cli) struct Target {
     /// The best blob of at most so many bytes, everything counted.
     #[arg(long, value_name = "N")]
     target_bytes: Option<usize>,
@@ -35,7 +35,14 @@ pub(super) struct Target {
 /// Halvings of the range of sizes in search of the smallest one within a KL divergence.
 const HALVINGS: usize = 9;
 
-pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Global) -> Result<()> {
+/// Quantizes to the target, or prints what would come out and returns nothing.
+pub(super) fn make(
+    args: &Making,
+    loaded: &Loaded,
+    source: &mut Source,
+    dry_run: bool,
+    global: Global,
+) -> Result<Option<Made>> {
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) =
         args.text.calibrate(&source, args.calibration_tokens, tokenizer, global)?;
@@ -47,8 +54,8 @@ pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Glob
     let path = args.importance.as_deref();
     let save = |importance: &Importance| path.map_or(Ok(()), |path| importance.write(path));
     let measuring = Measuring { text: &args.text, held_out: &held_out, save: &save, global };
-    measuring.arrange(&mut source, &mut calibration, &mut importance)?;
-    let source = &source;
+    measuring.arrange(source, &mut calibration, &mut importance)?;
+    let source = &*source;
     let bench = measuring.bench(source, &calibration);
     measuring.measure(&bench, &mut importance)?;
     let table = importance.measured;
@@ -77,7 +84,9 @@ pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Glob
             return Err(Error::Usage(format!("--target-ratio {ratio} is not a positive number")));
         }
         (.., Some(limit)) => job.below(&search, limit)?,
-        (None, None, None) => return Err(Error::Usage("name a policy or a target".into())),
+        (None, None, None) => {
+            return Err(Error::Usage("name --policy or a target".into()));
+        }
     };
     note(
         global,
@@ -87,8 +96,9 @@ pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Glob
         ),
     );
     let assignment = budget_assignment(&found.storage);
-    if args.dry_run {
-        return preview(loaded, source, &assignment, &job.origin, global);
+    if dry_run {
+        preview(loaded, source, &assignment, &job.origin, global)?;
+        return Ok(None);
     }
     let mut encoded = bench.encode_mix(&found.storage)?;
     let mut weights_kl = Some((found.predicted, found.measured));
@@ -97,8 +107,7 @@ pub(super) fn run(args: &Args, loaded: &Loaded, mut source: Source, global: Glob
         note(global, &format!("quantized again for the inputs that it gives: {kl:.5}"));
         (encoded, weights_kl) = (refined, Some((found.predicted, kl)));
     }
-    let made = Made { assignment, encoded, weights_kl, text: text.clone() };
-    write(args, loaded, source, &made, global)
+    Ok(Some(Made { assignment, encoded, weights_kl, text: text.clone() }))
 }
 
 fn budget_assignment(storage: &[Storage]) -> Assignment {
@@ -107,7 +116,7 @@ fn budget_assignment(storage: &[Storage]) -> Assignment {
 
 /// The importance file, if there is one that was measured with these settings.
 fn importance(
-    args: &Args,
+    args: &Making,
     loaded: &Loaded,
     (text, held_out): (&Tokens, &Tokens),
     global: Global,
@@ -149,7 +158,7 @@ fn overhead(source: &Source, origin: &Origin<'_>) -> Result<usize> {
 }
 
 struct Job<'a> {
-    args: &'a Args,
+    args: &'a Making,
     bench: &'a Bench<'a>,
     held_out: &'a Tokens,
     origin: Origin<'a>,

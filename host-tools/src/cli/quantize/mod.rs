@@ -2,7 +2,7 @@
 
 mod budget;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use resnet_bk_core::blob::Measured;
 use serde_json::json;
@@ -68,25 +68,32 @@ Policies:
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
-    /// static, dynamic, uniform-int8, uniform-int4 (and so on) or a policy file.
-    #[arg(long, value_name = "POLICY", required_unless_present_any = ["target_bytes", "target_ratio", "max_kl"])]
-    policy: Option<String>,
     #[command(flatten)]
-    target: budget::Target,
+    making: Making,
     /// Blob to write.
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
+    /// Print the exact size and the precision of every tensor, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Flags that say how a checkpoint becomes a blob.
+#[derive(Debug, clap::Args)]
+pub(super) struct Making {
+    /// static, dynamic, uniform-int8, uniform-int4 (and so on) or a policy file.
+    #[arg(long, value_name = "POLICY")]
+    pub(super) policy: Option<String>,
+    #[command(flatten)]
+    pub(super) target: budget::Target,
     /// Importance file of `analyze`, for the dynamic policy and for targets, and for the arrangement of
     /// experts under any policy. What a target needs and the file lacks is measured and added to it, so
     /// an interrupted run goes on where it was.
     #[arg(long, value_name = "FILE")]
     importance: Option<PathBuf>,
-    /// Print the exact size and the precision of every tensor, and write nothing.
-    #[arg(long)]
-    dry_run: bool,
     /// Tokenizer, if not the tokenizer.json beside the checkpoint.
     #[arg(long, value_name = "FILE")]
-    tokenizer: Option<PathBuf>,
+    pub(super) tokenizer: Option<PathBuf>,
     /// Leave the tokenizer out of the blob.
     #[arg(long)]
     no_tokenizer: bool,
@@ -98,42 +105,67 @@ pub(crate) struct Args {
     /// Tokens on which perplexity is measured and recorded in the blob, from the validation split;
     /// 0 records none.
     #[arg(long, default_value_t = 8_192, value_name = "N")]
-    measure_tokens: usize,
+    pub(super) measure_tokens: usize,
     #[command(flatten)]
-    text: TextArgs,
+    pub(super) text: TextArgs,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let policy = args.policy.as_deref().map(Policy::parse).transpose()?;
-    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
-    let mut source = loaded.source(!args.no_tokenizer)?;
-    source.methods = args.steps.methods();
-    let Some(policy) = policy else { return budget::run(&args, &loaded, source, global) };
-    let importance = args.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;
-    if args.dry_run {
-        return dry_run(&args, &policy, &loaded, &source, importance.as_ref(), global);
+    let Args { model, making, out, dry_run } = args;
+    let loaded = making.load(&model)?;
+    let Some((source, made)) = making.make(&loaded, dry_run, global)? else { return Ok(()) };
+    let out = out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
+    write(&making, out, &loaded, &source, &made, global)
+}
+
+impl Making {
+    /// Reads the checkpoint.
+    pub(super) fn load(&self, model: &Path) -> Result<Loaded> {
+        Loaded::read(model, self.tokenizer.as_deref())
     }
-    let tokenizer = loaded.tokenizer.as_ref();
-    let (mut calibration, text) =
-        args.text.calibrate(&source, args.calibration_tokens, tokenizer, global)?;
-    let importance = match importance {
-        None if policy.needs_importance() => Some(publish(&args, &loaded, &text, global)),
-        given => given,
-    };
-    if let Some(symmetries) = importance.as_ref().and_then(|i| i.symmetries.as_ref()) {
-        source.rearrange(symmetries, &mut calibration);
+
+    /// Quantizes a checkpoint, or prints what would come out and returns nothing.
+    pub(super) fn make(
+        &self,
+        loaded: &Loaded,
+        dry_run: bool,
+        global: Global,
+    ) -> Result<Option<(Source, Made)>> {
+        let policy = self.policy.as_deref().map(Policy::parse).transpose()?;
+        let mut source = loaded.source(!self.no_tokenizer)?;
+        source.methods = self.steps.methods();
+        let Some(policy) = policy else {
+            let made = budget::make(self, loaded, &mut source, dry_run, global)?;
+            return Ok(made.map(|made| (source, made)));
+        };
+        let importance =
+            self.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;
+        if dry_run {
+            self.dry_run(&policy, loaded, &source, importance.as_ref(), global)?;
+            return Ok(None);
+        }
+        let tokenizer = loaded.tokenizer.as_ref();
+        let (mut calibration, text) =
+            self.text.calibrate(&source, self.calibration_tokens, tokenizer, global)?;
+        let importance = match importance {
+            None if policy.needs_importance() => Some(publish(self, loaded, &text, global)),
+            given => given,
+        };
+        if let Some(symmetries) = importance.as_ref().and_then(|i| i.symmetries.as_ref()) {
+            source.rearrange(symmetries, &mut calibration);
+        }
+        let assignment = policy.assign(&source.dims, importance.as_ref())?;
+        let mut encoded = source.encode_all(&assignment, &calibration)?;
+        if source.methods.prefix {
+            let folded = Model::from_checkpoint(&source.folded);
+            let limit = Some(FALLBACK_TOKENS);
+            let held_out =
+                self.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
+            let bench = Bench::new(&source, &calibration, &held_out.tokens, self.text.window);
+            (encoded, _) = self.refine(&bench, &text, &assignment.storage, encoded, global)?;
+        }
+        Ok(Some((source, Made { assignment, encoded, weights_kl: None, text })))
     }
-    let assignment = policy.assign(&source.dims, importance.as_ref())?;
-    let mut encoded = source.encode_all(&assignment, &calibration)?;
-    if source.methods.prefix {
-        let folded = Model::from_checkpoint(&source.folded);
-        let limit = Some(FALLBACK_TOKENS);
-        let held_out = args.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
-        let bench = Bench::new(&source, &calibration, &held_out.tokens, args.text.window);
-        (encoded, _) = args.refine(&bench, &text, &assignment.storage, encoded, global)?;
-    }
-    let made = Made { assignment, encoded, weights_kl: None, text };
-    write(&args, &loaded, &source, &made, global)
 }
 
 /// Tokens that a mix is measured on where `--measure-tokens` asks for none.
@@ -142,7 +174,7 @@ const FALLBACK_TOKENS: usize = 8_192;
 /// Tokens on which the inputs of quantized layers are compared with the exact ones.
 const PREFIX_TOKENS: usize = 16_384;
 
-impl Args {
+impl Making {
     /// Quantizes again for the inputs that the quantized layers give.
     fn refine(
         &self,
@@ -162,18 +194,24 @@ impl Args {
 }
 
 /// A quantized model before it is a blob.
-struct Made {
-    assignment: Assignment,
-    encoded: Vec<Encoded>,
+pub(super) struct Made {
+    pub(super) assignment: Assignment,
+    pub(super) encoded: Vec<Encoded>,
     /// For a target: what its mix was predicted to lose, and what its weights lose.
     weights_kl: Option<(f64, f64)>,
     /// The calibration text.
-    text: Tokens,
+    pub(super) text: Tokens,
 }
 
 /// Assembles the blob, measures it, writes it and says so.
-fn write(args: &Args, loaded: &Loaded, source: &Source, made: &Made, global: Global) -> Result<()> {
-    let out = args.out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
+fn write(
+    args: &Making,
+    out: &Path,
+    loaded: &Loaded,
+    source: &Source,
+    made: &Made,
+    global: Global,
+) -> Result<()> {
     let tokenizer = loaded.tokenizer.as_ref();
     let Made { assignment, encoded, weights_kl, text } = made;
     let mut origin = Origin {
@@ -248,7 +286,7 @@ fn write(args: &Args, loaded: &Loaded, source: &Source, made: &Made, global: Glo
 }
 
 /// The published importance, for a policy that needs it where no file was given.
-fn publish(args: &Args, loaded: &Loaded, text: &Tokens, global: Global) -> Importance {
+fn publish(args: &Making, loaded: &Loaded, text: &Tokens, global: Global) -> Importance {
     let model = Model::from_checkpoint(&loaded.checkpoint);
     let progress = bar("published importance", global);
     let published =
@@ -257,42 +295,45 @@ fn publish(args: &Args, loaded: &Loaded, text: &Tokens, global: Global) -> Impor
     Importance::new(loaded.sha256_hex(), text, args.text.seed, args.steps.methods(), published)
 }
 
-fn dry_run(
-    args: &Args,
-    policy: &Policy,
-    loaded: &Loaded,
-    source: &Source,
-    importance: Option<&Importance>,
-    global: Global,
-) -> Result<()> {
-    let tokenizer = loaded.tokenizer.as_ref();
-    // Names and counts of texts are part of the header, so the size needs them, not the texts'
-    // statistics.
-    let reference = Model::from_checkpoint(&loaded.checkpoint);
-    let find =
-        |split, limit| args.text.tokens(split, Some(limit), Some(&reference), tokenizer, global);
-    let text = find(Split::Train, args.calibration_tokens)?;
-    let computed = match importance {
-        None if policy.needs_importance() => Some(publish(args, loaded, &text, global)),
-        _ => None,
-    };
-    let assignment = policy.assign(&source.dims, importance.or(computed.as_ref()))?;
-    let held_out = match args.measure_tokens {
-        0 => None,
-        limit => Some(find(Split::Valid, limit)?),
-    };
-    let origin = Origin {
-        calibration: &text.name,
-        calibration_tokens: text.tokens.len() as u32,
-        seed: args.text.seed,
-        measured: held_out.as_ref().map(|held_out| Measured {
-            corpus: &held_out.name,
-            tokens: held_out.tokens.len() as u32 - 1,
-            perplexity_fp32: 0.0,
-            perplexity: 0.0,
-        }),
-    };
-    preview(loaded, source, &assignment, &origin, global)
+impl Making {
+    fn dry_run(
+        &self,
+        policy: &Policy,
+        loaded: &Loaded,
+        source: &Source,
+        importance: Option<&Importance>,
+        global: Global,
+    ) -> Result<()> {
+        let tokenizer = loaded.tokenizer.as_ref();
+        // Names and counts of texts are part of the header, so the size needs them, not the texts'
+        // statistics.
+        let reference = Model::from_checkpoint(&loaded.checkpoint);
+        let find = |split, limit| {
+            self.text.tokens(split, Some(limit), Some(&reference), tokenizer, global)
+        };
+        let text = find(Split::Train, self.calibration_tokens)?;
+        let computed = match importance {
+            None if policy.needs_importance() => Some(publish(self, loaded, &text, global)),
+            _ => None,
+        };
+        let assignment = policy.assign(&source.dims, importance.or(computed.as_ref()))?;
+        let held_out = match self.measure_tokens {
+            0 => None,
+            limit => Some(find(Split::Valid, limit)?),
+        };
+        let origin = Origin {
+            calibration: &text.name,
+            calibration_tokens: text.tokens.len() as u32,
+            seed: self.text.seed,
+            measured: held_out.as_ref().map(|held_out| Measured {
+                corpus: &held_out.name,
+                tokens: held_out.tokens.len() as u32 - 1,
+                perplexity_fp32: 0.0,
+                perplexity: 0.0,
+            }),
+        };
+        preview(loaded, source, &assignment, &origin, global)
+    }
 }
 
 /// Prints the exact size and the storage of every tensor.

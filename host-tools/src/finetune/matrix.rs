@@ -1,0 +1,287 @@
+//! One stored matrix as it is trained.
+
+use std::ops::Range;
+
+use half::f16;
+use resnet_bk_core::blob::{Precision, Tensor, TensorId, TensorRecord};
+
+use crate::error::{Error, Result};
+use crate::quantize::decode::{biases, multiple, row_codes, weights};
+use crate::quantize::division::Part;
+use crate::quantize::encode::Storage;
+use crate::quantize::names::weight_name;
+use crate::quantize::stored;
+
+/// Where a matrix lies, and how it is stored.
+#[derive(Clone, Debug)]
+pub(super) struct Matrix {
+    id: TensorId,
+    storage: Storage,
+    rows: usize,
+    cols: usize,
+    /// Columns per multiple: all of them unless the precision is grouped.
+    group: usize,
+    part: Part,
+    /// The whole weight among the model's parameters, and its columns.
+    weight: (Range<usize>, usize),
+    /// The whole bias; none for an embedding.
+    bias: Option<Range<usize>>,
+    /// Mean weight per code in the beginning; 1 for FP16, whose codes are the weights.
+    step: f32,
+}
+
+/// A matrix's parameters, cut into their kinds: codes `[rows, cols]`, logarithms of row units `[rows]`,
+/// multiples `[rows, groups]`, biases `[rows]`. What a precision lacks is empty.
+pub(super) struct Kinds<S> {
+    pub(super) codes: S,
+    pub(super) units: S,
+    pub(super) multiples: S,
+    pub(super) biases: S,
+}
+
+/// The numbers that a matrix's parameters stand for once they are stored.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Decoded {
+    /// `[rows, cols]`.
+    pub(super) weights: Vec<f32>,
+    /// `[rows]`; empty for an embedding.
+    pub(super) biases: Vec<f32>,
+    /// Weight per code `[rows, groups]`; empty for FP16.
+    scales: Vec<f32>,
+}
+
+impl Matrix {
+    pub(super) fn new(
+        id: TensorId,
+        tensor: &Tensor<'_>,
+        part: Part,
+        weight: (Range<usize>, usize),
+        bias: Option<Range<usize>>,
+    ) -> Self {
+        let storage = Storage { precision: tensor.precision, group: tensor.group };
+        let group = if storage.precision.is_grouped() { tensor.group } else { tensor.cols };
+        let (rows, cols) = (tensor.rows, tensor.cols);
+        Self { id, storage, rows, cols, group, part, weight, bias, step: 1.0 }
+    }
+
+    pub(super) fn id(&self) -> TensorId {
+        self.id
+    }
+
+    pub(super) fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    pub(super) fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    fn groups(&self) -> usize {
+        self.cols.div_ceil(self.group)
+    }
+
+    /// How many parameters there are of each kind.
+    pub(super) fn lengths(&self) -> Kinds<usize> {
+        let rows_unless = |without: bool| if without { 0 } else { self.rows };
+        let grouped = rows_unless(!self.storage.precision.is_grouped());
+        Kinds {
+            codes: self.rows * self.cols,
+            units: rows_unless(self.storage.precision == Precision::Fp16),
+            multiples: grouped * self.groups(),
+            biases: rows_unless(self.bias.is_none()),
+        }
+    }
+
+    /// How fast each kind moves for a learning rate of 1: codes and biases as weights do, multiples as
+    /// the logarithms of units do.
+    pub(super) fn rates(&self, scale_rate: f32) -> Kinds<f32> {
+        let multiples = scale_rate * MULTIPLE;
+        Kinds { codes: self.step.recip(), units: scale_rate, multiples, biases: 1.0 }
+    }
+
+    /// Parameters that stand for the numbers of a section.
+    pub(super) fn read(&mut self, tensor: &Tensor<'_>, parameters: Kinds<&mut [f32]>) {
+        parameters.biases.copy_from_slice(&biases(tensor)[..parameters.biases.len()]);
+        if self.storage.precision == Precision::Fp16 {
+            parameters.codes.copy_from_slice(&weights(self.id, tensor));
+            return;
+        }
+        let (row_scales, groups) = (tensor.layout().row_scales, self.groups());
+        let mut total = 0.0;
+        for r in 0..self.rows {
+            let codes = parameters.codes[r * self.cols..][..self.cols].iter_mut();
+            codes.zip(row_codes(tensor, r)).for_each(|(own, code)| *own = code as f32);
+            let scales = &tensor.scales[r * row_scales..][..row_scales];
+            let mantissa = u16::from_le_bytes([scales[0], scales[1]]);
+            let per_activation = stored::per_activation(self.id);
+            let unit = stored::unit(mantissa, tensor.exponent as u8, per_activation);
+            parameters.units[r] = unit.ln() as f32;
+            for g in 0..groups {
+                let multiple = match self.storage.precision.is_grouped() {
+                    true => f32::from(multiple(scales, g)),
+                    false => 1.0,
+                };
+                if let Some(own) = parameters.multiples.get_mut(r * groups + g) {
+                    *own = multiple;
+                }
+                total += unit * f64::from(multiple);
+            }
+        }
+        self.step = (total / (self.rows * groups) as f64).max(f64::from(f32::MIN_POSITIVE)) as f32;
+    }
+
+    /// Rounds the parameters to what a section can hold; codes and multiples beyond their range are moved
+    /// to its edge, from where they can come back.
+    pub(super) fn decode(&self, parameters: Kinds<&mut [f32]>, out: &mut Decoded) -> Result<()> {
+        let Kinds { codes, units, multiples, biases } = parameters;
+        out.weights.resize(codes.len(), 0.0);
+        if self.bias.is_some() {
+            let (mantissas, exponent) = self.stored_biases(biases)?;
+            let unit = (-f32::from(exponent)).exp2();
+            out.biases.clear();
+            out.biases.extend(mantissas.iter().map(|&m| f32::from(m) * unit));
+        }
+        if self.storage.precision == Precision::Fp16 {
+            for (weight, &code) in out.weights.iter_mut().zip(&*codes) {
+                *weight = f16::from_f32(code).to_f32();
+            }
+            return Ok(());
+        }
+        let (low, high) = self.range();
+        let (low, high) = (low - EDGE, high + EDGE);
+        let (mantissas, exponent) = self.mantissas(units)?;
+        let (groups, per_activation) = (self.groups(), stored::per_activation(self.id));
+        out.scales.resize(self.rows * groups, 0.0);
+        for multiple in multiples.iter_mut().filter(|multiple| **multiple != 0.0) {
+            *multiple = multiple.clamp(1.0 - EDGE, f32::from(MULTIPLES) + EDGE);
+        }
+        let rows = codes.chunks_exact_mut(self.cols).zip(out.weights.chunks_exact_mut(self.cols));
+        for (r, (codes, weights)) in rows.enumerate() {
+            let unit = stored::unit(mantissas[r], exponent, per_activation) as f32;
+            let columns = codes.chunks_mut(self.group).zip(weights.chunks_mut(self.group));
+            for (g, (codes, weights)) in columns.enumerate() {
+                let multiple = multiples.get(r * groups + g).map_or(1.0, |m| m.round_ties_even());
+                let scale = unit * multiple;
+                out.scales[r * groups + g] = scale;
+                for (code, weight) in codes.iter_mut().zip(weights) {
+                    *code = code.clamp(low, high);
+                    *weight = crate::reference::Real::round(*code) * scale;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what was decoded into the model's parameters.
+    pub(super) fn put(&self, decoded: &Decoded, model: &mut [f32]) {
+        let (weight, cols) = &self.weight;
+        self.part.put_matrix(&decoded.weights, &mut model[weight.clone()], *cols);
+        if let Some(bias) = &self.bias {
+            self.part.put_biases(&decoded.biases, &mut model[bias.clone()]);
+        }
+    }
+
+    /// The gradient of the parameters, from that of the model's: rounding passes it on as it is, and
+    /// scales have that of the codes that they multiply.
+    pub(super) fn gradient(&self, decoded: &Decoded, model: &[f32], out: Kinds<&mut [f32]>) {
+        if let Some(bias) = &self.bias {
+            out.biases.copy_from_slice(&self.part.of_biases(&model[bias.clone()]));
+        }
+        let (weight, cols) = &self.weight;
+        let gradient = self.part.of_matrix(&model[weight.clone()], *cols);
+        if self.storage.precision == Precision::Fp16 {
+            out.codes.copy_from_slice(&gradient);
+            return;
+        }
+        let groups = self.groups();
+        let row = |whole: usize| whole * self.cols..(whole + 1) * self.cols;
+        for r in 0..self.rows {
+            let (gradient, weights) = (&gradient[row(r)], &decoded.weights[row(r)]);
+            let codes = out.codes[row(r)].chunks_mut(self.group);
+            let columns = gradient.chunks(self.group).zip(weights.chunks(self.group)).zip(codes);
+            let mut total = 0.0;
+            for (g, ((gradient, weights), codes)) in columns.enumerate() {
+                let scale = decoded.scales[r * groups + g];
+                let along = crate::reference::dot(gradient, weights);
+                codes.iter_mut().zip(gradient).for_each(|(code, g)| *code = g * scale);
+                total += along;
+                if let Some(multiple) = out.multiples.get_mut(r * groups + g) {
+                    *multiple = along;
+                }
+            }
+            out.units[r] = total;
+        }
+    }
+
+    /// The record, its offset still open, and the section of the parameters.
+    pub(super) fn encode(&self, parameters: Kinds<&[f32]>) -> Result<(TensorRecord, Vec<u8>)> {
+        let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+        let mut exponent = 0;
+        if self.storage.precision == Precision::Fp16 {
+            let halves = parameters.codes.iter().map(|&weight| f16::from_f32(weight));
+            if !halves.clone().all(f16::is_finite) {
+                return Err(self.too_large());
+            }
+            codes.extend(halves.flat_map(f16::to_le_bytes));
+        } else {
+            let mantissas;
+            (mantissas, exponent) = self.mantissas(parameters.units)?;
+            let groups = self.groups();
+            for (r, row) in parameters.codes.chunks_exact(self.cols).enumerate() {
+                let (low, high) = self.range();
+                let code = |code: &f32| code.round_ties_even().clamp(low, high) as i8;
+                let row: Vec<i8> = row.iter().map(code).collect();
+                stored::pack(self.storage, &row, &mut codes);
+                let multiples = parameters.multiples.get(r * groups..(r + 1) * groups);
+                let nibble = |multiple: &f32| multiple.round_ties_even() as u8;
+                let multiples: Vec<u8> = multiples.unwrap_or(&[]).iter().map(nibble).collect();
+                stored::pack_scales(self.storage, mantissas[r], &multiples, &mut scales);
+            }
+        }
+        let mut bias_exponent = 0;
+        if self.bias.is_some() {
+            let mantissas;
+            (mantissas, bias_exponent) = self.stored_biases(parameters.biases)?;
+            biases.extend(mantissas.into_iter().flat_map(i16::to_le_bytes));
+        }
+        let record = TensorRecord {
+            precision: self.storage.precision,
+            exponent,
+            bias_exponent,
+            group: self.storage.group as u16,
+            rows: self.rows as u32,
+            cols: self.cols as u32,
+            offset: 0,
+        };
+        Ok((record, [codes, scales, biases].concat()))
+    }
+
+    /// Smallest and largest code. −128 is never written, so that INT8 is symmetric.
+    fn range(&self) -> (f32, f32) {
+        let high = f32::from((1u16 << (self.storage.precision.bits() - 1)) - 1);
+        (if self.storage.precision.is_grouped() { -high - 1.0 } else { -high }, high)
+    }
+
+    fn mantissas(&self, units: &[f32]) -> Result<(Vec<u16>, u8)> {
+        let units: Vec<f64> = units.iter().map(|&log| f64::from(log).exp()).collect();
+        let per_activation = stored::per_activation(self.id);
+        stored::mantissas(&units, per_activation).ok_or_else(|| self.too_large())
+    }
+
+    fn stored_biases(&self, biases: &[f32]) -> Result<(Vec<i16>, u8)> {
+        let wanted: Vec<f64> = biases.iter().map(|&bias| f64::from(bias)).collect();
+        stored::biases(&wanted).ok_or_else(|| self.too_large())
+    }
+
+    fn too_large(&self) -> Error {
+        let precision = self.storage.precision.name();
+        Error::WeightTooLarge { tensor: weight_name(self.id), precision }
+    }
+}
+
+/// Largest multiple of a group.
+const MULTIPLES: u8 = 15;
+/// What a multiple moves where a logarithm moves by 1: about its magnitude.
+const MULTIPLE: f32 = 10.0;
+/// How far beyond its range a code may be: short of where the next one would begin.
+const EDGE: f32 = 0.49;

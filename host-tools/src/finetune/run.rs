@@ -1,0 +1,237 @@
+//! A whole fine-tuning run: steps, validation, early stop, log, resume file.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Recipe, Step, Student, Tuner};
+use crate::corpus;
+use crate::error::Result;
+use crate::files;
+use crate::reference::{Losses, Model, Tape};
+use crate::train::{Log, Output, parallel, state};
+
+/// Windows of one validation pass.
+const BATCH: usize = 8;
+
+/// Blob, teacher, text and settings of a run.
+pub struct Run<'a> {
+    /// The model to learn from.
+    pub teacher: &'a Model,
+    /// The blob to start from.
+    pub blob: &'a [u8],
+    /// How to train it.
+    pub recipe: Recipe,
+    /// Training tokens.
+    pub train: &'a [u32],
+    /// Tokens that decide which step was the best.
+    pub valid: &'a [u32],
+    /// What the data is, such as hashes: a run resumes only on the same.
+    pub data: BTreeMap<String, String>,
+    /// Threads to use.
+    pub threads: usize,
+    /// Files to write.
+    pub output: Output,
+}
+
+/// Something to show to the user.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// The run goes on from this step of an earlier one.
+    Resumed(u64),
+    /// A step is done; the number counts from 1.
+    Step(u64, Step),
+    /// The student was validated after so many steps.
+    Validated(u64, Score),
+}
+
+/// How far a student is from its teacher on a text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Mean KL divergence in nats per token.
+    pub kl: f64,
+    /// Perplexity of the student.
+    pub perplexity: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The parameters with the smallest KL divergence on the validation text.
+    pub parameters: Vec<f32>,
+    /// The student that they belong to.
+    pub before: Score,
+    /// Its last and best validation.
+    pub after: Score,
+    /// Step of the best validation; 0 where nothing was better than the beginning.
+    pub best_step: u64,
+    /// Steps taken.
+    pub steps: u64,
+    /// Training tokens seen.
+    pub tokens: u64,
+    /// Whether the run ended before its last step because nothing got better.
+    pub stopped_early: bool,
+    /// Seconds spent, without those before a resume.
+    pub seconds: f64,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Progress {
+    step: u64,
+    before: Score,
+    best: Score,
+    best_step: u64,
+    /// Validations since the best.
+    stale: u64,
+}
+
+const ARRAYS: [&str; 4] = ["parameters", "first_moments", "second_moments", "best_parameters"];
+
+impl Run<'_> {
+    /// Fine-tunes from the beginning, or from the resume file where there is one, to the end.
+    pub fn tune(&self, show: &mut dyn FnMut(Event)) -> Result<Summary> {
+        let training = &self.recipe.training;
+        corpus::require_window("the training text", self.train.len(), training.window)?;
+        corpus::require_window("the validation text", self.valid.len(), training.window)?;
+        let held = Held::new(self.teacher, self.valid, training.window, self.threads);
+        let (mut tuner, mut progress, mut best) = self.start(&held)?;
+        if progress.step > 0 {
+            show(Event::Resumed(progress.step));
+        } else {
+            show(Event::Validated(0, progress.before));
+        }
+        let mut log = Log::open(&self.output.log, progress.step)?;
+        let tokens = |step: u64| step * (training.batch * training.window) as u64;
+        let (started, first_step) = (Instant::now(), progress.step);
+        let mut kl = (0.0, 0);
+        while progress.step < training.steps && !self.stopped(&progress) {
+            let step = tuner.step(self.train)?;
+            let done = tuner.steps_done();
+            progress.step = done;
+            show(Event::Step(done, step));
+            kl = (kl.0 + step.kl, kl.1 + 1);
+            let last = done == training.steps;
+            if done.is_multiple_of(self.output.log_every) || last {
+                let seconds = started.elapsed().as_secs_f64();
+                log.write(json!({
+                    "step": done,
+                    "tokens": tokens(done),
+                    "kl": kl.0 / f64::from(kl.1),
+                    "learning_rate": step.rate,
+                    "gradient_norm": step.gradient_norm,
+                    "tokens_per_second": tokens(done - first_step) as f64 / seconds,
+                    "seconds": seconds,
+                }))?;
+                kl = (0.0, 0);
+            }
+            if done.is_multiple_of(self.output.validate_every) || last {
+                let score = held.score(tuner.student(), self.threads);
+                progress.stale += 1;
+                if score.kl < progress.best.kl {
+                    (progress.best, progress.best_step, progress.stale) = (score, done, 0);
+                    best.copy_from_slice(tuner.parameters());
+                }
+                show(Event::Validated(done, score));
+                log.write(json!({
+                    "step": done,
+                    "tokens": tokens(done),
+                    "validation_kl": score.kl,
+                    "validation_perplexity": score.perplexity,
+                }))?;
+            }
+            if done.is_multiple_of(self.output.save_every) {
+                self.save(&tuner, &progress, &best)?;
+            }
+        }
+        Ok(Summary {
+            parameters: best,
+            before: progress.before,
+            after: progress.best,
+            best_step: progress.best_step,
+            steps: progress.step,
+            tokens: tokens(progress.step),
+            stopped_early: progress.step < training.steps,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn stopped(&self, progress: &Progress) -> bool {
+        self.recipe.patience > 0 && progress.stale >= self.recipe.patience
+    }
+
+    fn start(&self, held: &Held<'_>) -> Result<(Tuner<'_>, Progress, Vec<f32>)> {
+        let blob =
+            resnet_bk_core::Model::from_bytes(self.blob).map_err(crate::error::Error::Blob)?;
+        let student = Student::new(&blob, self.teacher.config())?;
+        let mut tuner = Tuner::new(self.teacher, student, self.recipe.clone(), self.threads);
+        files::remove_leftovers(&self.output.state)?;
+        if !self.output.state.exists() {
+            let before = held.score(tuner.student(), self.threads);
+            let progress = Progress { step: 0, before, best: before, best_step: 0, stale: 0 };
+            let best = tuner.parameters().to_vec();
+            return Ok((tuner, progress, best));
+        }
+        let names = ARRAYS.map(|name| (name, tuner.parameters().len()));
+        let wanted = self.settings();
+        let (progress, arrays): (Progress, _) = state::read(&self.output.state, names, &wanted)?;
+        let [parameters, first, second, best] = arrays;
+        tuner.resume(progress.step, [parameters, first, second])?;
+        Ok((tuner, progress, best))
+    }
+
+    fn save(&self, tuner: &Tuner<'_>, progress: &Progress, best: &[f32]) -> Result<()> {
+        let arrays = [&tuner.parameters, &tuner.first, &tuner.second].map(Vec::as_slice);
+        let arrays = ARRAYS.into_iter().zip(arrays.into_iter().chain([best]));
+        state::write(&self.output.state, arrays, self.settings(), progress)
+    }
+
+    fn settings(&self) -> BTreeMap<String, String> {
+        state::settings(self.teacher.config(), &self.recipe, &self.data)
+    }
+}
+
+/// A text that students are scored on, with the teacher's logits.
+pub struct Held<'a> {
+    tokens: &'a [u32],
+    window: usize,
+    /// `[positions, V]`, in parts of [`BATCH`] windows.
+    exact: Vec<Vec<f32>>,
+}
+
+impl<'a> Held<'a> {
+    /// The whole windows of `tokens`, of which the last only predicts.
+    pub fn new(teacher: &Model, tokens: &'a [u32], window: usize, threads: usize) -> Self {
+        let whole = tokens.len().saturating_sub(1) / window * window;
+        let tokens = &tokens[..whole + 1];
+        let mut exact = vec![Vec::new(); whole.div_ceil(window * BATCH)];
+        let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| Tape::default()).collect();
+        let parts = exact.iter_mut().zip(tokens[..whole].chunks(window * BATCH));
+        parallel::for_each(&mut tapes, parts, |tape, (exact, inputs)| {
+            *exact = teacher.forward_reusing(inputs, window, tape).to_vec();
+        });
+        Self { tokens, window, exact }
+    }
+
+    /// Predicted tokens.
+    pub fn predictions(&self) -> usize {
+        self.tokens.len() - 1
+    }
+
+    /// Scores the student as it is shown; the result does not depend on `threads`.
+    pub fn score(&self, student: &Student, threads: usize) -> Score {
+        let (step, count) = (self.window * BATCH, self.predictions());
+        let tape = || Tape::rounding(student.rounding());
+        let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| tape()).collect();
+        let mut parts = vec![Losses::default(); self.exact.len()];
+        let inputs = self.tokens[..count].chunks(step).zip(self.tokens[1..].chunks(step));
+        let items = parts.iter_mut().zip(inputs.zip(&self.exact));
+        parallel::for_each(&mut tapes, items, |tape, (losses, ((inputs, targets), exact))| {
+            *losses = student.model().losses(inputs, (targets, exact), self.window, tape);
+        });
+        let mean = |loss: fn(&Losses) -> f64| parts.iter().map(loss).sum::<f64>() / count as f64;
+        Score { kl: mean(|losses| losses.kl), perplexity: mean(|losses| losses.nats).exp() }
+    }
+}

@@ -1,0 +1,233 @@
+//! A blob as a model that can be trained.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use resnet_bk_core::Model as Blob;
+
+use super::matrix::{Decoded, Kinds, Matrix};
+use crate::checkpoint::ModelConfig;
+use crate::error::{Error, Result};
+use crate::quantize::division::Part;
+use crate::quantize::names::{dimensions, layer_name};
+use crate::reference::{Model, Rounding};
+use crate::train::parallel;
+
+/// The model that a blob computes, and the parameters behind its stored numbers.
+pub struct Student {
+    /// What inference would compute with, up to the rounding of activations.
+    model: Model,
+    /// How it rounds activations.
+    rounding: Rounding,
+    pub(super) matrices: Vec<Matrix>,
+    decoded: Vec<Decoded>,
+    /// Diagonals and logarithms of η of every block among the model's parameters.
+    chains: Vec<Range<usize>>,
+    /// As many numbers as all of those are.
+    parameters: Vec<f32>,
+}
+
+/// A run of parameters of one kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Segment {
+    pub(super) length: usize,
+    /// What the learning rate is multiplied by.
+    pub(super) rate: f32,
+    /// Whether these are weights, which stay as they are in the first stage.
+    pub(super) weights: bool,
+}
+
+impl Student {
+    /// The student that a blob is. `teacher` are the dimensions of the checkpoint that the blob was made
+    /// from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for a blob of a model of other dimensions.
+    pub fn new(blob: &Blob<'_>, teacher: &ModelConfig) -> Result<Self> {
+        let dims = *blob.dims();
+        let mut expected = dimensions(teacher);
+        // Experts may have given up hidden units, and tokens may be in classes.
+        (expected.hidden, expected.token_classes) = (dims.hidden, dims.token_classes);
+        if dims != expected || dims.hidden as usize > teacher.hidden {
+            return Err(Error::Usage("the blob is of a model of other dimensions".into()));
+        }
+        let config = ModelConfig { hidden: dims.hidden as usize, ..teacher.clone() };
+        let mut model = Model::<f32>::zeros(config)?;
+        for (name, value) in identities(&model) {
+            model.tensor_mut(&name).expect("a tensor of the model").fill(value);
+        }
+        let range = |name: String| model.range(&name);
+        let matrices = dims.tensors().map(|id| {
+            let (layer, tensor) = (layer_name(id), blob.tensor(id));
+            let weight = range(format!("{layer}.weight")).expect("a matrix of the model");
+            let cols = dims.shape(id).1 as usize;
+            let bias = range(format!("{layer}.bias"));
+            Matrix::new(id, &tensor, Part::of(blob, id, &tensor), (weight, cols), bias)
+        });
+        let mut matrices: Vec<Matrix> = matrices.collect();
+        let chain = |l: u32, part: &str| range(format!("blocks.{l}.bk_layer.{part}"));
+        let chains: Vec<Range<usize>> = (0..dims.layers)
+            .flat_map(|l| ["diagonal", "log_eta"].map(|part| chain(l, part)))
+            .collect::<Option<_>>()
+            .expect("every block has a chain");
+        let lengths = matrices.iter().map(|m| m.lengths().sum());
+        let mut parameters =
+            vec![0.0; lengths.sum::<usize>() + chains.iter().map(Range::len).sum::<usize>()];
+        let mut rest = parameters.as_mut_slice();
+        for matrix in &mut matrices {
+            let kinds = Kinds::take(&mut rest, matrix.lengths());
+            matrix.read(&blob.tensor(matrix.id()), kinds);
+        }
+        let one = f64::from(blob.chain_format().frac).exp2();
+        for l in 0..dims.layers {
+            let (diagonal, rest_of) = rest.split_at_mut(dims.potentials as usize);
+            let (log_eta, after) = rest_of.split_at_mut(dims.potentials as usize);
+            rest = after;
+            let own = diagonal.iter_mut().zip(log_eta);
+            for ((d, log), (diagonal, eta)) in own.zip(blob.chain_parameters(l).iter()) {
+                *d = (f64::from(diagonal) / one) as f32;
+                *log = (f64::from(eta) / one).ln() as f32;
+            }
+        }
+        let rounding = Rounding { potentials_int8: blob.chain_format().int8 };
+        let decoded = vec![Decoded::default(); matrices.len()];
+        let mut student =
+            Self { model, rounding, matrices, decoded, chains, parameters: Vec::new() };
+        student.show(&mut parameters, &mut [()])?;
+        student.parameters = parameters;
+        Ok(student)
+    }
+
+    /// The model whose forward passes, with activations rounded, are those of the blob.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// How activations are rounded.
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
+    }
+
+    /// The parameters of the blob that the student was made of.
+    pub(super) fn take_parameters(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.parameters)
+    }
+
+    /// Parameters by kind, in their order; row units and multiples move `scale_rate` times as fast as
+    /// weights, relative to their size.
+    pub(super) fn segments(&self, scale_rate: f32) -> Vec<Segment> {
+        let segment = |length, rate, weights| Segment { length, rate, weights };
+        let matrices = self.matrices.iter().flat_map(|matrix| {
+            let (lengths, rates) = (matrix.lengths(), matrix.rates(scale_rate));
+            [
+                segment(lengths.codes, rates.codes, true),
+                segment(lengths.units, rates.units, false),
+                segment(lengths.multiples, rates.multiples, true),
+                segment(lengths.biases, rates.biases, false),
+            ]
+        });
+        matrices.chain(self.chains.iter().map(|chain| segment(chain.len(), 1.0, false))).collect()
+    }
+
+    /// Makes the model that of these parameters, which are moved to where their range ends if they are
+    /// beyond; on one thread per state.
+    pub(super) fn show<S: Send>(&mut self, parameters: &mut [f32], states: &mut [S]) -> Result<()> {
+        let mut rest = parameters;
+        let mut results: Vec<Result<()>> = self.matrices.iter().map(|_| Ok(())).collect();
+        let items: Vec<_> = self
+            .matrices
+            .iter()
+            .zip(self.decoded.iter_mut().zip(&mut results))
+            .map(|(matrix, out)| (matrix, Kinds::take(&mut rest, matrix.lengths()), out))
+            .collect();
+        parallel::for_each(states, items.into_iter(), |_, (matrix, kinds, (decoded, result))| {
+            *result = matrix.decode(kinds, decoded);
+        });
+        results.into_iter().collect::<Result<()>>()?;
+        let model = self.model.parameters_mut();
+        for (matrix, decoded) in self.matrices.iter().zip(&self.decoded) {
+            matrix.put(decoded, model);
+        }
+        put_chains(&self.chains, rest, model);
+        Ok(())
+    }
+
+    /// Puts chain parameters, the last of all, into a model's.
+    pub(super) fn put_chains(&self, own: &[f32], model: &mut [f32]) {
+        put_chains(&self.chains, own, model);
+    }
+
+    /// Gradient of the parameters, from that of the model that was shown last.
+    pub(super) fn gradient<S: Send>(&self, model: &[f32], out: &mut [f32], states: &mut [S]) {
+        let mut rest = out;
+        let items: Vec<_> = self
+            .matrices
+            .iter()
+            .zip(&self.decoded)
+            .map(|(matrix, decoded)| (matrix, decoded, Kinds::take(&mut rest, matrix.lengths())))
+            .collect();
+        parallel::for_each(states, items.into_iter(), |_, (matrix, decoded, kinds)| {
+            matrix.gradient(decoded, model, kinds);
+        });
+        for chain in &self.chains {
+            let (own, after) = rest.split_at_mut(chain.len());
+            own.copy_from_slice(&model[chain.clone()]);
+            rest = after;
+        }
+    }
+}
+
+fn put_chains(chains: &[Range<usize>], mut own: &[f32], model: &mut [f32]) {
+    for chain in chains {
+        let (next, after) = own.split_at(chain.len());
+        model[chain.clone()].copy_from_slice(next);
+        own = after;
+    }
+}
+
+/// What folding has left of gains, norm biases and scales: nothing.
+fn identities(model: &Model) -> BTreeMap<String, f32> {
+    let value = |name: &str| {
+        let norm = name.contains("layer_norm");
+        match name.rsplit('.').next() {
+            Some("weight") if norm => Some(1.0),
+            Some("bk_scale") => Some(1.0),
+            _ => None,
+        }
+    };
+    let names = model.tensors().map(|(spec, _)| spec.name.clone());
+    names.filter_map(|name| value(&name).map(|value| (name, value))).collect()
+}
+
+impl Kinds<usize> {
+    fn sum(&self) -> usize {
+        self.codes + self.units + self.multiples + self.biases
+    }
+}
+
+impl<'a> Kinds<&'a mut [f32]> {
+    /// Cuts the next parameters off.
+    fn take(rest: &mut &'a mut [f32], lengths: Kinds<usize>) -> Self {
+        let mut cut = |length| rest.split_off_mut(..length).expect("parameters of every matrix");
+        Self {
+            codes: cut(lengths.codes),
+            units: cut(lengths.units),
+            multiples: cut(lengths.multiples),
+            biases: cut(lengths.biases),
+        }
+    }
+}
+
+impl<'a> Kinds<&'a [f32]> {
+    /// Cuts the next parameters off.
+    pub(super) fn next(rest: &mut &'a [f32], lengths: Kinds<usize>) -> Self {
+        let mut cut = |length| rest.split_off(..length).expect("parameters of every matrix");
+        Self {
+            codes: cut(lengths.codes),
+            units: cut(lengths.units),
+            multiples: cut(lengths.multiples),
+            biases: cut(lengths.biases),
+        }
+    }
+}

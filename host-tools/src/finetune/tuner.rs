@@ -1,0 +1,155 @@
+//! One step of fine-tuning, reproducible to the bit on any number of threads.
+
+use serde::{Deserialize, Serialize};
+
+use super::Student;
+use super::student::Segment;
+use crate::error::{Error, Result};
+use crate::reference::{Distillation, Model, Tape};
+use crate::train::random::Random;
+use crate::train::{self, Batch, Shard, parallel};
+
+/// Everything that decides the numbers that come out, beside the blob, the teacher and the text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Steps, batches, learning rates; neither dropout nor weight decay acts.
+    pub training: train::Recipe,
+    /// What is learnt.
+    pub distillation: Distillation,
+    /// Steps at the beginning in which only scales, biases and chains move.
+    pub first_stage: u64,
+    /// Learning rate of the logarithms of scales, as a multiple of that of weights.
+    pub scale_rate: f32,
+    /// Validations without a better one after which the run ends; 0 for never.
+    pub patience: u64,
+}
+
+/// A student and its optimizer in the middle of a run.
+pub struct Tuner<'a> {
+    teacher: &'a Model,
+    student: Student,
+    recipe: Recipe,
+    segments: Vec<Segment>,
+    /// Steps done.
+    pub(super) step: u64,
+    pub(super) parameters: Vec<f32>,
+    pub(super) first: Vec<f32>,
+    pub(super) second: Vec<f32>,
+    gradient: Vec<f32>,
+    /// No parameter decays: what they are near is the teacher.
+    decays: Vec<f32>,
+    batch: Batch,
+    /// A tape of the teacher and one of the student for each thread.
+    tapes: Vec<(Tape, Tape)>,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Mean KL divergence of the batch before the step, in nats per token, at the recipe's temperature.
+    pub kl: f64,
+    /// Learning rate of weights.
+    pub rate: f64,
+    /// Length of the gradient before clipping.
+    pub gradient_norm: f64,
+}
+
+impl<'a> Tuner<'a> {
+    /// A run at its beginning.
+    pub fn new(teacher: &'a Model, mut student: Student, recipe: Recipe, threads: usize) -> Self {
+        let shards = recipe.training.shards.clamp(1, recipe.training.batch);
+        let parameters = student.take_parameters();
+        let zeros = vec![0.0; parameters.len()];
+        let tapes = || (Tape::default(), Tape::rounding(student.rounding()));
+        Self {
+            tapes: (0..threads.clamp(1, shards)).map(|_| tapes()).collect(),
+            batch: Batch::new(shards, student.model().parameters().len()),
+            segments: student.segments(recipe.scale_rate),
+            first: zeros.clone(),
+            second: zeros.clone(),
+            gradient: zeros.clone(),
+            decays: zeros,
+            step: 0,
+            teacher,
+            student,
+            recipe,
+            parameters,
+        }
+    }
+
+    /// Goes on from a step of an earlier run with the parameters and moments that it left.
+    pub(super) fn resume(&mut self, step: u64, arrays: [Vec<f32>; 3]) -> Result<()> {
+        self.step = step;
+        [self.parameters, self.first, self.second] = arrays;
+        self.student.show(&mut self.parameters, &mut self.tapes)
+    }
+
+    /// The student as it is now.
+    pub fn student(&self) -> &Student {
+        &self.student
+    }
+
+    /// The parameters behind it.
+    pub fn parameters(&self) -> &[f32] {
+        &self.parameters
+    }
+
+    /// Number of steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// Draws a batch from `tokens`, which must hold a window and the token after it, and takes one
+    /// step along its gradient.
+    pub fn step(&mut self, tokens: &[u32]) -> Result<Step> {
+        let train::Recipe { seed, batch, window, clip, .. } = self.recipe.training;
+        self.batch.draw(tokens, (batch, window), Random::step(seed, self.step));
+        let count = (batch * window) as f64;
+        let (teacher, student, how) =
+            (self.teacher, self.student.model(), self.recipe.distillation);
+        let work = |tapes: &mut (Tape, Tape), shard: &mut Shard, _| {
+            let Shard { inputs, targets, gradient, .. } = shard;
+            let exact = teacher.forward_reusing(inputs, window, &mut tapes.0);
+            let scale = (1.0 / count) as f32;
+            let learnt = (targets.as_slice(), exact);
+            student
+                .add_distilled_gradient(inputs, learnt, window, how, scale, &mut tapes.1, gradient)
+                .kl
+        };
+        let random = Random::dropout(seed, self.step);
+        let (kl, gradient_norm) = self.batch.backward(&mut self.tapes, random, work);
+        let kl = kl / count;
+        if !kl.is_finite() {
+            return Err(Error::Diverged { step: self.step, loss: kl });
+        }
+        self.student.gradient(&self.batch.gradient, &mut self.gradient, &mut self.tapes);
+        let rate = self.recipe.training.rate(self.step);
+        self.update(rate, if gradient_norm > clip { clip / gradient_norm } else { 1.0 });
+        self.student.show(&mut self.parameters, &mut self.tapes)?;
+        self.step += 1;
+        Ok(Step { kl, rate, gradient_norm })
+    }
+
+    fn update(&mut self, rate: f64, shorten: f64) {
+        let Recipe { training, first_stage, .. } = &self.recipe;
+        let stay = self.step < *first_stage;
+        let (mut parameters, mut first) =
+            (self.parameters.as_mut_slice(), self.first.as_mut_slice());
+        let (mut second, mut gradient) = (self.second.as_mut_slice(), self.gradient.as_slice());
+        let items: Vec<_> = self
+            .segments
+            .iter()
+            .map(|&Segment { length, rate: own, weights }| {
+                let arrays = [&mut parameters, &mut first, &mut second];
+                let arrays = arrays.map(|all| all.split_off_mut(..length).expect("one of each"));
+                let gradient = gradient.split_off(..length).expect("one of each");
+                let own = if weights && stay { 0.0 } else { f64::from(own) };
+                (training.update(self.step, rate * own, shorten), arrays, gradient)
+            })
+            .collect();
+        let decays = &self.decays;
+        parallel::for_each(&mut self.tapes, items.into_iter(), |_, (update, [p, m, v], g)| {
+            update.apply(p, m, v, g, &decays[..g.len()]);
+        });
+    }
+}

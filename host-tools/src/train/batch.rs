@@ -1,0 +1,93 @@
+//! A batch in parts, whose gradients add up to the same sum on any number of threads.
+
+use crate::train::parallel;
+use crate::train::random::Random;
+
+/// Parameters that a thread works on at a time; part of the recipe in that it fixes the order in
+/// which the gradient's squares are summed.
+pub(crate) const CHUNK: usize = 1 << 14;
+
+/// One part of a batch.
+#[derive(Default)]
+pub(crate) struct Shard {
+    /// Windows of tokens, one after the other.
+    pub(crate) inputs: Vec<u32>,
+    /// The token after each of them.
+    pub(crate) targets: Vec<u32>,
+    /// What its gradient is added to.
+    pub(crate) gradient: Vec<f32>,
+    loss: f64,
+}
+
+/// The parts of a batch, and the sum of their gradients.
+pub(crate) struct Batch {
+    shards: Vec<Shard>,
+    pub(crate) gradient: Vec<f32>,
+}
+
+impl Batch {
+    /// `shards` parts for gradients of `parameters` numbers.
+    pub(crate) fn new(shards: usize, parameters: usize) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            gradient: vec![0.0; parameters],
+        }
+    }
+
+    /// Fills the parts with `windows` random windows of `window` tokens.
+    pub(crate) fn draw(
+        &mut self,
+        tokens: &[u32],
+        (windows, window): (usize, usize),
+        mut random: Random,
+    ) {
+        let count = self.shards.len();
+        for (i, shard) in self.shards.iter_mut().enumerate() {
+            shard.inputs.clear();
+            shard.targets.clear();
+            for _ in i * windows / count..(i + 1) * windows / count {
+                let start = random.below(tokens.len() - window);
+                shard.inputs.extend_from_slice(&tokens[start..start + window]);
+                shard.targets.extend_from_slice(&tokens[start + 1..start + 1 + window]);
+            }
+        }
+    }
+
+    /// Lets `work` add the gradient of every part, on one thread per state, each with a random number of
+    /// its own; returns the summed losses, and leaves the sum of the gradients behind, whose length
+    /// comes second.
+    pub(crate) fn backward<S: Send>(
+        &mut self,
+        states: &mut [S],
+        mut random: Random,
+        work: impl Fn(&mut S, &mut Shard, u64) -> f64 + Sync,
+    ) -> (f64, f64) {
+        let parameters = self.gradient.len();
+        let shards = self.shards.iter_mut().map(|shard| (shard, random.word()));
+        parallel::for_each(states, shards, |state, (shard, seed)| {
+            shard.gradient.resize(parameters, 0.0);
+            shard.gradient.fill(0.0);
+            shard.loss = work(state, shard, seed);
+        });
+        (self.shards.iter().map(|shard| shard.loss).sum(), self.reduce(states))
+    }
+
+    /// Adds up the parts' gradients, in their order, and returns the length of the sum.
+    fn reduce<S: Send>(&mut self, states: &mut [S]) -> f64 {
+        let shards = &self.shards;
+        let chunks = self.gradient.chunks_mut(CHUNK);
+        let mut squares = vec![0.0f64; chunks.len()];
+        let items = chunks.zip(&mut squares).enumerate();
+        parallel::for_each(states, items, |_, (i, (gradient, square))| {
+            let range = i * CHUNK..i * CHUNK + gradient.len();
+            gradient.copy_from_slice(&shards[0].gradient[range.clone()]);
+            for shard in &shards[1..] {
+                for (sum, &g) in gradient.iter_mut().zip(&shard.gradient[range.clone()]) {
+                    *sum += g;
+                }
+            }
+            *square = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+        });
+        squares.iter().sum::<f64>().sqrt()
+    }
+}

@@ -1,0 +1,38 @@
+//! The log of a run: one JSON object per line.
+
+use crate::error::{Error, Result};
+use crate::files;
+use serde_json::Value;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The JSON-lines log.
+pub(crate) struct Log {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Log {
+    /// Opens the log after step `step`: lines of later steps were written by a run that was killed
+    /// after it last saved its state, and will be written again.
+    pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
+        let mut kept = String::new();
+        if step > 0 && path.exists() {
+            for line in files::read_text(path)?.lines() {
+                let at = serde_json::from_str::<Value>(line).ok();
+                if at.and_then(|v| v["step"].as_u64()).is_some_and(|at| at <= step) {
+                    kept.push_str(line);
+                    kept.push('\n');
+                }
+            }
+        }
+        files::write_atomically(path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("write", path))?;
+        Ok(Self { file, path: path.to_path_buf() })
+    }
+
+    pub(crate) fn write(&mut self, line: Value) -> Result<()> {
+        writeln!(self.file, "{line}").map_err(Error::io("write", &self.path))
+    }
+}
