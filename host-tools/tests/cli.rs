@@ -402,3 +402,40 @@ fn every_help_teaches_with_examples() {
     }
     assert_eq!(resnet_bk(place.path(), &["frobnicate"]).status.code(), Some(2));
 }
+
+/// On text that the checkpoint writes itself: the same size, closer to the checkpoint, nothing left over,
+/// and the same bytes for the same seed.
+#[test]
+fn finetuning_gets_closer_in_as_many_bytes() {
+    let place = workplace();
+    quantize(place.path(), "uniform-int3", "int3.rbk");
+    let tune = |out: &str, threads: &str| {
+        let arguments = ["finetune", "model.safetensors", "--blob", "int3.rbk", "--out", out];
+        let short = ["--train-tokens", "65536", "--validation-tokens", "2048"];
+        let rest = ["--validate-every", "4", "--threads", threads, "--json", "--quiet"];
+        json(place.path(), &[&arguments[..], &short, &rest].concat())
+    };
+    let tuned = tune("tuned.rbk", "2");
+    let kl = |which: &str| tuned["measured"][which]["fidelity"]["kl"].as_f64().unwrap();
+    assert!(kl("after") < 0.9 * kl("before"), "{tuned}");
+    let perplexity = |of: &Value| of["perplexity"].as_f64().unwrap();
+    let ratio = perplexity(&tuned["simulated"]["after"]) / perplexity(&tuned["measured"]["after"]);
+    assert!((ratio - 1.0).abs() < 1e-3, "{ratio}");
+    assert_eq!(tuned["steps"], 16);
+    let bytes = |name: &str| std::fs::read(place.path().join(name)).unwrap();
+    // A longer name of the policy, and what was measured.
+    assert!(bytes("tuned.rbk").len() <= bytes("int3.rbk").len() + 64);
+    tune("again.rbk", "1");
+    assert_eq!(bytes("tuned.rbk"), bytes("again.rbk"));
+    assert!(!place.path().join("tuned.rbk.state").exists());
+    assert!(place.path().join("tuned.rbk.jsonl").exists());
+
+    let wrong = |more: &[&str], cause: &str| {
+        let start = ["finetune", "model.safetensors", "--out", "x.rbk", "--blob", "int3.rbk"];
+        fails(place.path(), &[&start[..], more].concat(), 2, cause);
+    };
+    wrong(&["--train-tokens", "1000000000"], "more than");
+    wrong(&["--train-tokens", "10"], "less than one step");
+    wrong(&["--lr", "0"], "--lr must be positive");
+    wrong(&["--text", "model.safetensors"], "other text to validate on");
+}

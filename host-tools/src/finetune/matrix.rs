@@ -48,6 +48,8 @@ pub(super) struct Decoded {
     pub(super) biases: Vec<f32>,
     /// Weight per code `[rows, groups]`; empty for FP16.
     scales: Vec<f32>,
+    /// Weight per code and multiple `[rows]`; empty for FP16.
+    units: Vec<f32>,
 }
 
 impl Matrix {
@@ -66,14 +68,6 @@ impl Matrix {
 
     pub(super) fn id(&self) -> TensorId {
         self.id
-    }
-
-    pub(super) fn shape(&self) -> (usize, usize) {
-        (self.rows, self.cols)
-    }
-
-    pub(super) fn storage(&self) -> Storage {
-        self.storage
     }
 
     fn groups(&self) -> usize {
@@ -152,12 +146,14 @@ impl Matrix {
         let (mantissas, exponent) = self.mantissas(units)?;
         let (groups, per_activation) = (self.groups(), stored::per_activation(self.id));
         out.scales.resize(self.rows * groups, 0.0);
+        out.units.clear();
         for multiple in multiples.iter_mut().filter(|multiple| **multiple != 0.0) {
             *multiple = multiple.clamp(1.0 - EDGE, f32::from(MULTIPLES) + EDGE);
         }
         let rows = codes.chunks_exact_mut(self.cols).zip(out.weights.chunks_exact_mut(self.cols));
         for (r, (codes, weights)) in rows.enumerate() {
             let unit = stored::unit(mantissas[r], exponent, per_activation) as f32;
+            out.units.push(unit);
             let columns = codes.chunks_mut(self.group).zip(weights.chunks_mut(self.group));
             for (g, (codes, weights)) in columns.enumerate() {
                 let multiple = multiples.get(r * groups + g).map_or(1.0, |m| m.round_ties_even());
@@ -206,7 +202,8 @@ impl Matrix {
                 codes.iter_mut().zip(gradient).for_each(|(code, g)| *code = g * scale);
                 total += along;
                 if let Some(multiple) = out.multiples.get_mut(r * groups + g) {
-                    *multiple = along;
+                    // The codes' part of the weights: those of a multiple of 0 are not known any more.
+                    *multiple = if scale > 0.0 { along * decoded.units[r] / scale } else { 0.0 };
                 }
             }
             out.units[r] = total;
@@ -285,3 +282,76 @@ const MULTIPLES: u8 = 15;
 const MULTIPLE: f32 = 10.0;
 /// How far beyond its range a code may be: short of where the next one would begin.
 const EDGE: f32 = 0.49;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::Source;
+    use crate::quantize::calibration::Calibration;
+    use crate::quantize::tests::random_checkpoint;
+
+    /// A step of a code or a multiple, and any move of a bias or of a unit's logarithm, changes a
+    /// linear function of the weights by as much as the gradient says.
+    #[test]
+    fn gradients_are_those_of_the_decoded_numbers() {
+        let source = Source::new(&random_checkpoint(2, 2), [7; 32], 0, None).unwrap();
+        let id = TensorId::ExpertDown(0, 1);
+        for precision in [Precision::Int2, Precision::Int4, Precision::Int8] {
+            let group = if precision.is_grouped() { 10 } else { 0 };
+            let storage = Storage { precision, group };
+            let encoded = source.encode(id, storage, &Calibration::default()).unwrap();
+            let dims = source.dims;
+            let tensor = Tensor::new(&encoded.section, &dims, id, &encoded.record).unwrap();
+            let (rows, cols) = (tensor.rows, tensor.cols);
+            let size = rows * cols;
+            let mut matrix =
+                Matrix::new(id, &tensor, Part::Whole, (0..size, cols), Some(size..size + rows));
+            let lengths = matrix.lengths();
+            let zeros = |n| vec![0.0f32; n];
+            let mut all =
+                [lengths.codes, lengths.units, lengths.multiples, lengths.biases].map(zeros);
+            fn kinds(all: &mut [Vec<f32>; 4]) -> Kinds<&mut [f32]> {
+                let [codes, units, multiples, biases] = all;
+                Kinds { codes, units, multiples, biases }
+            }
+            matrix.read(&tensor, kinds(&mut all));
+            let slope: Vec<f32> = (0..size + rows).map(|i| (i as f32 * 0.7).sin()).collect();
+            let value = |all: &[Vec<f32>; 4]| {
+                let mut decoded = Decoded::default();
+                matrix.decode(kinds(&mut all.clone()), &mut decoded).unwrap();
+                let numbers = decoded.weights.iter().chain(&decoded.biases);
+                numbers.zip(&slope).map(|(&x, &s)| f64::from(x) * f64::from(s)).sum::<f64>()
+            };
+            let mut decoded = Decoded::default();
+            matrix.decode(kinds(&mut all), &mut decoded).unwrap();
+            for (own, decoded) in decoded.weights.iter().zip(&encoded.decoded) {
+                assert!((own - decoded).abs() <= 1e-6 * decoded.abs(), "{own} {decoded}");
+            }
+            let mut gradient = all.clone();
+            matrix.gradient(&decoded, &slope, kinds(&mut gradient));
+            for (kind, step) in [(0, 1.0), (1, 0.02), (2, 1.0), (3, 0.1)] {
+                for i in (0..all[kind].len()).step_by(3) {
+                    let moved = |by: f32| {
+                        let mut all = all.clone();
+                        all[kind][i] += by;
+                        all
+                    };
+                    let [up, down] = [step, -step].map(moved);
+                    // What would leave its range is not moved as far.
+                    let (low, high) = match kind {
+                        0 => matrix.range(),
+                        2 => (1.0, 15.0),
+                        _ => (f32::NEG_INFINITY, f32::INFINITY),
+                    };
+                    if up[kind][i] > high || down[kind][i] < low {
+                        continue;
+                    }
+                    let numeric = (value(&up) - value(&down)) / f64::from(2.0 * step);
+                    let exact = f64::from(gradient[kind][i]);
+                    let error = (numeric - exact).abs() / (1e-3 + exact.abs());
+                    assert!(error < 0.02, "{storage} {kind} {i}: {exact} against {numeric}");
+                }
+            }
+        }
+    }
+}

@@ -68,8 +68,9 @@ mod tests {
     #[test]
     fn rounding_is_that_of_the_integer_path() {
         for scale in [0.01f32, 1.0, 300.0] {
-            let x: Vec<f32> = (0..96).map(|i| (i as f32 * 1.7).sin() * scale).collect();
-            let fixed: Vec<i32> = x.iter().map(|x| (x * 65536.0) as i32).collect();
+            let wave = |i: i32| ((i as f32 * 1.7).sin() * scale * 65536.0) as i32;
+            let fixed: Vec<i32> = (0..96).map(wave).collect();
+            let x: Vec<f32> = fixed.iter().map(|&x| x as f32 / 65536.0).collect();
             for (steps, relu) in [(127, false), (255, true)] {
                 let mut rounded = x.clone();
                 if relu {

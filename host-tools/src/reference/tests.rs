@@ -185,3 +185,45 @@ fn observers_see_every_linear_layer() {
     assert_eq!(seen.0, expected);
     assert_eq!(seen.1, 2);
 }
+
+/// With activations rounded the loss has steps, but not along the output layer: there its gradient is
+/// that of finite differences. Before it, rounding passes gradients on as if it were not there.
+#[test]
+fn rounded_activations_have_the_gradient_of_what_is_computed() {
+    let rounding = Rounding { potentials_int8: true };
+    let mut model = model(config(Chain::Half, 3, 2));
+    let teacher = model.clone();
+    let (window, scale, how) = (4, 0.5, Distillation { temperature: 1.5, cross_entropy: 0.25 });
+    let inputs: Vec<u32> = (0..24).map(|i| i * 7 % 11).collect();
+    let targets: Vec<u32> = (0..24).map(|i| i * 5 % 11).collect();
+    let exact = teacher.forward(&inputs, window);
+    for p in model.parameters_mut().iter_mut().step_by(3) {
+        *p += 0.05;
+    }
+    let pass = |model: &Model<f64>, tape: &mut Tape<f64>| {
+        let mut gradient = vec![0.0; model.parameters().len()];
+        let learnt = (targets.as_slice(), exact.as_slice());
+        let losses =
+            model.add_distilled_gradient(&inputs, learnt, window, how, scale, tape, &mut gradient);
+        (scale * (0.75 * 2.25 * losses.kl + 0.25 * losses.nats), gradient)
+    };
+    let (_, gradient) = pass(&model, &mut Tape::rounding(rounding));
+    for name in ["lm_head.weight", "lm_head.bias"] {
+        for i in model.range(name).unwrap() {
+            let loss = |by: f64| {
+                let mut model = model.clone();
+                model.parameters_mut()[i] += by;
+                pass(&model, &mut Tape::rounding(rounding)).0
+            };
+            let numeric = (loss(1e-6) - loss(-1e-6)) / 2e-6;
+            let error = (numeric - gradient[i]).abs() / (1.0 + numeric.abs());
+            assert!(error < 1e-7, "{name} {i}: {} against {numeric}", gradient[i]);
+        }
+    }
+    let (_, unrounded) = pass(&model, &mut Tape::default());
+    assert_ne!(gradient, unrounded);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let cosine = dot(&gradient, &unrounded)
+        / (dot(&gradient, &gradient) * dot(&unrounded, &unrounded)).sqrt();
+    assert!(cosine > 0.99, "{cosine}");
+}

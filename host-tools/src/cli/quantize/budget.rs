@@ -71,7 +71,7 @@ pub(super) fn make(
             perplexity: 0.0,
         }),
     };
-    let overhead = overhead(source, &origin)?;
+    let overhead = overhead(args, source, &origin)?;
     let Target { target_bytes, target_ratio, max_kl } = args.target;
     let job = Job { args, bench: &bench, held_out: &held_out, origin, global };
     let found = match (target_bytes, target_ratio, max_kl) {
@@ -95,7 +95,7 @@ pub(super) fn make(
             found.measured, found.predicted
         ),
     );
-    let assignment = budget_assignment(&found.storage);
+    let assignment = budget_assignment(args, &found.storage);
     if dry_run {
         preview(loaded, source, &assignment, &job.origin, global)?;
         return Ok(None);
@@ -110,8 +110,12 @@ pub(super) fn make(
     Ok(Some(Made { assignment, encoded, weights_kl, text: text.clone() }))
 }
 
-fn budget_assignment(storage: &[Storage]) -> Assignment {
-    Assignment { name: "budget".into(), storage: storage.to_vec(), potentials_int8: false }
+fn budget_assignment(args: &Making, storage: &[Storage]) -> Assignment {
+    Assignment {
+        name: format!("budget{}", args.suffix),
+        storage: storage.to_vec(),
+        potentials_int8: false,
+    }
 }
 
 /// The importance file, if there is one that was measured with these settings.
@@ -147,14 +151,14 @@ fn importance(
 }
 
 /// Bytes of a blob beside the aligned sections of its matrices.
-fn overhead(source: &Source, origin: &Origin<'_>) -> Result<usize> {
+fn overhead(args: &Making, source: &Source, origin: &Origin<'_>) -> Result<usize> {
     let storage = vec![Storage::INT8; source.dims.tensor_count()];
     let sections: usize = source
         .dims
         .tensors()
         .map(|id| resnet_bk_core::blob::align_up(source.section_len(id, Storage::INT8)))
         .sum();
-    Ok(source.predict(&budget_assignment(&storage), origin)? - sections)
+    Ok(source.predict(&budget_assignment(args, &storage), origin)? - sections)
 }
 
 struct Job<'a> {
@@ -227,7 +231,7 @@ impl Job<'_> {
 
     /// KL divergence of a mix through the integer path, on the text that is measured on.
     fn integer_kl(&self, storage: &[Storage]) -> Result<f64> {
-        let assignment = budget_assignment(storage);
+        let assignment = budget_assignment(self.args, storage);
         let (source, encoded) = (self.bench.source(), self.bench.encode_mix(storage)?);
         let blob = source.assemble(&encoded, &assignment, &self.origin)?;
         let reference = Model::from_checkpoint(&source.folded);

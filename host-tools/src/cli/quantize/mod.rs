@@ -108,6 +108,9 @@ pub(super) struct Making {
     pub(super) measure_tokens: usize,
     #[command(flatten)]
     pub(super) text: TextArgs,
+    /// What is added to the policy's name in the blob: it counts where a target is met to the byte.
+    #[arg(skip)]
+    pub(super) suffix: &'static str,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
@@ -154,7 +157,8 @@ impl Making {
         if let Some(symmetries) = importance.as_ref().and_then(|i| i.symmetries.as_ref()) {
             source.rearrange(symmetries, &mut calibration);
         }
-        let assignment = policy.assign(&source.dims, importance.as_ref())?;
+        let mut assignment = policy.assign(&source.dims, importance.as_ref())?;
+        assignment.name.push_str(self.suffix);
         let mut encoded = source.encode_all(&assignment, &calibration)?;
         if source.methods.prefix {
             let folded = Model::from_checkpoint(&source.folded);

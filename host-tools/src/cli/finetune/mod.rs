@@ -1,5 +1,7 @@
 //! `resnet-bk finetune`.
 
+mod recipe;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +20,10 @@ use crate::eval::{self, Quality, Subject};
 use crate::files;
 use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary};
 use crate::quantize::Origin;
-use crate::reference::{Distillation, Model};
+use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 use crate::train::{self, Output};
+use recipe::RecipeArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,73 +68,12 @@ pub(crate) struct Args {
     recipe: RecipeArgs,
 }
 
-#[derive(Debug, clap::Args)]
-struct RecipeArgs {
-    /// Tokens to train on, at most a quarter of those that the checkpoint was trained on [default: that
-    /// quarter; 2000000 where the checkpoint does not say].
-    #[arg(long, value_name = "N")]
-    train_tokens: Option<u64>,
-    /// Windows per step.
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    batch: usize,
-    /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    shards: usize,
-    /// Highest learning rate of weights.
-    #[arg(long, default_value_t = 1e-3, value_name = "X")]
-    lr: f64,
-    /// Last learning rate, as a fraction of the highest.
-    #[arg(long, default_value_t = 0.01, value_name = "X")]
-    final_lr: f64,
-    /// Learning rate of the logarithms of scales, as a multiple of that of weights; 0 keeps scales.
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
-    scale_lr: f32,
-    /// Steps over which the learning rate rises.
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    warmup: u64,
-    /// Share of the steps in which only scales, biases and chains move.
-    #[arg(long, default_value_t = 0.05, value_name = "X")]
-    first_stage: f64,
-    /// What logits are divided by before they are compared.
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
-    temperature: f32,
-    /// Share of the cross-entropy of the text in the loss; the teacher has the rest.
-    #[arg(long, default_value_t = 0.0, value_name = "X")]
-    cross_entropy: f32,
-    /// AdamW's decay of the first moment.
-    #[arg(long, default_value_t = 0.9, value_name = "X")]
-    beta1: f32,
-    /// AdamW's decay of the second moment.
-    #[arg(long, default_value_t = 0.99, value_name = "X")]
-    beta2: f32,
-    /// Longest gradient; longer ones are shortened.
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
-    clip: f64,
-    /// Tokens of the validation split that decide which step was the best.
-    #[arg(long, default_value_t = 16_384, value_name = "N")]
-    validation_tokens: usize,
-    /// Validations without a better one after which the run ends; 0 for never.
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    patience: u64,
-    /// Steps between validations.
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    validate_every: u64,
-    /// Steps between saves of the state that an interrupted run resumes from.
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    save_every: u64,
-    /// Steps between lines of the log.
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    log_every: u64,
-    /// Threads [default: as many as the machine has cores].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-}
-
-pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
+    args.making.suffix = TUNED;
     let loaded = args.making.load(&args.model)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
     let teacher = Model::from_checkpoint(&loaded.checkpoint);
-    let [train, valid] = args.texts(&loaded, &teacher, global)?;
+    let [train, valid] = args.texts(&recipe, &loaded, &teacher, global)?;
     let blob = args.start(&loaded, global)?;
     let data = BTreeMap::from([
         ("teacher_sha256".to_string(), loaded.sha256_hex()),
@@ -186,7 +128,13 @@ struct Finished {
 
 impl Args {
     /// Text to train on and text to validate on.
-    fn texts(&self, loaded: &Loaded, teacher: &Model, global: Global) -> Result<[Tokens; 2]> {
+    fn texts(
+        &self,
+        recipe: &Recipe,
+        loaded: &Loaded,
+        teacher: &Model,
+        global: Global,
+    ) -> Result<[Tokens; 2]> {
         let text = &self.making.text;
         if text.text.is_some() {
             return Err(Error::Usage(
@@ -204,8 +152,11 @@ impl Args {
             return Ok([tokens(Split::Train, None)?, tokens(Split::Valid, Some(held_out))?]);
         }
         // One text: what comes last is to validate on.
-        let mut train = tokens(Split::Train, Some(SAMPLED_TOKENS + held_out))?;
-        let valid = train.tokens.split_off(SAMPLED_TOKENS);
+        let training = &recipe.training;
+        let wanted = training.steps.saturating_mul((training.batch * training.window) as u64);
+        let count = (wanted as usize).clamp(text.window + 1, SAMPLED_TOKENS);
+        let mut train = tokens(Split::Train, Some(count + held_out))?;
+        let valid = train.tokens.split_off(count);
         let valid = Tokens { name: train.name.clone(), tokens: valid };
         Ok([train, valid])
     }
@@ -274,88 +225,8 @@ impl Args {
 
 /// What a policy's name ends with where its blob was fine-tuned.
 const TUNED: &str = " fine-tuned";
-/// Training tokens that the checkpoint writes where there is no corpus.
+/// Training tokens that the checkpoint writes at most where there is no corpus.
 const SAMPLED_TOKENS: usize = 1 << 18;
-/// Training tokens for a checkpoint that does not say how many it has seen.
-const FALLBACK_TOKENS: u64 = 2_000_000;
-
-impl RecipeArgs {
-    fn recipe(&self, making: &Making, loaded: &Loaded) -> Result<Recipe> {
-        let window = making.text.window;
-        let counts = [
-            ("--batch", self.batch as u64),
-            ("--window", window as u64),
-            ("--shards", self.shards as u64),
-            ("--validate-every", self.validate_every),
-            ("--save-every", self.save_every),
-            ("--log-every", self.log_every),
-            ("--threads", self.threads.unwrap_or(1) as u64),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::Usage(format!("{name} must be at least 1")));
-        }
-        let positive =
-            [("--lr", self.lr), ("--clip", self.clip), ("--temperature", self.temperature.into())];
-        if let Some((name, _)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
-            return Err(Error::Usage(format!("{name} must be positive")));
-        }
-        let fractions = [
-            ("--final-lr", self.final_lr, 1.0),
-            ("--scale-lr", self.scale_lr.into(), 1000.0),
-            ("--first-stage", self.first_stage, 1.0),
-            ("--cross-entropy", self.cross_entropy.into(), 1.0),
-            ("--beta1", self.beta1.into(), 0.999_999),
-            ("--beta2", self.beta2.into(), 0.999_999),
-        ];
-        if let Some((name, _, high)) = fractions.iter().find(|(_, x, h)| !(0.0..=*h).contains(x)) {
-            return Err(Error::Usage(format!("{name} must be between 0 and {high}")));
-        }
-        let steps = self.tokens(loaded)? / (self.batch * window) as u64;
-        if steps == 0 {
-            return Err(Error::Usage(
-                "--train-tokens is less than one step of --batch windows".into(),
-            ));
-        }
-        Ok(Recipe {
-            training: train::Recipe {
-                seed: making.text.seed,
-                steps,
-                batch: self.batch,
-                window,
-                shards: self.shards,
-                peak_rate: self.lr,
-                final_fraction: self.final_lr,
-                warmup: self.warmup,
-                weight_decay: 0.0,
-                beta1: self.beta1,
-                beta2: self.beta2,
-                clip: self.clip,
-                dropout: 0.0,
-            },
-            distillation: Distillation {
-                temperature: self.temperature,
-                cross_entropy: self.cross_entropy,
-            },
-            first_stage: (steps as f64 * self.first_stage) as u64,
-            scale_rate: self.scale_lr,
-            patience: self.patience,
-        })
-    }
-
-    /// Tokens to train on: more than a quarter of the checkpoint's would be training on, not fine-tuning.
-    fn tokens(&self, loaded: &Loaded) -> Result<u64> {
-        let seen = loaded.checkpoint.provenance.get("training_tokens");
-        let most = seen.and_then(|tokens| tokens.parse::<u64>().ok()).map(|tokens| tokens / 4);
-        match (self.train_tokens, most) {
-            (Some(wanted), Some(most)) if wanted > most => Err(Error::Usage(format!(
-                "--train-tokens {wanted} is more than {most}, a quarter of those that the checkpoint was \
-                 trained on"
-            ))),
-            (Some(wanted), _) => Ok(wanted),
-            (None, most) => Ok(most.unwrap_or(FALLBACK_TOKENS)),
-        }
-    }
-}
 
 fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
