@@ -411,7 +411,7 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     quantize(place.path(), "uniform-int3", "int3.rbk");
     let tune = |out: &str, threads: &str| {
         let arguments = ["finetune", "model.safetensors", "--blob", "int3.rbk", "--out", out];
-        let short = ["--train-tokens", "65536", "--validation-tokens", "2048"];
+        let short = ["--train-tokens", "65536", "--validation-tokens", "2048", "--warmup", "2"];
         let rest = ["--validate-every", "4", "--threads", threads, "--json", "--quiet"];
         json(place.path(), &[&arguments[..], &short, &rest].concat())
     };
