@@ -170,8 +170,7 @@ impl Matrix {
 
     /// Puts what was decoded into the model's parameters.
     pub(super) fn put(&self, decoded: &Decoded, model: &mut [f32]) {
-        let (weight, cols) = &self.weight;
-        self.part.put_matrix(&decoded.weights, &mut model[weight.clone()], *cols);
+        self.part.put_matrix(&decoded.weights, &mut model[self.weight.0.clone()]);
         if let Some(bias) = &self.bias {
             self.part.put_biases(&decoded.biases, &mut model[bias.clone()]);
         }
