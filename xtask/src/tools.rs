@@ -81,7 +81,7 @@ pub(crate) struct Fidelity {
     pub(crate) top1: f64,
 }
 
-/// What `quantize --json` prints.
+/// What `quantize --json` prints, and `finetune --json`.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Made {
     pub(crate) blob_bytes: u64,
@@ -182,17 +182,30 @@ impl Tools {
         importance: &Path,
     ) -> Result<(PathBuf, Made)> {
         let out = self.work.join(format!("{name}.rbk"));
-        let mut command = self.quantizing(arguments, importance);
+        let mut command = self.making("quantize", arguments, importance);
+        Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
+    }
+
+    /// A blob, quantized and fine-tuned with these arguments of `finetune`; returns the file. What an
+    /// interrupted run left is gone on with.
+    pub(crate) fn finetune(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        importance: &Path,
+    ) -> Result<(PathBuf, Made)> {
+        let out = self.work.join(format!("{name}.rbk"));
+        let mut command = self.making("finetune", arguments, importance);
         Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
     }
 
     /// The blob that these arguments of `quantize` would give.
     pub(crate) fn preview(&self, arguments: &[&str], importance: &Path) -> Result<Preview> {
-        parse(self.quantizing(arguments, importance).arg("--dry-run"))
+        parse(self.making("quantize", arguments, importance).arg("--dry-run"))
     }
 
-    fn quantizing(&self, arguments: &[&str], importance: &Path) -> Command {
-        let mut command = self.command("quantize");
+    fn making(&self, name: &str, arguments: &[&str], importance: &Path) -> Command {
+        let mut command = self.command(name);
         command.arg(&self.model).args(arguments).arg("--importance").arg(importance);
         command.arg("--json").args(self.corpus_arguments());
         command

@@ -60,7 +60,7 @@ pub struct Frontier {
 pub struct Row {
     /// Name.
     pub name: String,
-    /// Kind of policy: budget, uniform, static, dynamic, file or general.
+    /// Kind of policy: budget, tuned, uniform, static, dynamic, file or general.
     pub kind: String,
     /// Bytes of everything.
     pub blob_bytes: u64,

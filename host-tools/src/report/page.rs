@@ -7,7 +7,7 @@ use super::{Findings, Plot};
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;\
 color:#222}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid \
 #ddd;text-align:right}td:first-child,th:first-child{text-align:left}figure{margin:2em 0}figcaption{color:\
-#555}svg{max-width:100%;height:auto}tr.budget{font-weight:600}";
+#555}svg{max-width:100%;height:auto}tr.budget,tr.tuned{font-weight:600}";
 
 /// An HTML page that needs nothing beside itself.
 pub fn page(findings: &Findings, plots: &[Plot]) -> String {

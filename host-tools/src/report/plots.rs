@@ -26,7 +26,8 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
 /// Kinds of points: key in the frontier, name in legends, colour.
-const KINDS: [(&str, &str, RGBColor); 6] = [
+const KINDS: [(&str, &str, RGBColor); 7] = [
+    ("tuned", "budget, fine-tuned", RGBColor(20, 20, 20)),
     ("budget", "budget", RGBColor(200, 30, 40)),
     ("uniform", "uniform precision", RGBColor(40, 90, 170)),
     ("static", "static (published)", RGBColor(20, 140, 90)),
@@ -34,6 +35,8 @@ const KINDS: [(&str, &str, RGBColor); 6] = [
     ("file", "policy file", RGBColor(120, 120, 120)),
     ("general", "candle, weights only", RGBColor(210, 130, 20)),
 ];
+/// Kinds whose points a line joins instead of names.
+const JOINED: [&str; 2] = ["tuned", "budget"];
 /// Colours of the parts of a blob.
 const PARTS: [RGBColor; 7] = [
     RGBColor(40, 90, 170),
@@ -52,7 +55,7 @@ pub fn plots(findings: &Findings) -> Vec<Plot> {
             name: "kl",
             title: "Size against KL divergence",
             caption: "Whole blobs against the mean KL divergence to FP32 in nats per token. Lower and \
-                      further left is better; the line joins the budgets.",
+                      further left is better; lines join the budgets, as quantized and fine-tuned.",
             svg: draw((940, 560), |area| scatter(area, findings, Measure::Kl)),
         },
         Plot {
@@ -172,14 +175,15 @@ fn scatter(area: &Area<'_>, findings: &Findings, measure: Measure) -> Drawn {
         if points.is_empty() {
             continue;
         }
-        if kind == "budget" {
+        let joined = JOINED.contains(&kind);
+        if joined {
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
         }
         chart
             .draw_series(points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?
             .label(name)
             .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
-        let names = frontier.of(kind).filter(|_| kind != "budget").zip(&points);
+        let names = frontier.of(kind).filter(|_| !joined).zip(&points);
         chart.draw_series(names.map(|(row, &point)| {
             EmptyElement::at(point)
                 + Text::new(
@@ -271,7 +275,7 @@ fn prediction(area: &Area<'_>, findings: &Findings) -> Drawn {
         .light_line_style(WHITE)
         .draw()?;
     chart.draw_series(LineSeries::new([(low, low), (high, high)], BLACK.mix(0.4)))?;
-    let colour = KINDS[0].2;
+    let colour = KINDS[1].2;
     chart.draw_series(points.into_iter().map(|point| Circle::new(point, 4, colour.filled())))?;
     Ok(())
 }

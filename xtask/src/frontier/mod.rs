@@ -16,29 +16,50 @@ use comparison::Comparison;
 use points::{Blob, Kind, Maker};
 use table::{Ablation, General, Row};
 
-/// Ratios that budgets are made for.
-const RATIOS: [f64; 6] = [5.0, 6.0, 7.0, 7.5, 8.0, 9.0];
-/// Those at which they are compared with every other kind of policy.
+/// Which points a frontier has beside general quantizers and rivals.
+struct Points {
+    /// Ratios that budgets are made for.
+    ratios: &'static [f64],
+    /// Ratios that budgets are fine-tuned at.
+    tuned: &'static [f64],
+    /// What is shown beside them.
+    policies: &'static [&'static str],
+    /// Tokens that each fine-tuned point is trained on.
+    train_tokens: u64,
+    /// Arguments that say how much text to evaluate on.
+    tokens: &'static [&'static str],
+}
+
+const FULL: Points = Points {
+    ratios: &[5.0, 6.0, 7.0, 7.5, 8.0, 9.0, 10.0],
+    tuned: &[6.0, 7.5, 8.0, 9.0, 10.0],
+    policies: &[
+        "uniform-int8",
+        "uniform-int6",
+        "uniform-int5",
+        "uniform-int4",
+        "uniform-int3",
+        "static",
+        "dynamic",
+        "policies/compact.toml",
+    ],
+    train_tokens: 3_276_800,
+    tokens: &[],
+};
+/// With `--quick`.
+const QUICK: Points = Points {
+    ratios: &[6.0, 7.5],
+    tuned: &[7.5],
+    policies: &["uniform-int8", "uniform-int4", "static", "dynamic"],
+    train_tokens: 409_600,
+    tokens: &["--tokens", "65536"],
+};
+/// Ratios at which budgets are compared with every other kind of policy.
 const COMPARED: [f64; 4] = [5.0, 6.0, 7.0, 7.5];
-/// What is shown beside them.
-const SHOWN: [&str; 8] = [
-    "uniform-int8",
-    "uniform-int6",
-    "uniform-int5",
-    "uniform-int4",
-    "uniform-int3",
-    "static",
-    "dynamic",
-    "policies/compact.toml",
-];
-/// The same with `--quick`.
-const QUICK: ([f64; 2], [&str; 4]) =
-    ([6.0, 7.5], ["uniform-int8", "uniform-int4", "static", "dynamic"]);
-const QUICK_TOKENS: &str = "65536";
 /// The policy of the ablation, whose bytes do not depend on the steps.
 const ABLATED: &str = "uniform-int4";
 /// The blobs whose bytes the report shows.
-const IN_REPORT: [&str; 5] = ["static", "dynamic", "uniform-int4", "budget 6x", "budget 7.5x"];
+const IN_REPORT: [&str; 5] = ["static", "dynamic", "uniform-int4", "budget 6x", "tuned 8x"];
 /// Tokens that sensitivities are measured on.
 const MEASURE_TOKENS: &str = "8192";
 
@@ -50,6 +71,9 @@ pub struct Args {
     /// Fewer points on 65,536 tokens, and no ablation.
     #[arg(long)]
     quick: bool,
+    /// Tokens that each fine-tuned point is trained on [default: 3276800; 409600 with --quick].
+    #[arg(long, value_name = "N")]
+    train_tokens: Option<u64>,
 }
 
 /// Everything that was found.
@@ -73,13 +97,14 @@ struct Frontier {
 
 /// Makes the frontier.
 pub fn run(args: &Args) -> Result<()> {
-    let steps = Steps::new(if args.quick { 6 } else { 7 });
+    let steps = Steps::new(if args.quick { 7 } else { 8 });
     steps.next("building the tools");
     let model = args.subject.model();
     let name = model.file_name().context("--model names no directory")?.to_string_lossy();
     let work = format!("frontier/{name}");
     let tools = Tools::build(&model, args.subject.corpus.as_deref(), &work, &[BENCHMARKS])?;
-    let tokens: &[&str] = if args.quick { &["--tokens", QUICK_TOKENS] } else { &[] };
+    let points = if args.quick { QUICK } else { FULL };
+    let tokens = points.tokens;
 
     steps.next("general quantizers");
     let general = tools.general_quantizers(tokens)?;
@@ -89,23 +114,24 @@ pub fn run(args: &Args) -> Result<()> {
     let importance = tools.analyze(&["--measure-tokens", MEASURE_TOKENS])?;
 
     steps.next("quantizing");
-    let (ratios, shown) = if args.quick {
-        (QUICK.0.to_vec(), QUICK.1.to_vec())
-    } else {
-        (RATIOS.to_vec(), SHOWN.to_vec())
-    };
     let mut blobs = Vec::new();
-    for policy in shown {
+    for policy in points.policies {
         blobs.push(maker.policy(policy, &importance)?);
     }
-    for &ratio in &ratios {
+    for &ratio in points.ratios {
         blobs.push(maker.ratio(ratio, &importance)?);
     }
     for quality in &general.blobs {
         blobs.push(maker.bytes(quality, &importance)?);
     }
-    let compared: Vec<f64> = COMPARED.into_iter().filter(|r| ratios.contains(r)).collect();
+    let compared: Vec<f64> = COMPARED.into_iter().filter(|r| points.ratios.contains(r)).collect();
     let rivals = comparison::rivals(&tools, &maker, &compared, &mut blobs, &importance)?;
+
+    steps.next("fine-tuning");
+    let train_tokens = args.train_tokens.unwrap_or(points.train_tokens).to_string();
+    for &ratio in points.tuned {
+        blobs.push(maker.tuned(ratio, &["--train-tokens", &train_tokens], &importance)?);
+    }
 
     steps.next("evaluating every blob through the integer path");
     let paths: Vec<PathBuf> = blobs.iter().map(|blob| blob.path.clone()).collect();

@@ -16,6 +16,8 @@ use crate::tools::{Made, Quality, Tools};
 pub(super) enum Kind {
     /// The budget policy.
     Budget,
+    /// The budget policy, fine-tuned.
+    Tuned,
     /// One precision for every tensor.
     Uniform,
     /// The published static recipe.
@@ -104,6 +106,14 @@ impl<'a> Maker<'a> {
         self.make(&name, Kind::Budget, &["--target-bytes", &bytes], importance)
     }
 
+    /// The same, then fine-tuned with these further arguments.
+    pub(super) fn tuned(&self, ratio: f64, arguments: &[&str], importance: &Path) -> Result<Blob> {
+        let text = ratio.to_string();
+        let arguments = [&["--target-ratio", &text], arguments].concat();
+        let make = |tools: &Tools, stem: &str| tools.finetune(stem, &arguments, importance);
+        self.once(&format!("tuned {text}x"), Kind::Tuned, make)
+    }
+
     /// By arguments of `quantize`.
     pub(super) fn make(
         &self,
@@ -111,6 +121,17 @@ impl<'a> Maker<'a> {
         kind: Kind,
         arguments: &[&str],
         importance: &Path,
+    ) -> Result<Blob> {
+        let make = |tools: &Tools, stem: &str| tools.quantize(stem, arguments, importance);
+        self.once(name, kind, make)
+    }
+
+    /// What `make` makes in the file of the work directory whose stem it gets, or made there before.
+    fn once(
+        &self,
+        name: &str,
+        kind: Kind,
+        make: impl FnOnce(&Tools, &str) -> Result<(PathBuf, Made)>,
     ) -> Result<Blob> {
         let stem = name.replace(['/', ':', ' ', ','], "-");
         let record = self.tools.work().join(format!("{stem}.json"));
@@ -121,7 +142,7 @@ impl<'a> Maker<'a> {
             Some(made) => made,
             None => {
                 eprintln!("      {name}");
-                let (_, made) = self.tools.quantize(&stem, arguments, importance)?;
+                let (_, made) = make(self.tools, &stem)?;
                 process::write(&record, &serde_json::to_vec(&made)?)?;
                 made
             }
