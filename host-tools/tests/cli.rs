@@ -419,9 +419,9 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     let kl = |which: &str| tuned["measured"][which]["fidelity"]["kl"].as_f64().unwrap();
     assert!(kl("after") < 0.9 * kl("before"), "{tuned}");
     let perplexity = |of: &Value| of["perplexity"].as_f64().unwrap();
-    let ratio = perplexity(&tuned["simulated"]["after"]) / perplexity(&tuned["measured"]["after"]);
+    let ratio = perplexity(&tuned["rounds"][0]["simulated"]["after"]) / perplexity(&tuned["measured"]["after"]);
     assert!((ratio - 1.0).abs() < 1e-3, "{ratio}");
-    assert_eq!(tuned["steps"], 16);
+    assert_eq!(tuned["rounds"][0]["steps"], 16);
     let bytes = |name: &str| std::fs::read(place.path().join(name)).unwrap();
     // A longer name of the policy, and what was measured.
     assert!(bytes("tuned.rbk").len() <= bytes("int3.rbk").len() + 64);
@@ -430,12 +430,23 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     assert!(!place.path().join("tuned.rbk.state").exists());
     assert!(place.path().join("tuned.rbk.jsonl").exists());
 
+    let target = ["--target-ratio", "6", "--rounds", "2", "--train-tokens", "65536"];
+    let arguments = ["finetune", "model.safetensors", "--out", "6.rbk", "--json", "--quiet"];
+    let rounds = json(place.path(), &[&arguments[..], &target, &SHORT].concat());
+    assert!(rounds["ratio"].as_f64().unwrap() >= 6.0, "{rounds}");
+    assert!(!place.path().join("6.rbk.state").exists());
+    let kls = rounds["rounds"].as_array().unwrap();
+    let kl = |round: usize| kls[round]["simulated"]["after"]["kl"].as_f64().unwrap();
+    let best = rounds["best_round"].as_u64().unwrap() as usize - 1;
+    assert!((0..kls.len()).all(|round| kl(best) <= kl(round)), "{rounds}");
+
     let wrong = |more: &[&str], cause: &str| {
         let start = ["finetune", "model.safetensors", "--out", "x.rbk", "--blob", "int3.rbk"];
         fails(place.path(), &[&start[..], more].concat(), 2, cause);
     };
     wrong(&["--train-tokens", "1000000000"], "more than");
     wrong(&["--train-tokens", "10"], "less than one step");
+    wrong(&["--rounds", "2"], "name a target instead");
     wrong(&["--lr", "0"], "--lr must be positive");
     wrong(&["--text", "model.safetensors"], "other text to validate on");
 }

@@ -28,7 +28,7 @@ pub struct Bench<'a> {
     tensors: Vec<Place>,
     tokens: &'a [u32],
     window: usize,
-    /// Logits of the reference `[tokens, V]`.
+    /// Logits of what is compared with, `[tokens, V]`.
     exact: Vec<f32>,
     encoded: Mutex<BTreeMap<(usize, Storage), Arc<Encoded>>>,
 }
@@ -57,10 +57,7 @@ impl<'a> Bench<'a> {
     ) -> Self {
         let reference = Model::from_checkpoint(&source.folded);
         let tokens = &tokens[..tokens.len() / window * window];
-        let parts: Vec<Vec<f32>> = tokens
-            .par_chunks(window * BATCH)
-            .map(|tokens| reference.forward(tokens, window))
-            .collect();
+        let exact = logits(&reference, tokens, window);
         let tensors = source.dims.tensors().map(|id| Place {
             id,
             part: source.part(id),
@@ -76,9 +73,15 @@ impl<'a> Bench<'a> {
             reference,
             tokens,
             window,
-            exact: parts.concat(),
+            exact,
             encoded: Mutex::default(),
         }
+    }
+
+    /// The same bench, comparing with another model than the source's own.
+    pub fn towards(mut self, teacher: &Model) -> Self {
+        self.exact = logits(teacher, self.tokens, self.window);
+        self
     }
 
     /// Tokens that are measured on.
@@ -173,6 +176,15 @@ impl<'a> Bench<'a> {
             .collect();
         parts.iter().sum::<f64>() / self.tokens.len().max(1) as f64
     }
+}
+
+/// Logits `[tokens, V]` of a model on whole windows.
+fn logits(model: &Model, tokens: &[u32], window: usize) -> Vec<f32> {
+    let parts: Vec<Vec<f32>> = tokens
+        .par_chunks(window * BATCH)
+        .map(|tokens| model.forward(tokens, window))
+        .collect();
+    parts.concat()
 }
 
 impl Place {

@@ -98,10 +98,34 @@ impl<'a> Search<'a> {
     pub fn best(
         &self,
         capacity: usize,
-        mut progress: impl FnMut(Progress),
+        progress: impl FnMut(Progress),
     ) -> Result<Option<Found>> {
+        let Some(mix) = solve(&self.costs(), capacity) else { return Ok(None) };
+        self.around(mix, capacity, progress).map(Some)
+    }
+
+    /// The best mix within `capacity` aligned bytes that measuring around `storage` leads to; `None`
+    /// where the table knows better than one of those.
+    pub fn improve(
+        &self,
+        storage: &[Storage],
+        capacity: usize,
+        progress: impl FnMut(Progress),
+    ) -> Result<Option<Found>> {
+        let place = |(options, storage): (&Vec<(Storage, Choice)>, &Storage)| {
+            options.iter().position(|option| option.0 == *storage)
+        };
+        let mix: Option<Vec<usize>> = self.options.iter().zip(storage).map(place).collect();
+        mix.map(|mix| self.around(mix, capacity, progress)).transpose()
+    }
+
+    fn around(
+        &self,
+        mut mix: Vec<usize>,
+        capacity: usize,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Found> {
         let mut costs = self.costs();
-        let Some(mut mix) = solve(&costs, capacity) else { return Ok(None) };
         let mut best = self.found(&mix)?;
         progress(Progress::Mix(best.measured));
         for _ in 0..ROUNDS {
@@ -114,7 +138,7 @@ impl<'a> Search<'a> {
             progress(Progress::Mix(found.measured));
             (best, mix) = (found, next);
         }
-        Ok(Some(best))
+        Ok(best)
     }
 
     fn costs(&self) -> Vec<Vec<Choice>> {

@@ -168,6 +168,17 @@ impl Matrix {
         Ok(())
     }
 
+    /// The weights and biases behind the stored ones: those of the parameters without any rounding.
+    pub(super) fn unrounded(&self, parameters: &Kinds<&[f32]>) -> (Vec<f32>, Vec<f32>) {
+        let groups = self.groups();
+        let weight = |(i, &code): (usize, &f32)| {
+            let (r, c) = (i / self.cols, i % self.cols);
+            let multiple = parameters.multiples.get(r * groups + c / self.group).unwrap_or(&1.0);
+            code * parameters.units.get(r).map_or(1.0, |log| log.exp()) * multiple
+        };
+        (parameters.codes.iter().enumerate().map(weight).collect(), parameters.biases.to_vec())
+    }
+
     /// Puts what was decoded into the model's parameters.
     pub(super) fn put(&self, decoded: &Decoded, model: &mut [f32]) {
         self.part.put_matrix(&decoded.weights, &mut model[self.weight.0.clone()]);

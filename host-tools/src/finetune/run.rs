@@ -146,6 +146,8 @@ impl Run<'_> {
                 self.save(&tuner, &progress, &best)?;
             }
         }
+        // Another round begins with the best of this one, also after an interruption.
+        self.save(&tuner, &progress, &best)?;
         Ok(Summary {
             parameters: best,
             before: progress.before,

@@ -9,6 +9,7 @@ use super::matrix::{Decoded, Kinds, Matrix};
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
 use crate::quantize::division::Part;
+use crate::quantize::Source;
 use crate::quantize::names::{dimensions, layer_name};
 use crate::reference::{Model, Rounding};
 use crate::train::parallel;
@@ -66,9 +67,8 @@ impl Student {
             Matrix::new(id, &tensor, Part::of(blob, id, &tensor), (weight, cols), bias)
         });
         let mut matrices: Vec<Matrix> = matrices.collect();
-        let chain = |l: u32, part: &str| range(format!("blocks.{l}.bk_layer.{part}"));
-        let chains: Vec<Range<usize>> = (0..dims.layers)
-            .flat_map(|l| ["diagonal", "log_eta"].map(|part| chain(l, part)))
+        let chains: Vec<Range<usize>> = chain_names(dims.layers)
+            .map(range)
             .collect::<Option<_>>()
             .expect("every block has a chain");
         let lengths = matrices.iter().map(|m| m.lengths().sum());
@@ -153,6 +153,25 @@ impl Student {
         Ok(())
     }
 
+    /// Makes a source, which a blob of the student's kind was made from, that of its parameters without
+    /// any rounding: what a blob of other precisions can be made from.
+    pub fn teach(&self, parameters: &[f32], source: &mut Source) {
+        let mut rest = parameters;
+        for matrix in &self.matrices {
+            let (weights, biases) = matrix.unrounded(&Kinds::next(&mut rest, matrix.lengths()));
+            let (layer, part) = (layer_name(matrix.id()), source.part(matrix.id()));
+            part.put_matrix(&weights, source.folded.data_mut(&format!("{layer}.weight")));
+            if !biases.is_empty() {
+                part.put_biases(&biases, source.folded.data_mut(&format!("{layer}.bias")));
+            }
+        }
+        for (name, chain) in chain_names(source.dims.layers).zip(&self.chains) {
+            let (own, after) = rest.split_at(chain.len());
+            source.folded.data_mut(&name).copy_from_slice(own);
+            rest = after;
+        }
+    }
+
     /// Puts chain parameters, the last of all, into a model's.
     pub(super) fn put_chains(&self, own: &[f32], model: &mut [f32]) {
         put_chains(&self.chains, own, model);
@@ -176,6 +195,13 @@ impl Student {
             rest = after;
         }
     }
+}
+
+/// Diagonal and logarithm of η of every block.
+fn chain_names(layers: u32) -> impl Iterator<Item = String> {
+    (0..layers).flat_map(|l| {
+        ["diagonal", "log_eta"].map(|part| format!("blocks.{l}.bk_layer.{part}"))
+    })
 }
 
 fn put_chains(chains: &[Range<usize>], mut own: &[f32], model: &mut [f32]) {

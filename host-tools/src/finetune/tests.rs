@@ -210,6 +210,22 @@ fn weights_are_those_that_decoding_gives() {
     }
 }
 
+/// Nothing has moved, so what the source is taught is what the blob stores.
+#[test]
+fn a_source_is_taught_what_the_student_computes() {
+    let made = made(mixed, false);
+    let mut student = student(&made);
+    let parameters = student.take_parameters();
+    let mut source = made.source.clone();
+    student.teach(&parameters, &mut source);
+    let taught = Model::from_checkpoint(&source.folded);
+    let tokens = &made.tokens[..64];
+    for (a, b) in taught.forward(tokens, WINDOW).iter().zip(student.model().forward(tokens, WINDOW))
+    {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+}
+
 #[test]
 fn training_gets_closer_to_the_teacher() {
     let made = made(int3, false);

@@ -10,8 +10,8 @@ use resnet_bk_core::blob::Measured;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::common::{Loaded, hex, parse_blob, print_json};
-use super::quantize::Making;
+use super::common::{Loaded, hex, note, parse_blob, print_json};
+use super::quantize::{Made, Making};
 use crate::cli::Global;
 use crate::corpus::{Corpus, Split};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::eval::text::Tokens;
 use crate::eval::{self, Quality, Subject};
 use crate::files;
 use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary};
-use crate::quantize::Origin;
+use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 use crate::train::{self, Output};
@@ -74,47 +74,116 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
     let teacher = Model::from_checkpoint(&loaded.checkpoint);
     let [train, valid] = args.texts(&recipe, &loaded, &teacher, global)?;
-    let blob = args.start(&loaded, global)?;
-    let data = BTreeMap::from([
-        ("teacher_sha256".to_string(), loaded.sha256_hex()),
-        ("blob_sha256".to_string(), sha256(&blob)),
-        ("train_text_sha256".to_string(), sha256_of(&train.tokens)),
-        ("valid_text_sha256".to_string(), sha256_of(&valid.tokens)),
-    ]);
-    let beside = |extension: &str| {
-        let mut name = args.out.clone().into_os_string();
-        name.push(extension);
-        PathBuf::from(name)
-    };
-    let state = beside(".state");
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let tuning = Run {
+    args.making.recorded = Some(valid.tokens.len() as u32 - 1);
+    let start = args.start(&loaded, global)?;
+    let job = Job {
+        args: &args,
+        loaded: &loaded,
         teacher: &teacher,
-        blob: &blob,
         recipe,
-        train: &train.tokens,
-        valid: &valid.tokens,
-        data,
-        threads: args.recipe.threads.unwrap_or_else(cores),
-        output: Output {
-            log: beside(".jsonl"),
-            state: state.clone(),
-            save_every: args.recipe.save_every,
-            validate_every: args.recipe.validate_every,
-            log_every: args.recipe.log_every,
-        },
+        train: &train,
+        valid: &valid,
+        global,
     };
-    let bar = progress_bar(&tuning.recipe.training, global.quiet);
-    let summary = tuning.tune(&mut |event| show(&bar, event))?;
-    bar.finish_and_clear();
-    let finished = args.export(&tuning, &summary, &valid, &loaded)?;
+    let rounds = job.rounds(start)?;
+    let better = |a: &Round, b: &Round| a.summary.after.kl.total_cmp(&b.summary.after.kl);
+    let (best, _) = rounds.iter().enumerate().min_by(|a, b| better(a.1, b.1)).expect("one round");
+    let finished = job.export(&rounds[0], &rounds[best])?;
     files::write_atomically(&args.out, &finished.blob)?;
-    // The blob is safe: the state is of no more use.
-    if state.exists() {
-        std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
+    // The blob is safe: the states are of no more use.
+    for round in 0..args.recipe.rounds {
+        let state = args.beside(round, "state");
+        if state.exists() {
+            std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
+        }
     }
-    report(&args.out, &loaded, &summary, &finished, global);
+    report(&args.out, &loaded, &rounds, best, &finished, global);
     Ok(())
+}
+
+/// A blob to fine-tune, with what it was made from unless it was given as a file.
+struct Start {
+    blob: Vec<u8>,
+    made: Option<(Source, Made)>,
+}
+
+/// A round of fine-tuning: the blob that it began with and what came of it.
+struct Round {
+    blob: Vec<u8>,
+    summary: Summary,
+}
+
+/// What every round has in common.
+struct Job<'a> {
+    args: &'a Args,
+    loaded: &'a Loaded,
+    teacher: &'a Model,
+    recipe: Recipe,
+    train: &'a Tokens,
+    valid: &'a Tokens,
+    global: Global,
+}
+
+impl Job<'_> {
+    /// Every round; each but the first begins with precisions chosen again for what the one before has
+    /// learnt, and there is none where those would be the same.
+    fn rounds(&self, start: Start) -> Result<Vec<Round>> {
+        let Start { mut blob, mut made } = start;
+        let mut rounds: Vec<Round> = Vec::new();
+        loop {
+            let summary = self.run(&blob, rounds.len()).tune(&mut self.progress())?;
+            rounds.push(Round { blob, summary });
+            let Some((source, before)) = &mut made else { break };
+            if rounds.len() == self.args.recipe.rounds {
+                break;
+            }
+            let Round { blob: old, summary } = &rounds[rounds.len() - 1];
+            let student = Student::new(&parse_blob(old, &self.args.out)?, self.teacher.config())?;
+            student.teach(&summary.parameters, source);
+            let tokenizer = self.loaded.tokenizer.as_ref();
+            let making = &self.args.making;
+            let Some(again) =
+                making.make_again(source, before, self.teacher, tokenizer, self.global)?
+            else {
+                note(self.global, "the precisions stay as they are: no other round");
+                break;
+            };
+            blob = self.args.assemble(source, &again)?;
+            *before = again;
+        }
+        Ok(rounds)
+    }
+
+    fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Run<'a> {
+        let recipe = &self.args.recipe;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Run {
+            teacher: self.teacher,
+            blob,
+            recipe: self.recipe.clone(),
+            train: &self.train.tokens,
+            valid: &self.valid.tokens,
+            data: BTreeMap::from([
+                ("teacher_sha256".to_string(), self.loaded.sha256_hex()),
+                ("blob_sha256".to_string(), sha256(blob)),
+                ("train_text_sha256".to_string(), sha256_of(&self.train.tokens)),
+                ("valid_text_sha256".to_string(), sha256_of(&self.valid.tokens)),
+            ]),
+            threads: recipe.threads.unwrap_or_else(cores),
+            output: Output {
+                log: self.args.beside(round, "jsonl"),
+                state: self.args.beside(round, "state"),
+                save_every: recipe.save_every,
+                validate_every: recipe.validate_every,
+                log_every: recipe.log_every,
+            },
+        }
+    }
+
+    fn progress(&self) -> impl FnMut(Event) {
+        let bar = progress_bar(&self.recipe.training, self.global.quiet);
+        move |event| show(&bar, event)
+    }
 }
 
 /// A fine-tuned blob and how good it is.
@@ -161,18 +230,33 @@ impl Args {
         Ok([train, valid])
     }
 
+    /// A file of a round, beside the blob that is to be written.
+    fn beside(&self, round: usize, extension: &str) -> PathBuf {
+        let mut name = self.out.clone().into_os_string();
+        match round {
+            0 => name.push(format!(".{extension}")),
+            _ => name.push(format!(".round{}.{extension}", round + 1)),
+        }
+        PathBuf::from(name)
+    }
+
     /// The blob to start from.
-    fn start(&self, loaded: &Loaded, global: Global) -> Result<Vec<u8>> {
+    fn start(&self, loaded: &Loaded, global: Global) -> Result<Start> {
         if let Some(path) = &self.blob {
             let blob = files::read(path)?;
             if parse_blob(&blob, path)?.provenance().source_sha256 != loaded.sha256 {
                 let path = path.display();
                 return Err(Error::Usage(format!("{path} was made from another checkpoint")));
             }
-            return Ok(blob);
+            return Ok(Start { blob, made: None });
         }
         let made = self.making.make(loaded, false, global)?;
-        let (source, made) = made.expect("nothing was asked to be left out");
+        let made = made.expect("nothing was asked to be left out");
+        let blob = self.assemble(&made.0, &made.1)?;
+        Ok(Start { blob, made: Some(made) })
+    }
+
+    fn assemble(&self, source: &Source, made: &Made) -> Result<Vec<u8>> {
         let origin = Origin {
             calibration: &made.text.name,
             calibration_tokens: made.text.tokens.len() as u32,
@@ -181,31 +265,31 @@ impl Args {
         };
         source.assemble(&made.encoded, &made.assignment, &origin)
     }
+}
 
-    /// The blob of the best step, measured through the integer path.
-    fn export(
-        &self,
-        run: &Run<'_>,
-        summary: &Summary,
-        valid: &Tokens,
-        loaded: &Loaded,
-    ) -> Result<Finished> {
-        let before = parse_blob(run.blob, &self.out)?;
-        let student = Student::new(&before, run.teacher.config())?;
-        let policy = before.provenance().policy;
+impl Job<'_> {
+    /// The blob of the best step, measured through the integer path beside the one that the first round
+    /// began with.
+    fn export(&self, first: &Round, best: &Round) -> Result<Finished> {
+        let Self { loaded, teacher, valid, .. } = *self;
+        let out = &self.args.out;
+        let [first, before] = [&first.blob, &best.blob];
+        let student = Student::new(&parse_blob(before, out)?, teacher.config())?;
+        let first = parse_blob(first, out)?;
+        let policy = first.provenance().policy;
         let policy = match policy.ends_with(TUNED) {
             true => policy.to_owned(),
             false => format!("{policy}{TUNED}"),
         };
         let mut origin =
-            ExportOrigin { policy: &policy, seed: self.making.text.seed, measured: None };
-        let parameters = &summary.parameters;
-        let blob = student.export(parameters, run.blob, &origin)?;
-        let subjects = [before.clone(), parse_blob(&blob, &self.out)?].map(Subject::Blob);
+            ExportOrigin { policy: &policy, seed: self.args.making.text.seed, measured: None };
+        let parameters = &best.summary.parameters;
+        let blob = student.export(parameters, before, &origin)?;
+        let subjects = [first.clone(), parse_blob(&blob, out)?].map(Subject::Blob);
         let lengths = loaded.tokenizer.as_ref().map(Tokenizer::token_lengths);
-        let window = run.recipe.training.window;
+        let window = self.recipe.training.window;
         let quality = eval::evaluate(
-            Some(run.teacher),
+            Some(teacher),
             &subjects,
             &valid.tokens,
             window,
@@ -218,7 +302,7 @@ impl Args {
             perplexity_fp32: quality[0].perplexity as f32,
             perplexity: quality[2].perplexity as f32,
         });
-        let blob = student.export(parameters, run.blob, &origin)?;
+        let blob = student.export(parameters, before, &origin)?;
         Ok(Finished { blob, policy, corpus: valid.name.clone(), quality })
     }
 }
@@ -263,7 +347,15 @@ fn show(bar: &ProgressBar, event: Event) {
     }
 }
 
-fn report(out: &Path, loaded: &Loaded, summary: &Summary, finished: &Finished, global: Global) {
+fn report(
+    out: &Path,
+    loaded: &Loaded,
+    rounds: &[Round],
+    best: usize,
+    finished: &Finished,
+    global: Global,
+) {
+    let summary = &rounds[best].summary;
     let [fp32, before, after] = [0, 1, 2].map(|i| &finished.quality[i]);
     let bytes = finished.blob.len();
     let ratio = loaded.bytes as f64 / bytes as f64;
@@ -274,12 +366,16 @@ fn report(out: &Path, loaded: &Loaded, summary: &Summary, finished: &Finished, g
             "blob_bytes": bytes,
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
-            "steps": summary.steps,
-            "train_tokens": summary.tokens,
-            "best_step": summary.best_step,
-            "stopped_early": summary.stopped_early,
-            "seconds": summary.seconds,
-            "simulated": { "before": summary.before, "after": summary.after },
+            "train_tokens": rounds.iter().map(|round| round.summary.tokens).sum::<u64>(),
+            "seconds": rounds.iter().map(|round| round.summary.seconds).sum::<f64>(),
+            "best_round": best + 1,
+            "rounds": rounds.iter().map(|round| json!({
+                "steps": round.summary.steps,
+                "train_tokens": round.summary.tokens,
+                "best_step": round.summary.best_step,
+                "stopped_early": round.summary.stopped_early,
+                "simulated": { "before": round.summary.before, "after": round.summary.after },
+            })).collect::<Vec<_>>(),
             "measured": {
                 "corpus": finished.corpus, "fp32": fp32, "before": before, "after": after,
             },
@@ -287,10 +383,12 @@ fn report(out: &Path, loaded: &Loaded, summary: &Summary, finished: &Finished, g
         return;
     }
     println!(
-        "{}: {bytes} bytes, {ratio:.2}× smaller; best after step {} of {}",
+        "{}: {bytes} bytes, {ratio:.2}× smaller; best after step {} of {} in round {} of {}",
         out.display(),
         summary.best_step,
-        summary.steps
+        summary.steps,
+        best + 1,
+        rounds.len()
     );
     for (name, quality) in [("before", before), ("after", after)] {
         let fidelity = quality.fidelity.as_ref();

@@ -16,6 +16,10 @@ pub(super) struct RecipeArgs {
     /// quarter; 2000000 where the checkpoint does not say].
     #[arg(long, value_name = "N")]
     train_tokens: Option<u64>,
+    /// Rounds that share out those tokens: before each but the first, a target's precisions are chosen
+    /// again for the weights as they are by then.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(super) rounds: usize,
     /// Windows per step.
     #[arg(long, default_value_t = 32, value_name = "N")]
     batch: usize,
@@ -83,6 +87,7 @@ impl RecipeArgs {
             ("--validate-every", self.validate_every),
             ("--save-every", self.save_every),
             ("--log-every", self.log_every),
+            ("--rounds", self.rounds as u64),
             ("--threads", self.threads.unwrap_or(1) as u64),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
@@ -104,10 +109,16 @@ impl RecipeArgs {
         if let Some((name, _, high)) = fractions.iter().find(|(_, x, h)| !(0.0..=*h).contains(x)) {
             return Err(Error::Usage(format!("{name} must be between 0 and {high}")));
         }
-        let steps = self.tokens(loaded)? / (self.batch * window) as u64;
+        let steps = self.tokens(loaded)? / (self.batch * window * self.rounds) as u64;
         if steps == 0 {
             return Err(Error::Usage(
-                "--train-tokens is less than one step of --batch windows".into(),
+                "--train-tokens is less than one step of --batch windows in every round".into(),
+            ));
+        }
+        if self.rounds > 1 && !making.has_target() {
+            return Err(Error::Usage(
+                "--rounds chooses precisions again, which a policy or a blob says: name a target instead"
+                    .into(),
             ));
         }
         Ok(Recipe {

@@ -2,7 +2,7 @@
 
 use crate::budget::{Bench, Found, Progress, Search};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, bar, note, parse_blob, set};
+use crate::cli::common::{Loaded, TextArgs, bar, note, parse_blob, set};
 use crate::cli::measured::Measuring;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
@@ -10,11 +10,13 @@ use crate::eval;
 use crate::eval::text::Tokens;
 use crate::importance::Importance;
 use crate::policy::Assignment;
+use crate::quantize::calibration::Calibration;
 use crate::quantize::encode::Storage;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
+use crate::tokenizer::Tokenizer;
 
-use super::{FALLBACK_TOKENS, Made, Making, preview};
+use super::{FALLBACK_TOKENS, Made, Making, Mix, preview};
 
 /// What a budget is for.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -32,6 +34,13 @@ pub(in crate::cli) struct Target {
     max_kl: Option<f64>,
 }
 
+impl Target {
+    /// Whether there is one.
+    pub(super) fn is_some(self) -> bool {
+        self.target_bytes.is_some() || self.target_ratio.is_some() || self.max_kl.is_some()
+    }
+}
+
 /// Halvings of the range of sizes in search of the smallest one within a KL divergence.
 const HALVINGS: usize = 9;
 
@@ -45,11 +54,10 @@ pub(super) fn make(
 ) -> Result<Option<Made>> {
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) =
-        args.text.calibrate(&source, args.calibration_tokens, tokenizer, global)?;
+        args.text.calibrate(source, args.calibration_tokens, tokenizer, global)?;
     let folded = Model::from_checkpoint(&source.folded);
-    let tokens = if args.measure_tokens > 0 { args.measure_tokens } else { FALLBACK_TOKENS };
-    let held_out =
-        args.text.tokens(Split::Valid, Some(tokens), Some(&folded), tokenizer, global)?;
+    let limit = Some(args.measured_on());
+    let held_out = args.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
     let mut importance = importance(args, loaded, (&text, &held_out), global)?;
     let path = args.importance.as_deref();
     let save = |importance: &Importance| path.map_or(Ok(()), |path| importance.write(path));
@@ -60,13 +68,15 @@ pub(super) fn make(
     measuring.measure(&bench, &mut importance)?;
     let table = importance.measured;
     let search = Search::new(&bench, &table)?;
+    let measured = (args.measure_tokens > 0).then(|| held_out.tokens.len() as u32 - 1);
+    let recorded = args.recorded.or(measured);
     let origin = Origin {
         calibration: &text.name,
         calibration_tokens: text.tokens.len() as u32,
         seed: args.text.seed,
-        measured: (args.measure_tokens > 0).then(|| resnet_bk_core::blob::Measured {
+        measured: recorded.map(|tokens| resnet_bk_core::blob::Measured {
             corpus: &held_out.name,
-            tokens: held_out.tokens.len() as u32 - 1,
+            tokens,
             perplexity_fp32: 0.0,
             perplexity: 0.0,
         }),
@@ -74,16 +84,23 @@ pub(super) fn make(
     let overhead = overhead(args, source, &origin)?;
     let Target { target_bytes, target_ratio, max_kl } = args.target;
     let job = Job { args, bench: &bench, held_out: &held_out, origin, global };
-    let found = match (target_bytes, target_ratio, max_kl) {
-        (Some(bytes), ..) => job.within(&search, bytes, overhead, loaded.bytes)?,
+    let within = |bytes: usize| {
+        let found = job.within(&search, bytes, overhead, loaded.bytes)?;
+        Ok::<_, Error>((found, bytes.saturating_sub(overhead)))
+    };
+    let (found, capacity) = match (target_bytes, target_ratio, max_kl) {
+        (Some(bytes), ..) => within(bytes)?,
         (_, Some(ratio), _) if ratio.is_finite() && ratio > 0.0 => {
-            let bytes = (loaded.bytes as f64 / ratio) as usize;
-            job.within(&search, bytes, overhead, loaded.bytes)?
+            within((loaded.bytes as f64 / ratio) as usize)?
         }
         (_, Some(ratio), _) => {
             return Err(Error::Usage(format!("--target-ratio {ratio} is not a positive number")));
         }
-        (.., Some(limit)) => job.below(&search, limit)?,
+        (.., Some(limit)) => {
+            let found = job.below(&search, limit)?;
+            let bytes = found.bytes;
+            (found, bytes)
+        }
         (None, None, None) => {
             return Err(Error::Usage("name --policy or a target".into()));
         }
@@ -101,13 +118,61 @@ pub(super) fn make(
         return Ok(None);
     }
     let mut encoded = bench.encode_mix(&found.storage)?;
-    let mut weights_kl = Some((found.predicted, found.measured));
+    let mut measured = found.measured;
     if source.methods.prefix {
         let (refined, kl) = args.refine(&bench, &text, &found.storage, encoded, global)?;
         note(global, &format!("quantized again for the inputs that it gives: {kl:.5}"));
-        (encoded, weights_kl) = (refined, Some((found.predicted, kl)));
+        (encoded, measured) = (refined, kl);
     }
-    Ok(Some(Made { assignment, encoded, weights_kl, text: text.clone() }))
+    let mix = Mix { predicted: found.predicted, measured, capacity, table };
+    Ok(Some(Made { assignment, encoded, mix: Some(mix), text }))
+}
+
+impl Making {
+    /// Quantizes weights that have moved to another mix of no more bytes, the best that is found around
+    /// the one before; nothing where that stays the best, or was not for a target. What counts is the
+    /// KL divergence to `teacher`.
+    pub(in crate::cli) fn make_again(
+        &self,
+        source: &Source,
+        before: &Made,
+        teacher: &Model,
+        tokenizer: Option<&Tokenizer>,
+        global: Global,
+    ) -> Result<Option<Made>> {
+        let Some(Mix { capacity, table, .. }) = &before.mix else { return Ok(None) };
+        let TextArgs { window, seed, .. } = self.text;
+        let (text, folded) = (&before.text, Model::from_checkpoint(&source.folded));
+        let progress = bar("calibrating", global);
+        let calibration = Calibration::collect(&folded, &text.tokens, window, seed, |share| {
+            set(&progress, share);
+        });
+        progress.finish_and_clear();
+        let limit = Some(self.measured_on());
+        let held_out = self.text.tokens(Split::Valid, limit, Some(teacher), tokenizer, global)?;
+        let bench = Bench::new(source, &calibration, &held_out.tokens, window).towards(teacher);
+        let storage = &before.assignment.storage;
+        let progress = bar("searching", global);
+        let found = Search::new(&bench, table)?.improve(storage, *capacity, |at| {
+            if let Progress::Steps(share) = at {
+                set(&progress, share);
+            }
+        });
+        progress.finish_and_clear();
+        let Some(found) = found?.filter(|found| found.storage != *storage) else { return Ok(None) };
+        let Found { predicted, measured, ref storage, .. } = found;
+        Ok(Some(Made {
+            assignment: budget_assignment(self, storage),
+            encoded: bench.encode_mix(storage)?,
+            mix: Some(Mix { predicted, measured, capacity: *capacity, table: table.clone() }),
+            text: text.clone(),
+        }))
+    }
+
+    /// Tokens that mixes are measured on.
+    fn measured_on(&self) -> usize {
+        if self.measure_tokens > 0 { self.measure_tokens } else { FALLBACK_TOKENS }
+    }
 }
 
 fn budget_assignment(args: &Making, storage: &[Storage]) -> Assignment {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use resnet_bk_core::blob::Measured;
 use serde_json::json;
 
-use crate::budget::{Bench, refine};
+use crate::budget::{Bench, Sensitivities, refine};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, parse_blob, print_json, set};
 use crate::cli::measured::StepArgs;
@@ -111,6 +111,10 @@ pub(super) struct Making {
     /// What is added to the policy's name in the blob: it counts where a target is met to the byte.
     #[arg(skip)]
     pub(super) suffix: &'static str,
+    /// Predictions that the blob will be said to be measured on, if not on --measure-tokens: their number
+    /// is part of its bytes, too.
+    #[arg(skip)]
+    pub(super) recorded: Option<u32>,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
@@ -122,6 +126,11 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
 }
 
 impl Making {
+    /// Whether precisions are chosen for a target.
+    pub(super) fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
     /// Reads the checkpoint.
     pub(super) fn load(&self, model: &Path) -> Result<Loaded> {
         Loaded::read(model, self.tokenizer.as_deref())
@@ -168,7 +177,7 @@ impl Making {
             let bench = Bench::new(&source, &calibration, &held_out.tokens, self.text.window);
             (encoded, _) = self.refine(&bench, &text, &assignment.storage, encoded, global)?;
         }
-        Ok(Some((source, Made { assignment, encoded, weights_kl: None, text })))
+        Ok(Some((source, Made { assignment, encoded, mix: None, text })))
     }
 }
 
@@ -201,10 +210,22 @@ impl Making {
 pub(super) struct Made {
     pub(super) assignment: Assignment,
     pub(super) encoded: Vec<Encoded>,
-    /// For a target: what its mix was predicted to lose, and what its weights lose.
-    weights_kl: Option<(f64, f64)>,
+    /// How the precisions were found, for a target.
+    mix: Option<Mix>,
     /// The calibration text.
     pub(super) text: Tokens,
+}
+
+/// The mix of a target.
+struct Mix {
+    /// What it was predicted to lose.
+    predicted: f64,
+    /// What its weights lose.
+    measured: f64,
+    /// Aligned bytes that its matrices may take.
+    capacity: usize,
+    /// What it was chosen by.
+    table: Sensitivities,
 }
 
 /// Assembles the blob, measures it, writes it and says so.
@@ -217,7 +238,7 @@ fn write(
     global: Global,
 ) -> Result<()> {
     let tokenizer = loaded.tokenizer.as_ref();
-    let Made { assignment, encoded, weights_kl, text } = made;
+    let Made { assignment, encoded, mix, text } = made;
     let mut origin = Origin {
         calibration: &text.name,
         calibration_tokens: text.tokens.len() as u32,
@@ -260,8 +281,8 @@ fn write(
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
             "calibration": text.name,
-            "weights": weights_kl.map(|(predicted, measured)| json!({
-                "predicted_kl": predicted, "measured_kl": measured,
+            "weights": mix.as_ref().map(|mix| json!({
+                "predicted_kl": mix.predicted, "measured_kl": mix.measured,
             })),
             "measured": measured.map(|(corpus, quality)| json!({
                 "corpus": corpus, "fp32": quality[0], "blob": quality[1],
