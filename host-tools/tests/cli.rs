@@ -419,7 +419,8 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     let kl = |which: &str| tuned["measured"][which]["fidelity"]["kl"].as_f64().unwrap();
     assert!(kl("after") < 0.9 * kl("before"), "{tuned}");
     let perplexity = |of: &Value| of["perplexity"].as_f64().unwrap();
-    let ratio = perplexity(&tuned["rounds"][0]["simulated"]["after"]) / perplexity(&tuned["measured"]["after"]);
+    let ratio = perplexity(&tuned["rounds"][0]["simulated"]["after"])
+        / perplexity(&tuned["measured"]["after"]);
     assert!((ratio - 1.0).abs() < 1e-3, "{ratio}");
     assert_eq!(tuned["rounds"][0]["steps"], 16);
     let bytes = |name: &str| std::fs::read(place.path().join(name)).unwrap();

@@ -180,10 +180,8 @@ impl<'a> Bench<'a> {
 
 /// Logits `[tokens, V]` of a model on whole windows.
 fn logits(model: &Model, tokens: &[u32], window: usize) -> Vec<f32> {
-    let parts: Vec<Vec<f32>> = tokens
-        .par_chunks(window * BATCH)
-        .map(|tokens| model.forward(tokens, window))
-        .collect();
+    let parts: Vec<Vec<f32>> =
+        tokens.par_chunks(window * BATCH).map(|tokens| model.forward(tokens, window)).collect();
     parts.concat()
 }
 

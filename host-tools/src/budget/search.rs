@@ -95,11 +95,7 @@ impl<'a> Search<'a> {
 
     /// The best mix within `capacity` aligned bytes of sections: solved, measured around, solved
     /// again, until nothing better is found.
-    pub fn best(
-        &self,
-        capacity: usize,
-        progress: impl FnMut(Progress),
-    ) -> Result<Option<Found>> {
+    pub fn best(&self, capacity: usize, progress: impl FnMut(Progress)) -> Result<Option<Found>> {
         let Some(mix) = solve(&self.costs(), capacity) else { return Ok(None) };
         self.around(mix, capacity, progress).map(Some)
     }

@@ -8,8 +8,8 @@ use resnet_bk_core::Model as Blob;
 use super::matrix::{Decoded, Kinds, Matrix};
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
-use crate::quantize::division::Part;
 use crate::quantize::Source;
+use crate::quantize::division::Part;
 use crate::quantize::names::{dimensions, layer_name};
 use crate::reference::{Model, Rounding};
 use crate::train::parallel;
@@ -199,9 +199,8 @@ impl Student {
 
 /// Diagonal and logarithm of η of every block.
 fn chain_names(layers: u32) -> impl Iterator<Item = String> {
-    (0..layers).flat_map(|l| {
-        ["diagonal", "log_eta"].map(|part| format!("blocks.{l}.bk_layer.{part}"))
-    })
+    (0..layers)
+        .flat_map(|l| ["diagonal", "log_eta"].map(|part| format!("blocks.{l}.bk_layer.{part}")))
 }
 
 fn put_chains(chains: &[Range<usize>], mut own: &[f32], model: &mut [f32]) {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::eval::{self, Quality, Subject};
 use crate::files;
-use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary};
+use crate::finetune::{Event, ExportOrigin, Held, Recipe, Run, Student, Summary};
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
@@ -131,7 +131,7 @@ impl Job<'_> {
         let Start { mut blob, mut made } = start;
         let mut rounds: Vec<Round> = Vec::new();
         loop {
-            let summary = self.run(&blob, rounds.len()).tune(&mut self.progress())?;
+            let summary = self.run(&blob, rounds.len())?.tune(&mut self.progress())?;
             rounds.push(Round { blob, summary });
             let Some((source, before)) = &mut made else { break };
             if rounds.len() == self.args.recipe.rounds {
@@ -154,13 +154,21 @@ impl Job<'_> {
         Ok(rounds)
     }
 
-    fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Run<'a> {
-        let recipe = &self.args.recipe;
+    fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Result<Run<'a>> {
+        let Self { teacher, args: Args { recipe: flags, .. }, .. } = *self;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        Run {
-            teacher: self.teacher,
+        let threads = flags.threads.unwrap_or_else(cores);
+        let mut recipe = self.recipe.clone();
+        let window = recipe.training.window;
+        flags.choose_rate(&mut recipe, || {
+            let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
+            let held = Held::new(teacher, &self.valid.tokens, window, threads);
+            Ok(held.score(&student, threads).kl)
+        })?;
+        Ok(Run {
+            teacher,
             blob,
-            recipe: self.recipe.clone(),
+            recipe,
             train: &self.train.tokens,
             valid: &self.valid.tokens,
             data: BTreeMap::from([
@@ -169,15 +177,15 @@ impl Job<'_> {
                 ("train_text_sha256".to_string(), sha256_of(&self.train.tokens)),
                 ("valid_text_sha256".to_string(), sha256_of(&self.valid.tokens)),
             ]),
-            threads: recipe.threads.unwrap_or_else(cores),
+            threads,
             output: Output {
                 log: self.args.beside(round, "jsonl"),
                 state: self.args.beside(round, "state"),
-                save_every: recipe.save_every,
-                validate_every: recipe.validate_every,
-                log_every: recipe.log_every,
+                save_every: flags.save_every,
+                validate_every: flags.validate_every,
+                log_every: flags.log_every,
             },
-        }
+        })
     }
 
     fn progress(&self) -> impl FnMut(Event) {

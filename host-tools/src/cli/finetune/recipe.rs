@@ -10,6 +10,9 @@ use crate::train;
 /// Training tokens for a checkpoint that does not say how many it has seen.
 const FALLBACK_TOKENS: u64 = 2_000_000;
 
+/// Learning rate for a KL divergence of 1 nat per token.
+const RATE: f64 = 1.5e-3;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct RecipeArgs {
     /// Tokens to train on, at most a quarter of those that the checkpoint was trained on [default: that
@@ -26,9 +29,10 @@ pub(super) struct RecipeArgs {
     /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
     #[arg(long, default_value_t = 8, value_name = "N")]
     shards: usize,
-    /// Highest learning rate of weights.
-    #[arg(long, default_value_t = 1e-3, value_name = "X")]
-    lr: f64,
+    /// Highest learning rate of weights [default: 0.0015 times the square root of the KL divergence that
+    /// the round begins with, which is about in proportion to the steps between codes].
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
     /// Last learning rate, as a fraction of the highest.
     #[arg(long, default_value_t = 0.01, value_name = "X")]
     final_lr: f64,
@@ -42,7 +46,8 @@ pub(super) struct RecipeArgs {
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     first_stage: f64,
     /// What logits are divided by before they are compared.
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    /// Above 1, what the teacher finds unlikely counts for more.
+    #[arg(long, default_value_t = 2.0, value_name = "X")]
     temperature: f32,
     /// Share of the cross-entropy of the text in the loss; the teacher has the rest.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
@@ -57,7 +62,7 @@ pub(super) struct RecipeArgs {
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     clip: f64,
     /// Tokens of the validation split that decide which step was the best.
-    #[arg(long, default_value_t = 16_384, value_name = "N")]
+    #[arg(long, default_value_t = 65_536, value_name = "N")]
     pub(super) validation_tokens: usize,
     /// Validations without a better one after which the run ends; 0 for never.
     #[arg(long, default_value_t = 8, value_name = "N")]
@@ -77,6 +82,21 @@ pub(super) struct RecipeArgs {
 }
 
 impl RecipeArgs {
+    /// Chooses the learning rate for a blob of this KL divergence, unless one was named.
+    ///
+    /// The KL divergence is quadratic in the rounding error of weights, and so is the noise of codes that
+    /// change back and forth in the learning rate: the noise is to stay in proportion.
+    pub(super) fn choose_rate(
+        &self,
+        recipe: &mut Recipe,
+        kl: impl FnOnce() -> Result<f64>,
+    ) -> Result<()> {
+        if self.lr.is_none() {
+            recipe.training.peak_rate = RATE * kl()?.sqrt();
+        }
+        Ok(())
+    }
+
     /// What the flags say.
     pub(super) fn recipe(&self, making: &Making, loaded: &Loaded) -> Result<Recipe> {
         let window = making.text.window;
@@ -93,8 +113,11 @@ impl RecipeArgs {
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::Usage(format!("{name} must be at least 1")));
         }
-        let positive =
-            [("--lr", self.lr), ("--clip", self.clip), ("--temperature", self.temperature.into())];
+        let positive = [
+            ("--lr", self.lr.unwrap_or(1.0)),
+            ("--clip", self.clip),
+            ("--temperature", self.temperature.into()),
+        ];
         if let Some((name, _)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
             return Err(Error::Usage(format!("{name} must be positive")));
         }
@@ -128,7 +151,7 @@ impl RecipeArgs {
                 batch: self.batch,
                 window,
                 shards: self.shards,
-                peak_rate: self.lr,
+                peak_rate: self.lr.unwrap_or(RATE),
                 final_fraction: self.final_lr,
                 warmup: self.warmup,
                 weight_decay: 0.0,
