@@ -76,6 +76,7 @@ fn recipe(steps: u64) -> Recipe {
             dropout: 0.0,
         },
         distillation: Distillation { temperature: 1.5, cross_entropy: 0.1 },
+        replaced: 0.02,
         first_stage: steps / 8,
         scale_rate: 1.0,
         patience: 0,

@@ -16,6 +16,9 @@ pub struct Recipe {
     pub training: train::Recipe,
     /// What is learnt.
     pub distillation: Distillation,
+    /// Share of the inputs that give way to any token of the vocabulary: what the text lacks, its like does
+    /// not, and there the teacher is to be met as well.
+    pub replaced: f64,
     /// Steps at the beginning in which only scales, biases and chains move.
     pub first_stage: u64,
     /// Learning rate of the logarithms of scales, as a multiple of that of weights.
@@ -104,6 +107,9 @@ impl<'a> Tuner<'a> {
     pub fn step(&mut self, tokens: &[u32]) -> Result<Step> {
         let train::Recipe { seed, batch, window, clip, .. } = self.recipe.training;
         self.batch.draw(tokens, (batch, window), Random::step(seed, self.step));
+        let vocab = self.student.model().config().vocab;
+        let random = Random::replacements(seed, self.step);
+        self.batch.replace(self.recipe.replaced, vocab, random);
         let count = (batch * window) as f64;
         let (teacher, student, how) =
             (self.teacher, self.student.model(), self.recipe.distillation);

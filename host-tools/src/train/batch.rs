@@ -53,6 +53,15 @@ impl Batch {
         }
     }
 
+    /// Replaces each input with this probability by any token of the vocabulary.
+    pub(crate) fn replace(&mut self, probability: f64, vocab: usize, mut random: Random) {
+        for token in self.shards.iter_mut().flat_map(|shard| &mut shard.inputs) {
+            if random.unit() < probability {
+                *token = random.below(vocab) as u32;
+            }
+        }
+    }
+
     /// Lets `work` add the gradient of every part, on one thread per state, each with a random number of
     /// its own; returns the summed losses, and leaves the sum of the gradients behind, whose length
     /// comes second.

@@ -6,6 +6,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// Stream of the weights' initial values; step s draws its windows from stream s + 1.
 const INITIAL: u64 = 0;
+/// Stream of the first step's replaced tokens, far from those that count from either end.
+const REPLACEMENTS: u64 = 1 << 63;
 
 /// A stream of random numbers.
 pub(crate) struct Random(ChaCha8Rng);
@@ -27,6 +29,11 @@ impl Random {
         Self::stream(seed, u64::MAX - step)
     }
 
+    /// For the tokens that a step's windows get in the place of their own.
+    pub(crate) fn replacements(seed: u64, step: u64) -> Self {
+        Self::stream(seed, REPLACEMENTS + step)
+    }
+
     /// 64 random bits.
     pub(crate) fn word(&mut self) -> u64 {
         self.0.next_u64()
@@ -45,7 +52,7 @@ impl Random {
     }
 
     /// Uniform in (0, 1).
-    fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         ((self.0.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 

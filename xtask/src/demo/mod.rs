@@ -21,7 +21,9 @@ const POLICIES: [(&str, &str); 5] = [
     ("uniform-int4", "uniform-int4"),
     ("compact", "policies/compact.toml"),
 ];
-/// The policy whose blob runs on the device.
+/// The fine-tuned blob that a model may ship with, beside its checkpoint, and what it is called here.
+const SHIPPED: (&str, &str) = ("shipped", "model.rbk");
+/// The policy whose blob runs on the device where none is shipped.
 const DEVICE_POLICY: &str = "static";
 /// What the device is asked.
 const PROMPT: &str = "The castle was built in";
@@ -51,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
     let importance = tools.analyze(&["--tokens", CALIBRATION])?;
 
     steps.next("quantizing");
-    let mut blobs = Vec::new();
+    let (mut names, mut blobs) = (POLICIES.map(|(name, _)| name).to_vec(), Vec::new());
     for (name, policy) in POLICIES {
         eprintln!("      {name}");
         blobs.push(
@@ -65,12 +67,21 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
 
+    let shipped = model.join(SHIPPED.1);
+    let on_device = if shipped.is_file() {
+        names.push(SHIPPED.0);
+        blobs.push(shipped);
+        SHIPPED.0
+    } else {
+        DEVICE_POLICY
+    };
+
     steps.next("evaluating every blob through the integer path");
     let evaluation = tools.evaluate(&blobs, &[])?;
-    let policies = report::policies(&POLICIES.map(|(name, _)| name), &evaluation)?;
+    let policies = report::policies(&names, &evaluation)?;
 
     steps.next("running the device in QEMU");
-    let place = POLICIES.iter().position(|(name, _)| *name == DEVICE_POLICY);
+    let place = names.iter().position(|name| *name == on_device);
     let blob = place.and_then(|place| blobs.get(place)).context("no blob for the device")?;
     let bytes = fs::read(blob).with_context(|| format!("cannot read {}", blob.display()))?;
     let job = match Model::from_bytes(&bytes)?.is_causal() {
@@ -93,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
     let device = Device {
         matches_host: summary.digest == host.digest,
         host_digest: host.digest,
-        policy: DEVICE_POLICY,
+        policy: on_device,
         prompt: if let Job::Generate { prompt, .. } = job { prompt } else { String::new() },
         text: run.text.clone(),
         summary: summary.clone(),

@@ -11,7 +11,7 @@ use crate::train;
 const FALLBACK_TOKENS: u64 = 2_000_000;
 
 /// Learning rate for a KL divergence of 1 nat per token.
-const RATE: f64 = 1.5e-3;
+const RATE: f64 = 2e-3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RecipeArgs {
@@ -29,7 +29,7 @@ pub(super) struct RecipeArgs {
     /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
     #[arg(long, default_value_t = 8, value_name = "N")]
     shards: usize,
-    /// Highest learning rate of weights [default: 0.0015 times the square root of the KL divergence that
+    /// Highest learning rate of weights [default: 0.002 times the square root of the KL divergence that
     /// the round begins with, which is about in proportion to the steps between codes].
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -42,6 +42,10 @@ pub(super) struct RecipeArgs {
     /// Steps over which the learning rate rises.
     #[arg(long, default_value_t = 50, value_name = "N")]
     warmup: u64,
+    /// Share of the training tokens that give way to random ones, so that what the text lacks is not
+    /// forgotten.
+    #[arg(long, default_value_t = 0.1, value_name = "X")]
+    replaced: f64,
     /// Share of the steps in which only scales, biases and chains move.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     first_stage: f64,
@@ -124,6 +128,7 @@ impl RecipeArgs {
         let fractions = [
             ("--final-lr", self.final_lr, 1.0),
             ("--scale-lr", self.scale_lr.into(), 1000.0),
+            ("--replaced", self.replaced, 1.0),
             ("--first-stage", self.first_stage, 1.0),
             ("--cross-entropy", self.cross_entropy.into(), 1.0),
             ("--beta1", self.beta1.into(), 0.999_999),
@@ -164,6 +169,7 @@ impl RecipeArgs {
                 temperature: self.temperature,
                 cross_entropy: self.cross_entropy,
             },
+            replaced: self.replaced,
             first_stage: (steps as f64 * self.first_stage) as u64,
             scale_rate: self.scale_lr,
             patience: self.patience,
