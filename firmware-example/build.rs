@@ -19,7 +19,7 @@ use resnet_bk_core::blob::Chain;
 use resnet_bk_core::{Error, Model, Sampler, Session, Window};
 
 /// The blob that a plain `cargo run --release` takes.
-const DEFAULT_BLOB: &str = "../models/wikitext2/static.rbk";
+const DEFAULT_BLOB: &str = "../models/wikitext2/model.rbk";
 const DEFAULT_PROMPT: &str = "The castle was built in";
 /// Longest window that is scored, in tokens.
 const WINDOW_TOKENS: usize = 64;

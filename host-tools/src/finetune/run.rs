@@ -84,7 +84,7 @@ struct Progress {
     before: Score,
     best: Score,
     best_step: u64,
-    /// Validations since the best.
+    /// Validations in the second half since the best.
     stale: u64,
 }
 
@@ -129,7 +129,9 @@ impl Run<'_> {
             }
             if done.is_multiple_of(self.output.validate_every) || last {
                 let score = held.score(tuner.student(), self.threads);
-                progress.stale += 1;
+                // While the learning rate is high, codes change back and forth, and the noise hides what
+                // is learnt.
+                progress.stale += u64::from(2 * done > training.steps);
                 if score.kl < progress.best.kl {
                     (progress.best, progress.best_step, progress.stale) = (score, done, 0);
                     best.copy_from_slice(tuner.parameters());

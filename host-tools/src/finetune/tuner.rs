@@ -23,7 +23,7 @@ pub struct Recipe {
     pub first_stage: u64,
     /// Learning rate of the logarithms of scales, as a multiple of that of weights.
     pub scale_rate: f32,
-    /// Validations without a better one after which the run ends; 0 for never.
+    /// Validations in the second half without a better one after which the run ends; 0 for never.
     pub patience: u64,
 }
 

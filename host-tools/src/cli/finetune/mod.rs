@@ -44,8 +44,12 @@ What happens:
   The blob of the policy, the target or --blob is the beginning. Every step computes with the numbers
   that the blob would store and with activations rounded as the integer path rounds them, compares all
   logits with those of the FP32 checkpoint, and moves what is behind the stored numbers: first scales,
-  biases and chains alone, then codes too. The blob keeps its precisions and its size. What is written
-  is the step with the smallest KL divergence on the validation split.
+  biases and chains alone, then codes too. A share of the tokens that go in is random, so that what the
+  text lacks is not forgotten. The blob keeps its precisions and its size. What is written is the step
+  with the smallest KL divergence on the validation split.
+
+  With --rounds 2 a target's precisions are chosen a second time, for the weights as they are after half
+  of the tokens, and the better of both rounds is written.
 
   While a run lasts, FILE.state holds what it needs to resume and FILE.jsonl its log, FILE being --out.
   The same seed, text and settings give the same bytes on the same machine, whatever --threads.";

@@ -68,7 +68,8 @@ pub(super) struct RecipeArgs {
     /// Tokens of the validation split that decide which step was the best.
     #[arg(long, default_value_t = 65_536, value_name = "N")]
     pub(super) validation_tokens: usize,
-    /// Validations without a better one after which the run ends; 0 for never.
+    /// Validations without a better one after which the run ends, counted from the half of its steps on,
+    /// where the learning rate is low; 0 for never.
     #[arg(long, default_value_t = 8, value_name = "N")]
     patience: u64,
     /// Steps between validations.
