@@ -43,7 +43,7 @@ const FULL: Points = Points {
         "dynamic",
         "policies/compact.toml",
     ],
-    train_tokens: 3_276_800,
+    train_tokens: 1_638_400,
     tokens: &[],
 };
 /// With `--quick`.
@@ -71,7 +71,7 @@ pub struct Args {
     /// Fewer points on 65,536 tokens, and no ablation.
     #[arg(long)]
     quick: bool,
-    /// Tokens that each fine-tuned point is trained on [default: 3276800; 409600 with --quick].
+    /// Tokens that each fine-tuned point is trained on [default: 1638400; 409600 with --quick].
     #[arg(long, value_name = "N")]
     train_tokens: Option<u64>,
 }

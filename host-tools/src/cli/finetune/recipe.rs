@@ -11,7 +11,7 @@ use crate::train;
 const FALLBACK_TOKENS: u64 = 2_000_000;
 
 /// Learning rate for a KL divergence of 1 nat per token.
-const RATE: f64 = 2e-3;
+const RATE: f64 = 1.2e-3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RecipeArgs {
@@ -29,7 +29,7 @@ pub(super) struct RecipeArgs {
     /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
     #[arg(long, default_value_t = 8, value_name = "N")]
     shards: usize,
-    /// Highest learning rate of weights [default: 0.002 times the square root of the KL divergence that
+    /// Highest learning rate of weights [default: 0.0012 times the square root of the KL divergence that
     /// the round begins with, which is about in proportion to the steps between codes].
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -44,14 +44,14 @@ pub(super) struct RecipeArgs {
     warmup: u64,
     /// Share of the training tokens that give way to random ones, so that what the text lacks is not
     /// forgotten.
-    #[arg(long, default_value_t = 0.1, value_name = "X")]
+    #[arg(long, default_value_t = 0.05, value_name = "X")]
     replaced: f64,
     /// Share of the steps in which only scales, biases and chains move.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     first_stage: f64,
     /// What logits are divided by before they are compared.
     /// Above 1, what the teacher finds unlikely counts for more.
-    #[arg(long, default_value_t = 2.0, value_name = "X")]
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
     temperature: f32,
     /// Share of the cross-entropy of the text in the loss; the teacher has the rest.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
