@@ -182,30 +182,31 @@ impl Tools {
         importance: &Path,
     ) -> Result<(PathBuf, Made)> {
         let out = self.work.join(format!("{name}.rbk"));
-        let mut command = self.making("quantize", arguments, importance);
+        let mut command = self.quantizing(arguments, importance);
         Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
     }
 
-    /// A blob, quantized and fine-tuned with these arguments of `finetune`; returns the file. What an
-    /// interrupted run left is gone on with.
+    /// A blob, fine-tuned with these arguments of `finetune`; returns the file. What an interrupted run left
+    /// is gone on with.
     pub(crate) fn finetune(
         &self,
         name: &str,
+        blob: &Path,
         arguments: &[&str],
-        importance: &Path,
     ) -> Result<(PathBuf, Made)> {
         let out = self.work.join(format!("{name}.rbk"));
-        let mut command = self.making("finetune", arguments, importance);
-        Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
+        let mut command = self.command("finetune");
+        command.arg(&self.model).arg("--blob").arg(blob).args(arguments).arg("--json");
+        Ok((out.clone(), parse(command.args(self.corpus_arguments()).arg("--out").arg(&out))?))
     }
 
     /// The blob that these arguments of `quantize` would give.
     pub(crate) fn preview(&self, arguments: &[&str], importance: &Path) -> Result<Preview> {
-        parse(self.making("quantize", arguments, importance).arg("--dry-run"))
+        parse(self.quantizing(arguments, importance).arg("--dry-run"))
     }
 
-    fn making(&self, name: &str, arguments: &[&str], importance: &Path) -> Command {
-        let mut command = self.command(name);
+    fn quantizing(&self, arguments: &[&str], importance: &Path) -> Command {
+        let mut command = self.command("quantize");
         command.arg(&self.model).args(arguments).arg("--importance").arg(importance);
         command.arg("--json").args(self.corpus_arguments());
         command

@@ -108,10 +108,9 @@ impl<'a> Maker<'a> {
 
     /// The same, then fine-tuned with these further arguments.
     pub(super) fn tuned(&self, ratio: f64, arguments: &[&str], importance: &Path) -> Result<Blob> {
-        let text = ratio.to_string();
-        let arguments = [&["--target-ratio", &text], arguments].concat();
-        let make = |tools: &Tools, stem: &str| tools.finetune(stem, &arguments, importance);
-        self.once(&format!("tuned {text}x"), Kind::Tuned, make)
+        let budget = self.ratio(ratio, importance)?;
+        let make = |tools: &Tools, stem: &str| tools.finetune(stem, &budget.path, arguments);
+        self.once(&format!("tuned {ratio}x"), Kind::Tuned, make)
     }
 
     /// By arguments of `quantize`.
