@@ -100,3 +100,28 @@ impl Batch {
         squares.iter().sum::<f64>().sqrt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_inputs_gives_way_and_no_target() {
+        let tokens = vec![3; 1000];
+        let replaced = |probability, step| {
+            let mut batch = Batch::new(2, 1);
+            batch.draw(&tokens, (16, 32), Random::step(1, step));
+            batch.replace(probability, 10, Random::replacements(1, step));
+            assert!(batch.shards.iter().all(|shard| shard.targets.iter().all(|&t| t == 3)));
+            batch.shards.into_iter().flat_map(|shard| shard.inputs).collect::<Vec<u32>>()
+        };
+        let differing = |tokens: &[u32]| tokens.iter().filter(|&&t| t != 3).count();
+        assert_eq!(differing(&replaced(0.0, 0)), 0);
+        let half = replaced(0.5, 0);
+        // 9 of 10 replacements are other tokens: 230 of 512, with a standard deviation of 11.
+        assert!((180..280).contains(&differing(&half)), "{}", differing(&half));
+        assert!((0..10).all(|token| half.contains(&token)) && half.iter().all(|&t| t < 10));
+        assert_eq!(half, replaced(0.5, 0));
+        assert_ne!(half, replaced(0.5, 1));
+    }
+}
