@@ -1,29 +1,24 @@
 //! `resnet-bk finetune`.
 
+mod job;
 mod recipe;
+mod report;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use resnet_bk_core::blob::Measured;
-use serde_json::json;
-use sha2::{Digest, Sha256};
-
-use super::common::{Loaded, hex, note, parse_blob, print_json};
+use super::common::{Loaded, parse_blob};
 use super::quantize::{Made, Making};
 use crate::cli::Global;
 use crate::corpus::{Corpus, Split};
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
-use crate::eval::{self, Quality, Subject};
 use crate::files;
-use crate::finetune::{Event, ExportOrigin, Held, Recipe, Run, Student, Summary};
+use crate::finetune::Recipe;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
-use crate::tokenizer::Tokenizer;
-use crate::train::{self, Output};
+use job::{Job, Round};
 use recipe::RecipeArgs;
+use report::report;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -111,102 +106,6 @@ struct Start {
     made: Option<(Source, Made)>,
 }
 
-/// A round of fine-tuning: the blob that it began with and what came of it.
-struct Round {
-    blob: Vec<u8>,
-    summary: Summary,
-}
-
-/// What every round has in common.
-struct Job<'a> {
-    args: &'a Args,
-    loaded: &'a Loaded,
-    teacher: &'a Model,
-    recipe: Recipe,
-    train: &'a Tokens,
-    valid: &'a Tokens,
-    global: Global,
-}
-
-impl Job<'_> {
-    /// Every round; each but the first begins with precisions chosen again for what the one before has
-    /// learnt, and there is none where those would be the same.
-    fn rounds(&self, start: Start) -> Result<Vec<Round>> {
-        let Start { mut blob, mut made } = start;
-        let mut rounds: Vec<Round> = Vec::new();
-        loop {
-            let summary = self.run(&blob, rounds.len())?.tune(&mut self.progress())?;
-            rounds.push(Round { blob, summary });
-            let Some((source, before)) = &mut made else { break };
-            if rounds.len() == self.args.recipe.rounds {
-                break;
-            }
-            let Round { blob: old, summary } = &rounds[rounds.len() - 1];
-            let student = Student::new(&parse_blob(old, &self.args.out)?, self.teacher.config())?;
-            student.teach(&summary.parameters, source);
-            let tokenizer = self.loaded.tokenizer.as_ref();
-            let making = &self.args.making;
-            let Some(again) =
-                making.make_again(source, before, self.teacher, tokenizer, self.global)?
-            else {
-                note(self.global, "the precisions stay as they are: no other round");
-                break;
-            };
-            blob = self.args.assemble(source, &again)?;
-            *before = again;
-        }
-        Ok(rounds)
-    }
-
-    fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Result<Run<'a>> {
-        let Self { teacher, args: Args { recipe: flags, .. }, .. } = *self;
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = flags.threads.unwrap_or_else(cores);
-        let mut recipe = self.recipe.clone();
-        let window = recipe.training.window;
-        flags.choose_rate(&mut recipe, || {
-            let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
-            let held = Held::new(teacher, &self.valid.tokens, window, threads);
-            Ok(held.score(&student, threads).kl)
-        })?;
-        Ok(Run {
-            teacher,
-            blob,
-            recipe,
-            train: &self.train.tokens,
-            valid: &self.valid.tokens,
-            data: BTreeMap::from([
-                ("teacher_sha256".to_string(), self.loaded.sha256_hex()),
-                ("blob_sha256".to_string(), sha256(blob)),
-                ("train_text_sha256".to_string(), sha256_of(&self.train.tokens)),
-                ("valid_text_sha256".to_string(), sha256_of(&self.valid.tokens)),
-            ]),
-            threads,
-            output: Output {
-                log: self.args.beside(round, "jsonl"),
-                state: self.args.beside(round, "state"),
-                save_every: flags.save_every,
-                validate_every: flags.validate_every,
-                log_every: flags.log_every,
-            },
-        })
-    }
-
-    fn progress(&self) -> impl FnMut(Event) {
-        let bar = progress_bar(&self.recipe.training, self.global.quiet);
-        move |event| show(&bar, event)
-    }
-}
-
-/// A fine-tuned blob and how good it is.
-struct Finished {
-    blob: Vec<u8>,
-    policy: String,
-    corpus: String,
-    /// Of the checkpoint, of the blob that the run started with and of the one that came out.
-    quality: Vec<Quality>,
-}
-
 impl Args {
     /// Text to train on and text to validate on.
     fn texts(
@@ -279,139 +178,7 @@ impl Args {
     }
 }
 
-impl Job<'_> {
-    /// The blob of the best step, measured through the integer path beside the one that the first round
-    /// began with.
-    fn export(&self, first: &Round, best: &Round) -> Result<Finished> {
-        let Self { loaded, teacher, valid, .. } = *self;
-        let out = &self.args.out;
-        let [first, before] = [&first.blob, &best.blob];
-        let student = Student::new(&parse_blob(before, out)?, teacher.config())?;
-        let first = parse_blob(first, out)?;
-        let policy = first.provenance().policy;
-        let policy = match policy.ends_with(TUNED) {
-            true => policy.to_owned(),
-            false => format!("{policy}{TUNED}"),
-        };
-        let mut origin =
-            ExportOrigin { policy: &policy, seed: self.args.making.text.seed, measured: None };
-        let parameters = &best.summary.parameters;
-        let blob = student.export(parameters, before, &origin)?;
-        let subjects = [first.clone(), parse_blob(&blob, out)?].map(Subject::Blob);
-        let lengths = loaded.tokenizer.as_ref().map(Tokenizer::token_lengths);
-        let window = self.recipe.training.window;
-        let quality = eval::evaluate(
-            Some(teacher),
-            &subjects,
-            &valid.tokens,
-            window,
-            lengths.as_deref(),
-            |_| {},
-        )?;
-        origin.measured = Some(Measured {
-            corpus: &valid.name,
-            tokens: quality[2].tokens as u32,
-            perplexity_fp32: quality[0].perplexity as f32,
-            perplexity: quality[2].perplexity as f32,
-        });
-        let blob = student.export(parameters, before, &origin)?;
-        Ok(Finished { blob, policy, corpus: valid.name.clone(), quality })
-    }
-}
-
 /// What a policy's name ends with where its blob was fine-tuned.
 const TUNED: &str = " fine-tuned";
 /// Training tokens that the checkpoint writes at most where there is no corpus.
 const SAMPLED_TOKENS: usize = 1 << 18;
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn sha256_of(tokens: &[u32]) -> String {
-    sha256(&tokens.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>())
-}
-
-fn progress_bar(recipe: &train::Recipe, quiet: bool) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:24} {percent:>3}% {msg} · {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(recipe.steps).with_style(style)
-}
-
-fn show(bar: &ProgressBar, event: Event) {
-    match event {
-        Event::Resumed(step) => {
-            bar.set_position(step);
-            bar.reset_eta();
-            bar.println(format!("resumed after step {step}"));
-        }
-        Event::Step(step, result) => {
-            bar.set_position(step);
-            bar.set_message(format!("step {step} KL {:.4} lr {:.1e}", result.kl, result.rate));
-        }
-        Event::Validated(step, score) => bar.println(format!(
-            "step {step}: validation KL {:.5}, perplexity {:.3}",
-            score.kl, score.perplexity
-        )),
-    }
-}
-
-fn report(
-    out: &Path,
-    loaded: &Loaded,
-    rounds: &[Round],
-    best: usize,
-    finished: &Finished,
-    global: Global,
-) {
-    let summary = &rounds[best].summary;
-    let [fp32, before, after] = [0, 1, 2].map(|i| &finished.quality[i]);
-    let bytes = finished.blob.len();
-    let ratio = loaded.bytes as f64 / bytes as f64;
-    if global.json {
-        print_json(&json!({
-            "policy": finished.policy,
-            "out": out,
-            "blob_bytes": bytes,
-            "fp32_bytes": loaded.bytes,
-            "ratio": ratio,
-            "train_tokens": rounds.iter().map(|round| round.summary.tokens).sum::<u64>(),
-            "seconds": rounds.iter().map(|round| round.summary.seconds).sum::<f64>(),
-            "best_round": best + 1,
-            "rounds": rounds.iter().map(|round| json!({
-                "steps": round.summary.steps,
-                "train_tokens": round.summary.tokens,
-                "best_step": round.summary.best_step,
-                "stopped_early": round.summary.stopped_early,
-                "simulated": { "before": round.summary.before, "after": round.summary.after },
-            })).collect::<Vec<_>>(),
-            "measured": {
-                "corpus": finished.corpus, "fp32": fp32, "before": before, "after": after,
-            },
-        }));
-        return;
-    }
-    println!(
-        "{}: {bytes} bytes, {ratio:.2}× smaller; best after step {} of {} in round {} of {}",
-        out.display(),
-        summary.best_step,
-        summary.steps,
-        best + 1,
-        rounds.len()
-    );
-    for (name, quality) in [("before", before), ("after", after)] {
-        let fidelity = quality.fidelity.as_ref();
-        println!(
-            "{name}: perplexity {:.3} → {:.3} ({:+.2} %), KL {:.5} on {} tokens of {}",
-            fp32.perplexity,
-            quality.perplexity,
-            fidelity.map_or(0.0, |f| f.ppl_rise_percent),
-            fidelity.map_or(0.0, |f| f.kl),
-            quality.tokens,
-            finished.corpus
-        );
-    }
-}

@@ -16,7 +16,8 @@ use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 
-use super::{FALLBACK_TOKENS, Made, Making, Mix, preview};
+use super::write::preview;
+use super::{FALLBACK_TOKENS, Made, Making, Mix};
 
 /// What a budget is for.
 #[derive(Clone, Copy, Debug, clap::Args)]
