@@ -1,0 +1,160 @@
+//! Rounds of fine-tuning, and the blob that comes of them.
+
+use std::collections::BTreeMap;
+
+use resnet_bk_core::blob::Measured;
+use sha2::{Digest, Sha256};
+
+use super::report::{progress_bar, show};
+use super::{Args, Start, TUNED};
+use crate::cli::Global;
+use crate::cli::common::{Loaded, hex, note, parse_blob};
+use crate::error::Result;
+use crate::eval::text::Tokens;
+use crate::eval::{self, Quality, Subject};
+use crate::finetune::{Event, ExportOrigin, Held, Recipe, Run, Student, Summary};
+use crate::reference::Model;
+use crate::tokenizer::Tokenizer;
+use crate::train::Output;
+
+/// A round of fine-tuning: the blob that it began with and what came of it.
+pub(super) struct Round {
+    pub(super) blob: Vec<u8>,
+    pub(super) summary: Summary,
+}
+
+/// What every round has in common.
+pub(super) struct Job<'a> {
+    pub(super) args: &'a Args,
+    pub(super) loaded: &'a Loaded,
+    pub(super) teacher: &'a Model,
+    pub(super) recipe: Recipe,
+    pub(super) train: &'a Tokens,
+    pub(super) valid: &'a Tokens,
+    pub(super) global: Global,
+}
+
+impl Job<'_> {
+    /// Every round; each but the first begins with precisions chosen again for what the one before has
+    /// learnt, and there is none where those would be the same.
+    pub(super) fn rounds(&self, start: Start) -> Result<Vec<Round>> {
+        let Start { mut blob, mut made } = start;
+        let mut rounds: Vec<Round> = Vec::new();
+        loop {
+            let summary = self.run(&blob, rounds.len())?.tune(&mut self.progress())?;
+            rounds.push(Round { blob, summary });
+            let Some((source, before)) = &mut made else { break };
+            if rounds.len() == self.args.recipe.rounds {
+                break;
+            }
+            let Round { blob: old, summary } = &rounds[rounds.len() - 1];
+            let student = Student::new(&parse_blob(old, &self.args.out)?, self.teacher.config())?;
+            student.teach(&summary.parameters, source);
+            let tokenizer = self.loaded.tokenizer.as_ref();
+            let making = &self.args.making;
+            let Some(again) =
+                making.make_again(source, before, self.teacher, tokenizer, self.global)?
+            else {
+                note(self.global, "the precisions stay as they are: no other round");
+                break;
+            };
+            blob = self.args.assemble(source, &again)?;
+            *before = again;
+        }
+        Ok(rounds)
+    }
+
+    fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Result<Run<'a>> {
+        let Self { teacher, args: Args { recipe: flags, .. }, .. } = *self;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = flags.threads.unwrap_or_else(cores);
+        let mut recipe = self.recipe.clone();
+        let window = recipe.training.window;
+        flags.choose_rate(&mut recipe, || {
+            let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
+            let held = Held::new(teacher, &self.valid.tokens, window, threads);
+            Ok(held.score(&student, threads).kl)
+        })?;
+        Ok(Run {
+            teacher,
+            blob,
+            recipe,
+            train: &self.train.tokens,
+            valid: &self.valid.tokens,
+            data: BTreeMap::from([
+                ("teacher_sha256".to_string(), self.loaded.sha256_hex()),
+                ("blob_sha256".to_string(), sha256(blob)),
+                ("train_text_sha256".to_string(), sha256_of(&self.train.tokens)),
+                ("valid_text_sha256".to_string(), sha256_of(&self.valid.tokens)),
+            ]),
+            threads,
+            output: Output {
+                log: self.args.beside(round, "jsonl"),
+                state: self.args.beside(round, "state"),
+                save_every: flags.save_every,
+                validate_every: flags.validate_every,
+                log_every: flags.log_every,
+            },
+        })
+    }
+
+    fn progress(&self) -> impl FnMut(Event) {
+        let bar = progress_bar(&self.recipe.training, self.global.quiet);
+        move |event| show(&bar, event)
+    }
+
+    /// The blob of the best step, measured through the integer path beside the one that the first round
+    /// began with.
+    pub(super) fn export(&self, first: &Round, best: &Round) -> Result<Finished> {
+        let Self { loaded, teacher, valid, .. } = *self;
+        let out = &self.args.out;
+        let [first, before] = [&first.blob, &best.blob];
+        let student = Student::new(&parse_blob(before, out)?, teacher.config())?;
+        let first = parse_blob(first, out)?;
+        let policy = first.provenance().policy;
+        let policy = match policy.ends_with(TUNED) {
+            true => policy.to_owned(),
+            false => format!("{policy}{TUNED}"),
+        };
+        let mut origin =
+            ExportOrigin { policy: &policy, seed: self.args.making.text.seed, measured: None };
+        let parameters = &best.summary.parameters;
+        let blob = student.export(parameters, before, &origin)?;
+        let subjects = [first.clone(), parse_blob(&blob, out)?].map(Subject::Blob);
+        let lengths = loaded.tokenizer.as_ref().map(Tokenizer::token_lengths);
+        let window = self.recipe.training.window;
+        let quality = eval::evaluate(
+            Some(teacher),
+            &subjects,
+            &valid.tokens,
+            window,
+            lengths.as_deref(),
+            |_| {},
+        )?;
+        origin.measured = Some(Measured {
+            corpus: &valid.name,
+            tokens: quality[2].tokens as u32,
+            perplexity_fp32: quality[0].perplexity as f32,
+            perplexity: quality[2].perplexity as f32,
+        });
+        let blob = student.export(parameters, before, &origin)?;
+        Ok(Finished { blob, policy, corpus: valid.name.clone(), quality })
+    }
+}
+
+/// A fine-tuned blob and how good it is.
+pub(super) struct Finished {
+    pub(super) blob: Vec<u8>,
+    pub(super) policy: String,
+    pub(super) corpus: String,
+    /// Of the checkpoint, of the blob that the run started with and of the one that came out.
+    pub(super) quality: Vec<Quality>,
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn sha256_of(tokens: &[u32]) -> String {
+    sha256(&tokens.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>())
+}

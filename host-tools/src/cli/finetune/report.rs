@@ -1,0 +1,96 @@
+//! What is shown while a model is fine-tuned, and after.
+
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::job::{Finished, Round};
+use crate::cli::Global;
+use crate::cli::common::{Loaded, print_json};
+use crate::finetune::Event;
+use crate::train;
+
+pub(super) fn progress_bar(recipe: &train::Recipe, quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:24} {percent:>3}% {msg} · {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(recipe.steps).with_style(style)
+}
+
+pub(super) fn show(bar: &ProgressBar, event: Event) {
+    match event {
+        Event::Resumed(step) => {
+            bar.set_position(step);
+            bar.reset_eta();
+            bar.println(format!("resumed after step {step}"));
+        }
+        Event::Step(step, result) => {
+            bar.set_position(step);
+            bar.set_message(format!("step {step} KL {:.4} lr {:.1e}", result.kl, result.rate));
+        }
+        Event::Validated(step, score) => bar.println(format!(
+            "step {step}: validation KL {:.5}, perplexity {:.3}",
+            score.kl, score.perplexity
+        )),
+    }
+}
+
+pub(super) fn report(
+    out: &Path,
+    loaded: &Loaded,
+    rounds: &[Round],
+    best: usize,
+    finished: &Finished,
+    global: Global,
+) {
+    let summary = &rounds[best].summary;
+    let [fp32, before, after] = [0, 1, 2].map(|i| &finished.quality[i]);
+    let bytes = finished.blob.len();
+    let ratio = loaded.bytes as f64 / bytes as f64;
+    if global.json {
+        print_json(&json!({
+            "policy": finished.policy,
+            "out": out,
+            "blob_bytes": bytes,
+            "fp32_bytes": loaded.bytes,
+            "ratio": ratio,
+            "train_tokens": rounds.iter().map(|round| round.summary.tokens).sum::<u64>(),
+            "seconds": rounds.iter().map(|round| round.summary.seconds).sum::<f64>(),
+            "best_round": best + 1,
+            "rounds": rounds.iter().map(|round| json!({
+                "steps": round.summary.steps,
+                "train_tokens": round.summary.tokens,
+                "best_step": round.summary.best_step,
+                "stopped_early": round.summary.stopped_early,
+                "simulated": { "before": round.summary.before, "after": round.summary.after },
+            })).collect::<Vec<_>>(),
+            "measured": {
+                "corpus": finished.corpus, "fp32": fp32, "before": before, "after": after,
+            },
+        }));
+        return;
+    }
+    println!(
+        "{}: {bytes} bytes, {ratio:.2}× smaller; best after step {} of {} in round {} of {}",
+        out.display(),
+        summary.best_step,
+        summary.steps,
+        best + 1,
+        rounds.len()
+    );
+    for (name, quality) in [("before", before), ("after", after)] {
+        let fidelity = quality.fidelity.as_ref();
+        println!(
+            "{name}: perplexity {:.3} → {:.3} ({:+.2} %), KL {:.5} on {} tokens of {}",
+            fp32.perplexity,
+            quality.perplexity,
+            fidelity.map_or(0.0, |f| f.ppl_rise_percent),
+            fidelity.map_or(0.0, |f| f.kl),
+            quality.tokens,
+            finished.corpus
+        );
+    }
+}
