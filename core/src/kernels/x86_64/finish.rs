@@ -4,7 +4,8 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
-use crate::blob::Tensor;
+use super::tile::Finish;
+use crate::blob::{Tensor, pair_u16};
 use crate::kernels::batched::{Plain, ROWS, Rescale, Scales};
 use crate::kernels::portable;
 
@@ -41,31 +42,39 @@ pub(super) fn finish_block(
     rescale: &Rescale,
     out: &mut [i32],
 ) {
+    let biases = block_biases(matrix, first);
+    put(finish_eight(sums, mantissas, biases, rescale), first, out);
+}
+
+/// Outputs from sums, mantissas (below 2^16) and biases of eight rows. The shift is from 1 to 62.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn finish_eight(
+    sums: __m256i,
+    mantissas: __m256i,
+    biases: __m256i,
+    rescale: &Rescale,
+) -> __m256i {
     let even = round_half(sums, mantissas, rescale);
     let odd = _mm256_srli_epi64::<32>(mantissas);
     let odd = round_half(_mm256_srli_epi64::<32>(sums), odd, rescale);
     let upper = _mm256_srli_epi64::<32>(_mm256_or_si256(even, odd));
-    let biases = block_biases(matrix, first);
     if _mm256_testz_si256(upper, upper) == 0 {
-        return plain_finish_block(first, [sums, mantissas, biases], rescale, out);
+        return plain_finish_eight([sums, mantissas, biases], rescale);
     }
     let both = _mm256_blend_epi32::<0b1010_1010>(even, _mm256_slli_epi64::<32>(odd));
     let rounded = _mm256_xor_si256(both, _mm256_set1_epi32(i32::MIN));
-    put(add_saturating(rounded, biases), first, out);
+    add_saturating(rounded, biases)
 }
 
 #[cold]
+#[inline(never)]
 #[target_feature(enable = "avx2")]
-fn plain_finish_block(
-    first: usize,
-    [sums, mantissas, biases]: [__m256i; 3],
-    rescale: &Rescale,
-    out: &mut [i32],
-) {
+fn plain_finish_eight([sums, mantissas, biases]: [__m256i; 3], rescale: &Rescale) -> __m256i {
     let (sums, mantissas, biases) = (store(sums), store(mantissas), store(biases));
-    for (j, out) in out[first..][..ROWS].iter_mut().enumerate() {
-        *out = Plain::output(sums[j], mantissas[j] as i64, biases[j], rescale);
-    }
+    let values: [i32; ROWS] =
+        core::array::from_fn(|j| Plain::output(sums[j], mantissas[j] as i64, biases[j], rescale));
+    load_values(&values)
 }
 
 /// Mantissas of eight rows, whose scales are `row_scales` bytes apart.
@@ -98,6 +107,89 @@ pub(super) fn block_biases(matrix: &Tensor<'_>, first: usize) -> __m256i {
     let biases = _mm256_cvtepi16_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
     let shift = _mm_cvtsi32_si128((RESIDUAL_FRAC - matrix.bias_exponent) as i32);
     _mm256_sll_epi32(biases, shift)
+}
+
+/// Turns the sums of all rows, whose scales are `row_scales` bytes, into outputs. By itself it waits for nothing but a load: behind the products of a
+/// few rows it would for them, and hold up what comes after.
+#[target_feature(enable = "avx2")]
+pub(super) fn finish_rows(
+    matrix: &Tensor<'_>,
+    row_scales: usize,
+    finish: &Finish,
+    rescale: &Rescale,
+    out: &mut [i32],
+) {
+    let (blocks, rest) = out.as_chunks_mut::<ROWS>();
+    assert!(matrix.scales.len() >= blocks.len() * ROWS * row_scales && row_scales >= 4);
+    let mut first = 0;
+    for block in blocks.iter_mut() {
+        // SAFETY: by the assertion a row's scales are four bytes or more, and those of eight rows are there.
+        let mantissas =
+            unsafe { eight_words(matrix.scales.as_ptr().add(first * row_scales), row_scales) };
+        let mantissas = _mm256_and_si256(mantissas, _mm256_set1_epi32(0xffff));
+        let (sums, biases) = (load_values(block), block_biases(matrix, first));
+        let values = if finish.narrows() {
+            finish.narrow(sums, mantissas, biases)
+        } else {
+            finish_eight(sums, mantissas, biases, rescale)
+        };
+        *block = store(values);
+        first += ROWS;
+    }
+    for (r, out) in (first..).zip(rest) {
+        let mantissa = pair_u16(&matrix.scales[r * row_scales..], 0);
+        *out = Plain::output(*out, mantissa as i64, portable::bias(matrix, r), rescale);
+    }
+}
+
+/// Four bytes of each of eight rows.
+///
+/// # Safety
+///
+/// They are readable at each of eight multiples of `row_scales`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn eight_words(scales: *const u8, row_scales: usize) -> __m256i {
+    if row_scales == 4 {
+        // SAFETY: as the caller says: those of the eight are next to each other; no read asks for alignment.
+        return unsafe { _mm256_loadu_si256(scales.cast()) };
+    }
+    // SAFETY: as the caller says.
+    let (low, high) = unsafe {
+        (four_words(scales, row_scales), four_words(scales.add(4 * row_scales), row_scales))
+    };
+    _mm256_set_m128i(high, low)
+}
+
+/// Four bytes of each of four rows.
+///
+/// # Safety
+///
+/// They are readable at each of four multiples of `row_scales`.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn four_words(scales: *const u8, row_scales: usize) -> __m128i {
+    // SAFETY: as the caller says; no read asks for alignment.
+    unsafe {
+        let first = _mm_cvtsi32_si128(scales.cast::<i32>().read_unaligned());
+        let two = scales.add(row_scales).cast::<i32>().read_unaligned();
+        let three = scales.add(2 * row_scales).cast::<i32>().read_unaligned();
+        let four = scales.add(3 * row_scales).cast::<i32>().read_unaligned();
+        let words = _mm_insert_epi32::<2>(_mm_insert_epi32::<1>(first, two), three);
+        _mm_insert_epi32::<3>(words, four)
+    }
+}
+
+/// Puts numbers of four rows from each of two places on.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn put_four(values: __m256i, a: usize, b: usize, out: &mut [i32]) {
+    let low = &mut out[a..][..ROWS / 2];
+    // SAFETY: the slice has the 16 bytes that are written, and the store asks for no alignment.
+    unsafe { _mm_storeu_si128(low.as_mut_ptr().cast(), _mm256_castsi256_si128(values)) };
+    let high = &mut out[b..][..ROWS / 2];
+    // SAFETY: as above.
+    unsafe { _mm_storeu_si128(high.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(values)) };
 }
 
 /// Puts the outputs of a block where they belong.
@@ -184,6 +276,13 @@ pub(super) fn store(lanes: __m256i) -> [i32; ROWS] {
     // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
     unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), lanes) };
     values
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_values(values: &[i32; ROWS]) -> __m256i {
+    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
 #[inline]

@@ -1,38 +1,42 @@
 //! INT4 in groups of 32 for a single vector with AVX2.
 //!
 //! A nibble is stored as the code + 8, but for the uppermost of every two bytes, which is so after its top
-//! bit is flipped. That is not negative, so `maddubs` multiplies it by codes of 8 bits and adds pairs; eight
-//! times the codes themselves are subtracted. What is left is multiplied by the group's scale and summed in 32 bits by `madd`.
+//! bit is flipped: there the code itself is stored. Products of bytes have one factor without a sign. After a
+//! ReLU that is the vector's, and the uppermost nibbles keep theirs; other vectors need them flipped. `maddubs`
+//! adds pairs of products. Of four rows, what 16 columns of a group come to is then added up in 16 bits, where it
+//! fits once the eights are subtracted, and `madd` multiplies it by the group's scale and adds in 32 bits.
 //!
-//! That is eleven operations on registers for 64 products: flip, shift, two masks, two multiplications, their
-//! sum, the eights, the scale put into its lanes, its multiplication, the sum. With four pipes for them, 23
-//! products a cycle are the most; what a row costs beyond that (scales, joining lanes, rounding) is shared by
-//! more columns in larger matrices.
+//! For 64 products that is six operations on registers, seven with the flip (shift, two masks, two
+//! multiplications, their sum), and a quarter of thirteen that four rows share: nine that add them up, the eights,
+//! the scales put into their lanes, their multiplication, the sum. With four pipes for them, 28 products a cycle
+//! are the most without a flip and 25 with it. Outputs are made of the sums of all rows in a second pass.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{finish_block, join, load, load_bytes, mantissas};
+use super::finish::{finish_rows, four_words, load, load_bytes, put_four};
+use super::tile::Finish;
 use crate::blob::Tensor;
-use crate::kernels::batched::{ROWS, Rescale};
+use crate::kernels::batched::Rescale;
 
 /// Inputs of two groups, which share a register of 32 bytes.
-pub(super) const STRETCH: usize = 64;
-/// Groups whose scales a register holds.
-const GROUPS: usize = 32;
+const STRETCH: usize = 64;
+/// Stretches of which four bytes hold the scales.
+const SCALED: usize = 4;
 /// Stretches that are narrowed on the stack; a longer vector takes the heap.
 const STRETCHES: usize = 4;
-/// Bytes of the last scales of a matrix that are copied to the stack; more take the heap.
-const LAST: usize = 128;
+/// Rows whose sums are the lanes of half a register.
+pub(super) const FOUR: usize = 4;
 
-/// Two groups of 32 codes as bytes, and eight times the sums that `maddubs` makes of them.
+/// Two groups of 32 codes as bytes, and what the eights add.
 #[derive(Clone, Copy)]
 struct Narrow {
     /// Codes 0 to 15 of both groups: those of the lower nibbles.
     low: [u8; 32],
     /// Codes 16 to 31 of both groups.
     high: [u8; 32],
-    /// Eight times the sum of two neighbours in `low` and two in `high`: below 2^13.
+    /// Of either group, for both lanes that a row has there, eight times the codes that meet an offset: at most
+    /// 2^15, and sums of 16 bits may wrap before it is subtracted.
     eights: [i16; 16],
 }
 
@@ -40,12 +44,20 @@ impl Narrow {
     const ZEROS: Self = Self { low: [0; 32], high: [0; 32], eights: [0; 16] };
 }
 
-/// A matrix of at least eight rows, groups of 32, and whole stretches in a row. The codes are within ±127,
-/// or from 0 to 255 if `RELU`.
+/// Whether a matrix is one for [`int4`]: four rows or more of whole stretches, two or more of those, so that a
+/// row's mantissa and scales are four bytes or more.
+#[inline(always)]
+pub(super) fn fits(matrix: &Tensor<'_>) -> bool {
+    let whole = matrix.cols.is_multiple_of(STRETCH) && matrix.cols >= 2 * STRETCH;
+    matrix.group == 32 && whole && matrix.rows >= FOUR
+}
+
+/// A matrix that [`fits`]. The codes are within ±127, or from 0 to 255 if `RELU`.
 #[target_feature(enable = "avx2")]
 pub(super) fn int4<const RELU: bool>(
     matrix: &Tensor<'_>,
     codes: &[i16],
+    scale: u32,
     rescale: &Rescale,
     out: &mut [i32],
 ) {
@@ -61,33 +73,35 @@ pub(super) fn int4<const RELU: bool>(
     for (x, codes) in x.iter_mut().zip(stretches) {
         *x = narrow::<RELU>(codes);
     }
-    let row_scales = matrix.layout().row_scales;
-    // A register takes 16 bytes of a row's scales, more than the last row of a matrix may have.
-    let read = (ROWS - 1) * row_scales + 2 + 16 * x.len().div_ceil(GROUPS / 2);
-    let (mut few, mut many) = ([0; LAST], Vec::new());
-    assert!(matrix.codes.len() == matrix.rows * 32 * x.len() && matrix.rows >= ROWS);
-    for start in (0..matrix.rows).step_by(ROWS) {
-        // The last eight rows may begin among those before: the same outputs come out again.
-        let first = start.min(matrix.rows - ROWS);
-        let mut scales = &matrix.scales[first * row_scales..];
-        if scales.len() < read {
-            let padded = if read <= LAST {
-                &mut few[..]
-            } else {
-                many.resize(read, 0);
-                &mut many[..]
-            };
-            padded[..scales.len()].copy_from_slice(scales);
-            scales = padded;
-        }
-        // SAFETY: by the assertion and the lines above, eight rows of codes and as many scales as are read
-        // begin here; the mantissas are among them.
-        unsafe {
-            let codes = matrix.codes.as_ptr().add(first * 32 * x.len());
-            let sums = sums::<RELU>(codes, scales.as_ptr(), row_scales, x);
-            let mantissas = mantissas(scales.as_ptr(), row_scales);
-            finish_block(matrix, first, sums, mantissas, rescale, out);
-        }
+    match x.len() {
+        2 => rows::<RELU, 2>(matrix, x, out),
+        4 => rows::<RELU, 4>(matrix, x, out),
+        _ => rows::<RELU, 0>(matrix, x, out),
+    }
+    let finish = Finish::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
+    finish_rows(matrix, x.len() + 2, &finish, rescale, out);
+}
+
+/// Sums of all rows, compiled for `N` stretches, or for any number if that is 0.
+#[target_feature(enable = "avx2")]
+fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[Narrow], out: &mut [i32]) {
+    let stretches = if N > 0 { N } else { x.len() };
+    let (x, out) = (&x[..stretches], &mut out[..matrix.rows]);
+    let (row, row_scales) = (32 * stretches, stretches + 2);
+    let (codes, scales) = (matrix.codes, matrix.scales);
+    assert!(matrix.rows >= FOUR && stretches >= 2);
+    assert!(codes.len() == matrix.rows * row && scales.len() == matrix.rows * row_scales);
+    for start in (0..matrix.rows).step_by(2 * FOUR) {
+        // The last four rows may begin among those before, or be both: the same outputs come out again.
+        let last = matrix.rows - FOUR;
+        let (a, b) = (start.min(last), (start + FOUR).min(last));
+        // SAFETY: by the assertions, four rows of `row` bytes and as many of `row_scales` begin at each.
+        let sums = unsafe {
+            let codes = (codes.as_ptr().add(a * row), codes.as_ptr().add(b * row));
+            let scales = (scales.as_ptr().add(a * row_scales), scales.as_ptr().add(b * row_scales));
+            sums::<RELU, N>(codes, scales, x)
+        };
+        put_four(sums, a, b, out);
     }
 }
 
@@ -98,14 +112,15 @@ fn narrow<const RELU: bool>(codes: &[i16; STRETCH]) -> Narrow {
     let [low, high] = [pack::<RELU>(load(a), load(c)), pack::<RELU>(load(b), load(d))];
     let eight = _mm256_set1_epi8(8);
     let eights = if RELU {
-        [_mm256_maddubs_epi16(low, eight), _mm256_maddubs_epi16(high, eight)]
+        let even = _mm256_set1_epi16(8);
+        _mm256_add_epi16(_mm256_maddubs_epi16(low, eight), _mm256_maddubs_epi16(high, even))
     } else {
-        [_mm256_maddubs_epi16(eight, low), _mm256_maddubs_epi16(eight, high)]
+        _mm256_add_epi16(_mm256_maddubs_epi16(eight, low), _mm256_maddubs_epi16(eight, high))
     };
     Narrow {
         low: bytes_of(low),
         high: bytes_of(high),
-        eights: shorts_of(_mm256_add_epi16(eights[0], eights[1])),
+        eights: shorts_of(join_pairs(eights, eights, eights, eights)),
     }
 }
 
@@ -118,124 +133,134 @@ fn pack<const RELU: bool>(a: __m256i, b: __m256i) -> __m256i {
     _mm256_permute4x64_epi64::<0b11_01_10_00>(bytes)
 }
 
-/// Sums of eight rows.
+/// Sums of eight rows, four from each of two places on.
 ///
 /// # Safety
 ///
-/// There are 8 · 32 bytes of codes for each stretch of `x`, and 16 bytes of scales for each 16 stretches
-/// begun, from 2 bytes on behind each of the multiples of `row_scales` from none to seven.
+/// At each place there are four rows with 32 bytes of codes for each stretch of `x`, and four with 2 bytes and
+/// one for each stretch, of which there are two or more, and `N` unless that is 0.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn sums<const RELU: bool>(
-    codes: *const u8,
-    scales: *const u8,
-    row_scales: usize,
+unsafe fn sums<const RELU: bool, const N: usize>(
+    codes: (*const u8, *const u8),
+    scales: (*const u8, *const u8),
     x: &[Narrow],
 ) -> __m256i {
-    let row = 32 * x.len();
-    // SAFETY: the first four rows, then the others.
-    unsafe {
-        let low = four_sums::<RELU>(codes, row, scales.add(2), row_scales, x);
-        let (codes, scales) = (codes.add(4 * row), scales.add(4 * row_scales + 2));
-        let high = four_sums::<RELU>(codes, row, scales, row_scales, x);
-        join(low, high)
-    }
-}
-
-/// Eight lanes for each of four rows, whose sums are the rows' sums. Four rows share what is loaded of the
-/// vector and leave registers for their scales.
-///
-/// # Safety
-///
-/// There are four rows of `row` bytes, 32 for each stretch of `x`, and 16 bytes of scales for each 16
-/// stretches begun behind each of the multiples of `row_scales` from none to three.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn four_sums<const RELU: bool>(
-    mut codes: *const u8,
-    row: usize,
-    mut scales: *const u8,
-    row_scales: usize,
-    x: &[Narrow],
-) -> [__m256i; 4] {
-    let [mut s0, mut s1, mut s2, mut s3] = [_mm256_setzero_si256(); 4];
-    for x in x.chunks(GROUPS / 2) {
-        // SAFETY: each chunk's codes and scales begin 512 and 16 bytes behind those of the one before.
-        unsafe {
-            let g0 = split_nibbles(scales);
-            let g1 = split_nibbles(scales.add(row_scales));
-            let g2 = split_nibbles(scales.add(2 * row_scales));
-            let g3 = split_nibbles(scales.add(3 * row_scales));
-            for (x, pattern) in x.iter().zip(&BROADCASTS) {
-                let pattern = load(pattern);
-                s0 = add::<RELU>(s0, codes, x, _mm256_shuffle_epi8(g0, pattern));
-                s1 = add::<RELU>(s1, codes.add(row), x, _mm256_shuffle_epi8(g1, pattern));
-                s2 = add::<RELU>(s2, codes.add(2 * row), x, _mm256_shuffle_epi8(g2, pattern));
-                s3 = add::<RELU>(s3, codes.add(3 * row), x, _mm256_shuffle_epi8(g3, pattern));
-                codes = codes.add(32);
-            }
-            scales = scales.wrapping_add(16);
+    let stretches = if N > 0 { N } else { x.len() };
+    let (row, row_scales) = (32 * stretches, stretches + 2);
+    let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    for first in (0..stretches).step_by(SCALED) {
+        // Four bytes that end with the row or before: they may begin with scales that had their turn, or with
+        // the mantissa.
+        let place = (first + 2).min(row_scales - SCALED);
+        // SAFETY: the four bytes are of the row.
+        let (s, t) = unsafe {
+            let (s, t) = (scales.0.add(place), scales.1.add(place));
+            (split_nibbles::<N>(s, row_scales), split_nibbles::<N>(t, row_scales))
+        };
+        for i in first..stretches.min(first + SCALED) {
+            let pattern = load(&BROADCASTS[i + 2 - place]);
+            // SAFETY: the stretch's bytes of four rows.
+            let (a, b) = unsafe {
+                let (a, b) = (codes.0.add(32 * i), codes.1.add(32 * i));
+                (four_rows::<RELU>(a, row, &x[i]), four_rows::<RELU>(b, row, &x[i]))
+            };
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(a, _mm256_shuffle_epi8(s, pattern)));
+            high = _mm256_add_epi32(high, _mm256_madd_epi16(b, _mm256_shuffle_epi8(t, pattern)));
         }
     }
-    [s0, s1, s2, s3]
+    // Of each four rows the first group's sums are in the lower lanes, the second's in the upper.
+    let first = _mm256_permute2x128_si256::<0x20>(low, high);
+    _mm256_add_epi32(first, _mm256_permute2x128_si256::<0x31>(low, high))
 }
 
-/// Adds two groups of a row, their scales in the lanes.
+/// Products of four rows, each of which has two lanes of 16 bits in either group.
 ///
 /// # Safety
 ///
-/// 32 bytes of codes are readable.
+/// 32 bytes are readable at each of four multiples of `row`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn add<const RELU: bool>(
-    sum: __m256i,
-    codes: *const u8,
-    x: &Narrow,
-    scales: __m256i,
-) -> __m256i {
+unsafe fn four_rows<const RELU: bool>(codes: *const u8, row: usize, x: &Narrow) -> __m256i {
+    // SAFETY: as the caller says.
+    unsafe {
+        let a = products::<RELU>(codes, x);
+        let b = products::<RELU>(codes.add(row), x);
+        let c = products::<RELU>(codes.add(2 * row), x);
+        let d = products::<RELU>(codes.add(3 * row), x);
+        _mm256_sub_epi16(join_pairs(a, b, c, d), load(&x.eights))
+    }
+}
+
+/// Sums of every other lane of 16 bits, of four registers side by side in each half. (There are instructions that
+/// add neighbours; a Zen 3 takes twice as long for one as for these three.)
+#[inline]
+#[target_feature(enable = "avx2")]
+fn join_pairs(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
+    let ab = _mm256_add_epi16(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    let cd = _mm256_add_epi16(_mm256_unpacklo_epi64(c, d), _mm256_unpackhi_epi64(c, d));
+    let (ab, cd) = (_mm256_castsi256_ps(ab), _mm256_castsi256_ps(cd));
+    let even = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd));
+    _mm256_add_epi16(even, _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(ab, cd)))
+}
+
+/// Sums of four products each, with the offsets of the codes. `maddubs` itself comes to at most 2 · 15 · 255 and
+/// the sum of two of them to 15,300: nothing saturates.
+///
+/// # Safety
+///
+/// 32 bytes are readable.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn products<const RELU: bool>(codes: *const u8, x: &Narrow) -> __m256i {
     // SAFETY: as the caller says; the load asks for no alignment.
     let codes = unsafe { _mm256_loadu_si256(codes.cast()) };
-    _mm256_add_epi32(sum, _mm256_madd_epi16(products::<RELU>(codes, x), scales))
-}
-
-/// Sums of four products each, below 2^13 in magnitude. `maddubs` itself comes to at most
-/// 2 · 15 · 255 and the sum of two of them to 15,300: nothing saturates.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn products<const RELU: bool>(codes: __m256i, x: &Narrow) -> __m256i {
-    let mask = _mm256_set1_epi8(15);
-    let flipped = _mm256_xor_si256(codes, _mm256_set1_epi16(i16::MIN));
-    let low = _mm256_and_si256(flipped, mask);
-    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(flipped), mask);
     let (x_low, x_high) = (load_bytes(&x.low), load_bytes(&x.high));
-    let [low, high] = if RELU {
-        [_mm256_maddubs_epi16(x_low, low), _mm256_maddubs_epi16(x_high, high)]
+    let mask = _mm256_set1_epi8(15);
+    let low = _mm256_and_si256(codes, mask);
+    if RELU {
+        let high = _mm256_and_si256(_mm256_srai_epi16::<4>(codes), _mm256_set1_epi16(!0xf0));
+        let low = _mm256_maddubs_epi16(x_low, low);
+        _mm256_add_epi16(low, _mm256_maddubs_epi16(x_high, high))
     } else {
-        [_mm256_maddubs_epi16(low, x_low), _mm256_maddubs_epi16(high, x_high)]
-    };
-    _mm256_sub_epi16(_mm256_add_epi16(low, high), load(&x.eights))
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
+        let high = _mm256_xor_si256(high, _mm256_set1_epi16(0x800));
+        let low = _mm256_maddubs_epi16(low, x_low);
+        _mm256_add_epi16(low, _mm256_maddubs_epi16(high, x_high))
+    }
 }
 
-/// Scales of 32 groups as bytes: of even groups in the lower half, of odd ones in the upper.
+/// The scales of four stretches of four rows as bytes, four of a row side by side: of even groups in the lower
+/// half, of odd ones in the upper.
 ///
 /// # Safety
 ///
-/// 16 bytes are readable.
+/// Four bytes are readable at each of four multiples of `row_scales`, which is 4 if `N` is 2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn split_nibbles(scales: *const u8) -> __m256i {
-    // SAFETY: as the caller says; the load asks for no alignment.
-    let bytes = unsafe { _mm_loadu_si128(scales.cast()) };
-    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
-    _mm256_and_si256(both, _mm256_set1_epi8(15))
+unsafe fn split_nibbles<const N: usize>(scales: *const u8, row_scales: usize) -> __m256i {
+    // SAFETY: as the caller says.
+    let words = unsafe {
+        match N {
+            2 => _mm_loadu_si128(scales.cast()),
+            _ => four_words(scales, row_scales),
+        }
+    };
+    let bytes = _mm256_broadcastsi128_si256(words);
+    let shifted = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+    _mm256_and_si256(shifted, _mm256_set1_epi8(15))
 }
 
-/// What shuffles byte i of each half into all of its lanes of 16 bits.
-static BROADCASTS: [[i16; 16]; GROUPS / 2] = {
-    let mut patterns = [[0; 16]; GROUPS / 2];
+/// What shuffles byte i of every lane of 32 bits into both of its halves.
+static BROADCASTS: [[i16; 16]; SCALED] = {
+    let mut patterns = [[0; 16]; SCALED];
     let mut i = 0;
-    while i < patterns.len() {
-        patterns[i] = [i16::MIN | i as i16; 16];
+    while i < SCALED {
+        let mut lane = 0;
+        while lane < 16 {
+            patterns[i][lane] = i16::MIN | (lane as i16 / 2 % 4 * 4 + i as i16);
+            lane += 1;
+        }
         i += 1;
     }
     patterns

@@ -7,7 +7,7 @@ use super::finish::{
     add_saturating, block_biases, finish_block, join_eight, load, mantissas, padded, put,
     sum_lanes, to_residual,
 };
-use super::int4::{STRETCH, int4};
+use super::int4::{self, int4};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::Vectors;
 use crate::kernels::batched::{LONGEST, ROWS, Rescale};
@@ -23,19 +23,19 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let rescale = &Rescale::new(matrix, scale);
     let relu = matrix.max_code > 127;
     match matrix.precision {
-        _ if matrix.rows < ROWS || matrix.cols == 0 => portable::matmul(matrix, x, out),
-        Precision::Fp16 => halves(matrix, codes, fp16_unit(matrix, scale), out),
-        _ if !(1..=62).contains(&rescale.shift) => portable::matmul(matrix, x, out),
-        Precision::Int8 => int8(matrix, codes, rescale, out),
-        Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(STRETCH) => {
+        Precision::Int4 if int4::fits(matrix) && (1..=62).contains(&rescale.shift) => {
             if !relu {
-                int4::<false>(matrix, codes, rescale, out);
+                int4::<false>(matrix, codes, x.scales[0], rescale, out);
             } else if super::not_negative(codes) {
-                int4::<true>(matrix, codes, rescale, out);
+                int4::<true>(matrix, codes, x.scales[0], rescale, out);
             } else {
                 portable::matmul(matrix, x, out);
             }
         }
+        _ if matrix.rows < ROWS || matrix.cols == 0 => portable::matmul(matrix, x, out),
+        Precision::Fp16 => halves(matrix, codes, fp16_unit(matrix, scale), out),
+        _ if !(1..=62).contains(&rescale.shift) => portable::matmul(matrix, x, out),
+        Precision::Int8 => int8(matrix, codes, rescale, out),
         _ if matrix.cols <= LONGEST => grouped(matrix, codes, rescale, out),
         _ => portable::matmul(matrix, x, out),
     }

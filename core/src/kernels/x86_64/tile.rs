@@ -95,7 +95,7 @@ impl Rows {
         finish: &Finish,
         out: &mut [i32],
     ) {
-        if finish.mantissa < 0 {
+        if !finish.narrows() {
             return self.finish_plainly(matrix, sums, finish.scale, out);
         }
         let ([m0, m1], [b0, b1]) = (&self.mantissas.0, self.biases());
@@ -156,11 +156,17 @@ impl Finish {
         }
     }
 
+    /// Whether nothing can saturate, so that [`Finish::narrow`] may be used.
+    #[inline(always)]
+    pub(super) fn narrows(&self) -> bool {
+        self.mantissa >= 0
+    }
+
     /// Sums below 2^31 after they are raised, times mantissas, whose product with the vector's is below 2^31:
     /// below 2^62, so that neither adding half of what is shifted out nor what remains overflows.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn narrow(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
+    pub(super) fn narrow(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
         let sums = _mm256_sll_epi32(sums, _mm_cvtsi64_si128(self.raise));
         let multipliers = _mm256_mullo_epi32(mantissas, _mm256_set1_epi32(self.mantissa));
         let half = _mm256_set1_epi64x(self.half);
