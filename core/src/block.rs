@@ -132,9 +132,11 @@ pub(crate) fn finish(
     );
     let outputs = &mut tile.experts.outputs[..h.len()];
     matmul(&model.tensor(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
-    for (h, &s) in h.iter_mut().zip(outputs.iter()) {
-        *h = h.saturating_add(s);
-    }
+    let sums = h.iter_mut().zip(outputs.iter());
+    wide(
+        #[inline(always)]
+        || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
+    );
 
     let logits = &mut tile.gate_logits[..batch * dims.experts as usize];
     let routes = &mut tile.routes[..batch * dims.top_k as usize];

@@ -22,6 +22,9 @@ pub struct Model<'a> {
     sections: &'a [u8],
     classes: TokenClasses<'a>,
     chain: &'a [u8],
+    /// Every matrix, which a host looks up often enough to cut it once.
+    #[cfg(feature = "std")]
+    tensors: alloc::vec::Vec<Tensor<'a>>,
 }
 
 impl<'a> Model<'a> {
@@ -95,7 +98,18 @@ impl<'a> Model<'a> {
                 return Err(Error::ChainRange { layer, potential });
             }
         }
-        let model = Self { dims, format, header, sections, classes, chain };
+        #[cfg(feature = "std")]
+        let tensors = cut_all(&dims, header.records, sections);
+        let model = Self {
+            dims,
+            format,
+            header,
+            sections,
+            classes,
+            chain,
+            #[cfg(feature = "std")]
+            tensors,
+        };
         match model.tokenizer() {
             Ok(_) | Err(Error::NoTokenizer) => Ok(model),
             Err(error) => Err(error),
@@ -142,8 +156,12 @@ impl<'a> Model<'a> {
     /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
     #[inline(never)]
     pub fn tensor(&self, id: TensorId) -> Tensor<'a> {
-        // Validation has decoded every record of the dimensions once.
         let index = self.dims.contains(id).then(|| self.dims.index(id));
+        #[cfg(feature = "std")]
+        if let Some(tensor) = index.and_then(|index| self.tensors.get(index)) {
+            return *tensor;
+        }
+        // Validation has decoded every record of the dimensions once.
         let record = index.and_then(|index| record(self.header.records, index));
         Tensor::cut(self.sections, id, &record.unwrap_or(TensorRecord::EMPTY))
     }
@@ -161,6 +179,16 @@ impl fmt::Debug for Model<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("dims", &self.dims).finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "std")]
+fn cut_all<'a>(
+    dims: &Dimensions,
+    records: &[u8],
+    sections: &'a [u8],
+) -> alloc::vec::Vec<Tensor<'a>> {
+    let cut = |(index, id)| record(records, index).map(|record| Tensor::cut(sections, id, &record));
+    dims.tensors().enumerate().filter_map(cut).collect()
 }
 
 fn record(records: &[u8], index: usize) -> Option<TensorRecord> {

@@ -35,7 +35,17 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     let variance = floor_div(squares << 16, width) as u64;
     let variance = variance + (2_814_749_767 >> (2 * grid.shift));
     // σ has 24 fraction bits less the shift, the peak 16 less the shift.
-    Scale::ratio((grid.peak as u64) << 8, variance.isqrt() as u32)
+    Scale::ratio((grid.peak as u64) << 8, root(variance))
+}
+
+/// Floor of the square root of less than 2^52. A host's instruction rounds it to 53 bits, of which one below
+/// 2^26 needs more than half for the distance of the root of k² − 1 to k, 2^−27 at least.
+#[inline(always)]
+fn root(variance: u64) -> u32 {
+    #[cfg(feature = "std")]
+    return (variance as f64).sqrt() as u32;
+    #[cfg(not(feature = "std"))]
+    return variance.isqrt() as u32;
 }
 
 /// Square of at most 2^15 in magnitude, whose 32 bits hosts multiply more of at a time; small cores
@@ -164,6 +174,15 @@ mod tests {
             let expected = if value == 0 { 0 } else { 127 * value.signum() as i16 };
             quantize(&[value; 9], &mut codes);
             assert_eq!(codes, [expected; 9]);
+        }
+    }
+
+    #[test]
+    fn roots_are_floors() {
+        for k in (1..1 << 24).step_by(997).chain((1 << 24) - 99..1 << 24) {
+            for variance in [k * k - 1, k * k, k * k + 1] {
+                assert_eq!(root(variance) as u64, variance.isqrt(), "{variance}");
+            }
         }
     }
 
