@@ -78,12 +78,13 @@ impl Constants {
         _mm_add_epi32(diagonal, potential)
     }
 
-    /// β times a part of the neighbour's inverse, truncated.
+    /// β times a part of the neighbour's inverse, truncated; only the lower 32 bits of a lane are, for what an
+    /// arithmetic shift puts at the top is not looked at.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn back(&self, part: __m128i) -> __m256i {
         let product = _mm256_mul_epi32(_mm256_cvtepi32_epi64(part), self.off_diagonal);
-        shift_right(product, _mm256_set1_epi64x(16))
+        _mm256_srli_epi64::<16>(product)
     }
 
     /// See [`ChainFormat::invert`].

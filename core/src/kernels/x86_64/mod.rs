@@ -17,6 +17,8 @@ mod tile;
 mod vnni;
 mod vnni_panels;
 
+use core::sync::atomic::{AtomicU8, Ordering};
+
 use half::f16;
 
 use super::{Vectors, batched, portable};
@@ -148,13 +150,7 @@ struct Avx2(());
 impl Avx2 {
     #[inline(always)]
     fn detect() -> Option<Self> {
-        let found = std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma")
-            && std::arch::is_x86_feature_detected!("f16c")
-            && std::arch::is_x86_feature_detected!("lzcnt")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2");
-        found.then_some(Self(()))
+        (Found::get() >= Found::AVX2).then_some(Self(()))
     }
 }
 
@@ -165,10 +161,50 @@ pub(super) struct Vnni(());
 impl Vnni {
     #[inline(always)]
     pub(super) fn detect() -> Option<Self> {
-        let found = std::arch::is_x86_feature_detected!("avx512f")
+        (Found::get() >= Found::VNNI).then_some(Self(()))
+    }
+}
+
+/// What this processor has, found once: layers ask a hundred times a token, and a question has ten parts.
+struct Found;
+
+impl Found {
+    const NOTHING: u8 = 1;
+    const AVX2: u8 = 2;
+    /// AVX-512 with dot products of bytes, besides AVX2.
+    const VNNI: u8 = 3;
+
+    #[inline(always)]
+    fn get() -> u8 {
+        // Whoever comes first asks; several at once find the same.
+        static FOUND: AtomicU8 = AtomicU8::new(0);
+        match FOUND.load(Ordering::Relaxed) {
+            0 => {
+                let found = Self::ask();
+                FOUND.store(found, Ordering::Relaxed);
+                found
+            }
+            found => found,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask() -> u8 {
+        let avx2 = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c")
+            && std::arch::is_x86_feature_detected!("lzcnt")
+            && std::arch::is_x86_feature_detected!("bmi1")
+            && std::arch::is_x86_feature_detected!("bmi2");
+        let vnni = std::arch::is_x86_feature_detected!("avx512f")
             && std::arch::is_x86_feature_detected!("avx512bw")
             && std::arch::is_x86_feature_detected!("avx512vl")
             && std::arch::is_x86_feature_detected!("avx512vnni");
-        found.then_some(Self(()))
+        match (avx2, vnni) {
+            (false, _) => Self::NOTHING,
+            (true, false) => Self::AVX2,
+            (true, true) => Self::VNNI,
+        }
     }
 }
