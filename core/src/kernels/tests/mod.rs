@@ -297,6 +297,33 @@ fn products_of_bytes_agree_at_the_edges_of_registers() {
     }
 }
 
+/// INT4 in whole stretches of 64 columns: rows that are no multiple of four or eight, any place of the last
+/// scales, and outputs that fit, that need 64 bits, and that saturate.
+#[test]
+fn products_of_bytes_agree_on_four_rows_at_a_time() {
+    let mut random = Random(12);
+    for (rows, cols) in [(4, 128), (5, 192), (8, 256), (11, 320), (17, 128)] {
+        for (max_code, exponent) in [(127, -30), (255, -30), (127, -13), (255, -13), (255, 5)] {
+            let matrix = Matrix { max_code, ..Matrix::new(Precision::Int4, 32, rows, cols) };
+            let matrix = matrix.fill(true, || random.next() as u8);
+            let mut batch = Batch::random(&matrix, 1, exponent, &mut random);
+            for extreme in [false, true] {
+                if extreme {
+                    batch.codes.fill(max_code as i16);
+                }
+                let mut expected = vec![0; rows];
+                portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
+                let slow = |name: &str| cfg!(miri) && !name.starts_with("AVX");
+                for &(name, kernel) in KERNELS.iter().filter(|(name, _)| !slow(name)) {
+                    let mut out = vec![i32::MIN; rows];
+                    kernel(&matrix.tensor(), batch.vectors(), &mut out);
+                    assert_eq!(out, expected, "{name}: {rows} × {cols}, exponent {exponent}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn halves_become_floats_exactly() {
     for bits in (0..=u16::MAX).filter(|bits| bits & 0x7c00 != 0x7c00) {

@@ -109,8 +109,8 @@ pub(super) fn block_biases(matrix: &Tensor<'_>, first: usize) -> __m256i {
     _mm256_sll_epi32(biases, shift)
 }
 
-/// Turns the sums of all rows, whose scales are `row_scales` bytes, into outputs. By itself it waits for nothing but a load: behind the products of a
-/// few rows it would for them, and hold up what comes after.
+/// Turns the sums of all rows, each of `row_scales` bytes of scales, into outputs. In a pass of its own, for
+/// behind the products of a few rows it would wait for them and hold up those that follow.
 #[target_feature(enable = "avx2")]
 pub(super) fn finish_rows(
     matrix: &Tensor<'_>,

@@ -26,7 +26,7 @@ const SCALED: usize = 4;
 /// Stretches that are narrowed on the stack; a longer vector takes the heap.
 const STRETCHES: usize = 4;
 /// Rows whose sums are the lanes of half a register.
-pub(super) const FOUR: usize = 4;
+const FOUR: usize = 4;
 
 /// Two groups of 32 codes as bytes, and what the eights add.
 #[derive(Clone, Copy)]
