@@ -424,8 +424,8 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     assert!((ratio - 1.0).abs() < 1e-3, "{ratio}");
     assert_eq!(tuned["rounds"][0]["steps"], 16);
     let bytes = |name: &str| std::fs::read(place.path().join(name)).unwrap();
-    // A longer name of the policy, and what was measured.
-    assert!(bytes("tuned.rbk").len() <= bytes("int3.rbk").len() + 64);
+    // More digits of what was measured on, if anything.
+    assert!(bytes("tuned.rbk").len() <= bytes("int3.rbk").len() + 16);
     tune("again.rbk", "1");
     assert_eq!(bytes("tuned.rbk"), bytes("again.rbk"));
     assert!(!place.path().join("tuned.rbk.state").exists());

@@ -109,6 +109,7 @@ impl Job<'_> {
         let Self { loaded, teacher, valid, .. } = *self;
         let out = &self.args.out;
         let [first, before] = [&first.blob, &best.blob];
+        let size = first.len();
         let student = Student::new(&parse_blob(before, out)?, teacher.config())?;
         let first = parse_blob(first, out)?;
         let policy = first.provenance().policy;
@@ -137,7 +138,13 @@ impl Job<'_> {
             perplexity_fp32: quality[0].perplexity as f32,
             perplexity: quality[2].perplexity as f32,
         });
-        let blob = student.export(parameters, before, &origin)?;
+        let mut blob = student.export(parameters, before, &origin)?;
+        // A blob that was given keeps its size, if need be at the expense of its new name.
+        if self.args.blob.is_some() && blob.len() > size {
+            origin.policy = first.provenance().policy;
+            blob = student.export(parameters, before, &origin)?;
+        }
+        let policy = origin.policy.to_owned();
         Ok(Finished { blob, policy, corpus: valid.name.clone(), quality })
     }
 }
