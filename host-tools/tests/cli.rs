@@ -411,9 +411,10 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     quantize(place.path(), "uniform-int3", "int3.rbk");
     let tune = |out: &str, threads: &str| {
         let arguments = ["finetune", "model.safetensors", "--blob", "int3.rbk", "--out", out];
-        let short = ["--train-tokens", "65536", "--validation-tokens", "2048", "--warmup", "2"];
+        let short = ["--train-tokens", "65536", "--validation-tokens", "2048"];
+        let fast = ["--warmup", "2", "--lr", "2e-3"];
         let rest = ["--validate-every", "4", "--threads", threads, "--json", "--quiet"];
-        json(place.path(), &[&arguments[..], &short, &rest].concat())
+        json(place.path(), &[&arguments[..], &short, &fast, &rest].concat())
     };
     let tuned = tune("tuned.rbk", "2");
     let kl = |which: &str| tuned["measured"][which]["fidelity"]["kl"].as_f64().unwrap();
