@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use resnet_bk_core::blob::Measured;
+use resnet_bk_core::blob::{Measured, Provenance};
 use sha2::{Digest, Sha256};
 
 use super::report::{progress_bar, show};
@@ -36,7 +36,7 @@ pub(super) struct Job<'a> {
 
 impl Job<'_> {
     /// Every round; each but the first begins with precisions chosen again for what the one before has
-    /// learnt, and there is none where those would be the same.
+    /// learnt or, where those stay as they are, with the blob that it came to.
     pub(super) fn rounds(&self, start: Start) -> Result<Vec<Round>> {
         let Start { mut blob, mut made } = start;
         let mut rounds: Vec<Round> = Vec::new();
@@ -52,14 +52,18 @@ impl Job<'_> {
             student.teach(&summary.parameters, source);
             let tokenizer = self.loaded.tokenizer.as_ref();
             let making = &self.args.making;
-            let Some(again) =
-                making.make_again(source, before, self.teacher, tokenizer, self.global)?
-            else {
-                note(self.global, "the precisions stay as they are: no other round");
-                break;
+            let again = making.make_again(source, before, self.teacher, tokenizer, self.global)?;
+            blob = if let Some(again) = again {
+                let blob = self.args.assemble(source, &again)?;
+                *before = again;
+                blob
+            } else {
+                note(self.global, "the precisions stay as they are");
+                let origin = parse_blob(old, &self.args.out)?;
+                let &Provenance { policy, seed, .. } = origin.provenance();
+                let origin = ExportOrigin { policy, seed, measured: None };
+                student.export(&summary.parameters, old, &origin)?
             };
-            blob = self.args.assemble(source, &again)?;
-            *before = again;
         }
         Ok(rounds)
     }
