@@ -55,9 +55,21 @@ impl<'a> Bench<'a> {
         tokens: &'a [u32],
         window: usize,
     ) -> Self {
+        let own = Model::from_checkpoint(&source.folded);
+        Self::towards(&own, source, calibration, tokens, window)
+    }
+
+    /// A bench that compares with another model than the source's own.
+    pub fn towards(
+        teacher: &Model,
+        source: &'a Source,
+        calibration: &'a Calibration,
+        tokens: &'a [u32],
+        window: usize,
+    ) -> Self {
         let reference = Model::from_checkpoint(&source.folded);
         let tokens = &tokens[..tokens.len() / window * window];
-        let exact = logits(&reference, tokens, window);
+        let exact = logits(teacher, tokens, window);
         let tensors = source.dims.tensors().map(|id| Place {
             id,
             part: source.part(id),
@@ -76,12 +88,6 @@ impl<'a> Bench<'a> {
             exact,
             encoded: Mutex::default(),
         }
-    }
-
-    /// The same bench, comparing with another model than the source's own.
-    pub fn towards(mut self, teacher: &Model) -> Self {
-        self.exact = logits(teacher, self.tokens, self.window);
-        self
     }
 
     /// Tokens that are measured on.

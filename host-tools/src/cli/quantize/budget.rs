@@ -151,7 +151,7 @@ impl Making {
         progress.finish_and_clear();
         let limit = Some(self.measured_on());
         let held_out = self.text.tokens(Split::Valid, limit, Some(teacher), tokenizer, global)?;
-        let bench = Bench::new(source, &calibration, &held_out.tokens, window).towards(teacher);
+        let bench = Bench::towards(teacher, source, &calibration, &held_out.tokens, window);
         let storage = &before.assignment.storage;
         let progress = bar("searching", global);
         let found = Search::new(&bench, table)?.improve(storage, *capacity, |at| {
