@@ -279,8 +279,11 @@ fn products_of_bytes_agree_at_the_edges_of_registers() {
             let matrix = Matrix { max_code, ..Matrix::new(precision, group, rows, cols) };
             let matrix = matrix.fill(true, || random.next() as u8);
             let mut batch = Batch::random(&matrix, size, -13, &mut random);
-            let case = alloc::format!("{rows} × {cols} of {precision:?}, {size}");
-            all_agree_on_bytes(&matrix, &mut batch, &case);
+            all_agree_on_bytes(
+                &matrix,
+                &mut batch,
+                &format_args!("{rows} × {cols} of {precision:?}, {size}"),
+            );
         }
     }
 }
@@ -295,15 +298,18 @@ fn products_of_bytes_agree_on_four_rows_at_a_time() {
             let matrix = Matrix { max_code, ..Matrix::new(Precision::Int4, 32, rows, cols) };
             let matrix = matrix.fill(true, || random.next() as u8);
             let mut batch = Batch::random(&matrix, 1, exponent, &mut random);
-            let case = alloc::format!("{rows} × {cols}, exponent {exponent}");
-            all_agree_on_bytes(&matrix, &mut batch, &case);
+            all_agree_on_bytes(
+                &matrix,
+                &mut batch,
+                &format_args!("{rows} × {cols}, exponent {exponent}"),
+            );
         }
     }
 }
 
 /// Compares every kernel with the portable one, on these codes and on the largest. Of kernels that are not for
 /// x86-64 Miri would learn nothing here.
-fn all_agree_on_bytes(matrix: &Matrix, batch: &mut Batch, case: &str) {
+fn all_agree_on_bytes(matrix: &Matrix, batch: &mut Batch, case: &dyn core::fmt::Display) {
     for extreme in [false, true] {
         if extreme {
             batch.codes.fill(matrix.max_code as i16);
