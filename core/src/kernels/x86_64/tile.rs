@@ -26,8 +26,8 @@ pub(super) type Step = Both<[u8; WORD]>;
 /// A word of each of four vectors.
 pub(super) type Words = [[u8; WORD]; VECTORS];
 
-/// Sums, or other numbers, of a panel's rows for each of four vectors.
-pub(super) type Sums = [[__m256i; 2]; VECTORS];
+/// Sums of a panel's rows with each of four vectors.
+pub(super) type Sums = [Both<i32>; VECTORS];
 
 /// The rows of a panel, what they have besides weights.
 pub(super) struct Rows {
@@ -85,23 +85,28 @@ impl Rows {
         }
     }
 
-    /// Puts the outputs of integer sums with a vector.
+    /// Puts the outputs of integer sums with up to four vectors, whose outputs of all rows are as long as the
+    /// matrix has rows.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn finish(
+    pub(super) fn finish_four(
         &self,
         matrix: &Tensor<'_>,
-        sums: [__m256i; 2],
-        finish: &Finish,
+        sums: &Sums,
+        finishes: &[Finish],
         out: &mut [i32],
     ) {
-        if !finish.narrows() {
-            return self.finish_plainly(matrix, sums, finish.scale, out);
-        }
         let ([m0, m1], [b0, b1]) = (&self.mantissas.0, self.biases());
-        let low = finish.narrow(sums[0], load(m0), b0);
-        let high = finish.narrow(sums[1], load(m1), b1);
-        self.put([low, high], out);
+        let vectors = sums.iter().zip(finishes).zip(out.chunks_exact_mut(matrix.rows));
+        for ((Both([low, high]), finish), out) in vectors {
+            if finish.narrows() {
+                let low = finish.narrow(load(low), load(m0), b0);
+                let high = finish.narrow(load(high), load(m1), b1);
+                self.put([low, high], out);
+            } else {
+                self.finish_plainly(matrix, [load(low), load(high)], finish.scale, out);
+            }
+        }
     }
 
     #[cold]

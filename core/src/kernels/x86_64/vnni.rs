@@ -123,7 +123,7 @@ fn offset<const RELU: bool>(stored: __m512i) -> __m512i {
 /// Adds products of weights and codes to the lanes; what has no sign comes first. They are not saturated.
 #[inline]
 #[target_feature(enable = "avx512vnni")]
-pub(super) fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
+fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
     if RELU {
         _mm512_dpbusd_epi32(sums, codes, weights)
     } else {

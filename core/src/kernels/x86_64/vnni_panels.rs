@@ -7,9 +7,9 @@
 use core::arch::x86_64::*;
 
 use super::finish::{load_bytes, transpose};
-use super::int4_panels::{GROUP, Narrow, Panel, STEPS, each_panel, unpack};
-use super::tile::{Rows, Step, Sums, VECTORS, WORD, Words, set};
-use super::vnni::{dot, load};
+use super::int4_panels::{GROUP, OFFSET, Panel, STEPS, each_panel, unpack};
+use super::tile::{Both, Rows, Step, Sums, VECTORS, Words, set};
+use super::vnni::load;
 use super::{fits_bytes, not_negative};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::Vectors;
@@ -40,31 +40,31 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn by_int4<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     // Codes times scales are at most 8 · 15.
-    let unpack = |matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel| unpack(matrix, rows, panel);
-    each_panel::<RELU>(matrix, x, out, 120, unpack, |panel, x| int4_sums::<RELU>(panel, x));
+    let unpack = |rows: &Rows, panel: &mut Panel| unpack::<RELU>(matrix, rows, panel);
+    each_panel::<RELU>(matrix, x, out, 120, unpack, |panel, words, out| {
+        int4_sums(panel, words, out)
+    });
 }
 
 /// As [`by_int4`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn by_int8<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    let unpack = |matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel| {
-        unpack_int8::<RELU>(matrix, rows, panel);
-    };
-    each_panel::<RELU>(matrix, x, out, 128, unpack, |panel, x| int8_sums::<RELU>(panel, x));
+    let unpack = |rows: &Rows, panel: &mut Panel| unpack_int8::<RELU>(matrix, rows, panel);
+    each_panel::<RELU>(matrix, x, out, 128, unpack, |panel, words, out| {
+        int8_sums(panel, words, out)
+    });
 }
 
 /// Sums of sixteen rows with four vectors. A group's is below 2^17, so that its lower 32 bits are all there is to
 /// it times its scale.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int4_sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>) -> Sums {
-    let mut sums = [_mm512_setzero_si512(); VECTORS];
-    let groups = panel.steps.as_chunks::<STEPS>().0.iter().zip(x.words.as_chunks::<STEPS>().0);
-    for (((codes, words), scales), starts) in groups.zip(&panel.scales).zip(x.starts) {
-        // Both halves of a start, added up.
-        let starts = starts.map(|s| _mm512_madd_epi16(_mm512_set1_epi32(s), _mm512_set1_epi16(1)));
-        let mut lanes = [starts, [_mm512_setzero_si512(); VECTORS]];
-        add_steps::<RELU>(&mut lanes, codes, words);
+fn int4_sums(panel: &Panel, words: &[Words], out: &mut Sums) {
+    let mut sums = [load(&panel.starts.0); VECTORS];
+    let groups = panel.steps.as_chunks::<STEPS>().0.iter().zip(words.as_chunks::<STEPS>().0);
+    for ((steps, words), scales) in groups.zip(&panel.scales) {
+        let mut lanes = [[_mm512_setzero_si512(); VECTORS]; 2];
+        add_steps(&mut lanes, steps, words);
         // A scale is there twice, side by side.
         let scales = _mm512_and_si512(load(&scales.0), _mm512_set1_epi32(15));
         for (v, sum) in sums.iter_mut().enumerate() {
@@ -72,68 +72,71 @@ fn int4_sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>) -> Sums {
             *sum = _mm512_add_epi32(*sum, _mm512_mullo_epi32(products, scales));
         }
     }
-    sums.map(|sums| halves(sums))
+    for (out, sums) in out.iter_mut().zip(sums) {
+        put(sums, out);
+    }
 }
 
 /// Sums of sixteen rows with four vectors, none beyond 2^14 · 255 · 128 < 2^29.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_sums<const RELU: bool>(panel: &Panel, x: Narrow<'_>) -> Sums {
-    let mut lanes = [[_mm512_setzero_si512(); VECTORS]; 2];
-    if !RELU {
-        // Sixteen times what eight times the codes add up to.
-        let mut starts = [0; VECTORS];
-        for groups in x.starts {
-            for (start, &both) in starts.iter_mut().zip(groups) {
-                *start += 16 * (both as i16 as i32 + (both >> 16));
-            }
-        }
-        lanes[0] = starts.map(|start| _mm512_set1_epi32(start));
+fn int8_sums(panel: &Panel, words: &[Words], out: &mut Sums) {
+    let mut lanes = [[load(&panel.starts.0); VECTORS], [_mm512_setzero_si512(); VECTORS]];
+    add_steps(&mut lanes, &panel.steps, words);
+    for (v, out) in out.iter_mut().enumerate() {
+        put(_mm512_add_epi32(lanes[0][v], lanes[1][v]), out);
     }
-    add_steps::<RELU>(&mut lanes, &panel.steps, x.words);
-    let [even, odd] = lanes;
-    core::array::from_fn(|v| halves(_mm512_add_epi32(even[v], odd[v])))
 }
 
 /// Adds products of an even number of steps.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn add_steps<const RELU: bool>(lanes: &mut Lanes, steps: &[Step], words: &[Words]) {
+fn add_steps(lanes: &mut Lanes, steps: &[Step], words: &[Words]) {
     let pairs = steps.as_chunks::<2>().0.iter().zip(words.as_chunks::<2>().0);
     for (steps, words) in pairs {
         for ((lanes, step), words) in lanes.iter_mut().zip(steps).zip(words) {
             let weights = load(&step.0);
             for (lane, &word) in lanes.iter_mut().zip(words) {
-                *lane = dot::<RELU>(*lane, weights, _mm512_set1_epi32(i32::from_le_bytes(word)));
+                let codes = _mm512_set1_epi32(i32::from_le_bytes(word));
+                *lane = _mm512_dpbusd_epi32(*lane, codes, weights);
             }
         }
     }
 }
 
-/// The first and the last eight rows.
+/// A lane for each of sixteen rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn halves(lanes: __m512i) -> [__m256i; 2] {
-    [_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64::<1>(lanes)]
+fn put(lanes: __m512i, out: &mut Both<i32>) {
+    // SAFETY: it has the 64 bytes that are written, and the store asks for no alignment.
+    unsafe { _mm512_storeu_si512(out.0.as_mut_ptr().cast(), lanes) };
 }
 
-/// Decodes a panel: weights with their sign if `RELU`, else plus 128.
+/// Decodes a panel.
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx512f,avx512vnni")]
 fn unpack_int8<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel) {
     // Stored plus 128 at even places.
-    let flip = _mm256_set1_epi16(if RELU { 0x80 } else { i16::MIN });
+    let flip = _mm256_set1_epi16(0x80);
     for half in 0..2 {
         // The last row takes empty places.
         let row = |j: usize| rows.first + (ROWS * half + j).min(rows.count - 1);
         let rows: [&[[u8; GROUP]]; ROWS] = core::array::from_fn(|j| {
             matrix.codes[row(j) * matrix.cols..][..matrix.cols].as_chunks().0
         });
-        for (g, steps) in panel.steps.as_chunks_mut::<{ GROUP / WORD }>().0.iter_mut().enumerate() {
+        for (g, steps) in panel.steps.as_chunks_mut::<STEPS>().0.iter_mut().enumerate() {
             let stretch = rows.map(|row| _mm256_xor_si256(load_bytes(&row[g]), flip));
             for (step, words) in steps.iter_mut().zip(transpose(stretch)) {
                 set(&mut step.0[half], words);
             }
         }
     }
+    let mut excess = _mm512_setzero_si512();
+    if !RELU {
+        for step in &panel.steps {
+            let offset = _mm512_set1_epi8(OFFSET as i8);
+            excess = _mm512_dpbusd_epi32(excess, offset, load(&step.0));
+        }
+    }
+    put(_mm512_sub_epi32(_mm512_setzero_si512(), excess), &mut panel.starts);
 }
