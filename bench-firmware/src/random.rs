@@ -56,6 +56,8 @@ pub enum Draw {
     Even,
     /// The ends of their ranges alone.
     Extreme,
+    /// Evenly, but for codes: of twenty one is other than zero, as behind a ReLU.
+    Sparse,
 }
 
 /// A matrix over `memory`, which must be aligned as sections are and large enough.
@@ -93,7 +95,7 @@ pub fn matrix<'a>(
     let section: &'a [u8] = section;
     let (codes, rest) = section.split_at(layout.scales_at());
     let (scales, biases) = rest.split_at(layout.biases_at() - layout.scales_at());
-    let fine = draw == Draw::Even;
+    let fine = draw != Draw::Extreme;
     // As in the shipped model the matrices that narrow multiply what a ReLU leaves.
     let after_relu = if fine { shape.cols > shape.rows } else { random.below(2) == 1 };
     let max_code = if after_relu { 255 } else { 127 };
@@ -133,17 +135,19 @@ impl Vector {
         self.len = matrix.cols;
         let max = matrix.max_code as i16;
         let min = if max == 255 { 0 } else { -max };
-        let (kind, span) = (random.below(4), (max - min + 1) as u32);
+        let (kind, span) = (random.below(5), (max - min + 1) as u32);
         for code in &mut self.codes[..self.len] {
             *code = match (draw, kind) {
-                (Draw::Even, _) => min + random.below(span) as i16,
+                (Draw::Sparse, _) if random.below(20) > 0 => 0,
+                (Draw::Even | Draw::Sparse, _) => min + random.below(span) as i16,
                 (Draw::Extreme, 0) => max,
                 (Draw::Extreme, 1) => min,
-                (Draw::Extreme, _) => [0, max, min][random.below(3) as usize],
+                (Draw::Extreme, 2) => [0, max, min][random.below(3) as usize],
+                (Draw::Extreme, _) => [0, max, min][random.below(40).saturating_sub(37) as usize],
             };
         }
         let exponent = match draw {
-            Draw::Even => -13,
+            Draw::Even | Draw::Sparse => -13,
             Draw::Extreme => (random.below(129) as i32 - 64) as i8,
         };
         let mantissa = match (draw, random.below(4)) {

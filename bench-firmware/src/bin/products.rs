@@ -1,7 +1,7 @@
 //! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
 //!
 //! A line per count: `product <storage> <inputs> <outputs> <instructions>`, a storage being a precision and, behind a
-//! slash, its group if that is not 32.
+//! slash, its group if that is not 32; `-sparse` behind it where of twenty codes one is not zero.
 #![no_std]
 #![no_main]
 
@@ -17,6 +17,8 @@ resnet_bk_bench::entry!(run);
 
 /// Inputs and outputs of what is counted.
 const COUNTED: [(usize, usize); 4] = [(128, 256), (256, 128), (128, 1024), (64, 128)];
+/// Inputs and outputs of what is counted with few codes that are not zero, too: an expert's second matrix.
+const SPARSE: (usize, usize) = (256, 128);
 /// Storages that are counted: all that a budget chooses from, and groups of 32 of every precision.
 const STORAGES: [(Precision, usize); 11] = [
     (Precision::Int2, 32),
@@ -62,27 +64,34 @@ fn run() -> ! {
     for (precision, group) in STORAGES {
         for (cols, rows) in COUNTED {
             let shape = Shape { precision, group, rows, cols };
-            let matrix = matrix(shape, Draw::Even, &mut room.matrix.0, &mut random);
-            room.vector.draw(&matrix, Draw::Even, &mut random);
-            let x = room.vector.get();
-            let out = &mut room.out[..rows];
-            let started = Moment::now();
-            for _ in 0..CALLS {
-                matmul(black_box(&matrix), black_box(x), black_box(&mut *out));
-            }
-            let instructions = started.instructions_until(Moment::now()) / CALLS;
-            compare(&matrix, x, out, &mut room.expected[..rows]);
-            print_count(precision.name(), group, (cols, rows, instructions));
+            count(room, shape, Draw::Even, &mut random);
+        }
+        if precision.is_grouped() {
+            let (cols, rows) = SPARSE;
+            count(room, Shape { precision, group, rows, cols }, Draw::Sparse, &mut random);
         }
     }
     println!("checked {checked}");
     machine::exit(0)
 }
 
-fn print_count(name: &str, group: usize, (cols, rows, instructions): (usize, usize, u64)) {
+/// Prints the instructions of a product.
+fn count(room: &mut Room, shape: Shape, draw: Draw, random: &mut Random) {
+    let Shape { precision, group, rows, cols } = shape;
+    let matrix = matrix(shape, draw, &mut room.matrix.0, random);
+    room.vector.draw(&matrix, draw, random);
+    let x = room.vector.get();
+    let out = &mut room.out[..rows];
+    let started = Moment::now();
+    for _ in 0..CALLS {
+        matmul(black_box(&matrix), black_box(x), black_box(&mut *out));
+    }
+    let instructions = started.instructions_until(Moment::now()) / CALLS;
+    compare(&matrix, x, out, &mut room.expected[..rows]);
+    let (name, kind) = (precision.name(), if draw == Draw::Sparse { "-sparse" } else { "" });
     match group {
-        0 | 32 => println!("product {name} {cols} {rows} {instructions}"),
-        _ => println!("product {name}/{group} {cols} {rows} {instructions}"),
+        0 | 32 => println!("product {name}{kind} {cols} {rows} {instructions}"),
+        _ => println!("product {name}/{group}{kind} {cols} {rows} {instructions}"),
     }
 }
 
@@ -96,8 +105,10 @@ fn check(room: &mut Room, random: &mut Random) -> u32 {
     for precision in Precision::ALL {
         for &group in groups(precision) {
             for cols in [32, 64, 128, 256, 512, 1024, 96, 8, 36, 45] {
-                for rows in [1, 2, 7] {
-                    for draw in [Draw::Even, Draw::Extreme, Draw::Extreme, Draw::Extreme] {
+                for rows in [1, 2, 7, 8] {
+                    for draw in
+                        [Draw::Even, Draw::Sparse, Draw::Extreme, Draw::Extreme, Draw::Extreme]
+                    {
                         let shape = Shape { precision, group, rows, cols };
                         let matrix = matrix(shape, draw, &mut room.matrix.0, random);
                         room.vector.draw(&matrix, draw, random);

@@ -20,6 +20,8 @@ pub mod portable;
 mod rescale;
 #[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod single;
+#[cfg(any(arm_dsp, swar, test))]
+mod sparse;
 #[cfg(any(swar, test))]
 mod swar;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
@@ -51,6 +53,10 @@ pub struct Vectors<'a> {
 pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     if x86_64::matmul(matrix, x, out) {
+        return;
+    }
+    #[cfg(any(arm_dsp, swar))]
+    if sparse::matmul(matrix, x, out) {
         return;
     }
     #[cfg(arm_dsp)]

@@ -16,7 +16,7 @@ pub(super) fn range(matrix: &Tensor<'_>) -> (u32, u32) {
 }
 
 /// Whether 256 · a − b fits 16 bits for all codes a and b.
-fn is_small(matrix: &Tensor<'_>) -> bool {
+pub(super) fn is_small(matrix: &Tensor<'_>) -> bool {
     matrix.max_code <= 127
 }
 
@@ -40,7 +40,7 @@ pub(super) fn prepare(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficie
     memory[0].write((-offsets << (7 + range(matrix).0)) as u32);
 }
 
-/// Multiplies all rows with a prepared vector; `keep` where outputs are to be the sums.
+/// Multiplies all rows with a prepared vector; `keep` where outputs are to be the sums, which [`is_small`] admits.
 ///
 /// # Safety
 ///
@@ -48,18 +48,18 @@ pub(super) fn prepare(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficie
 /// codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
 #[inline(always)]
 pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
-    let long = matrix.cols.is_multiple_of(LONG) && !keep;
+    let small = is_small(matrix);
+    // What follows a ReLU is rarely dense enough to come here.
+    let long = small && matrix.cols.is_multiple_of(LONG) && !keep;
     rows.own = (matrix.cols / if long { LONG } else { BLOCK }) as u32;
     let weights = matrix.codes.as_ptr();
     // SAFETY: rounds were counted just above; the rest is the caller's promise.
     unsafe {
-        match (is_small(matrix), long) {
-            (true, true) => small_long(&rows, weights),
-            (false, true) => large_long(&rows, weights),
-            (true, false) if keep => small_sums(&rows, weights),
-            (false, false) if keep => large_sums(&rows, weights),
-            (true, false) => small(&rows, weights),
-            (false, false) => large(&rows, weights),
+        match (small, keep) {
+            (true, false) if long => small_long(&rows, weights),
+            (true, false) => small_any(&rows, weights),
+            (true, true) => small_sums(&rows, weights),
+            (false, _) => large(&rows, weights),
         }
     }
 }
@@ -174,8 +174,6 @@ macro_rules! run {
 }
 
 run!(small_long, long_round, small_word, finish);
-run!(large_long, long_round, large_word, finish);
-run!(small, block, small_word, finish);
+run!(small_any, block, small_word, finish);
 run!(large, block, large_word, finish);
 run!(small_sums, block, small_word, keep);
-run!(large_sums, block, large_word, keep);

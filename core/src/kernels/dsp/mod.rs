@@ -21,6 +21,7 @@
 
 #[macro_use]
 mod row;
+pub(super) mod finish;
 mod int4;
 mod int8;
 pub(super) mod planes;
@@ -28,8 +29,9 @@ pub(super) mod planes;
 use core::mem::MaybeUninit;
 
 use super::Vectors;
-use super::portable::{batch, finish};
+use super::portable::{self, batch};
 use crate::blob::{Precision, Tensor, pair_u16};
+use crate::numeric::Scale;
 use row::Rows;
 
 /// Longest row whose coefficients are kept on the stack. Sums of longer ones need not fit.
@@ -70,6 +72,10 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         }
         let rows = Rows::new(matrix, scale, range, out);
         let keep = rows.is_none();
+        if keep && int8 && !int8::is_small(matrix) {
+            // What may saturate behind a ReLU is too rare for code of its own.
+            return false;
+        }
         let mut rows = rows.unwrap_or_else(|| Rows::raw(matrix, out));
         rows.coefficients = memory.as_ptr().cast();
         // SAFETY: the coefficients are those of a vector of as many codes as the matrix has columns; that its
@@ -81,13 +87,19 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
             }
         }
         if keep {
-            let scales = matrix.scales.chunks_exact(layout.row_scales);
-            for (row, (out, scales)) in out.iter_mut().zip(scales).enumerate() {
-                *out = finish(matrix, row, *out >> range.0, pair_u16(scales, 0), scale);
-            }
+            keep_outputs(matrix, scale, range.0, out);
         }
     }
     true
+}
+
+/// Turns sums with `fraction` bits more than the portable kernel's into outputs, whatever those are.
+#[inline(never)]
+fn keep_outputs(matrix: &Tensor<'_>, scale: Scale, fraction: u32, out: &mut [i32]) {
+    let scales = matrix.scales.chunks_exact(matrix.layout().row_scales);
+    for (row, (out, scales)) in out.iter_mut().zip(scales).enumerate() {
+        *out = portable::finish(matrix, row, *out >> fraction, pair_u16(scales, 0), scale);
+    }
 }
 
 /// Two numbers of 16 bits as a register holds them.

@@ -54,6 +54,7 @@ impl Rows {
     ///
     /// A sum times both mantissas is below 2^62. With the 32 bits dropped and at least one shifted out, an
     /// output before its bias is below 2^29, and so is the bias.
+    #[inline(never)]
     pub(super) fn new(
         matrix: &Tensor<'_>,
         scale: Scale,

@@ -239,7 +239,7 @@ impl Batch {
         Vectors { codes: &self.codes, scales: &self.scales }
     }
 
-    /// `size` vectors: random, all at the largest code, all at the smallest, zero, sparse.
+    /// `size` vectors: random, all at the largest code, all at the smallest, zero, sparse, sparser.
     pub(super) fn random(matrix: &Matrix, size: usize, exponent: i8, random: &mut Random) -> Self {
         let max = matrix.max_code as i16;
         let min = if max == 255 { 0 } else { -max };
@@ -253,6 +253,7 @@ impl Batch {
                 1 => min,
                 2 => 0,
                 3 => [0, 0, 0, max, min][random.below(5) as usize],
+                4 if random.below(16) > 0 => 0,
                 _ => min + random.below(span) as i16,
             }));
             let mantissa = match random.below(8) {

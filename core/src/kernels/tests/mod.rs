@@ -20,6 +20,11 @@ type Kernel = fn(&Tensor<'_>, Vectors<'_>, &mut [i32]);
 const KERNELS: &[(&str, Kernel)] = &[
     ("portable", portable::matmul),
     ("the chosen one", matmul),
+    ("sparse", |matrix, x, out| {
+        if !super::sparse::matmul(matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
     ("without DSP", |matrix, x, out| {
         if !super::swar::matmul(matrix, x, out) {
             portable::matmul(matrix, x, out);

@@ -1,0 +1,179 @@
+//! Sums of four rows at a time on Cortex-M cores with all of Thumb-2: five instructions for each tap of each row.
+
+use core::arch::asm;
+
+use super::Tap;
+use crate::blob::Tensor;
+
+/// What [`run`] needs, in the order of the registers that it is loaded to: r1 to r5, r8, r9, r11.
+#[repr(C)]
+struct Block {
+    scales: *const u8,
+    row_scales: usize,
+    list: *const Tap,
+    list_end: *const Tap,
+    out_end: *mut i32,
+    out: *mut i32,
+    codes: *const u8,
+    row_codes: usize,
+}
+
+/// Sums of all rows, with their [`super::PLACES`], if rows come in fours; says whether they do. Shapes: `out` is
+/// `[rows]`.
+#[inline(always)]
+pub(super) fn sums(matrix: &Tensor<'_>, list: &[Tap], out: &mut [i32]) -> bool {
+    let layout = matrix.layout();
+    let rows = out.len();
+    let fours = rows > 0 && rows.is_multiple_of(4) && !list.is_empty();
+    let complete = matrix.codes.len() >= rows * layout.row_codes
+        && matrix.scales.len() >= rows * layout.row_scales;
+    if !fours || !complete {
+        return false;
+    }
+    let taps = list.as_ptr_range();
+    let range = out.as_mut_ptr_range();
+    let block = Block {
+        scales: matrix.scales.as_ptr(),
+        row_scales: layout.row_scales,
+        list: taps.start,
+        list_end: taps.end,
+        out_end: range.end,
+        out: range.start,
+        codes: matrix.codes.as_ptr(),
+        row_codes: layout.row_codes,
+    };
+    // SAFETY: by the checks there are codes and scales of as many rows as outputs, a multiple of four, and the list,
+    // which is not empty, was made for such rows.
+    unsafe { run(&block) };
+    true
+}
+
+/// Adds the lower half of a register to r1 or r12, into r12.
+#[cfg(arm_dsp)]
+macro_rules! add_half {
+    ($base:literal, $half:literal) => {
+        concat!("uxtah r12, ", $base, ", ", $half, "\n")
+    };
+}
+
+/// The same without the DSP extension; lr is free there.
+#[cfg(not(arm_dsp))]
+macro_rules! add_half {
+    ($base:literal, $half:literal) => {
+        concat!("uxth lr, ", $half, "\nadd r12, ", $base, ", lr\n")
+    };
+}
+
+/// A row's part of a tap: r10 is the factor, r11 has the rest of it.
+macro_rules! tap {
+    ($place:literal, $part:literal) => {
+        concat!(
+            "ldrb lr, [r12",
+            $place,
+            "]\n",
+            "eor lr, lr, r11, lsr #16\n",
+            "and lr, lr, r11, lsr #24\n",
+            "mla ",
+            $part,
+            ", lr, r10, ",
+            $part,
+            "\n",
+        )
+    };
+}
+
+/// A row's part of a group times its scale, whose lowest bit is bit r11.
+macro_rules! scaled {
+    ($place:literal, $part:literal) => {
+        concat!(
+            "ldrb lr, [r12",
+            $place,
+            "]\n",
+            "lsr lr, lr, r11\n",
+            "and lr, lr, #15\n",
+            "mul ",
+            $part,
+            ", lr, ",
+            $part,
+            "\n",
+        )
+    };
+}
+
+/// Sums of all rows.
+///
+/// # Safety
+///
+/// There are codes and scales of as many rows as there are outputs, more than none and a multiple of four; the list
+/// is not empty and made for such rows.
+#[inline(never)]
+unsafe fn run(block: &Block) {
+    // SAFETY: bytes are read where taps of the list say they are in each of four rows, and the outputs of as many are
+    // written; the caller vouches for these. Beside the registers named below r6 and r7, which cannot be, are used
+    // and put back: r0 is where the list is read, r1 where the codes of the four rows are, r2 the bytes between
+    // them, r3 three times that; r4, r5, r8, r9 are parts, r6 is where the outputs are, and r7 the group, with the
+    // taps left as its upper byte.
+    unsafe {
+        asm!(
+            "push {{r6, r7}}",
+            "ldm r0, {{r1, r2, r3, r4, r5, r8, r9, r11}}",
+            "push {{r1, r2, r3, r4, r5}}",
+            "mov r6, r8",
+            "mov r1, r9",
+            "mov r2, r11",
+            "add r3, r2, r2, lsl #1",
+            // Four rows.
+            "2:",
+            "ldr r0, [sp, #8]",
+            "mov r4, #0",
+            "strd r4, r4, [r6]",
+            "strd r4, r4, [r6, #8]",
+            // A group.
+            "3:",
+            "ldrd r4, r7, [r0], #8",
+            "mov r5, r4",
+            "mov r8, r4",
+            "mov r9, r4",
+            "4:",
+            "ldrd r10, r11, [r0], #8",
+            add_half!("r1", "r11"),
+            tap!("", "r4"),
+            tap!(", r2", "r5"),
+            tap!(", r2, lsl #1", "r8"),
+            tap!(", r3", "r9"),
+            "sub r7, r7, #0x1000000",
+            "cmp r7, #0x1000000",
+            "bhs 4b",
+            "ldrd r12, r10, [sp]",
+            add_half!("r12", "r7"),
+            "lsr r11, r7, #16",
+            scaled!("", "r4"),
+            scaled!(", r10", "r5"),
+            scaled!(", r10, lsl #1", "r8"),
+            "add r12, r12, r10",
+            scaled!(", r10, lsl #1", "r9"),
+            "ldm r6, {{r10, r11, r12, lr}}",
+            "add r10, r10, r4",
+            "add r11, r11, r5",
+            "add r12, r12, r8",
+            "add lr, lr, r9",
+            "stm r6, {{r10, r11, r12, lr}}",
+            "ldr r12, [sp, #12]",
+            "cmp r0, r12",
+            "blo 3b",
+            "ldrd r12, r10, [sp]",
+            "add r12, r12, r10, lsl #2",
+            "str r12, [sp]",
+            "add r1, r1, r2, lsl #2",
+            "add r6, r6, #16",
+            "ldr r12, [sp, #16]",
+            "cmp r6, r12",
+            "blo 2b",
+            "add sp, sp, #20",
+            "pop {{r6, r7}}",
+            inout("r0") core::ptr::from_ref(block) => _,
+            out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r8") _,
+            out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("lr") _,
+        );
+    }
+}
