@@ -301,38 +301,67 @@ pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
             }
         }
         Precision::Int8 => {
-            let mantissa = pair_u16(scales, 0) as u32;
+            let mantissa = pair_u16(scales, 0) as i32;
             for (c, (out, &code)) in out.iter_mut().zip(codes).enumerate() {
-                add_scaled(out, int8_code(code, c) as i32, mantissa, shift);
+                add_scaled(out, int8_code(code, c) as i32 * mantissa, shift);
             }
         }
         _ => {
-            let mantissa = pair_u16(scales, 0) as u32;
+            let mantissa = pair_u16(scales, 0) as i32;
             for (g, out) in out.chunks_mut(matrix.group).enumerate() {
-                let unit = mantissa * group_scale(scales, g) as u32;
-                let inputs = out.len();
-                for (i, out) in out.iter_mut().enumerate() {
-                    add_scaled(out, group_code(matrix, codes, g, inputs, i), unit, shift);
+                let unit = mantissa * group_scale(scales, g);
+                let mut codes = GroupCodes::new(matrix, codes, g, out.len());
+                for out in out {
+                    add_scaled(out, codes.next() * unit, shift);
                 }
             }
         }
     }
 }
 
-/// Not a part of its callers: the code would be there for every precision.
+/// Adds what is below 2^25 in magnitude: a code of at most 2^7, or 2^5 · 15, times a mantissa. Not a part of its
+/// callers: the code would be there for every precision.
 #[inline(never)]
-fn add_scaled(out: &mut i32, code: i32, unit: u32, shift: i32) {
-    *out = out.saturating_add(shift_round(code as i64 * unit as i64, shift));
+fn add_scaled(out: &mut i32, product: i32, shift: i32) {
+    let rounded = match shift {
+        // In 32 bits: half of what is shifted out is below 2^30.
+        1..=30 => (product + (1 << (shift - 1))) >> shift,
+        _ => shift_round(product as i64, shift),
+    };
+    *out = out.saturating_add(rounded);
 }
 
-/// Code of input `i` of the `inputs` of group `g` of a row.
-#[inline(always)]
-fn group_code(matrix: &Tensor<'_>, row: &[u8], g: usize, inputs: usize, i: usize) -> i32 {
-    let mut code = 0;
-    for_each_plane(matrix, row, |plane, packed| {
-        let bytes = &packed[g * plane.bytes(matrix.group)..][..plane.bytes(inputs)];
-        let (lane, j) = (i / bytes.len(), i % bytes.len());
-        code += field(*plane, bytes[j], j, lane) << plane.shift;
-    });
-    code
+/// The codes of a group of a row, in the order of their inputs.
+struct GroupCodes<'a> {
+    /// The group's bytes in each plane, and the byte and the lane of the next code.
+    planes: [(&'a [u8], usize, usize); 2],
+    precision: Precision,
+}
+
+impl<'a> GroupCodes<'a> {
+    /// Those of the `inputs` inputs of group `g`.
+    #[inline(always)]
+    fn new(matrix: &Tensor<'_>, row: &'a [u8], g: usize, inputs: usize) -> Self {
+        let mut planes = [(&row[..0], 0, 0); 2];
+        let mut bytes_of = planes.iter_mut();
+        for_each_plane(matrix, row, |plane, packed| {
+            if let Some((bytes, ..)) = bytes_of.next() {
+                *bytes = &packed[g * plane.bytes(matrix.group)..][..plane.bytes(inputs)];
+            }
+        });
+        Self { planes, precision: matrix.precision }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> i32 {
+        let mut code = 0;
+        for (plane, (bytes, j, lane)) in self.precision.planes().iter().zip(&mut self.planes) {
+            code += field(*plane, bytes[*j], *j, *lane) << plane.shift;
+            *j += 1;
+            if *j == bytes.len() {
+                (*j, *lane) = (0, *lane + 1);
+            }
+        }
+        code
+    }
 }

@@ -16,7 +16,8 @@ pub const RESIDUAL_FRAC: u32 = 16;
 
 /// Shifts right by `shift`, rounding to nearest with halves towards +∞; a shift of zero or less
 /// multiplies instead. The result saturates to `i32`.
-#[inline(always)]
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn shift_round(value: i64, shift: i32) -> i32 {
     if shift <= 0 {
         // 2^62 already saturates every value but zero.
