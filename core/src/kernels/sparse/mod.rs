@@ -8,20 +8,20 @@
 //! sign, what that adds being taken off where a group's sum starts.
 #![allow(unsafe_code)]
 
-#[cfg(not(any(arm_dsp, armv7m)))]
+#[cfg(not(any(arm_dsp, armv7m, armv6m)))]
 mod plain;
-#[cfg(any(arm_dsp, armv7m))]
-mod thumb2;
+#[cfg(any(arm_dsp, armv7m, armv6m))]
+mod thumb;
 
 use core::mem::MaybeUninit;
 
 use super::Vectors;
 use crate::blob::Tensor;
 use crate::numeric::Scale;
-#[cfg(not(any(arm_dsp, armv7m)))]
+#[cfg(not(any(arm_dsp, armv7m, armv6m)))]
 use plain::sums;
-#[cfg(any(arm_dsp, armv7m))]
-use thumb2::sums;
+#[cfg(any(arm_dsp, armv7m, armv6m))]
+use thumb::sums;
 
 /// Taps of a vector at most, not counting those of groups.
 const TAPS: usize = 64;

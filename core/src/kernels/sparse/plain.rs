@@ -1,65 +1,66 @@
-//! Sums of two rows at a time.
+//! Sums of a few rows at a time.
 
 use core::ops::Range;
 
 use super::Tap;
 use crate::blob::Tensor;
 
-/// Sums of all rows, with their [`super::PLACES`], if rows come in pairs; says whether they do. Shapes: `out` is
+/// Rows that share what is loaded of the list: as many as registers allow.
+const ROWS: usize = if cfg!(target_arch = "riscv32") { 4 } else { 2 };
+
+/// Sums of all rows, with their [`super::PLACES`], if rows come in so many; says whether they do. Shapes: `out` is
 /// `[rows]`.
 #[inline(always)]
 pub(super) fn sums(matrix: &Tensor<'_>, list: &[Tap], out: &mut [i32]) -> bool {
     let layout = matrix.layout();
-    let (twos, rest) = out.as_chunks_mut::<2>();
-    let complete = matrix.codes.len() >= 2 * twos.len() * layout.row_codes
-        && matrix.scales.len() >= 2 * twos.len() * layout.row_scales;
+    let (blocks, rest) = out.as_chunks_mut::<ROWS>();
+    let complete = matrix.codes.len() >= ROWS * blocks.len() * layout.row_codes
+        && matrix.scales.len() >= ROWS * blocks.len() * layout.row_scales;
     if !complete || !rest.is_empty() {
         return false;
     }
     let (mut codes, mut scales) = (matrix.codes.as_ptr(), matrix.scales.as_ptr());
-    for two in twos {
+    for block in blocks {
+        let rows: [(*const u8, *const u8); ROWS] = core::array::from_fn(|r| {
+            (codes.wrapping_add(r * layout.row_codes), scales.wrapping_add(r * layout.row_scales))
+        });
         // SAFETY: by the check there are codes and scales of as many rows as outputs, and the list was made for such
         // rows.
-        unsafe {
-            let next = (codes.add(layout.row_codes), scales.add(layout.row_scales));
-            *two = sum_two(list, [codes, next.0], [scales, next.1]);
-        }
-        codes = codes.wrapping_add(2 * layout.row_codes);
-        scales = scales.wrapping_add(2 * layout.row_scales);
+        *block = unsafe { sum(list, rows) };
+        codes = codes.wrapping_add(ROWS * layout.row_codes);
+        scales = scales.wrapping_add(ROWS * layout.row_scales);
     }
     true
 }
 
-/// Sums of two rows.
+/// Sums of a few rows, of which codes and scales begin there.
 ///
 /// # Safety
 ///
 /// The list must be one that [`super::list`] returns for the matrix whose rows these are.
 #[inline(always)]
-unsafe fn sum_two(list: &[Tap], codes: [*const u8; 2], scales: [*const u8; 2]) -> [i32; 2] {
-    let [mut a, mut b] = [0; 2];
+unsafe fn sum(list: &[Tap], rows: [(*const u8, *const u8); ROWS]) -> [i32; ROWS] {
+    let mut sums = [0; ROWS];
     let Range { start: mut at, end } = list.as_ptr_range();
     while at < end {
         // SAFETY: a group's tap is followed by as many as it says, within the list; every byte is one of the row's.
         unsafe {
             let head = *at;
-            let [mut part_a, mut part_b] = [head.factor; 2];
+            let mut parts = [head.factor; ROWS];
             let last = at.add(head.mask as usize);
             while at < last {
                 at = at.add(1);
                 let tap = *at;
-                let bits = |codes: *const u8| {
-                    ((*codes.add(tap.byte as usize) ^ tap.flip) & tap.mask) as i32
-                };
-                part_a += bits(codes[0]) * tap.factor;
-                part_b += bits(codes[1]) * tap.factor;
+                for (part, (codes, _)) in parts.iter_mut().zip(rows) {
+                    let bits = (*codes.add(tap.byte as usize) ^ tap.flip) & tap.mask;
+                    *part += bits as i32 * tap.factor;
+                }
             }
             at = at.add(1);
-            let scale =
-                |scales: *const u8| (*scales.add(head.byte as usize) >> head.flip & 15) as i32;
-            a += part_a * scale(scales[0]);
-            b += part_b * scale(scales[1]);
+            for ((sum, part), (_, scales)) in sums.iter_mut().zip(parts).zip(rows) {
+                *sum += part * (*scales.add(head.byte as usize) >> head.flip & 15) as i32;
+            }
         }
     }
-    [a, b]
+    sums
 }

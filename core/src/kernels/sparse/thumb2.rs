@@ -1,52 +1,8 @@
-//! Sums of four rows at a time on Cortex-M cores with all of Thumb-2: five instructions for each tap of each row.
+//! For cores with all of Thumb-2: five instructions for each tap of each row.
 
 use core::arch::asm;
 
-use super::Tap;
-use crate::blob::Tensor;
-
-/// What [`run`] needs, in the order of the registers that it is loaded to: r1 to r5, r8, r9, r11.
-#[repr(C)]
-struct Block {
-    scales: *const u8,
-    row_scales: usize,
-    list: *const Tap,
-    list_end: *const Tap,
-    out_end: *mut i32,
-    out: *mut i32,
-    codes: *const u8,
-    row_codes: usize,
-}
-
-/// Sums of all rows, with their [`super::PLACES`], if rows come in fours; says whether they do. Shapes: `out` is
-/// `[rows]`.
-#[inline(always)]
-pub(super) fn sums(matrix: &Tensor<'_>, list: &[Tap], out: &mut [i32]) -> bool {
-    let layout = matrix.layout();
-    let rows = out.len();
-    let fours = rows > 0 && rows.is_multiple_of(4) && !list.is_empty();
-    let complete = matrix.codes.len() >= rows * layout.row_codes
-        && matrix.scales.len() >= rows * layout.row_scales;
-    if !fours || !complete {
-        return false;
-    }
-    let taps = list.as_ptr_range();
-    let range = out.as_mut_ptr_range();
-    let block = Block {
-        scales: matrix.scales.as_ptr(),
-        row_scales: layout.row_scales,
-        list: taps.start,
-        list_end: taps.end,
-        out_end: range.end,
-        out: range.start,
-        codes: matrix.codes.as_ptr(),
-        row_codes: layout.row_codes,
-    };
-    // SAFETY: by the checks there are codes and scales of as many rows as outputs, a multiple of four, and the list,
-    // which is not empty, was made for such rows.
-    unsafe { run(&block) };
-    true
-}
+use super::Block;
 
 /// Adds the lower half of a register to r1 or r12, into r12.
 #[cfg(arm_dsp)]
@@ -107,7 +63,7 @@ macro_rules! scaled {
 /// There are codes and scales of as many rows as there are outputs, more than none and a multiple of four; the list
 /// is not empty and made for such rows.
 #[inline(never)]
-unsafe fn run(block: &Block) {
+pub(super) unsafe fn run(block: &Block) {
     // SAFETY: bytes are read where taps of the list say they are in each of four rows, and the outputs of as many are
     // written; the caller vouches for these. Beside the registers named below r6 and r7, which cannot be, are used
     // and put back: r0 is where the list is read, r1 where the codes of the four rows are, r2 the bytes between

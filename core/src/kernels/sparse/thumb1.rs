@@ -1,0 +1,144 @@
+//! For Cortex-M0 and M0+: eight instructions for each tap of each row.
+
+use core::arch::naked_asm;
+
+use super::Block;
+
+/// A row's part of a tap, which is added to `$part`: r2 is the factor, r3 the flip, r4 the mask, r1 where the row's
+/// byte is; then where the next one's is.
+macro_rules! tap {
+    ($part:literal) => {
+        concat!(
+            "ldrb r5, [r1]\n",
+            "add r1, r12\n",
+            "eors r5, r3\n",
+            "ands r5, r4\n",
+            "muls r5, r2, r5\n",
+            "add ",
+            $part,
+            ", r5\n",
+        )
+    };
+}
+
+/// A row's part of a group times its scale, whose lowest bit is bit r3, added to the output at r7; r1 is where the
+/// scale is, then where the next row's is, r2 is 15.
+macro_rules! add_scaled {
+    ($part:literal, $out:literal) => {
+        concat!(
+            "ldrb r5, [r1]\n",
+            "adds r1, r1, r4\n",
+            "lsrs r5, r3\n",
+            "ands r5, r2\n",
+            "mov r6, ",
+            $part,
+            "\n",
+            "muls r5, r6, r5\n",
+            "ldr r6, [r7, #",
+            $out,
+            "]\n",
+            "adds r5, r5, r6\n",
+            "str r5, [r7, #",
+            $out,
+            "]\n",
+        )
+    };
+}
+
+/// Sums of all rows. r0 is where the list is read, r6 where the codes of the four rows are, r12 the bytes between
+/// them, r8 to r11 are parts, lr is the end of a group's taps; on the stack are the first six fields of the block,
+/// which move from row to row, and the rest of the group's tap.
+///
+/// # Safety
+///
+/// There are codes and scales of as many rows as there are outputs, more than none and a multiple of four; the list
+/// is not empty and made for such rows.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn run(block: &Block) {
+    naked_asm!(
+        "push {{r4, r5, r6, r7, lr}}
+        mov r4, r8
+        mov r5, r9
+        mov r6, r10
+        mov r7, r11
+        push {{r4, r5, r6, r7}}
+        sub sp, #28
+        ldm r0!, {{r1, r2, r3, r4, r5, r7}}
+        mov r6, sp
+        stm r6!, {{r1, r2, r3, r4, r5, r7}}
+        ldm r0!, {{r6, r7}}
+        mov r12, r7",
+        // Four rows.
+        "2:
+        ldr r0, [sp, #8]
+        ldr r7, [sp, #20]
+        movs r5, #0
+        str r5, [r7]
+        str r5, [r7, #4]
+        str r5, [r7, #8]
+        str r5, [r7, #12]",
+        // A group.
+        "3:
+        ldm r0!, {{r2, r3}}
+        str r3, [sp, #24]
+        mov r8, r2
+        mov r9, r2
+        mov r10, r2
+        mov r11, r2
+        lsrs r3, r3, #24
+        lsls r3, r3, #3
+        adds r3, r3, r0
+        mov lr, r3",
+        "4:
+        ldm r0!, {{r2, r3}}
+        uxth r1, r3
+        adds r1, r1, r6
+        lsrs r4, r3, #24
+        lsrs r3, r3, #16",
+        tap!("r8"),
+        tap!("r9"),
+        tap!("r10"),
+        tap!("r11"),
+        "cmp r0, lr
+        bne 4b
+        mov lr, r6
+        ldr r7, [sp, #20]
+        ldr r3, [sp, #24]
+        ldr r1, [sp]
+        ldr r4, [sp, #4]
+        uxth r2, r3
+        adds r1, r1, r2
+        lsls r3, r3, #8
+        lsrs r3, r3, #24
+        movs r2, #15",
+        add_scaled!("r8", "0"),
+        add_scaled!("r9", "4"),
+        add_scaled!("r10", "8"),
+        add_scaled!("r11", "12"),
+        "mov r6, lr
+        ldr r5, [sp, #12]
+        cmp r0, r5
+        blo 3b
+        mov r5, r12
+        lsls r5, r5, #2
+        adds r6, r6, r5
+        ldr r1, [sp]
+        lsls r4, r4, #2
+        adds r1, r1, r4
+        str r1, [sp]
+        adds r7, #16
+        str r7, [sp, #20]
+        ldr r5, [sp, #16]
+        cmp r7, r5
+        bhs 5f
+        b 2b",
+        "5:
+        add sp, #28
+        pop {{r4, r5, r6, r7}}
+        mov r8, r4
+        mov r9, r5
+        mov r10, r6
+        mov r11, r7
+        pop {{r4, r5, r6, r7, pc}}",
+    )
+}
