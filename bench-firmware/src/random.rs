@@ -111,6 +111,7 @@ pub fn matrix<'a>(
         codes,
         scales,
         biases,
+        columns: &[],
     }
 }
 

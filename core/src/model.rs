@@ -9,6 +9,8 @@ use crate::blob::{
 use crate::error::{Error, TensorProblem};
 use crate::layers::bk::{ChainFormat, ChainParameters};
 use crate::tokenizer::Tokenizer;
+#[cfg(feature = "std")]
+use crate::{blob::Column, kernels};
 
 /// A model that lies in a blob, read in place.
 ///
@@ -24,8 +26,12 @@ pub struct Model<'a> {
     chain: &'a [u8],
     /// Every matrix, which a host looks up often enough to cut it once.
     #[cfg(feature = "std")]
-    tensors: alloc::vec::Vec<Tensor<'a>>,
+    tensors: alloc::sync::Arc<[Cut<'a>]>,
 }
+
+/// A matrix, and what [`kernels::by_columns`] makes of it.
+#[cfg(feature = "std")]
+type Cut<'a> = (Tensor<'a>, alloc::vec::Vec<Column>);
 
 impl<'a> Model<'a> {
     /// Reads and validates a blob: magic, version, length, checksum, dimensions, every record,
@@ -153,13 +159,14 @@ impl<'a> Model<'a> {
         self.classes
     }
 
-    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
+    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have. On a host it
+    /// may come with a copy by columns that the model has made.
     #[inline(never)]
-    pub fn tensor(&self, id: TensorId) -> Tensor<'a> {
+    pub fn tensor(&self, id: TensorId) -> Tensor<'_> {
         let index = self.dims.contains(id).then(|| self.dims.index(id));
         #[cfg(feature = "std")]
-        if let Some(tensor) = index.and_then(|index| self.tensors.get(index)) {
-            return *tensor;
+        if let Some((tensor, columns)) = index.and_then(|index| self.tensors.get(index)) {
+            return Tensor { columns, ..*tensor };
         }
         // Validation has decoded every record of the dimensions once.
         let record = index.and_then(|index| record(self.header.records, index));
@@ -186,8 +193,13 @@ fn cut_all<'a>(
     dims: &Dimensions,
     records: &[u8],
     sections: &'a [u8],
-) -> alloc::vec::Vec<Tensor<'a>> {
-    let cut = |(index, id)| record(records, index).map(|record| Tensor::cut(sections, id, &record));
+) -> alloc::sync::Arc<[Cut<'a>]> {
+    let cut = |(index, id)| {
+        let tensor = Tensor::cut(sections, id, &record(records, index)?);
+        // What a ReLU leaves are mostly zeros.
+        let relu = tensor.max_code > 127;
+        Some((tensor, if relu { kernels::by_columns(&tensor) } else { alloc::vec![] }))
+    };
     dims.tensors().enumerate().filter_map(cut).collect()
 }
 

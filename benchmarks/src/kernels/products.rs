@@ -86,6 +86,7 @@ fn ratio(
         codes,
         scales,
         biases,
+        columns: &[],
     };
     let (mut codes, mut out) = (vec![0; cols], vec![0; rows]);
     let scale = quantize(&residual, &mut codes).pack();

@@ -26,7 +26,9 @@ pub use classes::TokenClasses;
 pub use dims::{Chain, Dimensions, Limits, TensorId};
 pub use header::{Header, Measured, Provenance, Section};
 pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};
-pub use tensor::{INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord};
+pub use tensor::{
+    Column, INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord,
+};
 
 pub(crate) use preamble::CRC;
 pub(crate) use tensor::{pair_i16, pair_u16};

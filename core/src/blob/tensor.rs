@@ -280,6 +280,11 @@ impl TensorLayout {
     }
 }
 
+/// What thirty-two rows have in a column; aligned, for a load across two lines of the cache counts twice.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Column(pub [[i16; 16]; 2]);
+
 /// A matrix where it lies in the blob.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
@@ -303,6 +308,11 @@ pub struct Tensor<'a> {
     pub scales: &'a [u8],
     /// Biases of all rows; empty for embeddings.
     pub biases: &'a [u8],
+    /// The same numbers once more, by columns, for vectors that are mostly zeros: `[4 + cols, ⌈rows / 32⌉]`. The first
+    /// four are words of 32 bits: mantissas of the first sixteen of 32 rows, of the others, their biases in Q15.16. Then
+    /// come the columns, weights times their groups' scales; of sixteen rows 0 to 3, 8 to 11, 4 to 7, 12 to 15. Empty
+    /// where nobody has made them (`kernels::by_columns`): no blob holds them.
+    pub columns: &'a [Column],
 }
 
 impl<'a> Tensor<'a> {
@@ -372,10 +382,11 @@ impl<'a> Tensor<'a> {
             codes,
             scales,
             biases,
+            columns: &[],
         }
     }
 
-    /// `count` rows from `first` on, as a matrix of their own.
+    /// `count` rows from `first` on, as a matrix of their own, not by columns.
     ///
     /// # Panics
     ///
@@ -389,6 +400,7 @@ impl<'a> Tensor<'a> {
             codes: cut(self.codes, layout.row_codes),
             scales: cut(self.scales, layout.row_scales),
             biases: cut(self.biases, if layout.biased { 2 } else { 0 }),
+            columns: &[],
             ..*self
         }
     }

@@ -29,6 +29,8 @@ mod x86_64;
 
 use half::f16;
 
+#[cfg(feature = "std")]
+use crate::blob::Column;
 use crate::blob::Tensor;
 use crate::layers::bk::{self, ChainFormat, ChainParameters};
 
@@ -81,6 +83,21 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
     plain(matrix, x, out);
+}
+
+/// What [`Tensor::columns`] may hold for [`matmul`] to read only the weights that meet a code other than zero. Empty
+/// for a matrix or a processor for which there is no such kernel.
+///
+/// Shape: `matrix` is `[rows, cols]`, the result `[4 + cols, ⌈rows / 32⌉]`, 64 bytes each.
+#[cfg(feature = "std")]
+pub fn by_columns(matrix: &Tensor<'_>) -> alloc::vec::Vec<Column> {
+    #[cfg(target_arch = "x86_64")]
+    return x86_64::by_columns(matrix);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = matrix;
+        alloc::vec![]
+    }
 }
 
 /// [`portable::matmul`] once, and not as often as layers multiply.

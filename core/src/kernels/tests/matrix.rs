@@ -109,6 +109,7 @@ impl Matrix {
             codes: &self.codes,
             scales: &self.scales,
             biases: &self.biases,
+            columns: &[],
         }
     }
 

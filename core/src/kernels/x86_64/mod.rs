@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod chain;
+mod columns;
 mod decode;
 mod finish;
 mod fp16_panels;
@@ -17,12 +18,13 @@ mod tile;
 mod vnni;
 mod vnni_panels;
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use half::f16;
 
 use super::{Vectors, batched, portable};
-use crate::blob::{Precision, Tensor};
+use crate::blob::{Column, Precision, Tensor};
 use crate::layers::bk::{ChainFormat, ChainParameters};
 
 /// Multiplies where the processor has AVX2; says whether it did.
@@ -42,7 +44,9 @@ pub(super) fn matmul_with(
     let Some(avx2) = Avx2::detect() else { return false };
     // SAFETY: an `Avx2` and a `Vnni` exist only where the processor has the instructions.
     unsafe {
-        if let [_] = x.scales {
+        if columns::pays(matrix, x) {
+            columns::matmul(matrix, x, out);
+        } else if let [_] = x.scales {
             if vnni.is_none() || !vnni::matmul(matrix, x, out) {
                 single::matmul(matrix, x, out);
             }
@@ -63,6 +67,26 @@ pub(super) fn matmul_with(
             panels(avx2, matrix, x, out);
         }
     }
+    true
+}
+
+/// See [`super::by_columns`].
+pub(super) fn by_columns(matrix: &Tensor<'_>) -> Vec<Column> {
+    if Avx2::detect().is_none() {
+        return Vec::new();
+    }
+    // SAFETY: the only requirement is the instruction set, checked just above.
+    unsafe { columns::copy(matrix) }
+}
+
+/// [`super::matmul`] by columns, whether it pays or not; says whether the processor has AVX2 and there are any.
+#[cfg(test)]
+pub(super) fn matmul_by_columns(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    if matrix.columns.is_empty() || Avx2::detect().is_none() {
+        return false;
+    }
+    // SAFETY: the only requirement is the instruction set, checked just above.
+    unsafe { columns::matmul(matrix, x, out) };
     true
 }
 
