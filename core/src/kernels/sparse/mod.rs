@@ -27,6 +27,8 @@ use thumb::sums;
 const TAPS: usize = 64;
 /// A vector is sparse where one code in so many is not zero, or less: else other kernels are faster.
 const SPARSE: usize = 8;
+/// As many more may be, so that a dense vector is given up soon and a sparse one not where it begins.
+const MORE: usize = 8;
 /// Bits that sums are raised by: a byte's lowest bit is 7 below its highest. Of [`TAPS`] codes of at most 2^5 times
 /// scales of at most 15 times activations below 2^8 a sum stays below 2^30 with them.
 const PLACES: u32 = 7;
@@ -75,7 +77,7 @@ fn list<'a>(matrix: &Tensor<'_>, codes: &[i16], memory: &'a mut List) -> Option<
         return None;
     }
     let group_bits = group.trailing_zeros();
-    let mut left = TAPS.min(matrix.cols / SPARSE * planes.len());
+    let mut taps = 0;
     let (mut count, mut head, mut end) = (0, 0, 0);
     for (two, codes) in codes.as_chunks().0.iter().enumerate() {
         if *codes == [0, 0] {
@@ -93,10 +95,13 @@ fn list<'a>(matrix: &Tensor<'_>, codes: &[i16], memory: &'a mut List) -> Option<
                 let (byte, flip) = (2 + g as u16 / 2, g as u8 % 2 * 4);
                 memory.get_mut(head)?.write(Tap { factor: 0, byte, flip, mask: 0 });
             }
+            taps += planes.len();
+            if taps > TAPS || taps > (MORE + input / SPARSE) * planes.len() {
+                return None;
+            }
             // Where the plane's codes of the group begin.
             let mut first = 0;
             for plane in planes {
-                left = left.checked_sub(1)?;
                 // Bytes of a group are a power of two, as inputs and bits are (1, 2 or 4, halved 0, 1 or 2).
                 let bytes_bits = group_bits + plane.bits / 2 - 3;
                 let within = input & (group - 1);
