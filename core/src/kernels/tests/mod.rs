@@ -193,7 +193,7 @@ proptest! {
 /// factor of two of what the accumulator holds, and an overflow would panic.
 #[test]
 fn the_widest_rows_at_the_largest_codes_stay_exact() {
-    let widths: &[usize] = if cfg!(miri) { &[128] } else { &[16_384, 1_025, 1_024, 512] };
+    let widths: &[usize] = if cfg!(miri) { &[128] } else { &[16_384, 4_096, 1_025, 1_024, 512] };
     let storages = [
         (Precision::Fp16, 0),
         (Precision::Int8, 0),
@@ -209,12 +209,13 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
         (Precision::Int5, 32),
         (Precision::Int6, 32),
     ];
-    // Halves of ±65504, codes of −128 and 127, nibbles of −8 and 7, pairs of −2 and 1 over zeros
+    // Halves of ±65504, codes of −128 at odd places and everywhere, 127, nibbles of −8 and 7, pairs of −2 and 1 over zeros
     // and ones.
-    let fills: [[u8; 2]; 7] = [
+    let fills: [[u8; 2]; 8] = [
         [0xff, 0x7b],
         [0xff, 0xfb],
         [0x80, 0x80],
+        [0x00, 0x80],
         [0x7f, 0x7f],
         [0x88, 0x77],
         [0xaa, 0xaa],

@@ -12,6 +12,7 @@ mod finish;
 mod fp16_panels;
 mod int4;
 mod int4_panels;
+mod int8;
 mod panels;
 mod single;
 mod tile;

@@ -8,6 +8,7 @@ use super::finish::{
     sum_lanes, to_residual,
 };
 use super::int4::{self, int4};
+use super::int8;
 use crate::blob::{Precision, Tensor};
 use crate::kernels::Vectors;
 use crate::kernels::batched::{LONGEST, ROWS, Rescale};
@@ -35,13 +36,14 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         _ if matrix.rows < ROWS || matrix.cols == 0 => portable::matmul(matrix, x, out),
         Precision::Fp16 => halves(matrix, codes, fp16_unit(matrix, scale), out),
         _ if !(1..=62).contains(&rescale.shift) => portable::matmul(matrix, x, out),
+        Precision::Int8 if !relu && int8::fits(matrix) => int8::matmul(matrix, codes, rescale, out),
         Precision::Int8 => int8(matrix, codes, rescale, out),
         _ if matrix.cols <= LONGEST => grouped(matrix, codes, rescale, out),
         _ => portable::matmul(matrix, x, out),
     }
 }
 
-/// A matrix of INT8: at most 2^14 inputs times 2^7 · 2^8.
+/// A matrix of INT8 and any codes: at most 2^14 inputs times 2^7 · 2^8.
 #[target_feature(enable = "avx2")]
 fn int8(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
     let layout = matrix.layout();
