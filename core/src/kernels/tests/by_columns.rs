@@ -1,0 +1,82 @@
+//! Matrices that come by columns, too.
+
+use proptest::prelude::*;
+use std::{vec, vec::Vec};
+
+use super::matrix::{Batch, Matrix, Random};
+use super::{columns, grouped};
+use crate::blob::{Precision, Tensor};
+use crate::kernels::x86_64::Vnni;
+use crate::kernels::{Vectors, by_columns, matmul, portable};
+use crate::numeric::Scale;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 512 }))]
+
+    /// Vectors in which zeros are many, few, all and none, one and several, for any matrix of integers: the kernel
+    /// is chosen by how many there are.
+    #[test]
+    fn a_copy_by_columns_changes_nothing(
+        (precision, group) in prop_oneof![Just((Precision::Int8, 0)), (grouped(), 1usize..=64)],
+        rows in prop_oneof![2 => 1usize..=40, 1 => 63usize..=81],
+        cols in prop_oneof![4 => columns(), 1 => 1020usize..=1030],
+        size in prop_oneof![4 => Just(1usize), 3 => 2usize..5, 1 => 15usize..18],
+        percent in prop::sample::select(vec![0u64, 1, 5, 25, 50, 100]),
+        (relu, biased, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
+        (x, shift) in prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)],
+    ) {
+        let exponent = (shift + x as i32 + 16).clamp(0, 80);
+        let max_code = if relu { 255 } else { 127 };
+        let matrix = Matrix { exponent, max_code, ..Matrix::new(precision, group, rows, cols) };
+        let mut random = Random(seed);
+        let matrix = matrix.fill(biased, || random.next() as u8);
+        let mut batch = Batch::random(&matrix, size, x, &mut random);
+        for code in &mut batch.codes {
+            *code = if random.below(100) < percent { *code } else { 0 };
+        }
+        let tensor = matrix.tensor();
+        let columns = by_columns(&tensor);
+        let tensor = Tensor { columns: &columns, ..tensor };
+        let mut expected = vec![0; size * rows];
+        portable::matmul(&tensor, batch.vectors(), &mut expected);
+        let mut out = vec![i32::MIN; expected.len()];
+        matmul(&tensor, batch.vectors(), &mut out);
+        prop_assert_eq!(&out, &expected);
+        let first = random.below(rows as u64) as usize;
+        let count = 1 + random.below((rows - first) as u64) as usize;
+        let mut some = vec![i32::MIN; size * count];
+        matmul(&tensor.rows(first, count), batch.vectors(), &mut some);
+        for (some, all) in some.chunks(count).zip(expected.chunks(rows)) {
+            prop_assert_eq!(some, &all[first..][..count]);
+        }
+    }
+}
+
+/// Otherwise the test above would be of nothing: with a copy of something else the outputs change where most codes are
+/// zeros, and nowhere else.
+#[test]
+fn a_copy_by_columns_is_what_vectors_of_zeros_meet() {
+    let mut random = Random(13);
+    for (precision, group) in [(Precision::Int4, 32), (Precision::Int8, 0), (Precision::Int6, 16)] {
+        let matrix = Matrix { max_code: 255, ..Matrix::new(precision, group, 20, 64) };
+        let matrix = matrix.fill(true, || random.next() as u8);
+        let tensor = matrix.tensor();
+        let mut other = matrix.clone();
+        other.scales.fill(0);
+        let columns = by_columns(&other.tensor());
+        if columns.is_empty() {
+            assert!(Vnni::detect().is_none());
+            continue;
+        }
+        let tensor = Tensor { columns: &columns, ..tensor };
+        let scales = [Scale { mantissa: 20_000, exponent: -13 }.pack()];
+        for (nonzero, expected) in [(7, &other), (64, &matrix)] {
+            let codes: Vec<i16> = (0..64).map(|c| if c < nonzero { 255 } else { 0 }).collect();
+            let x = Vectors { codes: &codes, scales: &scales };
+            let (mut out, mut one) = ([0; 20], [0; 20]);
+            matmul(&tensor, x, &mut out);
+            portable::matmul(&expected.tensor(), x, &mut one);
+            assert_eq!(out, one, "{nonzero} of {precision:?}");
+        }
+    }
+}

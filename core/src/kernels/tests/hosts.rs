@@ -1,0 +1,107 @@
+//! Shapes that the kernels of hosts are for.
+
+use proptest::prelude::*;
+use std::vec;
+
+use super::KERNELS;
+use super::matrix::{Batch, Matrix, Random};
+use crate::blob::Precision;
+use crate::kernels::portable;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 96 }))]
+
+    /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole registers
+    /// of columns and more than the stack takes, batches of more vectors than are taken together.
+    #[cfg_attr(miri, ignore = "too slow there; the test below has what is needed of it")]
+    #[test]
+    fn hosts_agree_on_shapes_of_their_own(
+        (precision, group) in prop::sample::select(vec![
+            (Precision::Int4, 32),
+            (Precision::Int8, 0),
+            (Precision::Fp16, 0),
+            (Precision::Int6, 32),
+        ]),
+        rows in 8usize..=40,
+        cols in prop::sample::select(vec![32usize, 64, 96, 128, 192, 256, 1024, 1056, 1088, 2112]),
+        size in prop_oneof![4 => Just(1usize), 3 => 2usize..9, 1 => 127usize..132],
+        (relu, biased, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
+        (x, shift) in prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)],
+    ) {
+        let exponent = (shift + x as i32 + 16).clamp(0, 80);
+        let max_code = if relu { 255 } else { 127 };
+        let matrix = Matrix { exponent, max_code, ..Matrix::new(precision, group, rows, cols) };
+        let mut random = Random(seed);
+        let matrix = matrix.fill(biased, || random.next() as u8);
+        let batch = Batch::random(&matrix, size, x, &mut random);
+        let mut expected = vec![0; size * rows];
+        portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
+        for &(name, kernel) in KERNELS {
+            let mut out = vec![i32::MIN; expected.len()];
+            kernel(&matrix.tensor(), batch.vectors(), &mut out);
+            prop_assert_eq!(&out, &expected, "{}", name);
+        }
+    }
+}
+
+/// The same at the edges of what registers, masks and the stack hold, small enough for Miri, which can run the
+/// kernels of processors that are not at hand.
+#[test]
+fn products_of_bytes_agree_at_the_edges_of_registers() {
+    let mut random = Random(11);
+    let shapes = [(8, 32, 1), (9, 64, 1), (8, 96, 1), (8, 160, 2), (17, 64, 5)];
+    let more =
+        [(Precision::Int8, 1, 8, 71), (Precision::Int8, 1, 8, 576), (Precision::Int4, 1, 8, 1056)];
+    let both = [Precision::Int8, Precision::Int4];
+    let shapes = both.iter().flat_map(|&p| shapes.map(|(rows, cols, size)| (p, size, rows, cols)));
+    for (precision, size, rows, cols) in shapes.chain(more) {
+        for max_code in [127, 255] {
+            let group = if precision == Precision::Int4 { 32 } else { 0 };
+            let matrix = Matrix { max_code, ..Matrix::new(precision, group, rows, cols) };
+            let matrix = matrix.fill(true, || random.next() as u8);
+            let mut batch = Batch::random(&matrix, size, -13, &mut random);
+            all_agree_on_bytes(
+                &matrix,
+                &mut batch,
+                &format_args!("{rows} × {cols} of {precision:?}, {size}"),
+            );
+        }
+    }
+}
+
+/// INT4 in whole stretches of 64 columns: rows that are no multiple of four or eight, any place of the last
+/// scales, and outputs that fit, that need 64 bits, and that saturate.
+#[test]
+fn products_of_bytes_agree_on_four_rows_at_a_time() {
+    let mut random = Random(12);
+    for (rows, cols) in [(4, 128), (5, 192), (8, 256), (11, 320), (17, 128)] {
+        for (max_code, exponent) in [(127, -30), (255, -30), (127, -13), (255, -13), (255, 5)] {
+            let matrix = Matrix { max_code, ..Matrix::new(Precision::Int4, 32, rows, cols) };
+            let matrix = matrix.fill(true, || random.next() as u8);
+            let mut batch = Batch::random(&matrix, 1, exponent, &mut random);
+            all_agree_on_bytes(
+                &matrix,
+                &mut batch,
+                &format_args!("{rows} × {cols}, exponent {exponent}"),
+            );
+        }
+    }
+}
+
+/// Compares every kernel with the portable one, on these codes and on the largest. Of kernels that are not for
+/// x86-64 Miri would learn nothing here.
+fn all_agree_on_bytes(matrix: &Matrix, batch: &mut Batch, case: &dyn core::fmt::Display) {
+    for extreme in [false, true] {
+        if extreme {
+            batch.codes.fill(matrix.max_code as i16);
+        }
+        let mut expected = vec![0; batch.scales.len() * matrix.rows];
+        portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
+        let slow = |name: &str| cfg!(miri) && !name.starts_with("AVX");
+        for &(name, kernel) in KERNELS.iter().filter(|(name, _)| !slow(name)) {
+            let mut out = vec![i32::MIN; expected.len()];
+            kernel(&matrix.tensor(), batch.vectors(), &mut out);
+            assert_eq!(out, expected, "{name}: {case}");
+        }
+    }
+}
