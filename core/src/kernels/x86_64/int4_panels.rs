@@ -6,7 +6,7 @@
 //! group are summed in two lanes of 16 bits per row, none beyond 16 · 255 · 8; `madd` multiplies both by the
 //! group's scale and adds them in 32 bits.
 //!
-//! That is two operations on registers for 32 products, and a tenth more for what a group adds. With two
+//! That is two operations on registers for 32 products, and a sixteenth more for what a group adds. With two
 //! pipes that multiply among four, 57 products a cycle are the most.
 
 use alloc::vec::Vec;
