@@ -17,7 +17,7 @@ use crate::numeric::f32_to_residual;
 const LONGEST: usize = 256;
 
 /// Multiplies where there is a kernel for the matrix; says whether there was. As in [`super::dsp`], not a part
-/// of its callers.
+/// of its caller.
 #[inline(never)]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(LANES) && matrix.cols > 0;
@@ -47,7 +47,7 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
 }
 
 /// As [`super::portable::to_halves`]: converting a fixed-point number rounds once to a float, and that once to a half.
-/// As [`matmul`], not a part of its callers.
+/// Not a part of its callers: the code would be there for each.
 #[inline(never)]
 pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
     let (values, rest) = values.as_chunks();

@@ -5,6 +5,10 @@
 //! `bench-firmware` on the emulated processors themselves.
 //! Only modules below this one may contain `unsafe`.
 
+#[cfg(armv6m)]
+#[macro_use]
+mod armv6m;
+
 #[cfg(all(feature = "std", target_arch = "aarch64"))]
 mod aarch64;
 #[cfg(feature = "std")]
@@ -51,7 +55,9 @@ pub struct Vectors<'a> {
 /// # Panics
 ///
 /// On other shapes; where overflow is checked, on larger codes.
-#[inline]
+// On devices the choice is there once, not as often as layers multiply.
+#[cfg_attr(feature = "std", inline)]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     if x86_64::matmul(matrix, x, out) {
@@ -100,7 +106,7 @@ pub fn by_columns(matrix: &Tensor<'_>) -> alloc::vec::Vec<Column> {
     }
 }
 
-/// [`portable::matmul`] once, and not as often as layers multiply.
+/// [`portable::matmul`], not a part of its caller.
 #[cfg(not(feature = "std"))]
 #[inline(never)]
 fn plain(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {

@@ -8,23 +8,23 @@ use crate::blob::Tensor;
 use crate::numeric::Scale;
 
 /// Turns sums with `fraction` bits more than the portable kernel's, all below `bound`, into outputs.
-pub(in crate::kernels) fn finish(
+///
+/// # Safety
+///
+/// There are scales and biases of as many rows as outputs, more than none.
+#[inline(always)]
+pub(in crate::kernels) unsafe fn finish(
     matrix: &Tensor<'_>,
     scale: Scale,
     (fraction, bound): (u32, u32),
     out: &mut [i32],
 ) {
-    let row_scales = matrix.layout().row_scales;
-    let complete =
-        matrix.scales.len() >= out.len() * row_scales && matrix.biases.len() >= 2 * out.len();
-    match Rows::new(matrix, scale, (fraction, bound), out) {
-        Some(mut rows) if complete => {
-            rows.own = row_scales as u32;
-            // SAFETY: there are scales and biases of as many rows as outputs, as was just checked.
-            unsafe { outputs(&rows) };
-        }
-        _ => keep_outputs(matrix, scale, fraction, out),
-    }
+    let Some(mut rows) = Rows::new(matrix, scale, (fraction, bound), out) else {
+        return keep_outputs(matrix, scale, fraction, out);
+    };
+    rows.own = matrix.layout().row_scales as u32;
+    // SAFETY: as the caller says.
+    unsafe { outputs(&rows) };
 }
 
 /// Turns sums that are where outputs belong into outputs.

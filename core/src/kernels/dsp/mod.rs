@@ -44,8 +44,8 @@ const WORDS: usize = int4::WORDS * (LONGEST / BLOCK);
 /// Coefficients of a vector.
 type Coefficients = [MaybeUninit<u32>; WORDS];
 
-/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its callers: the
-/// code would be there as often as layers multiply.
+/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its
+/// caller, whose stack would have room for every kernel's vector at once.
 #[inline(never)]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(BLOCK);

@@ -91,8 +91,8 @@ fn is_known(precision: Precision, group: usize) -> bool {
     )
 }
 
-/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its callers: the
-/// code would be there as often as layers multiply.
+/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its
+/// caller, whose stack would have room for every kernel's vector at once.
 #[inline(never)]
 pub(super) fn matmul<P: Pairs>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     // Rows of whole groups and words.

@@ -19,9 +19,9 @@ use super::Vectors;
 use crate::blob::Tensor;
 use crate::numeric::Scale;
 #[cfg(not(any(arm_dsp, armv7m, armv6m)))]
-use plain::sums;
+use plain::{ROWS, sums};
 #[cfg(any(arm_dsp, armv7m, armv6m))]
-use thumb::sums;
+use thumb::{ROWS, sums};
 
 /// Taps of a vector at most, not counting those of groups.
 const TAPS: usize = 64;
@@ -56,14 +56,27 @@ type List = [MaybeUninit<Tap>; 2 * TAPS];
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     // Where there was no ReLU vectors are not worth looking at.
     let relu = matrix.max_code > 127 && matrix.precision.is_grouped();
-    let (&[scale], true) = (x.scales, relu && !matrix.biases.is_empty()) else { return false };
-    let mut memory: List = [const { MaybeUninit::uninit() }; 2 * TAPS];
-    let list = x.codes.get(..matrix.cols).and_then(|codes| list(matrix, codes, &mut memory));
-    let (Some(list), Some(out)) = (list, out.get_mut(..matrix.rows)) else { return false };
-    if !sums(matrix, list, out) {
+    let (&[scale], true) = (x.scales, relu && matrix.rows.is_multiple_of(ROWS)) else {
         return false;
+    };
+    let (layout, rows) = (matrix.layout(), matrix.rows);
+    let complete = rows > 0
+        && matrix.codes.len() >= rows * layout.row_codes
+        && matrix.scales.len() >= rows * layout.row_scales
+        && matrix.biases.len() >= 2 * rows;
+    let (Some(codes), Some(out), true) =
+        (x.codes.get(..matrix.cols), out.get_mut(..rows), complete)
+    else {
+        return false;
+    };
+    let mut memory: List = [const { MaybeUninit::uninit() }; 2 * TAPS];
+    let Some(list) = list(matrix, codes, &mut memory) else { return false };
+    // SAFETY: there are codes, scales and biases of as many rows as outputs, more than none and a multiple of `ROWS`,
+    // as was checked just above, and the list was made for such rows.
+    unsafe {
+        sums(matrix, &layout, list, out);
+        finish(matrix, Scale::unpack(scale), out);
     }
-    finish(matrix, Scale::unpack(scale), out);
     true
 }
 
@@ -130,17 +143,22 @@ fn list<'a>(matrix: &Tensor<'_>, codes: &[i16], memory: &'a mut List) -> Option<
 }
 
 /// Turns sums, with their [`PLACES`], into outputs.
+///
+/// # Safety
+///
+/// There are scales and biases of as many rows as outputs, more than none.
 #[cfg(arm_dsp)]
 #[inline(always)]
-fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
+unsafe fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     let bound = (TAPS as u32 * 15 * 255) << (matrix.precision.bits() as u32 - 1 + PLACES);
-    super::dsp::finish::finish(matrix, scale, (PLACES, bound), out);
+    // SAFETY: as the caller says.
+    unsafe { super::dsp::finish::finish(matrix, scale, (PLACES, bound), out) }
 }
 
-/// The same.
+/// The same, safe without assembly.
 #[cfg(not(arm_dsp))]
 #[inline(always)]
-fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
+unsafe fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     out.iter_mut().for_each(|sum| *sum >>= PLACES);
     super::rescale::finish(matrix, scale, out);
 }

@@ -3,34 +3,34 @@
 use core::ops::Range;
 
 use super::Tap;
-use crate::blob::Tensor;
+use crate::blob::{Tensor, TensorLayout};
 
 /// Rows that share what is loaded of the list: as many as registers allow.
-const ROWS: usize = if cfg!(target_arch = "riscv32") { 4 } else { 2 };
+pub(super) const ROWS: usize = if cfg!(target_arch = "riscv32") { 4 } else { 2 };
 
-/// Sums of all rows, with their [`super::PLACES`], if rows come in so many; says whether they do. Shapes: `out` is
-/// `[rows]`.
+/// Sums of all rows, with their [`super::PLACES`]. Shapes: `out` is `[rows]`.
+///
+/// # Safety
+///
+/// There are codes and scales, in this layout, of as many rows as outputs, a multiple of [`ROWS`]; the list is one
+/// that [`super::list`] returns for the matrix.
 #[inline(always)]
-pub(super) fn sums(matrix: &Tensor<'_>, list: &[Tap], out: &mut [i32]) -> bool {
-    let layout = matrix.layout();
-    let (blocks, rest) = out.as_chunks_mut::<ROWS>();
-    let complete = matrix.codes.len() >= ROWS * blocks.len() * layout.row_codes
-        && matrix.scales.len() >= ROWS * blocks.len() * layout.row_scales;
-    if !complete || !rest.is_empty() {
-        return false;
-    }
+pub(super) unsafe fn sums(
+    matrix: &Tensor<'_>,
+    layout: &TensorLayout,
+    list: &[Tap],
+    out: &mut [i32],
+) {
     let (mut codes, mut scales) = (matrix.codes.as_ptr(), matrix.scales.as_ptr());
-    for block in blocks {
+    for block in out.as_chunks_mut::<ROWS>().0 {
         let rows: [(*const u8, *const u8); ROWS] = core::array::from_fn(|r| {
             (codes.wrapping_add(r * layout.row_codes), scales.wrapping_add(r * layout.row_scales))
         });
-        // SAFETY: by the check there are codes and scales of as many rows as outputs, and the list was made for such
-        // rows.
+        // SAFETY: as the caller says.
         *block = unsafe { sum(list, rows) };
         codes = codes.wrapping_add(ROWS * layout.row_codes);
         scales = scales.wrapping_add(ROWS * layout.row_scales);
     }
-    true
 }
 
 /// Sums of a few rows, of which codes and scales begin there.

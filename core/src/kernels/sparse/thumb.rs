@@ -8,7 +8,7 @@ mod run;
 mod run;
 
 use super::Tap;
-use crate::blob::Tensor;
+use crate::blob::{Tensor, TensorLayout};
 
 /// What the assembly needs, in the order in which it counts on it.
 #[repr(C)]
@@ -23,18 +23,22 @@ struct Block {
     row_codes: usize,
 }
 
-/// Sums of all rows, with their [`super::PLACES`], if rows come in fours; says whether they do. Shapes: `out` is
-/// `[rows]`.
+/// Rows that share what is loaded of the list.
+pub(super) const ROWS: usize = 4;
+
+/// Sums of all rows, with their [`super::PLACES`]. Shapes: `out` is `[rows]`.
+///
+/// # Safety
+///
+/// There are codes and scales, in this layout, of as many rows as outputs, more than none and a multiple of [`ROWS`];
+/// the list is not empty and one that [`super::list`] returns for the matrix.
 #[inline(always)]
-pub(super) fn sums(matrix: &Tensor<'_>, list: &[Tap], out: &mut [i32]) -> bool {
-    let layout = matrix.layout();
-    let rows = out.len();
-    let fours = rows > 0 && rows.is_multiple_of(4) && !list.is_empty();
-    let complete = matrix.codes.len() >= rows * layout.row_codes
-        && matrix.scales.len() >= rows * layout.row_scales;
-    if !fours || !complete {
-        return false;
-    }
+pub(super) unsafe fn sums(
+    matrix: &Tensor<'_>,
+    layout: &TensorLayout,
+    list: &[Tap],
+    out: &mut [i32],
+) {
     let taps = list.as_ptr_range();
     let range = out.as_mut_ptr_range();
     let block = Block {
@@ -47,8 +51,6 @@ pub(super) fn sums(matrix: &Tensor<'_>, list: &[Tap], out: &mut [i32]) -> bool {
         codes: matrix.codes.as_ptr(),
         row_codes: layout.row_codes,
     };
-    // SAFETY: by the checks there are codes and scales of as many rows as outputs, a multiple of four, and the list,
-    // which is not empty, was made for such rows.
+    // SAFETY: as the caller says.
     unsafe { run::run(&block) };
-    true
 }

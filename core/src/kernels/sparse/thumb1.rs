@@ -56,13 +56,8 @@ macro_rules! add_scaled {
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn run(block: &Block) {
     naked_asm!(
-        "push {{r4, r5, r6, r7, lr}}
-        mov r4, r8
-        mov r5, r9
-        mov r6, r10
-        mov r7, r11
-        push {{r4, r5, r6, r7}}
-        sub sp, #28
+        save_registers!(),
+        "sub sp, #28
         ldm r0!, {{r1, r2, r3, r4, r5, r7}}
         mov r6, sp
         stm r6!, {{r1, r2, r3, r4, r5, r7}}
@@ -133,12 +128,7 @@ pub(super) unsafe extern "C" fn run(block: &Block) {
         bhs 5f
         b 2b",
         "5:
-        add sp, #28
-        pop {{r4, r5, r6, r7}}
-        mov r8, r4
-        mov r9, r5
-        mov r10, r6
-        mov r11, r7
-        pop {{r4, r5, r6, r7, pc}}",
+        add sp, #28",
+        return_with_registers!(),
     )
 }

@@ -74,20 +74,17 @@ pub(super) fn int8(matrix: &Tensor<'_>, words: &[u32], vector: &Prepared, out: &
 /// their end, the vector, bytes of a row.
 macro_rules! enter {
     () => {
-        "push {{r4, r5, r6, r7, lr}}
-        mov r4, r8
-        mov r5, r9
-        mov r6, r10
-        mov r7, r11
-        push {{r4, r5, r6, r7}}
-        sub sp, #16
-        ldm r0!, {{r1, r2, r3, r4, r5, r6}}
-        mov r0, r1
-        mov r9, r2
-        str r3, [sp, #0]
-        str r4, [sp, #4]
-        str r5, [sp, #8]
-        str r6, [sp, #12]"
+        concat!(
+            save_registers!(),
+            "sub sp, #16
+            ldm r0!, {{r1, r2, r3, r4, r5, r6}}
+            mov r0, r1
+            mov r9, r2
+            str r3, [sp, #0]
+            str r4, [sp, #4]
+            str r5, [sp, #8]
+            str r6, [sp, #12]"
+        )
     };
 }
 
@@ -104,21 +101,18 @@ macro_rules! begin_row {
 /// Stores r4, the row's sum, and goes on at label 2 unless it was the last row; then returns.
 macro_rules! end_row {
     () => {
-        "ldr r5, [sp, #0]
-        stm r5!, {{r4}}
-        str r5, [sp, #0]
-        ldr r4, [sp, #4]
-        cmp r5, r4
-        beq 5f
-        b 2b
-        5:
-        add sp, #16
-        pop {{r4, r5, r6, r7}}
-        mov r8, r4
-        mov r9, r5
-        mov r10, r6
-        mov r11, r7
-        pop {{r4, r5, r6, r7, pc}}"
+        concat!(
+            "ldr r5, [sp, #0]
+            stm r5!, {{r4}}
+            str r5, [sp, #0]
+            ldr r4, [sp, #4]
+            cmp r5, r4
+            beq 5f
+            b 2b
+            5:
+            add sp, #16",
+            return_with_registers!()
+        )
     };
 }
 

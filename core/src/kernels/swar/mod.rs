@@ -26,8 +26,8 @@ const LONGEST: usize = 512;
 /// Inputs of a group of INT4, and those that loops take at a time.
 const BLOCK: usize = 32;
 
-/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its callers: the
-/// code would be there as often as layers multiply.
+/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its
+/// caller, whose stack would have room for every kernel's vector at once.
 #[inline(never)]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(BLOCK) && matrix.cols > 0;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
 use super::matrix::{Batch, Matrix, Random};
-use super::{columns, grouped};
+use super::{columns, exponents, grouped};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::x86_64::Vnni;
 use crate::kernels::{Vectors, by_columns, matmul, portable};
@@ -23,9 +23,8 @@ proptest! {
         size in prop_oneof![4 => Just(1usize), 3 => 2usize..5, 1 => 15usize..18],
         percent in prop::sample::select(vec![0u64, 1, 5, 25, 50, 100]),
         (relu, biased, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
-        (x, shift) in prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)],
+        (x, exponent) in exponents(),
     ) {
-        let exponent = (shift + x as i32 + 16).clamp(0, 80);
         let max_code = if relu { 255 } else { 127 };
         let matrix = Matrix { exponent, max_code, ..Matrix::new(precision, group, rows, cols) };
         let mut random = Random(seed);

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use std::vec;
 
-use super::KERNELS;
 use super::matrix::{Batch, Matrix, Random};
+use super::{KERNELS, exponents};
 use crate::blob::Precision;
 use crate::kernels::portable;
 
@@ -26,9 +26,8 @@ proptest! {
         cols in prop::sample::select(vec![32usize, 64, 96, 128, 192, 256, 1024, 1056, 1088, 2112]),
         size in prop_oneof![4 => Just(1usize), 3 => 2usize..9, 1 => 127usize..132],
         (relu, biased, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
-        (x, shift) in prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)],
+        (x, exponent) in exponents(),
     ) {
-        let exponent = (shift + x as i32 + 16).clamp(0, 80);
         let max_code = if relu { 255 } else { 127 };
         let matrix = Matrix { exponent, max_code, ..Matrix::new(precision, group, rows, cols) };
         let mut random = Random(seed);

@@ -125,6 +125,12 @@ fn columns() -> impl Strategy<Value = usize> {
     ]
 }
 
+/// Exponents of a vector and of a matrix: outputs that mostly fit, sometimes any shift that a blob may ask for.
+fn exponents() -> impl Strategy<Value = (i8, i32)> {
+    prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)]
+        .prop_map(|(x, shift)| (x, (shift + x as i32 + 16).clamp(0, 80)))
+}
+
 fn matrices() -> impl Strategy<Value = (Matrix, i8, u64)> {
     let numbers = (any::<bool>(), 0u32..=16, any::<bool>(), any::<u64>());
     // Shifts that keep bits of the result, and every one that a blob can ask for.
@@ -212,8 +218,8 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
         (Precision::Int5, 32),
         (Precision::Int6, 32),
     ];
-    // Halves of ±65504, codes of −128 at odd places and everywhere, 127, nibbles of −8 and 7, pairs of −2 and 1 over zeros
-    // and ones.
+    // Halves of ±65504, codes of −128 at odd places and everywhere, of 127, nibbles of −8 and 7, pairs of −2 and
+    // 1 over zeros and ones.
     let fills: [[u8; 2]; 8] = [
         [0xff, 0x7b],
         [0xff, 0xfb],
@@ -265,6 +271,28 @@ fn logits_become_the_same_halves() {
             for (value, half) in values.into_iter().zip(halves) {
                 assert_eq!(half.to_bits(), residual_to_half(value).to_bits(), "{value}");
             }
+        }
+    }
+}
+
+/// Otherwise its line in [`KERNELS`] would be of the portable kernel: a vector that is mostly zeros has a kernel of its
+/// own in every grouped precision, a dense one has not.
+#[test]
+fn sparse_vectors_have_their_kernel() {
+    let mut random = Random(14);
+    for (precision, group) in Precision::ALL
+        .into_iter()
+        .filter(|p| p.is_grouped())
+        .flat_map(|p| [16, 32, 64].map(|g| (p, g)))
+    {
+        let matrix = Matrix { max_code: 255, ..Matrix::new(precision, group, 8, 256) };
+        let matrix = matrix.fill(true, || random.next() as u8);
+        let scales = [Scale { mantissa: 20_000, exponent: -13 }.pack()];
+        for (apart, expected) in [(20, true), (1, false)] {
+            let codes: Vec<i16> = (0..256).map(|c| if c % apart == 0 { 255 } else { 0 }).collect();
+            let x = Vectors { codes: &codes, scales: &scales };
+            let done = super::sparse::matmul(&matrix.tensor(), x, &mut [0; 8]);
+            assert_eq!(done, expected, "{precision:?} {group}");
         }
     }
 }

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
 use super::finish::{finish_rows, four_words, load, load_bytes, put_four};
-use super::tile::Finish;
+use super::tile::{Finish, pieces};
 use crate::blob::Tensor;
 use crate::kernels::batched::Rescale;
 
@@ -61,15 +61,9 @@ pub(super) fn int4<const RELU: bool>(
     rescale: &Rescale,
     out: &mut [i32],
 ) {
-    let mut short = [Narrow::ZEROS; STRETCHES];
-    let mut long = Vec::new();
+    let (mut few, mut many) = ([Narrow::ZEROS; STRETCHES], Vec::new());
     let stretches = codes.as_chunks::<STRETCH>().0;
-    let x = if stretches.len() <= STRETCHES {
-        &mut short[..stretches.len()]
-    } else {
-        long.resize(stretches.len(), Narrow::ZEROS);
-        &mut long[..]
-    };
+    let x = pieces(stretches.len(), Narrow::ZEROS, &mut few, &mut many);
     for (x, codes) in x.iter_mut().zip(stretches) {
         *x = narrow::<RELU>(codes);
     }

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
 use super::finish::{finish_block, join_eight, load, mantissas};
-use super::tile::set;
+use super::tile::{self, pieces, set};
 use crate::blob::Tensor;
 use crate::kernels::batched::{ROWS, Rescale};
 use crate::kernels::single::Block;
@@ -54,12 +54,7 @@ pub(super) fn fits(matrix: &Tensor<'_>) -> bool {
 pub(super) fn matmul(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
     let stretches = codes.as_chunks::<STRETCH>().0;
     let (mut few, mut many) = ([Coefficients::ZEROS; FEW], Vec::new());
-    let x = if stretches.len() <= FEW {
-        &mut few[..stretches.len()]
-    } else {
-        many.resize(stretches.len(), Coefficients::ZEROS);
-        &mut many[..]
-    };
+    let x = pieces(stretches.len(), Coefficients::ZEROS, &mut few, &mut many);
     let mut start = _mm256_setzero_si256();
     for (x, codes) in x.iter_mut().zip(stretches) {
         start = _mm256_add_epi32(start, prepare(codes, x));
@@ -108,7 +103,7 @@ unsafe fn sums(codes: *const u8, x: &[Coefficients], start: __m256i) -> [__m256i
     let mask = _mm256_set1_epi16(0xff);
     let mut sums = [start; ROWS];
     for (i, x) in x.iter().enumerate() {
-        let (whole, lower) = (super::tile::load(&x.whole), super::tile::load(&x.lower));
+        let (whole, lower) = (tile::load(&x.whole), tile::load(&x.lower));
         for (j, sum) in sums.iter_mut().enumerate() {
             // SAFETY: 32 bytes of one of eight rows, in a stretch that the row has; the load asks for no alignment.
             let pairs = unsafe { _mm256_loadu_si256(codes.add(j * row + STRETCH * i).cast()) };

@@ -1,6 +1,7 @@
 //! What the kernels for several vectors share: sixteen rows meet four vectors, eight rows to a register, so
 //! that what is loaded of either is used several times and all sums stay in registers.
 
+use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
 use super::finish::store;
@@ -236,4 +237,19 @@ pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS
             _mm_storeu_si128(words[s + 4].as_mut_ptr().cast(), high);
         }
     }
+}
+
+/// Pieces of a vector: where there are more than the stack takes, on the heap.
+#[inline(always)]
+pub(super) fn pieces<'a, T: Copy, const FEW: usize>(
+    count: usize,
+    zeros: T,
+    few: &'a mut [T; FEW],
+    many: &'a mut Vec<T>,
+) -> &'a mut [T] {
+    if count <= FEW {
+        return &mut few[..count];
+    }
+    many.resize(count, zeros);
+    many
 }

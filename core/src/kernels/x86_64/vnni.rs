@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
 use super::finish::{finish_block, mantissas};
+use super::tile::pieces;
 use super::{fits_bytes, not_negative};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::Vectors;
@@ -58,7 +59,7 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
     let (mut few, mut many) = ([[0; BYTES]; FEW], Vec::new());
-    let x = registers(codes.len().div_ceil(BYTES), [0; BYTES], &mut few, &mut many);
+    let x = pieces(codes.len().div_ceil(BYTES), [0; BYTES], &mut few, &mut many);
     for (byte, &code) in x.as_flattened_mut().iter_mut().zip(codes) {
         *byte = code as u8;
     }
@@ -163,7 +164,7 @@ impl Narrow {
 fn int4<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
     let groups = codes.as_chunks().0;
     let (mut few, mut many) = ([Narrow::ZEROS; FEW], Vec::new());
-    let x = registers(groups.len().div_ceil(GROUPS), Narrow::ZEROS, &mut few, &mut many);
+    let x = pieces(groups.len().div_ceil(GROUPS), Narrow::ZEROS, &mut few, &mut many);
     for (g, group) in groups.iter().enumerate() {
         x[g / GROUPS].set(g % GROUPS, group);
     }
@@ -287,21 +288,6 @@ fn join([a, b, c, d, e, f, g, h]: [__m512i; ROWS]) -> __m256i {
     let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(quarters, quarters);
     let odd = _mm512_shuffle_i64x2::<0b11_01_11_01>(quarters, quarters);
     _mm256_add_epi32(_mm512_castsi512_si256(even), _mm512_castsi512_si256(odd))
-}
-
-/// As many registers as a vector takes.
-#[inline(always)]
-fn registers<'a, T: Copy>(
-    count: usize,
-    zeros: T,
-    few: &'a mut [T; FEW],
-    many: &'a mut Vec<T>,
-) -> &'a mut [T] {
-    if count <= FEW {
-        return &mut few[..count];
-    }
-    many.resize(count, zeros);
-    many
 }
 
 /// A mask of the first `count` bytes of a register, of all if there are more.
