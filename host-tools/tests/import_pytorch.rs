@@ -17,7 +17,7 @@ fn numbers<T>(file: &SafeTensors, name: &str, from: impl Fn([u8; 4]) -> T) -> Ve
 
 /// The largest difference between a logit of ours and PyTorch's.
 fn largest_error(checkpoint: &str, expected: &str, top_k: usize) -> f32 {
-    let options = Options { top_k, chain: Chain::Full };
+    let options = Options { top_k, chain: Chain::Full, state: None };
     let checkpoint = import(&fixture(checkpoint), options).unwrap();
     let expected = std::fs::read(fixture(expected)).unwrap();
     let expected = SafeTensors::deserialize(&expected).unwrap();

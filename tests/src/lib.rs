@@ -32,7 +32,7 @@ pub fn tiny() -> Result<Source> {
 /// A full-chain model that PyTorch wrote, without a tokenizer.
 pub fn full_chain() -> Result<Source> {
     let path = repository("tests/fixtures/pytorch/k1_top2.pt");
-    let options = import::Options { top_k: 2, chain: Chain::Full };
+    let options = import::Options { top_k: 2, chain: Chain::Full, state: None };
     Ok(Source::new(&import::import(&path, options)?, [0; 32], 0, None)?)
 }
 

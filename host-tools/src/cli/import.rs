@@ -3,7 +3,7 @@
 use crate::checkpoint::{Chain, Checkpoint};
 use crate::cli::Global;
 use crate::error::{Error, Result};
-use crate::import::{Options, import};
+use crate::import::{LEFT_OUT_KEY, Options, import};
 use clap::ValueEnum;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,16 @@ Examples:
   From safetensors; the number of experts as --top-k means dense gating:
       resnet-bk import resnet_bk.safetensors --top-k 4 --out model.safetensors
 
+  The averaged weights of a training script that saved {'model': ..., 'ema': ...}:
+      resnet-bk import last.pt --top-k 2 --state ema --out model.safetensors
+
 What can be read:
   .pt, .pth     as torch.save(model.state_dict(), path) writes it (PyTorch 1.6 or later), also
-                beside other things under `model_state_dict`, `state_dict` or `model`
+                beside other things in dictionaries and lists, such as {'model': ..., 'epoch': 3}
   .safetensors  with the same names
+
+The names may have the prefixes of modules around the model (`net.`), and parts that wrappers add
+(`module`, `_orig_mod`) wherever they stand. Tensors beside that module are left out and listed.
 
 The model has to be the ResNet-BK of commit 518528f in its default form. Dimensions are counted from
 the tensors; missing, surplus and misshapen tensors are named, and so are buffers that belong to
@@ -35,6 +41,10 @@ pub(crate) struct Args {
     /// Experts that each token is routed to; it is not in the file. All of them: dense gating.
     #[arg(long, value_name = "N")]
     top_k: usize,
+    /// Which model, where the file holds several: its keys and its prefix, joined by dots, as the
+    /// message that lists them names it.
+    #[arg(long, value_name = "NAME")]
+    state: Option<String>,
     /// Which part of the chain a position sees.
     #[arg(long, value_enum, default_value_t = ChainArg::Full)]
     chain: ChainArg,
@@ -59,7 +69,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         ChainArg::Full => Chain::Full,
         ChainArg::Half => Chain::Half,
     };
-    let checkpoint = import(&args.checkpoint, Options { top_k: args.top_k, chain })?;
+    let checkpoint =
+        import(&args.checkpoint, Options { top_k: args.top_k, chain, state: args.state })?;
     checkpoint.write(&args.out)?;
     report(&checkpoint, &args.out, global);
     Ok(())
@@ -101,6 +112,9 @@ fn report(checkpoint: &Checkpoint, path: &Path, global: Global) {
         config.potentials,
         config.positions.map_or("unlimited".into(), |positions| positions.to_string())
     );
+    if let Some(names) = checkpoint.provenance.get(LEFT_OUT_KEY) {
+        println!("left out, because they lie beside the model: {names}");
+    }
     if config.chain == Chain::Full {
         println!(
             "the full chain sees the tokens that it predicts: such a model can be scored and \

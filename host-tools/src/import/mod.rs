@@ -11,8 +11,11 @@ mod element;
 mod pickle;
 mod published;
 mod pytorch;
+mod state;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written;
 
 use crate::checkpoint::{Chain, Checkpoint};
 use crate::error::{Error, Result};
@@ -20,16 +23,24 @@ use crate::files;
 use element::{Element, Entry};
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
+use state::{Dictionary, State};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The entry of a provenance with the tensors beside the model that were not imported, between
+/// spaces.
+pub const LEFT_OUT_KEY: &str = "imported_without";
+
 /// What a published checkpoint does not say about itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Experts that each token is routed to; as many as there are means dense gating.
     pub top_k: usize,
     /// Chain kind; published models have the full chain.
     pub chain: Chain,
+    /// Which model, in a file that holds several: the keys and the prefix that lead to it, joined by
+    /// dots.
+    pub state: Option<String>,
 }
 
 /// Reads the published checkpoint at `path`.
@@ -40,18 +51,26 @@ pub fn import(path: &Path, options: Options) -> Result<Checkpoint> {
 /// Reads the bytes of a published checkpoint; what they are is told by the content. `path` is for
 /// messages and the provenance.
 pub fn from_bytes(bytes: &[u8], path: &Path, options: Options) -> Result<Checkpoint> {
-    let imported = entries(bytes).and_then(|entries| published::convert(entries, options));
-    let (config, tensors) = imported.map_err(|Refusal { problems, remedy }| Error::Import {
-        path: path.to_path_buf(),
-        problems,
-        remedy,
+    let state = entries(bytes, options.state.as_deref());
+    let imported = state.and_then(|state| {
+        let (config, tensors) = published::convert(state.tensors, options)?;
+        Ok((config, tensors, state.name, state.left_out))
+    });
+    let (config, tensors, state, left_out) = imported.map_err(|Refusal { problems, remedy }| {
+        Error::Import { path: path.to_path_buf(), problems, remedy }
     })?;
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let provenance = BTreeMap::from([
+    let mut provenance = BTreeMap::from([
         ("imported_from".to_string(), file.into_owned()),
         ("imported_sha256".to_string(), digest),
     ]);
+    if state != state::OUTERMOST {
+        provenance.insert("imported_state".into(), state);
+    }
+    if !left_out.is_empty() {
+        provenance.insert(LEFT_OUT_KEY.into(), left_out.join(" "));
+    }
     Checkpoint::new(config, tensors, provenance)
 }
 
@@ -71,32 +90,43 @@ impl Refusal {
     }
 }
 
-fn entries(bytes: &[u8]) -> Result<Entries, Refusal> {
+fn entries(bytes: &[u8], wanted: Option<&str>) -> Result<State<Entry>, Refusal> {
     if pytorch::is_archive(bytes) {
-        pytorch::read(bytes)
+        pytorch::read(bytes, wanted)
     } else if bytes.get(8) == Some(&b'{') {
-        from_safetensors(bytes)
+        from_safetensors(bytes, wanted)
     } else {
         Err(pytorch::refuse_other(bytes))
     }
 }
 
-fn from_safetensors(bytes: &[u8]) -> Result<Entries, Refusal> {
-    const REMEDY: &str =
+fn from_safetensors(bytes: &[u8], wanted: Option<&str>) -> Result<State<Entry>, Refusal> {
+    const AGAIN: &str =
         "write it again with `safetensors.torch.save_file(model.state_dict(), path)`";
+    const REAL: &str = "convert these tensors with `t.float()` and write the file again with \
+                        `safetensors.torch.save_file`";
     let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| Refusal::new(format!("it is not a valid safetensors file: {e}"), REMEDY))?;
+        .map_err(|e| Refusal::new(format!("it is not a valid safetensors file: {e}"), AGAIN))?;
+    let views = file.iter().map(|(name, view)| (name.to_string(), view)).collect();
+    let dictionary = Dictionary { path: String::new(), tensors: views };
+    let State { name, tensors, left_out } = state::choose(&[dictionary], wanted)?;
     let mut entries = Entries::new();
-    for (name, view) in file.iter() {
-        let Some(element) = Element::of_safetensors(view.dtype()) else {
-            let dtype = view.dtype();
-            return Err(Refusal::new(
-                format!("`{name}` has elements of type {dtype:?}, which is not supported"),
-                REMEDY,
-            ));
-        };
-        let entry = Entry { shape: view.shape().to_vec(), values: element.decode(view.data()) };
-        entries.insert(name.into(), entry);
+    let mut problems = Vec::new();
+    for (name, view) in tensors {
+        match Element::of_safetensors(view.dtype()) {
+            Some(element) => {
+                let values = element.decode(view.data());
+                entries.insert(name, Entry { shape: view.shape().to_vec(), values });
+            }
+            None => {
+                let dtype = view.dtype();
+                problems.push(format!("`{name}` has elements of type {dtype:?}, not supported"));
+            }
+        }
     }
-    Ok(entries)
+    if problems.is_empty() {
+        Ok(State { name, tensors: entries, left_out })
+    } else {
+        Err(Refusal { problems, remedy: REAL.into() })
+    }
 }

@@ -9,14 +9,13 @@ use std::collections::BTreeMap;
 const REVISION: &str = "only the model of commit 518528f (November 2025) in its default form is \
                         supported; train or export that one";
 
-/// Wrappers put these before every name: data parallelism, `torch.compile`, the Hugging Face class.
-const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
-
 /// A block or expert beyond this is no index but damage.
 const LARGEST_INDEX: usize = 999;
 
 /// An extent that no tensor tells.
 const UNKNOWN: usize = 0;
+
+const SURPLUS: &str = "does not belong to this model";
 
 /// Tensors that only other revisions and forms of the model have, by a part of their name.
 const VARIANTS: [(&[&str], &str); 6] = [
@@ -42,7 +41,6 @@ pub(super) fn convert(
     entries: Entries,
     options: Options,
 ) -> Result<(ModelConfig, BTreeMap<String, Tensor>), Refusal> {
-    let entries = unwrap(entries);
     if entries.keys().any(|name| name.ends_with(".bk_layer.log_eta")) {
         return Err(Refusal::new(
             "it is in this tool's own format and needs no import",
@@ -54,7 +52,15 @@ pub(super) fn convert(
     refuse_foreign(&entries, &config)?;
     let problems = differences(&entries, &config);
     if !problems.is_empty() {
-        let remedy = "the file is damaged or of another revision; ".to_string() + REVISION;
+        let surplus = problems.iter().all(|problem| problem.ends_with(SURPLUS));
+        let remedy = if surplus {
+            format!(
+                "if the model computes without these tensors, save the state_dict without them \
+                 (`state.pop(name)` for each); otherwise it is of another revision: {REVISION}"
+            )
+        } else {
+            format!("the file is damaged or of another revision; {REVISION}")
+        };
         return Err(Refusal { problems, remedy });
     }
     let constants = buffers::constants(&entries, config.layers)
@@ -77,16 +83,6 @@ pub(super) fn convert(
         insert("log_eta", constants.eta.ln());
     }
     Ok((config, tensors))
-}
-
-/// Removes what wrappers put before every name.
-fn unwrap(mut entries: Entries) -> Entries {
-    while let Some(wrapper) =
-        WRAPPERS.iter().find(|w| !entries.is_empty() && entries.keys().all(|k| k.starts_with(**w)))
-    {
-        entries = entries.into_iter().map(|(k, v)| (k[wrapper.len()..].into(), v)).collect();
-    }
-    entries
 }
 
 fn refuse_variants(entries: &Entries) -> Result<(), Refusal> {
@@ -235,7 +231,7 @@ fn differences(entries: &Entries, config: &ModelConfig) -> Vec<String> {
     for (name, entry) in entries {
         if !expected.contains_key(name) && !is_counter(name) {
             let shape = show(&entry.shape);
-            problems.push(format!("`{name}` {shape} does not belong to this model"));
+            problems.push(format!("`{name}` {shape} {SURPLUS}"));
         }
     }
     problems

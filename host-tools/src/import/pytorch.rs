@@ -6,9 +6,11 @@
 //! and candle-core 0.11.1 leaves `z` out, so that η would have to be taken on trust. What is needed
 //! of the format is small, and `zip` alone is 19 crates to build, against 38, 140 and 131.
 
+use super::Refusal;
 use super::element::{Element, Entry};
 use super::pickle::{Id, Node, Pickle};
-use super::{Entries, Refusal};
+use super::state::{self, Dictionary, State};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
 
@@ -16,8 +18,18 @@ const RESAVE: &str = "load it in PyTorch and save it again with \
                       `torch.save(model.state_dict(), path)` (PyTorch 1.6 or later)";
 const COPY_AGAIN: &str = "the file is damaged or incomplete; copy or download it again";
 
-/// Keys under which training scripts keep the state_dict beside the optimizer's.
-const NESTED_UNDER: [&str; 3] = ["model_state_dict", "state_dict", "model"];
+const PLAIN: &str = "load it in PyTorch, replace these tensors by plain dense ones of FP32 \
+                     (`t.to_dense().float()`, `t.dequantize()`, `t.resolve_conj()`) and save the \
+                     state_dict again";
+const CONTIGUOUS: &str = "load it in PyTorch, replace its tensors by copies of their own \
+                          (`t.contiguous().clone()`) and save the state_dict again";
+
+/// Elements that views may have in all beyond those of their storages, 1 GiB in FP32: a small file
+/// must not ask for all of the memory.
+const MOST_REPEATED: usize = 1 << 28;
+
+/// Keys to a dictionary, joined.
+const LONGEST_PATH: usize = 1 << 8;
 
 /// A pickle beyond this describes millions of tensors or is not what it says.
 const LARGEST_PICKLE: u64 = 64 << 20;
@@ -43,67 +55,145 @@ pub(super) fn refuse_other(bytes: &[u8]) -> Refusal {
     }
 }
 
-/// The tensors of the state_dict in an archive.
-pub(super) fn read(bytes: &[u8]) -> Result<Entries, Refusal> {
+/// The tensors of a model in an archive: those of the state that is called `wanted`, or of the only
+/// one. Each storage is read once, however many tensors are views of it.
+pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<State<Entry>, Refusal> {
     let mut archive = Archive::open(bytes)?;
     let pickle = Pickle::parse(&archive.pickle()?)
         .map_err(|reason| Refusal::new(format!("its pickle cannot be read: {reason}"), RESAVE))?;
-    let mut entries = Entries::new();
+    let State { name, tensors, left_out } = state::choose(&dictionaries(&pickle)?, wanted)?;
     let mut problems = Vec::new();
-    for &(key, value) in state_dict(&pickle)? {
-        let Some(name) = pickle.text(key) else {
-            problems.push(format!("a tensor is named by {:?}, not by text", pickle.node(key)));
-            continue;
-        };
-        match View::parse(&pickle, value).and_then(|view| view.read(&mut archive)) {
-            Ok(entry) => drop(entries.insert(name.into(), entry)),
+    let mut storages: BTreeMap<String, Vec<(String, View)>> = BTreeMap::new();
+    for (name, id) in tensors {
+        match View::parse(&pickle, id) {
+            Ok(view) => storages.entry(view.storage.clone()).or_default().push((name, view)),
             Err(reason) => problems.push(format!("`{name}` {reason}")),
         }
     }
-    if problems.is_empty() { Ok(entries) } else { Err(Refusal { problems, remedy: RESAVE.into() }) }
+    if !problems.is_empty() {
+        return Err(Refusal { problems, remedy: PLAIN.into() });
+    }
+    let mut entries = BTreeMap::new();
+    let mut surplus = 0usize;
+    for (key, views) in storages {
+        let storage = match archive.entry(&format!("data/{key}"), u64::MAX) {
+            Ok(storage) => storage,
+            Err(reason) => {
+                problems.extend(views.iter().map(|(name, _)| format!("`{name}` {reason}")));
+                continue;
+            }
+        };
+        surplus = surplus.saturating_add(repeated(&views, storage.len()));
+        if surplus > MOST_REPEATED {
+            let problem = format!(
+                "its tensors have more than {MOST_REPEATED} elements beyond those of their storages"
+            );
+            return Err(Refusal::new(problem, CONTIGUOUS));
+        }
+        for (name, view) in views {
+            match view.gather(&storage) {
+                Ok(entry) => drop(entries.insert(name, entry)),
+                Err(reason) => problems.push(format!("`{name}` {reason}")),
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(State { name, tensors: entries, left_out })
+    } else {
+        Err(Refusal { problems, remedy: COPY_AGAIN.into() })
+    }
 }
 
-/// The dictionary of tensors: the pickled object itself or what it keeps under a usual key.
-fn state_dict(pickle: &Pickle) -> Result<&[(Id, Id)], Refusal> {
-    let holds_tensors =
-        |items: &[(Id, Id)]| items.iter().any(|&(_, value)| is_tensor(pickle, value));
-    let Some(items) = pickle.dict(pickle.root()) else {
-        let what = match pickle.node(pickle.root()) {
+/// Elements that the views of a storage of so many bytes have in all beyond its own.
+fn repeated(views: &[(String, View)], bytes: usize) -> usize {
+    let elements = views.iter().map(|(_, view)| view.count()).fold(0, usize::saturating_add);
+    elements.saturating_sub(views.first().map_or(0, |(_, view)| bytes / view.element.size()))
+}
+
+/// Every dictionary of the pickled object that holds tensors, at any depth.
+fn dictionaries(pickle: &Pickle) -> Result<Vec<Dictionary<Id>>, Refusal> {
+    let root = pickle.root();
+    if pickle.dict(root).is_none() && pickle.list(root).is_none() {
+        let what = match pickle.node(root) {
             Node::Call { function, .. } => {
                 format!("a pickled `{}` object", pickle.global(*function).unwrap_or("unknown"))
             }
-            Node::List(_) => "a list".into(),
             _ => "something else".into(),
         };
         return Err(Refusal::new(format!("it holds {what}, not a state_dict"), RESAVE));
-    };
-    if holds_tensors(items) {
-        return Ok(items);
     }
-    let under = |name| {
-        items.iter().find(|&&(key, _)| pickle.text(key) == Some(name)).map(|&(_, value)| value)
-    };
-    for name in NESTED_UNDER {
-        if let Some(nested) = under(name).and_then(|id| pickle.dict(id))
-            && holds_tensors(nested)
-        {
-            return Ok(nested);
+    let mut found = Vec::new();
+    let mut seen = HashSet::from([root]);
+    let mut waiting = VecDeque::from([(String::new(), root)]);
+    // By breadth, so that dictionaries come in the order in which a reader of the script meets them.
+    while let Some((path, id)) = waiting.pop_front() {
+        let mut tensors = Vec::new();
+        for (name, value) in items(pickle, id) {
+            if is_tensor(pickle, value) {
+                tensors.push((name, value));
+            } else if seen.insert(value) {
+                let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                // Nested deeper than any script writes it, and long paths cost memory.
+                if path.len() < LONGEST_PATH {
+                    waiting.push_back((path, value));
+                }
+            }
+        }
+        if !tensors.is_empty() {
+            found.push(Dictionary { path, tensors });
         }
     }
-    let mut keys: Vec<&str> = items.iter().filter_map(|&(key, _)| pickle.text(key)).collect();
-    keys.truncate(10);
-    Err(Refusal::new(
-        format!(
-            "its dictionary holds no tensors, neither directly nor under {}; its keys are {keys:?}",
-            NESTED_UNDER.map(|name| format!("`{name}`")).join(", ")
-        ),
-        RESAVE,
-    ))
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let keys: Vec<String> =
+        items(pickle, root).into_iter().map(|(name, _)| name).take(10).collect();
+    Err(Refusal::new(format!("it holds no dictionary of tensors; its keys are {keys:?}"), RESAVE))
 }
 
-/// The functions by which PyTorch makes tensors when it unpickles.
+/// What a dictionary or list holds, by key or index. Keys that are neither text nor number are left
+/// out: no state_dict has them.
+fn items(pickle: &Pickle, id: Id) -> Vec<(String, Id)> {
+    match pickle.node(id) {
+        Node::Dict(items) => {
+            let name = |key| match pickle.node(key) {
+                Node::Text(text) => Some(text.clone()),
+                Node::Int(number) => Some(number.to_string()),
+                _ => None,
+            };
+            items.iter().filter_map(|&(key, value)| Some((name(key)?, value))).collect()
+        }
+        Node::List(items) => {
+            items.iter().enumerate().map(|(index, &item)| (index.to_string(), item)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a value is made by one of the functions by which PyTorch makes tensors.
 fn is_tensor(pickle: &Pickle, id: Id) -> bool {
-    pickle.call(id).is_some_and(|(function, _)| function.starts_with("torch._utils._rebuild_"))
+    pickle.call(id).is_some_and(|(function, _)| {
+        function.starts_with("torch._utils._rebuild_") || function == REBUILD_WITH_STATE
+    })
+}
+
+/// How a tensor with attributes of its own is made: of the function, the class, the function's
+/// arguments and the attributes.
+const REBUILD_WITH_STATE: &str = "torch._tensor._rebuild_from_type_v2";
+
+/// The function that makes the plain tensor in a parameter or in a tensor with attributes, and its
+/// arguments.
+fn plain(pickle: &Pickle, id: Id) -> Option<(&str, &[Id])> {
+    let (function, arguments) = pickle.call(id)?;
+    match (function, arguments) {
+        ("torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", _) => {
+            pickle.call(*arguments.first()?)
+        }
+        (REBUILD_WITH_STATE, &[function, _, arguments, ..]) => {
+            Some((pickle.global(function)?, pickle.list(arguments)?))
+        }
+        _ => Some((function, arguments)),
+    }
 }
 
 /// A tensor as the pickle describes it: a window on a storage.
@@ -117,16 +207,16 @@ struct View {
 
 impl View {
     fn parse(pickle: &Pickle, id: Id) -> Result<Self, String> {
-        let (mut function, mut arguments) = pickle.call(id).ok_or("is not a tensor")?;
-        if function == "torch._utils._rebuild_parameter" {
-            let tensor = arguments.first().ok_or("is an empty parameter")?;
-            (function, arguments) = pickle.call(*tensor).ok_or("is not a tensor")?;
-        }
+        let malformed = || "is described in an unknown way".to_string();
+        let (function, arguments) = plain(pickle, id).ok_or_else(malformed)?;
         if function != "torch._utils._rebuild_tensor_v2" {
             return Err(format!("is made by `{function}`; only plain dense tensors are supported"));
         }
-        let malformed = || "is described in an unknown way".to_string();
         let &[storage, offset, shape, strides, ..] = arguments else { return Err(malformed()) };
+        let marks = arguments.get(6).and_then(|&id| pickle.dict(id)).unwrap_or_default();
+        if !marks.is_empty() {
+            return Err("is a conjugated or negated view".into());
+        }
         let Node::Persistent(storage) = *pickle.node(storage) else { return Err(malformed()) };
         let Some(&[_, class, key, ..]) = pickle.list(storage) else { return Err(malformed()) };
         let class = pickle.global(class).ok_or_else(malformed)?;
@@ -147,26 +237,50 @@ impl View {
         })
     }
 
-    /// Reads the tensor; its elements come out in row-major order, however they are stored.
-    fn read(self, archive: &mut Archive) -> Result<Entry, String> {
-        let storage = archive.entry(&format!("data/{}", self.storage), u64::MAX)?;
+    /// Number of elements, which may be more than the storage has where strides are 0.
+    fn count(&self) -> usize {
+        self.shape.iter().fold(1, |count: usize, &extent| count.saturating_mul(extent))
+    }
+
+    /// Whether the elements lie side by side in row-major order.
+    fn is_contiguous(&self) -> bool {
+        let mut step = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(&extent, &stride)| {
+            let fits = extent == 1 || stride == step;
+            step = usize::saturating_mul(step, extent);
+            fits
+        })
+    }
+
+    /// The elements in row-major order, however they are stored.
+    fn gather(self, storage: &[u8]) -> Result<Entry, String> {
         let size = self.element.size();
-        let stored = storage.len() / size;
+        let (count, stored) = (self.count(), storage.len() / size);
         let outside = || {
             let (shape, key) = (&self.shape, &self.storage);
             format!("{shape:?} does not fit its storage `{key}` of {stored} elements")
         };
-        let count = self.shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
-        let count = count.filter(|n| *n <= stored).ok_or_else(outside)?;
+        let last =
+            self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (&n, &stride)| {
+                at.checked_add(n.saturating_sub(1).checked_mul(stride)?)
+            });
+        if count == 0 {
+            return Ok(Entry { values: self.element.decode(&[]), shape: self.shape });
+        }
+        if last.is_none_or(|last| last >= stored) {
+            return Err(outside());
+        }
+        if self.is_contiguous() {
+            let values = self.element.decode(&storage[self.offset * size..][..count * size]);
+            return Ok(Entry { values, shape: self.shape });
+        }
         let mut gathered = Vec::with_capacity(count * size);
         for index in 0..count {
-            let (mut rest, mut position) = (index, Some(self.offset));
+            let (mut rest, mut position) = (index, self.offset);
             for (&extent, &stride) in self.shape.iter().zip(&self.strides).rev() {
-                let step = (rest % extent).checked_mul(stride);
-                position = position.and_then(|p| p.checked_add(step?));
+                position += rest % extent * stride;
                 rest /= extent;
             }
-            let position = position.filter(|p| *p < stored).ok_or_else(outside)?;
             gathered.extend_from_slice(&storage[position * size..][..size]);
         }
         Ok(Entry { values: self.element.decode(&gathered), shape: self.shape })

@@ -3,7 +3,11 @@ use crate::checkpoint::ModelConfig;
 use element::Values;
 use std::path::PathBuf;
 
-const TOP_1: Options = Options { top_k: 1, chain: Chain::Full };
+const TOP_1: Options = options(1);
+
+const fn options(top_k: usize) -> Options {
+    Options { top_k, chain: Chain::Full, state: None }
+}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pytorch").join(name)
@@ -17,6 +21,10 @@ fn bytes(name: &str) -> Vec<u8> {
 fn said(result: Result<Checkpoint>) -> String {
     let error = result.expect_err("it was imported");
     format!("{error}\nhelp: {}", error.help())
+}
+
+fn entries(bytes: &[u8]) -> Result<Entries, Refusal> {
+    super::entries(bytes, None).map(|state| state.tensors)
 }
 
 /// What is said about `k1_top1.pt` after a change to its tensors.
@@ -69,7 +77,7 @@ fn dimensions_are_counted_and_buffers_become_the_chain() {
 #[test]
 fn every_container_gives_the_same_weights() {
     let same = |a: &str, b: &str, top_k| {
-        let read = |name| import(&fixture(name), Options { top_k, chain: Chain::Full }).unwrap();
+        let read = |name| import(&fixture(name), options(top_k)).unwrap();
         let (a, b) = (read(a), read(b));
         assert_eq!((a.config, a.tensors), (b.config, b.tensors));
     };
@@ -81,8 +89,8 @@ fn every_container_gives_the_same_weights() {
 fn an_imported_model_is_an_ordinary_checkpoint() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
-    let options = Options { top_k: 2, chain: Chain::Half };
-    let checkpoint = import(&fixture("k1_top2.pt"), options).unwrap();
+    let options = Options { chain: Chain::Half, ..options(2) };
+    let checkpoint = import(&fixture("k1_top2.pt"), options.clone()).unwrap();
     assert_eq!(checkpoint.config.chain, Chain::Half);
     checkpoint.write(&path).unwrap();
     assert_eq!(Checkpoint::read(&path).unwrap(), checkpoint);
@@ -146,7 +154,10 @@ fn wrappers_around_the_names_are_removed() {
     let plain = entries(&bytes("k1_top1.pt")).unwrap();
     for wrapper in ["module.", "model.", "_orig_mod.", "module._orig_mod.model."] {
         let wrapped = plain.iter().map(|(k, v)| (format!("{wrapper}{k}"), v.clone())).collect();
-        let (config, tensors) = published::convert(wrapped, TOP_1).unwrap();
+        let wrapped = Dictionary { path: String::new(), tensors: wrapped };
+        let State { tensors, left_out, .. } = state::choose(&[wrapped], None).unwrap();
+        assert!(left_out.is_empty());
+        let (config, tensors) = published::convert(tensors, TOP_1).unwrap();
         assert_eq!(tensors, published::convert(plain.clone(), TOP_1).unwrap().1);
         assert_eq!(config.layers, 2);
     }
@@ -240,7 +251,7 @@ fn weights_that_are_not_numbers_are_refused() {
 #[test]
 fn top_k_has_to_fit_the_experts() {
     for top_k in [0, 4] {
-        let options = Options { top_k, chain: Chain::Full };
+        let options = options(top_k);
         let said = said(import(&fixture("k1_top1.pt"), options));
         let expected =
             format!("top_k is {top_k}; it must be between 1 and the number of experts, 3");

@@ -1,0 +1,362 @@
+//! Archives as `torch.save` writes them, of forms for which there is no fixture.
+
+use super::element::{Entry, Values};
+use super::*;
+use std::io::{Cursor, Write};
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+/// What is pickled.
+#[derive(Clone)]
+enum Object {
+    Int(i32),
+    Text(&'static str),
+    List(Vec<Self>),
+    Dict(Vec<(String, Self)>),
+    Tensor(Tensor),
+}
+
+/// A tensor as a view of a storage.
+#[derive(Clone)]
+struct Tensor {
+    class: &'static str,
+    storage: usize,
+    offset: usize,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+    /// What makes it of its parts.
+    maker: Maker,
+}
+
+#[derive(Clone, Copy)]
+enum Maker {
+    Plain,
+    Parameter,
+    WithState,
+    Conjugated,
+}
+
+/// The storages of an archive.
+#[derive(Default)]
+struct Storages(Vec<Vec<u8>>);
+
+impl Storages {
+    fn add(&mut self, bytes: Vec<u8>) -> usize {
+        self.0.push(bytes);
+        self.0.len() - 1
+    }
+
+    /// A tensor with a storage of its own.
+    fn tensor(&mut self, entry: &Entry) -> Tensor {
+        let (class, bytes) = match &entry.values {
+            Values::Real(values) => {
+                ("FloatStorage", values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+            Values::Complex(values) => {
+                let parts = values.iter().flatten();
+                ("ComplexFloatStorage", parts.flat_map(|v| v.to_le_bytes()).collect())
+            }
+            Values::Integers => ("LongStorage", vec![0; 8]),
+        };
+        let mut step = 1;
+        let mut strides: Vec<usize> = Vec::new();
+        for extent in entry.shape.iter().rev() {
+            strides.insert(0, step);
+            step *= extent;
+        }
+        let (storage, shape) = (self.add(bytes), entry.shape.clone());
+        Tensor { class, storage, offset: 0, shape, strides, maker: Maker::Plain }
+    }
+
+    /// A state_dict of these tensors, with the name of each changed.
+    fn dict(&mut self, entries: &Entries, rename: impl Fn(&str) -> String) -> Object {
+        let item =
+            |(name, entry): (&String, &Entry)| (rename(name), Object::Tensor(self.tensor(entry)));
+        Object::Dict(entries.iter().map(item).collect())
+    }
+
+    /// The archive.
+    fn save(self, object: &Object) -> Vec<u8> {
+        let mut pickle = b"\x80\x02".to_vec();
+        object.pickle(&mut pickle);
+        pickle.push(b'.');
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        let stored =
+            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let mut add = |name: &str, bytes: &[u8]| {
+            zip.start_file(format!("archive/{name}"), stored).unwrap();
+            zip.write_all(bytes).unwrap();
+        };
+        add("data.pkl", &pickle);
+        add("byteorder", b"little");
+        for (key, bytes) in self.0.iter().enumerate() {
+            add(&format!("data/{key}"), bytes);
+        }
+        zip.finish().unwrap().into_inner()
+    }
+}
+
+fn text(text: &str, out: &mut Vec<u8>) {
+    out.push(b'X');
+    out.extend((text.len() as u32).to_le_bytes());
+    out.extend(text.bytes());
+}
+
+fn global(module: &str, name: &str, out: &mut Vec<u8>) {
+    out.extend(format!("c{module}\n{name}\n").bytes());
+}
+
+fn sizes(sizes: &[usize], out: &mut Vec<u8>) {
+    Object::List(sizes.iter().map(|&n| Object::Int(n as i32)).collect()).pickle(out);
+}
+
+impl Object {
+    fn pickle(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Int(value) => {
+                out.push(b'J');
+                out.extend(value.to_le_bytes());
+            }
+            Self::Text(value) => text(value, out),
+            Self::List(items) => {
+                out.push(b'(');
+                items.iter().for_each(|item| item.pickle(out));
+                out.push(b't');
+            }
+            Self::Dict(items) => {
+                out.extend(b"}(");
+                for (key, value) in items {
+                    text(key, out);
+                    value.pickle(out);
+                }
+                out.push(b'u');
+            }
+            Self::Tensor(tensor) => tensor.pickle(out),
+        }
+    }
+}
+
+impl Tensor {
+    fn pickle(&self, out: &mut Vec<u8>) {
+        match self.maker {
+            Maker::Plain | Maker::Conjugated => {
+                global("torch._utils", "_rebuild_tensor_v2", out);
+                self.arguments(out);
+                out.push(b'R');
+            }
+            Maker::Parameter => {
+                global("torch._utils", "_rebuild_parameter_with_state", out);
+                out.push(b'(');
+                Self { maker: Maker::Plain, ..self.clone() }.pickle(out);
+                out.extend(b"\x89}}tR");
+            }
+            Maker::WithState => {
+                global("torch._tensor", "_rebuild_from_type_v2", out);
+                out.push(b'(');
+                global("torch._utils", "_rebuild_tensor_v2", out);
+                global("torch", "Tensor", out);
+                self.arguments(out);
+                out.extend(b"}tR");
+            }
+        }
+    }
+
+    fn arguments(&self, out: &mut Vec<u8>) {
+        out.extend(b"((");
+        text("storage", out);
+        global("torch", self.class, out);
+        text(&self.storage.to_string(), out);
+        text("cpu", out);
+        Object::Int(0).pickle(out);
+        out.extend(b"tQ");
+        Object::Int(self.offset as i32).pickle(out);
+        sizes(&self.shape, out);
+        sizes(&self.strides, out);
+        out.push(0x89);
+        global("collections", "OrderedDict", out);
+        out.extend(b")R");
+        if let Maker::Conjugated = self.maker {
+            Object::Dict(vec![("conj".into(), Object::Int(1))]).pickle(out);
+        }
+        out.push(b't');
+    }
+}
+
+const NAME: &str = "k1_top1.pt";
+
+fn fixture() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pytorch").join(NAME);
+    files::read(&path).unwrap()
+}
+
+fn published() -> Entries {
+    entries(&fixture(), None).unwrap().tensors
+}
+
+fn options(state: Option<&str>) -> Options {
+    Options { top_k: 1, chain: Chain::Full, state: state.map(Into::into) }
+}
+
+fn read(bytes: &[u8], state: Option<&str>) -> Result<Checkpoint> {
+    from_bytes(bytes, Path::new("x.pt"), options(state))
+}
+
+/// That a file gives the model of the fixture; what else it says.
+#[track_caller]
+fn same(bytes: &[u8], state: Option<&str>) -> BTreeMap<String, String> {
+    let checkpoint = read(bytes, state).unwrap();
+    let expected = read(&fixture(), None).unwrap();
+    assert_eq!((checkpoint.config, checkpoint.tensors), (expected.config, expected.tensors));
+    checkpoint.provenance
+}
+
+#[track_caller]
+fn said(bytes: &[u8], state: Option<&str>) -> String {
+    let error = read(bytes, state).expect_err("it was imported");
+    format!("{error}\nhelp: {}", error.help())
+}
+
+fn plain(name: &str) -> String {
+    name.into()
+}
+
+#[test]
+fn tensors_beside_the_model_are_no_part_of_it() {
+    let mut file = Storages::default();
+    let random = Entry { shape: vec![16], values: Values::Real(vec![0.5; 16]) };
+    let object = Object::Dict(vec![
+        ("rng_state".into(), Object::Tensor(file.tensor(&random))),
+        ("model".into(), file.dict(&published(), plain)),
+        ("args".into(), Object::Dict(vec![("lr".into(), Object::Text("0.1"))])),
+    ]);
+    let provenance = same(&file.save(&object), None);
+    assert_eq!(provenance["imported_state"], "model");
+
+    let mut file = Storages::default();
+    let nested = Object::Dict(vec![("state_dict".into(), file.dict(&published(), plain))]);
+    let object = Object::List(vec![Object::Int(3), nested]);
+    assert_eq!(same(&file.save(&object), None)["imported_state"], "1.state_dict");
+}
+
+#[test]
+fn of_two_models_one_has_to_be_named() {
+    let mut other = published();
+    other.get_mut("lm_head.bias").unwrap().values = Values::Real(vec![1.0; 40]);
+    let both = || {
+        let mut file = Storages::default();
+        let object = Object::Dict(vec![
+            ("model".into(), file.dict(&published(), plain)),
+            ("ema".into(), file.dict(&other, |name| format!("module.{name}"))),
+        ]);
+        file.save(&object)
+    };
+    let refusal = said(&both(), None);
+    assert!(refusal.contains("it holds 2 models: `model`, `ema`"), "{refusal}");
+    assert!(refusal.contains("--state model"), "{refusal}");
+    same(&both(), Some("model"));
+    let ema = read(&both(), Some("ema")).unwrap();
+    assert_eq!(ema.tensors["lm_head.bias"].data, [1.0; 40]);
+    assert_eq!(ema.provenance["imported_state"], "ema");
+    let refusal = said(&both(), Some("average"));
+    assert!(refusal.contains("no model `average`, but `model`, `ema`"), "{refusal}");
+}
+
+#[test]
+fn prefixes_on_some_names_and_foreign_names_beside_a_prefix() {
+    let some = |name: &str| match name.strip_prefix("blocks.0.") {
+        Some(rest) => format!("blocks.0._orig_mod.{rest}"),
+        None => name.to_string(),
+    };
+    let mut file = Storages::default();
+    let object = file.dict(&published(), some);
+    assert!(!same(&file.save(&object), None).contains_key(LEFT_OUT_KEY));
+
+    let with_weight = |wrap: &str| {
+        let mut file = Storages::default();
+        let weight = Entry { shape: vec![2], values: Values::Real(vec![1.0; 2]) };
+        let Object::Dict(mut items) = file.dict(&published(), |name| format!("{wrap}{name}"))
+        else {
+            panic!("no dictionary");
+        };
+        items.push(("criterion.weight".into(), Object::Tensor(file.tensor(&weight))));
+        file.save(&Object::Dict(items))
+    };
+    for prefix in ["module.", "model.", "module.net."] {
+        assert_eq!(same(&with_weight(prefix), None)[LEFT_OUT_KEY], "criterion.weight");
+    }
+    let refusal = said(&with_weight(""), None);
+    assert!(refusal.contains("`criterion.weight` [2] does not belong to this model"), "{refusal}");
+    assert!(refusal.contains("state.pop(name)"), "{refusal}");
+}
+
+/// The archive of the fixture after a change to the tensor of this name.
+fn changed(name: &str, change: impl FnOnce(&mut Tensor, &mut Storages)) -> Vec<u8> {
+    let mut file = Storages::default();
+    let Object::Dict(mut items) = file.dict(&published(), plain) else { panic!("no dictionary") };
+    let (_, object) = items.iter_mut().find(|(key, _)| key == name).unwrap();
+    let Object::Tensor(tensor) = object else { panic!("no tensor") };
+    change(tensor, &mut file);
+    file.save(&Object::Dict(items))
+}
+
+#[test]
+fn expanded_buffers_are_read() {
+    let expanded = changed("blocks.0.bk_layer.h0_diag_base", |tensor, file| {
+        tensor.storage = file.add((-2.0f32).to_le_bytes().to_vec());
+        tensor.strides = vec![0, 0];
+    });
+    same(&expanded, None);
+    let outside = changed("blocks.0.bk_layer.h0_diag_base", |tensor, file| {
+        tensor.storage = file.add((-2.0f32).to_le_bytes().to_vec());
+        tensor.strides = vec![0, 1];
+    });
+    let refusal = said(&outside, None);
+    assert!(refusal.contains("[1, 12] does not fit its storage"), "{refusal}");
+    for shape in [vec![1 << 20, 1 << 20], vec![1 << 30; 8]] {
+        let enormous = changed("lm_head.bias", |tensor, _| {
+            tensor.strides = vec![0; shape.len()];
+            tensor.shape = shape;
+        });
+        let refusal = said(&enormous, None);
+        assert!(
+            refusal.contains("beyond those of their storages") && refusal.contains("clone()"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn views_share_a_storage() {
+    let published = published();
+    let Values::Real(bias) = &published["lm_head.bias"].values else { panic!("no numbers") };
+    let mut padded = vec![7.0; 3];
+    padded.extend(bias);
+    padded.extend([8.0; 1 << 16]);
+    let shared = changed("lm_head.bias", |tensor, file| {
+        tensor.storage = file.add(padded.iter().flat_map(|v| v.to_le_bytes()).collect());
+        tensor.offset = 3;
+    });
+    same(&shared, None);
+    // As `weight.t()` lies in memory.
+    let transposed = changed("lm_head.weight", |tensor, file| {
+        let Values::Real(weight) = &published["lm_head.weight"].values else {
+            panic!("no numbers")
+        };
+        let by_columns = (0..400).map(|i| weight[i % 40 * 10 + i / 40]);
+        tensor.storage = file.add(by_columns.flat_map(f32::to_le_bytes).collect());
+        tensor.strides = vec![1, 40];
+    });
+    same(&transposed, None);
+}
+
+#[test]
+fn every_way_to_make_a_tensor_is_understood_or_named() {
+    for maker in [Maker::Parameter, Maker::WithState] {
+        same(&changed("lm_head.bias", |tensor, _| tensor.maker = maker), None);
+    }
+    let conjugated = changed("blocks.0.bk_layer.z", |tensor, _| tensor.maker = Maker::Conjugated);
+    let refusal = said(&conjugated, None);
+    assert!(refusal.contains("conjugated") && refusal.contains("resolve_conj"), "{refusal}");
+    let strange = changed("lm_head.bias", |tensor, _| tensor.class = "QInt8Storage");
+    let refusal = said(&strange, None);
+    assert!(refusal.contains("`torch.QInt8Storage`") && refusal.contains("float()"), "{refusal}");
+}
