@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
-use resnet_bk_tools::checkpoint::Checkpoint;
+use resnet_bk_tools::checkpoint::{Checkpoint, TOKENIZER_KEY};
 use resnet_bk_tools::corpus::Split;
 use resnet_bk_tools::eval::text::TextSource;
 use resnet_bk_tools::eval::{Subject, evaluate};
@@ -45,7 +45,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let checkpoint = Checkpoint::read(&args.model)?;
     let fp32_bytes = std::fs::metadata(&args.model)?.len();
-    let tokenizer = Tokenizer::load(&args.model.with_file_name("tokenizer.json"))?;
+    let path = args.model.with_file_name("tokenizer.json");
+    let tokenizer = Tokenizer::load(&path)?;
+    let recorded = checkpoint.provenance.get(TOKENIZER_KEY).map(String::as_str);
+    let (name, model) = (path.display().to_string(), args.model.display().to_string());
+    tokenizer.belongs_to(&name, &model, checkpoint.config.vocab, recorded)?;
     let reference = Model::from_checkpoint(&checkpoint);
     let source = TextSource::find(None, args.corpus.as_deref(), Split::Test)?;
     let text = source.tokens(

@@ -57,6 +57,12 @@ impl<'a> Tokenizer<'a> {
         Ok(tokenizer)
     }
 
+    /// The two tokens that each merge joins, in order of rank; merge i makes token 256 + i.
+    pub fn merges(&self) -> impl Iterator<Item = (u16, u16)> + 'a {
+        let merges = self.merges;
+        (0..merges.len() / 4).map(move |index| pair(merges, index))
+    }
+
     /// Encodes `text` into `tokens` and says how many there are.
     ///
     /// # Errors

@@ -94,6 +94,37 @@ pub enum Error {
     /// The tokenizer could not be trained or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A tokenizer file that does not follow the rules that a device follows.
+    #[error("cannot use the tokenizer {}:{}", path.display(), list(problems))]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// Everything that is wrong with it, by name.
+        problems: Vec<String>,
+    },
+    /// A tokenizer other than the one that a model was trained with.
+    #[error(
+        "{tokenizer} is not the tokenizer of {model}: its SHA-256 is {found}, that of the model's \
+         is {expected}"
+    )]
+    TokenizerMismatch {
+        /// What the tokenizer is, in words.
+        tokenizer: String,
+        /// Its hash.
+        found: String,
+        /// The model, in words.
+        model: String,
+        /// The hash of the tokenizer that the model was trained with.
+        expected: String,
+    },
+    /// A token that a model does not have.
+    #[error("the text has token {token}, but the model only {vocab} tokens")]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// The size of the model's vocabulary.
+        vocab: usize,
+    },
     /// A training run was resumed with other settings than it was started with.
     #[error("{} belongs to another training run:{}", path.display(), list(differences))]
     ResumeMismatch {
@@ -184,6 +215,19 @@ impl Error {
                 "train a tokenizer with this tool, or pass the tokenizer.json that the model was \
                  trained with"
                     .into()
+            }
+            Self::TokenizerFile { .. } => {
+                "pass the tokenizer.json that `resnet-bk train` wrote; one of another program can \
+                 be used only if it has these values and does without the rest"
+                    .into()
+            }
+            Self::TokenizerMismatch { expected, .. } => format!(
+                "pass the tokenizer.json that the model was trained with (--tokenizer), of which \
+                 `sha256sum` begins with {}; a blob that carries its tokenizer needs none",
+                expected.get(..12).unwrap_or(expected)
+            ),
+            Self::TokenOutOfRange { .. } => {
+                "cut the text into tokens with the model's own tokenizer".into()
             }
             Self::ResumeMismatch { .. } => {
                 "repeat the original settings to resume, or choose a new --out directory".into()

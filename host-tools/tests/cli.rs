@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use resnet_bk_tools::checkpoint::Checkpoint;
+use resnet_bk_tools::tokenizer::Tokenizer;
 use serde_json::Value;
 
 fn model() -> PathBuf {
@@ -349,6 +351,129 @@ fn files_for_another_model_are_refused() {
     let dynamic = [&arguments[..], &["--importance", "importance.json"]].concat();
     fails(at, &dynamic, 1, "computed for another checkpoint");
     fails(at, &["eval", "model.safetensors", "blob.rbk"], 2, "made from another checkpoint");
+}
+
+/// A text that is unlike the one that the tiny model was trained on.
+fn numbers() -> String {
+    let words: Vec<String> = (0..2000).map(|i| (i * i).to_string()).collect();
+    words.join(" ")
+}
+
+/// A tokenizer of `vocab` tokens that the tiny model was not trained with.
+fn foreign_tokenizer(vocab: usize) -> Tokenizer {
+    Tokenizer::train(&[&numbers()], vocab).unwrap()
+}
+
+#[test]
+fn a_model_takes_its_own_tokenizer_only() {
+    let place = workplace();
+    let at = place.path();
+    quantize(at, "uniform-int8", "own.rbk");
+    std::fs::write(at.join("text.txt"), "The river runs to the sea .\n".repeat(40)).unwrap();
+    let other = foreign_tokenizer(272);
+    other.save(&at.join("other.json")).unwrap();
+    let own = Tokenizer::load(&at.join("tokenizer.json")).unwrap();
+
+    let (found, recorded) = (other.sha256(), own.sha256());
+    let cause = format!("its SHA-256 is {found}, that of the model's is {recorded}");
+    let named = ["--tokenizer", "other.json"];
+    let blob = ["quantize", "model.safetensors", "--policy", "uniform-int8", "--out", "x.rbk"];
+    let text = ["--text", "text.txt"];
+    for arguments in [
+        &["eval", "model.safetensors", "own.rbk", "--text", "text.txt"][..],
+        &["eval", "own.rbk", "--text", "text.txt"],
+        &["analyze", "model.safetensors", "--out", "x.json"],
+        &["generate", "model.safetensors"],
+        &["generate", "own.rbk"],
+        &blob,
+    ] {
+        let arguments = [arguments, &named].concat();
+        fails(at, &arguments, 1, &cause);
+    }
+    assert!(!at.join("x.rbk").exists() && !at.join("x.json").exists());
+
+    // A blob without one can only be asked for its size.
+    let bare = ["--policy", "uniform-int8", "--no-tokenizer", "--out", "bare.rbk", "--quiet"];
+    resnet_bk(at, &[&["quantize", "model.safetensors"][..], &bare, &SHORT].concat());
+    foreign_tokenizer(300).save(&at.join("larger.json")).unwrap();
+    let larger = ["--tokenizer", "larger.json"];
+    for arguments in [&["eval", "bare.rbk"][..], &["generate", "bare.rbk"]] {
+        let text = if arguments[0] == "eval" { &text[..] } else { &[] };
+        let arguments = [arguments, &larger, text].concat();
+        fails(at, &arguments, 1, "larger.json has 300 tokens, bare.rbk 272");
+    }
+
+    // The blob brings its own, which is the checkpoint's.
+    let alone = json(at, &["eval", "own.rbk", "--text", "text.txt", "--json", "--quiet"]);
+    let eval = ["eval", "bare.rbk", "--tokenizer", "tokenizer.json", "--json", "--quiet"];
+    let named = json(at, &[&eval[..], &text].concat());
+    for field in ["perplexity", "bits_per_byte"] {
+        assert!(alone["blobs"][0][field].as_f64().is_some(), "{alone}");
+        assert_eq!(alone["blobs"][0][field], named["blobs"][0][field]);
+    }
+
+    // Beside the checkpoint it is checked like one that is named.
+    other.save(&at.join("tokenizer.json")).unwrap();
+    fails(at, &["eval", "model.safetensors"], 1, "tokenizer.json is not the tokenizer of");
+    let init = ["train", "--init", "model.safetensors", "--out", "run", "--corpus", "."];
+    for split in ["train.txt", "valid.txt"] {
+        std::fs::copy(at.join("text.txt"), at.join(split)).unwrap();
+    }
+    fails(at, &init, 1, "tokenizer.json is not the tokenizer of");
+}
+
+#[test]
+fn a_checkpoint_that_does_not_record_its_tokenizer_gets_a_note() {
+    let place = workplace();
+    let at = place.path();
+    quantize(at, "uniform-int8", "own.rbk");
+    let path = at.join("model.safetensors");
+    let mut checkpoint = Checkpoint::read(&path).unwrap();
+    checkpoint.provenance.remove("tokenizer_sha256").unwrap();
+    checkpoint.write(&path).unwrap();
+    let output = resnet_bk(at, &["generate", "model.safetensors", "--tokens", "2"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && stderr.contains("does not record the tokenizer"),
+        "{stderr}"
+    );
+
+    // Of blobs the tokenizers that they carry can be compared.
+    foreign_tokenizer(272).save(&at.join("tokenizer.json")).unwrap();
+    quantize(at, "uniform-int8", "other.rbk");
+    std::fs::write(at.join("text.txt"), numbers()).unwrap();
+    let eval = ["eval", "own.rbk", "other.rbk", "--text", "text.txt"];
+    fails(at, &eval, 1, "the tokenizer of own.rbk is not the tokenizer of other.rbk");
+}
+
+/// A run that is stopped in the directory of another model leaves that model as it was.
+#[test]
+fn a_training_that_is_killed_leaves_no_foreign_tokenizer() {
+    let place = workplace();
+    let at = place.path();
+    for split in ["train.txt", "valid.txt"] {
+        std::fs::write(at.join(split), numbers()).unwrap();
+    }
+    let before = std::fs::read(at.join("tokenizer.json")).unwrap();
+    let small = ["--vocab", "272", "--width", "8", "--layers", "1", "--hidden", "8"];
+    let endless = ["--steps", "1000000000", "--window", "8", "--batch", "1", "--shards", "1"];
+    let train = ["train", "--corpus", ".", "--out", ".", "--save-every", "1", "--quiet"];
+    let mut training = Command::new(env!("CARGO_BIN_EXE_resnet-bk"))
+        .args([&train[..], &small, &endless].concat())
+        .current_dir(at)
+        .env_remove("WIKITEXT2_DIR")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // Until it has begun for certain, or has refused to.
+    while !at.join("state").exists() && training.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    training.kill().unwrap();
+    training.wait().unwrap();
+    assert_eq!(std::fs::read(at.join("tokenizer.json")).unwrap(), before);
+    let generate = ["generate", "model.safetensors", "--tokens", "2", "--json"];
+    assert_eq!(json(at, &generate)["tokens"].as_array().unwrap().len(), 2);
 }
 
 #[test]

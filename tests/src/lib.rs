@@ -13,7 +13,7 @@ use resnet_bk_tools::quantize::calibration::Calibration;
 use resnet_bk_tools::quantize::division::Division;
 use resnet_bk_tools::quantize::encode::Storage;
 use resnet_bk_tools::quantize::names::layer_name;
-use resnet_bk_tools::quantize::{Origin, Source, tokenizer};
+use resnet_bk_tools::quantize::{Origin, Source};
 use resnet_bk_tools::reference::Model;
 use resnet_bk_tools::tokenizer::Tokenizer;
 
@@ -26,7 +26,7 @@ pub fn repository(path: &str) -> PathBuf {
 pub fn tiny() -> Result<Source> {
     let checkpoint = Checkpoint::read(&repository("models/tiny/model.safetensors"))?;
     let tokenizer = Tokenizer::load(&repository("models/tiny/tokenizer.json"))?;
-    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer::section(&tokenizer)?))?)
+    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer.section()))?)
 }
 
 /// A full-chain model that PyTorch wrote, without a tokenizer.

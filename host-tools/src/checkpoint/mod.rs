@@ -15,6 +15,10 @@ const CONFIG_KEY: &str = "resnet_bk_config";
 const FORMAT_KEY: &str = "resnet_bk_format";
 const FORMAT: &str = "1";
 
+/// The entry of a provenance with the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that
+/// the model was trained with. Imported checkpoints do not know theirs.
+pub const TOKENIZER_KEY: &str = "tokenizer_sha256";
+
 /// A named array of weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {

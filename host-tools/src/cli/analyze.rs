@@ -60,7 +60,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
+    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
     if !args.merge.is_empty() {
         return conclude(&args, &merge(&args.merge, &loaded)?, global);
     }

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use resnet_bk_core as core;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, TOKENIZER_KEY};
 use crate::cli::Global;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
@@ -15,7 +15,6 @@ use crate::files;
 use crate::importance::Importance;
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::tokenizer::section;
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 
@@ -29,24 +28,22 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Reads a checkpoint and its tokenizer: the file that is named, else the `tokenizer.json` that
-    /// lies beside the checkpoint, if there is one.
-    pub(crate) fn read(path: &Path, tokenizer: Option<&Path>) -> Result<Self> {
+    /// lies beside the checkpoint, if there is one. It must be the one that the model was trained
+    /// with; a checkpoint that does not record its tokenizer gets a remark.
+    pub(crate) fn read(path: &Path, tokenizer: Option<&Path>, global: Global) -> Result<Self> {
         let bytes = files::read(path)?;
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
         let beside = path.with_file_name("tokenizer.json");
-        let tokenizer = match tokenizer {
-            Some(path) => Some(Tokenizer::load(path)?),
-            None if beside.exists() => Some(Tokenizer::load(&beside)?),
-            None => None,
-        };
-        if let Some(tokenizer) = &tokenizer
-            && tokenizer.vocab() != checkpoint.config.vocab
-        {
-            return Err(Error::Tokenizer(format!(
-                "it has {} tokens, the model {}",
-                tokenizer.vocab(),
-                checkpoint.config.vocab
-            )));
+        let file = tokenizer.or_else(|| beside.exists().then_some(beside.as_path()));
+        let tokenizer = file.map(Tokenizer::load).transpose()?;
+        if let (Some(tokenizer), Some(file)) = (&tokenizer, file) {
+            let recorded = checkpoint.provenance.get(TOKENIZER_KEY).map(String::as_str);
+            let (name, model) = (file.display().to_string(), path.display().to_string());
+            tokenizer.belongs_to(&name, &model, checkpoint.config.vocab, recorded)?;
+            if recorded.is_none() {
+                let remark = "does not record the tokenizer that it was trained with";
+                note(global, &format!("{model} {remark}; {name} is taken to be that one"));
+            }
         }
         let sha256 = Sha256::digest(&bytes).into();
         Ok(Self { checkpoint, tokenizer, bytes: bytes.len() as u64, sha256 })
@@ -60,7 +57,7 @@ impl Loaded {
     /// The quantizer's view of the checkpoint, with its tokenizer unless that is to stay behind.
     pub(crate) fn source(&self, embed_tokenizer: bool) -> Result<Source> {
         let tokenizer = self.tokenizer.as_ref().filter(|_| embed_tokenizer);
-        let section = tokenizer.map(section).transpose()?;
+        let section = tokenizer.map(Tokenizer::section);
         Source::new(&self.checkpoint, self.sha256, self.bytes, section)
     }
 
@@ -68,6 +65,28 @@ impl Loaded {
     pub(crate) fn importance(&self, path: &Path) -> Result<Importance> {
         Importance::read(path, &self.sha256_hex())
     }
+}
+
+/// The tokenizer that a blob carries, if it carries one.
+pub(crate) fn carried(model: &core::Model<'_>) -> Result<Option<Tokenizer>> {
+    match model.tokenizer() {
+        Ok(tokenizer) => Tokenizer::from_blob(&tokenizer).map(Some),
+        Err(core::Error::NoTokenizer) => Ok(None),
+        Err(error) => Err(Error::Blob(error)),
+    }
+}
+
+/// Fails unless `tokenizer`, which messages call `name`, is that of the blob at `path`; of one that
+/// carries none only the size is known.
+pub(crate) fn check_tokenizer(
+    tokenizer: &Tokenizer,
+    name: &str,
+    model: &core::Model<'_>,
+    path: &Path,
+) -> Result<()> {
+    let expected = carried(model)?.map(|tokenizer| tokenizer.sha256());
+    let (blob, vocab) = (path.display().to_string(), model.dims().vocab as usize);
+    tokenizer.belongs_to(name, &blob, vocab, expected.as_deref())
 }
 
 /// Flags that choose a text.

@@ -1,11 +1,14 @@
 //! `resnet-bk eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use resnet_bk_core as core;
 use serde_json::json;
 
-use super::common::{Loaded, TextArgs, bar, hex, is_blob, parse_blob, print_json, set};
+use super::common::{
+    Loaded, TextArgs, bar, carried, check_tokenizer, hex, is_blob, parse_blob, print_json, set,
+};
 use crate::cli::Global;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
@@ -27,6 +30,9 @@ Examples:
   On any text file:
       resnet-bk eval model.safetensors static.rbk --text book.txt
 
+  A blob alone, whose tokenizer travels with it:
+      resnet-bk eval static.rbk --text book.txt
+
   What the rounding of weights alone costs, activations staying FP32:
       resnet-bk eval model.safetensors static.rbk --weights-only
 
@@ -47,7 +53,8 @@ pub(crate) struct Args {
     /// Score only so many tokens, from the middle of the text [default: all; 16384 where sampled].
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
-    /// Tokenizer, if not the tokenizer.json beside the checkpoint.
+    /// Tokenizer, if neither beside the checkpoint as tokenizer.json nor in the blobs. It has to be
+    /// the one that the models were trained with.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Put the weights and biases of each blob into the FP32 model instead of running the blob: what
@@ -87,7 +94,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
                 "eval compares blobs with one checkpoint, not with two".into(),
             ));
         } else {
-            loaded = Some(Loaded::read(path, args.tokenizer.as_deref())?);
+            loaded = Some(Loaded::read(path, args.tokenizer.as_deref(), global)?);
         }
     }
     let models =
@@ -104,8 +111,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             }
         }
     }
-    let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
-    let tokenizer = named.as_ref().or(loaded.as_ref().and_then(|l| l.tokenizer.as_ref()));
+    let tokenizer = tokenizer(args.tokenizer.as_deref(), loaded.as_mut(), &models, &blobs)?;
+    let tokenizer = tokenizer.as_ref();
     let reference = loaded.as_ref().map(|loaded| Model::from_checkpoint(&loaded.checkpoint));
     let text =
         args.text.tokens(args.split.into(), args.tokens, reference.as_ref(), tokenizer, global)?;
@@ -168,6 +175,38 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The tokenizer of the checkpoint, else the one that is named, else that of the blobs; every blob
+/// that carries one must carry the same.
+fn tokenizer(
+    named: Option<&Path>,
+    loaded: Option<&mut Loaded>,
+    models: &[core::Model<'_>],
+    blobs: &[(PathBuf, Vec<u8>)],
+) -> Result<Option<Tokenizer>> {
+    let of_checkpoint = loaded.and_then(|loaded| loaded.tokenizer.take());
+    let blobs = || models.iter().zip(blobs.iter().map(|(path, _)| path));
+    let of_blobs = || {
+        let name = |path: &Path| format!("the tokenizer of {}", path.display());
+        let first = |(model, path): (_, &PathBuf)| match carried(model) {
+            Ok(tokenizer) => Some(Ok((name(path), tokenizer?))),
+            Err(error) => Some(Err(error)),
+        };
+        blobs().find_map(first).transpose()
+    };
+    let found = match (of_checkpoint, named) {
+        (Some(tokenizer), Some(path)) => Some((path.display().to_string(), tokenizer)),
+        (Some(tokenizer), None) => Some(("the checkpoint's tokenizer".into(), tokenizer)),
+        (None, Some(path)) => Some((path.display().to_string(), Tokenizer::load(path)?)),
+        (None, None) => of_blobs()?,
+    };
+    if let Some((name, tokenizer)) = &found {
+        for (model, path) in blobs() {
+            check_tokenizer(tokenizer, name, model, path)?;
+        }
+    }
+    Ok(found.map(|(_, tokenizer)| tokenizer))
 }
 
 fn print(names: &[(String, Option<usize>)], qualities: &[Quality], fp32_bytes: Option<u64>) {

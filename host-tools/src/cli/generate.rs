@@ -8,7 +8,7 @@ use resnet_bk_core as core;
 use resnet_bk_core::{LogitsDigest, Sampler, Session};
 use serde_json::json;
 
-use super::common::{Loaded, is_blob, parse_blob, print_json};
+use super::common::{Loaded, check_tokenizer, is_blob, parse_blob, print_json};
 use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Seed of the sampler.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Tokenizer, if not the one in the blob or beside the checkpoint.
+    /// Tokenizer, for a blob that carries none or a checkpoint without a tokenizer.json beside it.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 }
@@ -75,17 +75,21 @@ impl Writer<'_> {
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let bytes = files::read(&args.model)?;
-    let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
     if is_blob(&bytes) {
         let model = parse_blob(&bytes, &args.model)?;
         let writer = Writer::Core(Session::allocate(&model).map_err(Error::Blob)?);
-        let text = match &named {
-            Some(tokenizer) => TextCodec::Host(tokenizer),
-            None => TextCodec::Core(model.tokenizer().map_err(Error::Blob)?),
+        let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+        if let (Some(named), Some(path)) = (&named, &args.tokenizer) {
+            check_tokenizer(named, &path.display().to_string(), &model, &args.model)?;
+        }
+        let text = match (model.tokenizer(), &named) {
+            (Ok(tokenizer), _) => TextCodec::Core(tokenizer),
+            (Err(core::Error::NoTokenizer), Some(tokenizer)) => TextCodec::Host(tokenizer),
+            (Err(error), _) => return Err(Error::Blob(error)),
         };
         return write(&args, writer, text, global);
     }
-    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref())?;
+    let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
     let tokenizer = loaded.tokenizer.as_ref().ok_or_else(|| missing_tokenizer(&args.model))?;
     let model = Model::from_checkpoint(&loaded.checkpoint);
     let writer = Writer::Reference(Box::new(Stream::new(&model)?));

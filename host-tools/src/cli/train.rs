@@ -1,6 +1,6 @@
 //! `resnet-bk train`.
 
-use crate::checkpoint::{Chain, ModelConfig};
+use crate::checkpoint::{Chain, ModelConfig, TOKENIZER_KEY};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, hex};
 use crate::corpus::{Corpus, Split};
@@ -31,7 +31,7 @@ Examples:
 
 The output directory receives
   model.safetensors   the weights in FP32, with the dimensions and the origin as metadata
-  tokenizer.json      the tokenizer that the model was trained with
+  tokenizer.json      the tokenizer that the model was trained with, written together with it
   train.jsonl         one JSON object per line: step, tokens, loss, validation bits per byte
   state               while the run lasts: what it needs to resume
 
@@ -177,20 +177,21 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let train_text = corpus.text(Split::Train)?;
     let valid_text = corpus.text(Split::Valid)?;
     files::create_directory(&args.out)?;
-    let initial = args.init.as_deref().map(|path| Loaded::read(path, None)).transpose()?;
-    let tokenizer = match (&args.tokenizer, &args.init) {
+    let mut initial =
+        args.init.as_deref().map(|path| Loaded::read(path, None, global)).transpose()?;
+    let tokenizer = match (&args.tokenizer, &mut initial) {
         (Some(path), _) => Tokenizer::load(path)?,
-        (None, Some(init)) => Tokenizer::load(&init.with_file_name("tokenizer.json"))?,
+        (None, Some(initial)) => initial.tokenizer.take().ok_or_else(|| {
+            Error::Tokenizer("there is no tokenizer.json beside the checkpoint of --init".into())
+        })?,
         (None, None) => Tokenizer::train(&[&train_text], args.model.vocab)?,
     };
     let config = match &initial {
         Some(initial) => initial.checkpoint.config.clone(),
         None => args.model.config(tokenizer.vocab()),
     };
-    let tokenizer_bytes = tokenizer.to_bytes()?;
-    files::write_atomically(&args.out.join("tokenizer.json"), &tokenizer_bytes)?;
     let mut data = BTreeMap::from([
-        ("tokenizer_sha256".to_string(), sha256(&tokenizer_bytes)),
+        (TOKENIZER_KEY.to_string(), tokenizer.sha256()),
         ("train_text_sha256".to_string(), sha256(train_text.as_bytes())),
         ("valid_text_sha256".to_string(), sha256(valid_text.as_bytes())),
     ]);
@@ -233,6 +234,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         .checkpoint
         .provenance
         .insert("command".into(), format!("resnet-bk {}", command.join(" ")));
+    // Together, and not before there is a model: until then the directory may hold another model
+    // with its own tokenizer, and a run that is resumed makes the same tokenizer again.
+    tokenizer.save(&args.out.join("tokenizer.json"))?;
     let path = args.out.join("model.safetensors");
     summary.checkpoint.write(&path)?;
     // The model is safe: the state is of no more use.

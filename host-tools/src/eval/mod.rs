@@ -79,6 +79,7 @@ pub fn evaluate(
     lengths: Option<&[usize]>,
     progress: impl Fn(f64) + Sync,
 ) -> Result<Vec<Quality>> {
+    check_range(reference, subjects, tokens)?;
     let predictions = tokens.len().saturating_sub(1);
     let starts: Vec<usize> = (0..predictions).step_by(window * WINDOWS_PER_JOB).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -104,6 +105,22 @@ pub fn evaluate(
         .enumerate()
         .map(|(i, tally)| tally.quality(bytes, exact.as_ref().filter(|_| i > 0)))
         .collect())
+}
+
+/// Fails if a model does not have one of the tokens.
+fn check_range(reference: Option<&Model>, subjects: &[Subject<'_>], tokens: &[u32]) -> Result<()> {
+    let of_subject = |subject: &Subject<'_>| match subject {
+        Subject::Blob(blob) => blob.dims().vocab as usize,
+        Subject::Weights(model) => model.config().vocab,
+    };
+    let of_reference = reference.map(|model| model.config().vocab);
+    let vocab = subjects.iter().map(of_subject).chain(of_reference).min();
+    match tokens.iter().max().copied().zip(vocab) {
+        Some((token, vocab)) if token as usize >= vocab => {
+            Err(Error::TokenOutOfRange { token, vocab })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a stretch of text says of one model.
@@ -272,5 +289,23 @@ impl LogProbabilities {
                 (nats.sum(), targets.len())
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    #[test]
+    fn tokens_beyond_the_vocabulary_are_an_error() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny/model.safetensors");
+        let checkpoint = Checkpoint::read(path.as_ref()).unwrap();
+        let model = Model::from_checkpoint(&checkpoint);
+        let lengths = [1; 272];
+        let error = evaluate(Some(&model), &[], &[1, 272, 2], 8, Some(&lengths), |_| {});
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::TokenOutOfRange { token: 272, vocab: 272 }), "{error}");
+        assert!(evaluate(Some(&model), &[], &[1, 271, 2], 8, Some(&lengths), |_| {}).is_ok());
     }
 }

@@ -19,7 +19,6 @@ pub mod prefix;
 mod rounding;
 pub(crate) mod stored;
 pub mod symmetry;
-pub mod tokenizer;
 pub mod writer;
 
 use std::borrow::Cow;

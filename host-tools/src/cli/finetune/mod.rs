@@ -6,7 +6,7 @@ mod report;
 
 use std::path::PathBuf;
 
-use super::common::{Loaded, parse_blob};
+use super::common::{Loaded, check_tokenizer, parse_blob};
 use super::quantize::{Made, Making};
 use crate::cli::Global;
 use crate::corpus::{Corpus, Split};
@@ -69,7 +69,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     args.making.suffix = TUNED;
-    let loaded = args.making.load(&args.model)?;
+    let loaded = args.making.load(&args.model, global)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
     let teacher = Model::from_checkpoint(&loaded.checkpoint);
     let [train, valid] = args.texts(&recipe, &loaded, &teacher, global)?;
@@ -155,9 +155,13 @@ impl Args {
     fn start(&self, loaded: &Loaded, global: Global) -> Result<Start> {
         if let Some(path) = &self.blob {
             let blob = files::read(path)?;
-            if parse_blob(&blob, path)?.provenance().source_sha256 != loaded.sha256 {
+            let model = parse_blob(&blob, path)?;
+            if model.provenance().source_sha256 != loaded.sha256 {
                 let path = path.display();
                 return Err(Error::Usage(format!("{path} was made from another checkpoint")));
+            }
+            if let Some(tokenizer) = &loaded.tokenizer {
+                check_tokenizer(tokenizer, "the checkpoint's tokenizer", &model, path)?;
             }
             return Ok(Start { blob, made: None });
         }

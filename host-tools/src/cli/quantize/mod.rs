@@ -117,7 +117,7 @@ pub(super) struct Making {
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let Args { model, making, out, dry_run } = args;
-    let loaded = making.load(&model)?;
+    let loaded = making.load(&model, global)?;
     let Some((source, made)) = making.make(&loaded, dry_run, global)? else { return Ok(()) };
     let out = out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
     write(&making, out, &loaded, &source, &made, global)
@@ -130,8 +130,8 @@ impl Making {
     }
 
     /// Reads the checkpoint.
-    pub(super) fn load(&self, model: &Path) -> Result<Loaded> {
-        Loaded::read(model, self.tokenizer.as_deref())
+    pub(super) fn load(&self, model: &Path, global: Global) -> Result<Loaded> {
+        Loaded::read(model, self.tokenizer.as_deref(), global)
     }
 
     /// Quantizes a checkpoint, or prints what would come out and returns nothing.
