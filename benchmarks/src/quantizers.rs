@@ -64,9 +64,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let subjects: Vec<_> =
         quantized.iter().map(|(.., c)| Subject::Weights(Model::from_checkpoint(c))).collect();
     let lengths = tokenizer.token_lengths();
-    let tokens = &text.tokens;
+    let blocks = text.blocks(args.window);
     let qualities =
-        evaluate(Some(&reference), &subjects, tokens, args.window, Some(&lengths), |_| {})?;
+        evaluate(Some(&reference), &subjects, &text.tokens, &blocks, Some(&lengths), |_| {})?;
     let rows: Vec<_> = quantized
         .iter()
         .zip(&qualities[1..])
@@ -80,7 +80,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if args.json {
         let result = json!({
             "corpus": text.name, "window": args.window, "weights_only": true,
-            "fp32_bytes": fp32_bytes, "fp32": qualities[0], "blobs": rows,
+            "fp32_bytes": fp32_bytes, "errors_by": blocks.describe(), "blocks": blocks,
+            "fp32": qualities[0], "blobs": rows,
         });
         println!("{result:#}");
         return Ok(());

@@ -31,6 +31,8 @@ pub(super) struct Job<'a> {
     pub(super) recipe: Recipe,
     pub(super) train: &'a Tokens,
     pub(super) valid: &'a Tokens,
+    /// What the result is measured on: it chose nothing.
+    pub(super) test: &'a Tokens,
     pub(super) global: Global,
 }
 
@@ -110,7 +112,7 @@ impl Job<'_> {
     /// The blob of the best step, measured through the integer path beside the one that the first round
     /// began with.
     pub(super) fn export(&self, first: &Round, best: &Round) -> Result<Finished> {
-        let Self { loaded, teacher, valid, .. } = *self;
+        let Self { loaded, teacher, test, .. } = *self;
         let out = &self.args.out;
         let [first, before] = [&first.blob, &best.blob];
         let size = first.len();
@@ -127,17 +129,17 @@ impl Job<'_> {
         let blob = student.export(parameters, before, &origin)?;
         let subjects = [first.clone(), parse_blob(&blob, out)?].map(Subject::Blob);
         let lengths = loaded.tokenizer.as_ref().map(Tokenizer::token_lengths);
-        let window = self.recipe.training.window;
+        let blocks = test.blocks(self.recipe.training.window);
         let quality = eval::evaluate(
             Some(teacher),
             &subjects,
-            &valid.tokens,
-            window,
+            &test.tokens,
+            &blocks,
             lengths.as_deref(),
             |_| {},
         )?;
         origin.measured = Some(Measured {
-            corpus: &valid.name,
+            corpus: &test.name,
             tokens: quality[2].tokens as u32,
             perplexity_fp32: quality[0].perplexity as f32,
             perplexity: quality[2].perplexity as f32,
@@ -149,7 +151,8 @@ impl Job<'_> {
             blob = student.export(parameters, before, &origin)?;
         }
         let policy = origin.policy.to_owned();
-        Ok(Finished { blob, policy, corpus: valid.name.clone(), quality })
+        let (corpus, errors_by) = (test.name.clone(), blocks.describe());
+        Ok(Finished { blob, policy, corpus, errors_by, quality })
     }
 }
 
@@ -158,6 +161,8 @@ pub(super) struct Finished {
     pub(super) blob: Vec<u8>,
     pub(super) policy: String,
     pub(super) corpus: String,
+    /// What standard errors are counted by.
+    pub(super) errors_by: String,
     /// Of the checkpoint, of the blob that the run started with and of the one that came out.
     pub(super) quality: Vec<Quality>,
 }

@@ -9,6 +9,7 @@ use super::job::{Finished, Round};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, print_json};
 use crate::finetune::Event;
+use crate::table::with_error;
 use crate::train;
 
 pub(super) fn progress_bar(recipe: &train::Recipe, quiet: bool) -> ProgressBar {
@@ -68,7 +69,7 @@ pub(super) fn report(
                 "simulated": { "before": round.summary.before, "after": round.summary.after },
             })).collect::<Vec<_>>(),
             "measured": {
-                "corpus": finished.corpus, "fp32": fp32, "before": before, "after": after,
+                "corpus": finished.corpus, "errors_by": finished.errors_by, "fp32": fp32, "before": before, "after": after,
             },
         }));
         return;
@@ -82,15 +83,17 @@ pub(super) fn report(
         rounds.len()
     );
     for (name, quality) in [("before", before), ("after", after)] {
-        let fidelity = quality.fidelity.as_ref();
+        let Some(fidelity) = &quality.fidelity else { continue };
+        let rise = format!("{:+.2}", fidelity.ppl_rise_percent);
         println!(
-            "{name}: perplexity {:.3} → {:.3} ({:+.2} %), KL {:.5} on {} tokens of {}",
+            "{name}: perplexity {:.3} → {:.3} ({} %), KL {} on {} tokens of {}",
             fp32.perplexity,
             quality.perplexity,
-            fidelity.map_or(0.0, |f| f.ppl_rise_percent),
-            fidelity.map_or(0.0, |f| f.kl),
+            with_error(rise, fidelity.ppl_rise_percent_se, 2),
+            with_error(format!("{:.5}", fidelity.kl), fidelity.kl_se, 5),
             quality.tokens,
             finished.corpus
         );
     }
+    println!("± are standard errors by {}", finished.errors_by);
 }
