@@ -12,11 +12,3 @@ pub(crate) fn table(header: &[&str]) -> Table {
     }
     table
 }
-
-/// A figure with its standard error to so many digits, "–" where there is none.
-pub(crate) fn with_error(figure: String, error: Option<f64>, digits: usize) -> String {
-    match error {
-        Some(error) => format!("{figure} ± {error:.digits$}"),
-        None => format!("{figure} ± –"),
-    }
-}

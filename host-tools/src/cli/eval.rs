@@ -9,11 +9,12 @@ use super::common::{Loaded, TextArgs, bar, hex, is_blob, parse_blob, print_json,
 use crate::cli::Global;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
+use crate::eval::statistics::with_error;
 use crate::eval::{self, Quality, Subject};
 use crate::files;
 use crate::quantize::decode::substitute;
 use crate::reference::Model;
-use crate::table::{table, with_error};
+use crate::table::table;
 use crate::tokenizer::Tokenizer;
 
 const EXAMPLES: &str = "\

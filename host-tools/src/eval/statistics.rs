@@ -84,6 +84,14 @@ impl Estimate {
     }
 }
 
+/// A figure with its standard error to so many digits, "–" where there is none.
+pub fn with_error(figure: String, error: Option<f64>, digits: usize) -> String {
+    match error {
+        Some(error) => format!("{figure} ± {error:.digits$}"),
+        None => format!("{figure} ± –"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::{RngExt, SeedableRng};

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Findings, Plot};
-use crate::table::with_error;
+use crate::eval::statistics::with_error;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;\
 color:#222}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid \

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::job::{Finished, Round};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, print_json};
+use crate::eval::statistics::with_error;
 use crate::finetune::Event;
-use crate::table::with_error;
 use crate::train;
 
 pub(super) fn progress_bar(recipe: &train::Recipe, quiet: bool) -> ProgressBar {

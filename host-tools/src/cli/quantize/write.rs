@@ -10,12 +10,13 @@ use crate::cli::Global;
 use crate::cli::common::{Loaded, bar, parse_blob, print_json, set};
 use crate::error::{Error, Result};
 use crate::eval::Quality;
+use crate::eval::statistics::with_error;
 use crate::eval::text::Tokens;
 use crate::policy::Assignment;
 use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
-use crate::table::{table, with_error};
+use crate::table::table;
 use crate::{eval, files};
 
 /// Assembles the blob, measures it, writes it and says so.
