@@ -75,14 +75,15 @@ impl Blocks {
 
     /// What counts as independent, in words, as in "standard errors by 61 articles".
     pub fn describe(&self) -> String {
+        let many =
+            |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
         let count = self.windows.len();
-        let many = |one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-        match self.block {
-            Block::Article => many("article"),
-            Block::Stream => many("stream"),
-            Block::Windows => {
-                let longest = self.windows.iter().max().copied().unwrap_or(0);
-                format!("{} of {longest} windows", many("block"))
+        match (self.block, self.windows.iter().max()) {
+            (Block::Article, _) => many(count, "article"),
+            (Block::Stream, _) => many(count, "stream"),
+            (Block::Windows, None | Some(1)) => many(count, "window"),
+            (Block::Windows, Some(longest)) => {
+                format!("{} of {longest} windows", many(count, "block"))
             }
         }
     }
@@ -123,6 +124,7 @@ mod tests {
         assert_eq!(long.describe(), "16 blocks of 63 windows");
         let short = Blocks::runs(128 * 40 + 2, 128);
         assert_eq!((short.windows.len(), short.windows.iter().sum::<usize>()), (9, 41));
+        assert_eq!(Blocks::runs(128 * 4, 128).describe(), "4 windows");
         for (tokens, blocks) in [(0, 0), (1, 0), (2, 1), (129, 1), (130, 2)] {
             assert_eq!(Blocks::runs(tokens, 128).windows.len(), blocks, "{tokens}");
         }
