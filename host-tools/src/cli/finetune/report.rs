@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::job::{Finished, Round};
+use super::job::{Finished, Measurement, Round};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, print_json};
 use crate::eval::statistics::with_error;
@@ -48,7 +48,8 @@ pub(super) fn report(
     global: Global,
 ) {
     let summary = &rounds[best].summary;
-    let [fp32, before, after] = [0, 1, 2].map(|i| &finished.quality[i]);
+    let measured = &finished.measured;
+    let [fp32, before, after] = [0, 1, 2].map(|i| &measured.quality[i]);
     let bytes = finished.blob.len();
     let ratio = loaded.bytes as f64 / bytes as f64;
     if global.json {
@@ -68,9 +69,8 @@ pub(super) fn report(
                 "stopped_early": round.summary.stopped_early,
                 "simulated": { "before": round.summary.before, "after": round.summary.after },
             })).collect::<Vec<_>>(),
-            "measured": {
-                "corpus": finished.corpus, "errors_by": finished.errors_by, "fp32": fp32, "before": before, "after": after,
-            },
+            "chosen": shown(&finished.chosen),
+            "measured": shown(&finished.measured),
         }));
         return;
     }
@@ -92,8 +92,17 @@ pub(super) fn report(
             with_error(rise, fidelity.ppl_rise_percent_se, 2),
             with_error(format!("{:.5}", fidelity.kl), fidelity.kl_se, 5),
             quality.tokens,
-            finished.corpus
+            measured.corpus
         );
     }
-    println!("± are standard errors by {}", finished.errors_by);
+    println!("± are standard errors by {}", measured.errors_by);
+}
+
+/// A measurement in JSON.
+fn shown(measurement: &Measurement) -> Value {
+    let Measurement { corpus, errors_by, quality } = measurement;
+    let [fp32, before, after] = [0, 1, 2].map(|i| &quality[i]);
+    json!({
+        "corpus": corpus, "errors_by": errors_by, "fp32": fp32, "before": before, "after": after,
+    })
 }
