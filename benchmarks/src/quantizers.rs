@@ -7,6 +7,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use resnet_bk_tools::checkpoint::{Checkpoint, TOKENIZER_KEY};
 use resnet_bk_tools::corpus::Split;
+use resnet_bk_tools::eval::statistics::with_error;
 use resnet_bk_tools::eval::text::TextSource;
 use resnet_bk_tools::eval::{Subject, evaluate};
 use resnet_bk_tools::reference::Model;
@@ -68,9 +69,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let subjects: Vec<_> =
         quantized.iter().map(|(.., c)| Subject::Weights(Model::from_checkpoint(c))).collect();
     let lengths = tokenizer.token_lengths();
-    let tokens = &text.tokens;
+    let blocks = text.blocks(args.window);
     let qualities =
-        evaluate(Some(&reference), &subjects, tokens, args.window, Some(&lengths), |_| {})?;
+        evaluate(Some(&reference), &subjects, &text.tokens, &blocks, Some(&lengths), |_| {})?;
     let rows: Vec<_> = quantized
         .iter()
         .zip(&qualities[1..])
@@ -84,24 +85,36 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if args.json {
         let result = json!({
             "corpus": text.name, "window": args.window, "weights_only": true,
-            "fp32_bytes": fp32_bytes, "fp32": qualities[0], "blobs": rows,
+            "fp32_bytes": fp32_bytes, "errors_by": blocks.describe(), "blocks": blocks,
+            "fp32": qualities[0], "blobs": rows,
         });
         println!("{result:#}");
         return Ok(());
     }
     println!(
-        "{:<6} {:>9} {:>6} {:>10} {:>8} {:>9}",
+        "{:<6} {:>9} {:>6} {:>10} {:>16} {:>19}",
         "type", "bytes", "ratio", "ppl", "rise %", "KL"
     );
     for ((name, bytes, _), quality) in quantized.iter().zip(&qualities[1..]) {
         let Some(fidelity) = &quality.fidelity else { continue };
         let ratio = fp32_bytes as f64 / *bytes as f64;
         println!(
-            "{name:<6} {bytes:>9} {ratio:>6.2} {:>10.3} {:>+8.2} {:>9.5}",
-            quality.perplexity, fidelity.ppl_rise_percent, fidelity.kl
+            "{name:<6} {bytes:>9} {ratio:>6.2} {:>10.3} {:>16} {:>19}",
+            quality.perplexity,
+            with_error(
+                format!("{:+.2}", fidelity.ppl_rise_percent),
+                fidelity.ppl_rise_percent_se,
+                2
+            ),
+            with_error(format!("{:.5}", fidelity.kl), fidelity.kl_se, 5)
         );
     }
-    println!("{} predictions on {}, FP32 activations", qualities[0].tokens, text.name);
+    println!(
+        "{} predictions on {}, FP32 activations; ± are standard errors by {}",
+        qualities[0].tokens,
+        text.name,
+        blocks.describe()
+    );
     Ok(())
 }
 

@@ -27,6 +27,16 @@ impl Split {
             Self::Test => "test",
         }
     }
+
+    /// The seed of what stands for this split where `seed` is that of everything: splits are drawn
+    /// independently of each other (the output function of SplitMix64; Steele, Lea and Flood, 2014).
+    pub fn seed(self, seed: u64) -> u64 {
+        let step = self as u64 + 1;
+        let mut mixed = seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 /// A directory of text files, one for each split.
@@ -82,6 +92,14 @@ pub fn require_window(what: &str, tokens: usize, window: usize) -> Result<()> {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn splits_have_seeds_of_their_own() {
+        // SplitMix64 from state 0 and the first, second and third step.
+        let seeds = [Split::Train, Split::Valid, Split::Test].map(|split| split.seed(0));
+        let expected = [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f];
+        assert_eq!(seeds, expected);
+    }
 
     #[test]
     fn every_way_to_fail_has_its_own_message() {

@@ -128,7 +128,8 @@ fn budgets_are_kept_and_sensitivities_reused() {
         "nothing is measured again"
     );
 
-    let fidelity = |made: &Value| made["measured"]["blob"]["fidelity"]["kl"].as_f64().unwrap();
+    // What a target promises holds on the text that the mix is chosen on.
+    let fidelity = |made: &Value| made["chosen"]["blob"]["fidelity"]["kl"].as_f64().unwrap();
     let limit = 4.0 * fidelity(&six);
     let near = make(&["--max-kl", &limit.to_string()], "near.rbk");
     assert!(fidelity(&near) <= limit, "{near}");
@@ -144,6 +145,77 @@ fn budgets_are_kept_and_sensitivities_reused() {
     let both = [&quantize[..], &["--target-ratio", "6", "--policy", "static"], &SHORT].concat();
     fails_usage(at, &both);
     assert!(!at.join("no.rbk").exists());
+}
+
+/// The recorded perplexity is of text that neither calibrated nor chose anything, with a corpus or
+/// without.
+#[test]
+fn a_blob_is_measured_on_text_that_chose_nothing() {
+    let place = workplace();
+    let at = place.path();
+    let quantize = |more: &[&str]| {
+        let arguments = ["quantize", "model.safetensors", "--out", "a.rbk", "--json", "--quiet"];
+        let made = json(at, &[&arguments[..], &SHORT, more].concat());
+        let recorded = json(at, &["inspect", "a.rbk", "--json"])["provenance"]["measured"].clone();
+        assert_eq!(recorded["corpus"], made["measured"]["corpus"]);
+        [&made["calibration"], &made["chosen"]["corpus"], &recorded["corpus"]]
+            .map(|name| name.as_str().unwrap_or("nothing").to_owned())
+    };
+    let sampled = |split| format!("self-sampled {split}, seed 1");
+    let [train, valid, test] = ["train", "valid", "test"].map(sampled);
+    let nothing = || "nothing".to_owned();
+    assert_eq!(quantize(&["--policy", "uniform-int4"]), [train.clone(), nothing(), test.clone()]);
+    let target = ["--target-ratio", "5", "--without", "classes,prune"];
+    assert_eq!(quantize(&target), [train, valid, test]);
+
+    std::fs::create_dir(at.join("corpus")).unwrap();
+    let sentence = |i: usize| format!("Sentence {i} says that {} is a number . \n", i * i);
+    let text = |range: std::ops::Range<usize>| range.map(sentence).collect::<String>();
+    std::fs::write(at.join("corpus/train.txt"), text(0..200)).unwrap();
+    std::fs::write(at.join("corpus/valid.txt"), text(200..300)).unwrap();
+    let corpus = ["--policy", "uniform-int8", "--corpus", "corpus"];
+    let names = |test: &str| ["corpus train".to_owned(), nothing(), test.to_owned()];
+    assert_eq!(quantize(&corpus), names("corpus valid (in-sample)"));
+    std::fs::write(at.join("corpus/test.txt"), text(300..400)).unwrap();
+    assert_eq!(quantize(&corpus), names("corpus test"));
+    let file = ["--policy", "uniform-int8", "--text", "corpus/train.txt"];
+    let parts = ["train.txt, first 80 %", "nothing", "train.txt, last 10 %"];
+    assert_eq!(quantize(&file), parts.map(str::to_owned));
+}
+
+/// Errors are counted by articles; one article, or one window, has none.
+#[test]
+fn errors_are_by_articles_and_one_block_has_none() {
+    let place = workplace();
+    let at = place.path();
+    let article =
+        |i: usize| format!(" \n = Title {i} = \n \n{} \n", " some words of it".repeat(60));
+    std::fs::write(at.join("many.txt"), (0..12).map(article).collect::<String>()).unwrap();
+    quantize(at, "uniform-int8", "a.rbk");
+    let eval = |more: &[&str]| {
+        let arguments = ["eval", "model.safetensors", "a.rbk", "--text", "many.txt", "--quiet"];
+        resnet_bk(at, &[&arguments[..], more].concat())
+    };
+    let scores: Value = serde_json::from_slice(&eval(&["--json"]).stdout).unwrap();
+    assert_eq!(
+        (&scores["errors_by"], &scores["blocks"]["block"]),
+        (&"12 articles".into(), &"article".into())
+    );
+    assert!(scores["fp32"]["perplexity_se"].as_f64() > Some(0.0), "{scores}");
+    let fidelity = &scores["blobs"][0]["fidelity"];
+    assert_eq!(fidelity["kl_replicates"].as_array().unwrap().len(), 12);
+    for figure in ["ppl_rise_percent_se", "kl_se", "top1_se"] {
+        assert!(fidelity[figure].as_f64() >= Some(0.0), "{figure}: {fidelity}");
+    }
+    // A window at the end of the first article.
+    let one = ["--window", "64", "--tokens", "65"];
+    let scores = eval(&[&one[..], &["--json"]].concat());
+    let scores: Value = serde_json::from_slice(&scores.stdout).unwrap();
+    assert_eq!(scores["fp32"]["tokens"], 64);
+    assert!(scores["fp32"]["perplexity_se"].is_null(), "{scores}");
+    assert!(scores["blobs"][0]["fidelity"]["kl_se"].is_null(), "{scores}");
+    let table = String::from_utf8(eval(&one).stdout).unwrap();
+    assert!(table.contains(" ± –") && !table.contains("± 0"), "{table}");
 }
 
 /// Runs a command whose line is wrong: clap says so and exits with 2.
@@ -546,7 +618,9 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     assert!(kl("after") < 0.9 * kl("before"), "{tuned}");
     let perplexity = |of: &Value| of["perplexity"].as_f64().unwrap();
     let ratio = perplexity(&tuned["rounds"][0]["simulated"]["after"])
-        / perplexity(&tuned["measured"]["after"]);
+        / perplexity(&tuned["chosen"]["after"]);
+    let corpus = |which: &str| tuned[which]["corpus"].as_str().unwrap().to_owned();
+    assert_ne!(corpus("chosen"), corpus("measured"), "nothing is measured where it was chosen");
     assert!((ratio - 1.0).abs() < 1e-3, "{ratio}");
     assert_eq!(tuned["rounds"][0]["steps"], 16);
     let bytes = |name: &str| std::fs::read(place.path().join(name)).unwrap();

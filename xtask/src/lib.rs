@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod checks;
 pub mod demo;
+mod errors;
 pub mod firmware;
 pub mod frontier;
 pub mod process;

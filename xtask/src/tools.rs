@@ -51,6 +51,8 @@ pub(crate) struct Tools {
 pub(crate) struct Evaluation {
     /// Text that was evaluated on.
     pub(crate) corpus: String,
+    /// What standard errors are counted by, as in "61 articles".
+    pub(crate) errors_by: String,
     /// Bytes of the checkpoint.
     pub(crate) fp32_bytes: u64,
     pub(crate) fp32: Quality,
@@ -67,7 +69,10 @@ pub(crate) struct Quality {
     /// Bytes of the whole blob; none for the checkpoint.
     pub(crate) blob_bytes: Option<u64>,
     pub(crate) perplexity: f64,
+    /// Errors are none of a text of one block.
+    pub(crate) perplexity_se: Option<f64>,
     pub(crate) bits_per_byte: Option<f64>,
+    pub(crate) bits_per_byte_se: Option<f64>,
     /// None for the checkpoint.
     pub(crate) fidelity: Option<Fidelity>,
 }
@@ -76,9 +81,13 @@ pub(crate) struct Quality {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Fidelity {
     pub(crate) ppl_rise_percent: f64,
-    pub(crate) ppl_rise_percent_se: f64,
+    pub(crate) ppl_rise_percent_se: Option<f64>,
     pub(crate) kl: f64,
+    pub(crate) kl_se: Option<f64>,
+    /// The KL divergence without each block of the text.
+    pub(crate) kl_replicates: Vec<f64>,
     pub(crate) top1: f64,
+    pub(crate) top1_se: Option<f64>,
 }
 
 /// What `quantize --json` prints, and `finetune --json`.

@@ -96,7 +96,8 @@ pub(crate) struct TextArgs {
     /// without either, text is sampled from the FP32 model].
     #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
-    /// A text file to use instead.
+    /// A text file to use instead: `eval` reads all of it, other commands use the first 80 % as the
+    /// training split, then 10 % as the validation and 10 % as the test split.
     #[arg(long, value_name = "FILE", conflicts_with = "corpus")]
     pub(crate) text: Option<PathBuf>,
     /// Tokens per window; each window starts with a fresh state.
@@ -108,10 +109,47 @@ pub(crate) struct TextArgs {
 }
 
 impl TextArgs {
-    /// Reads or samples the text.
+    /// Reads or samples the text of a split.
     pub(crate) fn tokens(
         &self,
         split: Split,
+        limit: Option<usize>,
+        model: Option<&Model>,
+        tokenizer: Option<&Tokenizer>,
+        global: Global,
+    ) -> Result<Tokens> {
+        self.read(&self.source(split)?, limit, model, tokenizer, global)
+    }
+
+    /// Reads or samples the text that a finished blob is measured on: the test split, which chose none
+    /// of its numbers. Of a corpus without one it is the validation split, and its name says so.
+    pub(crate) fn reported(
+        &self,
+        limit: usize,
+        model: &Model,
+        tokenizer: Option<&Tokenizer>,
+        global: Global,
+    ) -> Result<Tokens> {
+        let of = |split| self.tokens(split, Some(limit), Some(model), tokenizer, global);
+        match of(Split::Test) {
+            Err(Error::SplitMissing { .. }) => {
+                note(global, "the corpus has no test split: measuring on the validation split");
+                let valid = of(Split::Valid)?;
+                Ok(Tokens { name: format!("{} (in-sample)", valid.name), ..valid })
+            }
+            found => found,
+        }
+    }
+
+    /// Where the text of a split comes from.
+    pub(crate) fn source(&self, split: Split) -> Result<TextSource> {
+        TextSource::find(self.text.as_deref(), self.corpus.as_deref(), split)
+    }
+
+    /// Reads or samples a text.
+    pub(crate) fn read(
+        &self,
+        source: &TextSource,
         limit: Option<usize>,
         model: Option<&Model>,
         tokenizer: Option<&Tokenizer>,
@@ -127,7 +165,6 @@ impl TextArgs {
                 self.window
             )));
         }
-        let source = TextSource::find(self.text.as_deref(), self.corpus.as_deref(), split)?;
         let bar = bar("sampling text", global);
         let tokens = source.tokens(model, tokenizer, limit, self.window, self.seed, |share| {
             set(&bar, share);

@@ -3,9 +3,17 @@
 //!
 //! Protocol: windows that follow each other, each with a fresh state, each token predicting the
 //! next one; every token of the text but the first is predicted once.
+//!
+//! ```text
+//! tokens ─ windows ─▶ Sums of each ─ Blocks ─▶ Sums of each ─ jackknife ─▶ Quality ± error
+//! ```
 
+pub mod articles;
+pub mod blocks;
 pub mod divergence;
+mod quality;
 pub mod sample;
+pub mod statistics;
 pub mod text;
 
 use std::time::Instant;
@@ -14,50 +22,19 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use resnet_bk_core as core;
-use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::reference::Model;
+use blocks::Blocks;
 use divergence::{argmax, kl, log_softmax};
+use quality::Tally;
+pub use quality::{Fidelity, Quality};
+use statistics::Sums;
 
 /// Windows that a thread scores at a time.
 const WINDOWS_PER_JOB: usize = 8;
 /// Positions that the integer path works on together.
 const TILE: usize = 128;
-
-/// Quality of one model on a text.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Quality {
-    /// Predicted tokens.
-    pub tokens: usize,
-    /// exp of the mean negative log-likelihood.
-    pub perplexity: f64,
-    /// Standard error of the perplexity, windows taken as independent.
-    pub perplexity_se: f64,
-    /// Bits per byte of the predicted text; `None` where tokens stand for no text.
-    pub bits_per_byte: Option<f64>,
-    /// Distance to the FP32 model; `None` for that model itself.
-    pub fidelity: Option<Fidelity>,
-    /// Thread seconds spent on this model: logits and their likelihoods.
-    pub seconds: f64,
-}
-
-/// How far a blob is from its FP32 model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Fidelity {
-    /// Rise of the perplexity, in percent.
-    pub ppl_rise_percent: f64,
-    /// Standard error of that rise, from paired differences.
-    pub ppl_rise_percent_se: f64,
-    /// Mean KL divergence D(FP32 ‖ blob), nats per token.
-    pub kl: f64,
-    /// Its 99th percentile.
-    pub kl_p99: f64,
-    /// Its maximum.
-    pub kl_max: f64,
-    /// Share of positions at which both find the same token likeliest.
-    pub top1: f64,
-}
 
 /// A model that is compared with the reference.
 #[derive(Debug)]
@@ -68,18 +45,22 @@ pub enum Subject<'a> {
     Weights(Model),
 }
 
-/// Scores `reference` and `subjects` on `tokens` in windows of `window`. `lengths` are the bytes of
-/// each token; `progress` is told the share that is done. Results come in the order reference (if
-/// any), subjects, and do not depend on the number of threads.
+/// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, by which standard errors are
+/// counted too. `lengths` are the bytes of each token; `progress` is told the share that is done.
+/// Results come in the order reference (if any), subjects, and do not depend on the number of threads.
+///
+/// # Panics
+/// If `blocks` are those of a text of another length.
 pub fn evaluate(
     reference: Option<&Model>,
     subjects: &[Subject<'_>],
     tokens: &[u32],
-    window: usize,
+    blocks: &Blocks,
     lengths: Option<&[usize]>,
     progress: impl Fn(f64) + Sync,
 ) -> Result<Vec<Quality>> {
     check_range(reference, subjects, tokens)?;
+    let window = blocks.window;
     let predictions = tokens.len().saturating_sub(1);
     let starts: Vec<usize> = (0..predictions).step_by(window * WINDOWS_PER_JOB).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -87,7 +68,7 @@ pub fn evaluate(
         .par_iter()
         .map(|&start| {
             let end = predictions.min(start + window * WINDOWS_PER_JOB);
-            let tallies = score(reference, subjects, &tokens[start..end + 1], window)?;
+            let tallies = score(reference, subjects, &tokens[start..end + 1], window, lengths)?;
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             progress(count as f64 / starts.len() as f64);
             Ok(tallies)
@@ -98,13 +79,9 @@ pub fn evaluate(
     for job in jobs {
         totals.iter_mut().zip(job).for_each(|(total, tally)| total.add(tally));
     }
-    let bytes = lengths.map(|lengths| tokens[1..].iter().map(|&t| lengths[t as usize]).sum());
-    let exact = reference.is_some().then(|| totals[0].clone());
-    Ok(totals
-        .iter()
-        .enumerate()
-        .map(|(i, tally)| tally.quality(bytes, exact.as_ref().filter(|_| i > 0)))
-        .collect())
+    let exact = reference.and(totals.first());
+    let quality = |(i, tally): (usize, &Tally)| tally.quality(exact.filter(|_| i > 0), blocks);
+    Ok(totals.iter().enumerate().map(quality).collect())
 }
 
 /// Fails if a model does not have one of the tokens.
@@ -123,82 +100,20 @@ fn check_range(reference: Option<&Model>, subjects: &[Subject<'_>], tokens: &[u3
     }
 }
 
-/// What a stretch of text says of one model.
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    /// Summed negative log-likelihood and predictions of each window.
-    windows: Vec<(f64, usize)>,
-    kl: Vec<f32>,
-    agreements: usize,
-    seconds: f64,
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.windows.extend(other.windows);
-        self.kl.extend(other.kl);
-        self.agreements += other.agreements;
-        self.seconds += other.seconds;
-    }
-
-    fn nats(&self) -> f64 {
-        self.windows.iter().map(|w| w.0).sum()
-    }
-
-    fn quality(&self, bytes: Option<usize>, exact: Option<&Self>) -> Quality {
-        let tokens: usize = self.windows.iter().map(|w| w.1).sum();
-        let mean = self.nats() / tokens as f64;
-        let perplexity = mean.exp();
-        let bits = self.nats() / std::f64::consts::LN_2;
-        Quality {
-            tokens,
-            perplexity,
-            perplexity_se: perplexity * clustered_error(&self.windows),
-            bits_per_byte: bytes.map(|bytes| bits / bytes as f64),
-            fidelity: exact.map(|exact| self.fidelity(exact, tokens)),
-            seconds: self.seconds,
-        }
-    }
-
-    fn fidelity(&self, exact: &Self, tokens: usize) -> Fidelity {
-        let pairs: Vec<(f64, usize)> =
-            self.windows.iter().zip(&exact.windows).map(|(q, p)| (q.0 - p.0, q.1)).collect();
-        let ratio = (pairs.iter().map(|w| w.0).sum::<f64>() / tokens as f64).exp();
-        let mut kl = self.kl.clone();
-        kl.sort_unstable_by(f32::total_cmp);
-        let p99 = kl.get((kl.len() * 99 / 100).min(kl.len().saturating_sub(1)));
-        Fidelity {
-            ppl_rise_percent: 100.0 * (ratio - 1.0),
-            ppl_rise_percent_se: 100.0 * ratio * clustered_error(&pairs),
-            kl: kl.iter().map(|&x| f64::from(x)).sum::<f64>() / tokens as f64,
-            kl_p99: p99.map_or(0.0, |&x| f64::from(x)),
-            kl_max: kl.last().map_or(0.0, |&x| f64::from(x)),
-            top1: self.agreements as f64 / tokens as f64,
-        }
-    }
-}
-
-/// Standard error of Σ sums / Σ counts with windows as independent clusters.
-fn clustered_error(windows: &[(f64, usize)]) -> f64 {
-    let count: usize = windows.iter().map(|w| w.1).sum();
-    let mean = windows.iter().map(|w| w.0).sum::<f64>() / count as f64;
-    let squares: f64 = windows.iter().map(|w| (w.0 - mean * w.1 as f64).powi(2)).sum();
-    squares.sqrt() / count as f64
-}
-
 /// Scores consecutive windows; the last token is only predicted.
 fn score(
     reference: Option<&Model>,
     subjects: &[Subject<'_>],
     tokens: &[u32],
     window: usize,
+    lengths: Option<&[usize]>,
 ) -> Result<Vec<Tally>> {
     let inputs = &tokens[..tokens.len() - 1];
     let targets = &tokens[1..];
     let timed = |probabilities: &dyn Fn() -> Result<LogProbabilities>| {
         let start = Instant::now();
         let probabilities = probabilities()?;
-        let windows = probabilities.windows(targets, window);
+        let windows = probabilities.windows(targets, window, lengths);
         let seconds = start.elapsed().as_secs_f64();
         Ok((probabilities, Tally { windows, seconds, ..Tally::default() }))
     };
@@ -215,9 +130,11 @@ fn score(
             Subject::Weights(model) => Ok(of_floats(model, inputs, window)),
         })?;
         if let Some(exact) = &exact {
-            for (p, q) in exact.rows().zip(probabilities.rows()) {
-                tally.kl.push(kl(p, q) as f32);
-                tally.agreements += usize::from(argmax(p) == argmax(q));
+            for (i, (p, q)) in exact.rows().zip(probabilities.rows()).enumerate() {
+                let (kl, sums) = (kl(p, q), &mut tally.windows[i / window]);
+                sums.kl += kl;
+                sums.agreements += usize::from(argmax(p) == argmax(q));
+                tally.kl.push(kl as f32);
             }
         }
         tallies.push(tally);
@@ -279,14 +196,16 @@ impl LogProbabilities {
         self.values.chunks_exact(self.vocab)
     }
 
-    /// Summed negative log-likelihood of the targets of each window.
-    fn windows(&self, targets: &[u32], window: usize) -> Vec<(f64, usize)> {
+    /// What each window says of its targets.
+    fn windows(&self, targets: &[u32], window: usize, lengths: Option<&[usize]>) -> Vec<Sums> {
         let rows: Vec<&[f32]> = self.rows().collect();
         rows.chunks(window)
             .zip(targets.chunks(window))
             .map(|(rows, targets)| {
                 let nats = rows.iter().zip(targets).map(|(row, &t)| -f64::from(row[t as usize]));
-                (nats.sum(), targets.len())
+                let bytes = lengths.map_or(0, |l| targets.iter().map(|&t| l[t as usize]).sum());
+                let predictions = targets.len();
+                Sums { predictions, bytes, nats: nats.sum(), ..Sums::default() }
             })
             .collect()
     }

@@ -13,6 +13,11 @@ use crate::reference::{Model, Stream};
 /// Tokens of one uninterrupted stream.
 const STREAM: usize = 1024;
 
+/// Tokens of a stream of this model: those that its position table has, 1024 at most.
+pub fn stream_length(model: &Model) -> usize {
+    model.config().positions.map_or(STREAM, |positions| positions.min(STREAM))
+}
+
 /// `count` tokens sampled from the model at temperature 1, in streams of 1024 that each start from
 /// a random token. A full-chain model predicts nothing (it sees its future), so its tokens are
 /// uniformly random. The same seed gives the same tokens.
@@ -27,7 +32,7 @@ pub fn sample(
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         return Ok((0..count).map(|_| random.random_range(0..vocab)).collect());
     }
-    let length = model.config().positions.map_or(STREAM, |positions| positions.min(STREAM));
+    let length = stream_length(model);
     let streams = count.div_ceil(length);
     let done = std::sync::atomic::AtomicUsize::new(0);
     let parts: Vec<Vec<u32>> = (0..streams as u64)

@@ -1,8 +1,11 @@
 //! Where the tokens of a calibration or an evaluation come from.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::sample::sample;
+use super::articles::articles;
+use super::blocks::Blocks;
+use super::sample::{sample, stream_length};
 use crate::corpus::{self, Corpus, Split};
 use crate::error::{Error, Result};
 use crate::reference::Model;
@@ -13,10 +16,28 @@ use crate::tokenizer::Tokenizer;
 pub enum TextSource {
     /// A split of a corpus directory.
     Split(PathBuf, Split),
-    /// A text file.
-    File(PathBuf),
-    /// What the FP32 model writes itself.
-    Sampled,
+    /// A text file: all of it, or the part that stands for a split.
+    File(PathBuf, Option<Split>),
+    /// What the FP32 model writes itself, other text for each split.
+    Sampled(Split),
+}
+
+/// What the parts of a text are that say nothing of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Articles.
+    Article,
+    /// Streams that the model wrote without interruption.
+    Stream,
+}
+
+/// Where the parts of a text begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// What they are.
+    pub part: Part,
+    /// Their first tokens, ascending. What comes before the first belongs to a part that began earlier.
+    pub starts: Vec<usize>,
 }
 
 /// Tokens with the name of their source.
@@ -26,19 +47,64 @@ pub struct Tokens {
     pub name: String,
     /// The tokens.
     pub tokens: Vec<u32>,
+    /// Its parts, if it has any.
+    pub parts: Option<Parts>,
+}
+
+impl Tokens {
+    /// The blocks of windows by which the errors of what is measured on the text are counted.
+    ///
+    /// # Panics
+    /// If `window` is 0.
+    pub fn blocks(&self, window: usize) -> Blocks {
+        Blocks::new(self, window)
+    }
+
+    /// What is left of the text in a range of its tokens.
+    ///
+    /// # Panics
+    /// If the range ends beyond the tokens.
+    fn cut(mut self, range: Range<usize>) -> Self {
+        if let Some(parts) = &mut self.parts {
+            parts.starts.retain(|start| range.contains(start));
+            parts.starts.iter_mut().for_each(|start| *start -= range.start);
+        }
+        self.tokens.truncate(range.end);
+        self.tokens.drain(..range.start);
+        self
+    }
+}
+
+/// The part of a file of so many tokens that stands for a split.
+fn share(split: Split, tokens: usize) -> Range<usize> {
+    let (valid, test) = (tokens / 10 * 8, tokens / 10 * 9);
+    match split {
+        Split::Train => 0..valid,
+        Split::Valid => valid..test,
+        Split::Test => test..tokens,
+    }
 }
 
 impl TextSource {
-    /// The file, if one is named; else the split of the corpus, if there is one (by flag or
-    /// environment); else text sampled from the model.
+    /// The file, if one is named, of which the first eight tenths are to train and calibrate on and a
+    /// tenth each to choose by and to report on; else the split of the corpus, if there is one (by flag
+    /// or environment); else text sampled from the model.
     pub fn find(file: Option<&Path>, corpus: Option<&Path>, split: Split) -> Result<Self> {
         if let Some(file) = file {
-            return Ok(Self::File(file.to_path_buf()));
+            return Ok(Self::File(file.to_path_buf(), Some(split)));
         }
         match Corpus::find(corpus) {
             Ok(corpus) => Ok(Self::Split(corpus.directory().to_path_buf(), split)),
-            Err(Error::CorpusMissing) => Ok(Self::Sampled),
+            Err(Error::CorpusMissing) => Ok(Self::Sampled(split)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The same, but all of a file.
+    pub fn whole(self) -> Self {
+        match self {
+            Self::File(path, _) => Self::File(path, None),
+            other => other,
         }
     }
 
@@ -49,10 +115,16 @@ impl TextSource {
                 let corpus = directory.file_name().unwrap_or(directory.as_os_str());
                 format!("{} {}", corpus.to_string_lossy(), split.name())
             }
-            Self::File(path) => {
-                path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into()
+            Self::File(path, split) => {
+                let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                match split {
+                    None => file.into(),
+                    Some(Split::Train) => format!("{file}, first 80 %"),
+                    Some(Split::Valid) => format!("{file}, 80 to 90 %"),
+                    Some(Split::Test) => format!("{file}, last 10 %"),
+                }
             }
-            Self::Sampled => format!("self-sampled, seed {seed}"),
+            Self::Sampled(split) => format!("self-sampled {}, seed {seed}", split.name()),
         }
     }
 
@@ -69,7 +141,7 @@ impl TextSource {
     ) -> Result<Tokens> {
         let name = self.name(seed);
         let text = match self {
-            Self::Sampled => {
+            Self::Sampled(split) => {
                 let model = model.ok_or_else(|| {
                     Error::Usage(
                         "without a corpus, text is sampled from the FP32 model: name a checkpoint, \
@@ -78,24 +150,124 @@ impl TextSource {
                     )
                 })?;
                 let count = limit.unwrap_or(16_384).max(window + 1);
-                let tokens = sample(model, count, seed, progress)?;
-                let random = model.config().chain == crate::checkpoint::Chain::Full;
-                let name = if random { format!("random tokens, seed {seed}") } else { name };
-                return Ok(Tokens { name, tokens });
+                let tokens = sample(model, count, split.seed(seed), progress)?;
+                if model.config().chain == crate::checkpoint::Chain::Full {
+                    let name = format!("random tokens {}, seed {seed}", split.name());
+                    return Ok(Tokens { name, tokens, parts: None });
+                }
+                let length = stream_length(model);
+                let starts = (0..count).step_by(length).collect();
+                let parts = Some(Parts { part: Part::Stream, starts });
+                return Ok(Tokens { name, tokens, parts });
             }
             Self::Split(directory, split) => Corpus::find(Some(directory))?.text(*split)?,
-            Self::File(path) => corpus::read_text(path)?,
+            Self::File(path, _) => corpus::read_text(path)?,
         };
         let tokenizer = tokenizer.ok_or_else(|| {
             Error::Tokenizer("text has to be cut into tokens, and there is no tokenizer".into())
         })?;
-        let mut tokens = tokenizer.encode(&text)?;
-        corpus::require_window(&name, tokens.len(), window)?;
-        if let Some(limit) = limit.filter(|&limit| limit < tokens.len()) {
-            let start = (tokens.len() - limit) / 2;
-            tokens =
-                tokens[start..start + limit.max(window + 1).min(tokens.len() - start)].to_vec();
+        let tokens = tokenizer.encode(&text)?;
+        let parts = parts(&text, &tokens, tokenizer);
+        let mut found = Tokens { name, tokens, parts };
+        if let Self::File(_, Some(split)) = self {
+            let range = share(*split, found.tokens.len());
+            found = found.cut(range);
         }
-        Ok(Tokens { name, tokens })
+        let tokens = found.tokens.len();
+        corpus::require_window(&found.name, tokens, window)?;
+        if let Some(limit) = limit.filter(|&limit| limit < tokens) {
+            let start = (tokens - limit) / 2;
+            let length = limit.max(window + 1).min(tokens - start);
+            found = found.cut(start..start + length);
+        }
+        Ok(found)
+    }
+}
+
+/// The articles of a text, if it has several.
+fn parts(text: &str, tokens: &[u32], tokenizer: &Tokenizer) -> Option<Parts> {
+    let articles = articles(text);
+    if articles.len() < 2 {
+        return None;
+    }
+    let lengths = tokenizer.token_lengths();
+    let begins: Vec<usize> = tokens
+        .iter()
+        .scan(0, |end, &token| {
+            let begin = *end;
+            *end += lengths[token as usize];
+            Some(begin)
+        })
+        .collect();
+    // A token that begins before an article belongs to the one before.
+    let first = |byte: usize| begins.partition_point(|&begin| begin < byte);
+    Some(Parts { part: Part::Article, starts: articles.into_iter().map(first).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    fn tiny() -> (Model, Tokenizer) {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny");
+        let checkpoint = Checkpoint::read(&models.join("model.safetensors")).unwrap();
+        let tokenizer = Tokenizer::load(&models.join("tokenizer.json")).unwrap();
+        (Model::from_checkpoint(&checkpoint), tokenizer)
+    }
+
+    #[test]
+    fn what_a_model_writes_for_one_split_is_in_no_other() {
+        let (model, _) = tiny();
+        let sampled = |split, count, seed| {
+            TextSource::Sampled(split)
+                .tokens(Some(&model), None, Some(count), 64, seed, |_| {})
+                .unwrap()
+        };
+        let train = sampled(Split::Train, 3000, 1);
+        let starts = vec![0, 1024, 2048];
+        assert_eq!(train.parts, Some(Parts { part: Part::Stream, starts }));
+        assert_eq!(train, sampled(Split::Train, 3000, 1), "the same seed writes the same text");
+        // A shorter text is the beginning of a longer one, but of no other split's.
+        assert_eq!(sampled(Split::Train, 500, 1).tokens[..], train.tokens[..500]);
+        for (split, seed) in [(Split::Valid, 1), (Split::Test, 1), (Split::Train, 2)] {
+            let other = sampled(split, 3000, seed);
+            assert_ne!(other.name, train.name);
+            let runs = |text: &Tokens| -> std::collections::HashSet<Vec<u32>> {
+                text.tokens.windows(24).map(<[u32]>::to_vec).collect()
+            };
+            assert!(runs(&other).is_disjoint(&runs(&train)), "{split:?} {seed}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_a_part_for_each_split_and_knows_its_articles() {
+        let (_, tokenizer) = tiny();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("book.txt");
+        let article = |i: usize| format!(" \n = Title {i} = \n \n{} \n", " some words".repeat(40));
+        let text: String = (0..30).map(article).collect();
+        std::fs::write(&path, &text).unwrap();
+        let read = |split: Option<Split>, limit| {
+            let source = TextSource::File(path.clone(), split);
+            source.tokens(None, Some(&tokenizer), limit, 16, 1, |_| {}).unwrap()
+        };
+        let whole = read(None, None);
+        assert_eq!(whole.name, "book.txt");
+        let parts = [Split::Train, Split::Valid, Split::Test].map(|split| read(Some(split), None));
+        assert_eq!(parts.each_ref().map(|p| &p.tokens[..]).concat(), whole.tokens);
+        let found = whole.parts.clone().unwrap();
+        assert_eq!((found.part, found.starts.len()), (Part::Article, 30));
+        for (i, &start) in found.starts.iter().enumerate() {
+            let rest = String::from_utf8(tokenizer.decode(&whole.tokens[start..])).unwrap();
+            let title = format!("= Title {i} = ");
+            assert!(rest.trim_start().starts_with(&title), "{i}: {:?}", &rest[..20]);
+        }
+        // From the middle, articles are still where they were.
+        let (middle, start) = (read(None, Some(101)), (whole.tokens.len() - 101) / 2);
+        assert_eq!(middle.tokens, whole.tokens[start..start + 101]);
+        let inside = found.starts.iter().filter(|s| (start..start + 101).contains(s));
+        let inside: Vec<usize> = inside.map(|s| s - start).collect();
+        assert_eq!(middle.parts.map(|p| p.starts), Some(inside));
     }
 }

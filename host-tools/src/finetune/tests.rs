@@ -190,8 +190,9 @@ fn a_trained_student_exports_what_its_training_saw() {
         let score = held.score(tuner.student(), 2);
         let subjects = [Subject::Blob(blob)];
         let tokens = &made.tokens[..2049];
+        let blocks = eval::blocks::Blocks::runs(tokens.len(), WINDOW);
         let quality =
-            eval::evaluate(Some(&teacher), &subjects, tokens, WINDOW, None, |_| {}).unwrap();
+            eval::evaluate(Some(&teacher), &subjects, tokens, &blocks, None, |_| {}).unwrap();
         assert_eq!(held.predictions(), quality[1].tokens);
         let ratio = quality[1].perplexity / score.perplexity;
         assert!((ratio - 1.0).abs() < 1e-3, "perplexities differ by {ratio}");

@@ -205,7 +205,7 @@ mod tests {
     use crate::quantize::encode::Storage;
 
     fn table(text: &str, tokens: usize, costs: &[(&str, Storage, f64)]) -> Importance {
-        let corpus = Tokens { name: "train".into(), tokens: vec![1; 9] };
+        let corpus = Tokens { name: "train".into(), tokens: vec![1; 9], parts: None };
         let mut importance =
             Importance::new("abc".into(), &corpus, 1, Methods::default(), BTreeMap::new());
         importance.symmetries = Some(Symmetries::new());

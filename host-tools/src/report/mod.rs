@@ -24,6 +24,7 @@ use serde::Deserialize;
 
 use crate::budget::Sensitivities;
 use crate::error::{Error, Result};
+use crate::eval::statistics::with_error;
 use crate::files;
 
 /// Everything that a report shows.
@@ -48,6 +49,12 @@ pub struct Frontier {
     pub fp32_bytes: u64,
     /// Its perplexity.
     pub ppl_fp32: f64,
+    /// Standard error of that.
+    #[serde(default)]
+    pub ppl_fp32_se: Option<f64>,
+    /// What standard errors are counted by.
+    #[serde(default)]
+    pub errors_by: Option<String>,
     /// Every point.
     pub rows: Vec<Row>,
     /// What each step gives.
@@ -68,10 +75,19 @@ pub struct Row {
     pub ratio: f64,
     /// Perplexity.
     pub ppl: f64,
+    /// Standard error of that.
+    #[serde(default)]
+    pub ppl_se: Option<f64>,
     /// Its rise in percent.
     pub ppl_rise_percent: f64,
+    /// Standard error of that.
+    #[serde(default)]
+    pub ppl_rise_percent_se: Option<f64>,
     /// Mean KL divergence to FP32, nats per token.
     pub kl: f64,
+    /// Standard error of that.
+    #[serde(default)]
+    pub kl_se: Option<f64>,
     /// Share of equal likeliest tokens.
     pub top1: f64,
     /// Of a budget: what its mix was predicted to lose, and what it loses on the same text.
@@ -91,11 +107,45 @@ pub struct Ablation {
     pub blob_bytes: u64,
     /// Rise of the perplexity in percent.
     pub ppl_rise_percent: f64,
+    /// Standard error of that.
+    #[serde(default)]
+    pub ppl_rise_percent_se: Option<f64>,
     /// KL divergence.
     pub kl: f64,
+    /// Standard error of that.
+    #[serde(default)]
+    pub kl_se: Option<f64>,
+}
+
+/// Rise in percent and KL divergence with their standard errors.
+fn loss(rise: (f64, Option<f64>), kl: (f64, Option<f64>)) -> [String; 2] {
+    [with_error(format!("{:+.2}", rise.0), rise.1, 2), with_error(format!("{:.5}", kl.0), kl.1, 5)]
+}
+
+impl Row {
+    fn loss(&self) -> [String; 2] {
+        loss((self.ppl_rise_percent, self.ppl_rise_percent_se), (self.kl, self.kl_se))
+    }
+}
+
+impl Ablation {
+    fn loss(&self) -> [String; 2] {
+        loss((self.ppl_rise_percent, self.ppl_rise_percent_se), (self.kl, self.kl_se))
+    }
 }
 
 impl Frontier {
+    /// What the figures are of, in a line.
+    fn subject(&self) -> String {
+        let ppl = with_error(format!("{:.3}", self.ppl_fp32), self.ppl_fp32_se, 3);
+        let Self { fp32_bytes, corpus, .. } = self;
+        let mut line = format!("{fp32_bytes} bytes of FP32, perplexity {ppl} on {corpus}");
+        if let Some(errors_by) = &self.errors_by {
+            line += &format!("; ± are standard errors by {errors_by}");
+        }
+        line
+    }
+
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self> {
         let bad = |reason| Error::Format { kind: "frontier", path: path.into(), reason };

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Findings, Plot};
+use crate::eval::statistics::with_error;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;\
 color:#222}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid \
@@ -14,12 +15,9 @@ pub fn page(findings: &Findings, plots: &[Plot]) -> String {
     let frontier = &findings.frontier;
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{model}</title>\
-         <style>{STYLE}</style>\n<h1>{model}</h1>\n<p>FP32: {bytes} bytes, perplexity {ppl:.3} on \
-         {corpus}.</p>\n",
+         <style>{STYLE}</style>\n<h1>{model}</h1>\n<p>{subject}.</p>\n",
         model = escaped(&frontier.model),
-        corpus = escaped(&frontier.corpus),
-        bytes = frontier.fp32_bytes,
-        ppl = frontier.ppl_fp32,
+        subject = escaped(&frontier.subject()),
     );
     for plot in plots {
         html += &format!(
@@ -30,13 +28,14 @@ pub fn page(findings: &Findings, plots: &[Plot]) -> String {
     let heads = ["policy", "bytes", "ratio", "perplexity", "rise %", "KL", "top-1 %"];
     html += "<h2>Figures</h2>\n";
     let rows = frontier.rows.iter().map(|row| {
+        let [rise, kl] = row.loss();
         let cells = [
             escaped(&row.name),
             row.blob_bytes.to_string(),
             format!("{:.2}×", row.ratio),
-            format!("{:.3}", row.ppl),
-            format!("{:+.2}", row.ppl_rise_percent),
-            format!("{:.5}", row.kl),
+            with_error(format!("{:.3}", row.ppl), row.ppl_se, 3),
+            rise,
+            kl,
             format!("{:.2}", 100.0 * row.top1),
         ];
         (row.kind.as_str(), cells.to_vec())
@@ -45,9 +44,8 @@ pub fn page(findings: &Findings, plots: &[Plot]) -> String {
     if !frontier.ablation.is_empty() {
         html += "<h2>What each step gives</h2>\n";
         let rows = frontier.ablation.iter().map(|row| {
-            let (bytes, rise) =
-                (row.blob_bytes.to_string(), format!("{:+.2}", row.ppl_rise_percent));
-            ("", vec![escaped(&row.steps), bytes, rise, format!("{:.5}", row.kl)])
+            let [rise, kl] = row.loss();
+            ("", vec![escaped(&row.steps), row.blob_bytes.to_string(), rise, kl])
         });
         table(&mut html, &["steps", "bytes", "rise %", "KL"], rows);
     }

@@ -26,7 +26,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
 /// Kinds of points: key in the frontier, name in legends, colour.
-const KINDS: [(&str, &str, RGBColor); 7] = [
+const KINDS: [(&str, &str, RGBColor); 8] = [
     ("tuned", "budget, fine-tuned", RGBColor(20, 20, 20)),
     ("budget", "budget", RGBColor(200, 30, 40)),
     ("uniform", "uniform precision", RGBColor(40, 90, 170)),
@@ -34,6 +34,7 @@ const KINDS: [(&str, &str, RGBColor); 7] = [
     ("dynamic", "dynamic (published)", RGBColor(150, 90, 170)),
     ("file", "policy file", RGBColor(120, 120, 120)),
     ("general", "candle, weights only", RGBColor(210, 130, 20)),
+    ("whole", "budget, tensors whole", RGBColor(235, 150, 160)),
 ];
 /// Kinds whose points a line joins instead of names.
 const JOINED: [&str; 2] = ["tuned", "budget"];

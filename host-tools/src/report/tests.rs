@@ -10,8 +10,11 @@ fn findings() -> Findings {
         blob_bytes,
         ratio: 8000.0 / blob_bytes as f64,
         ppl: 20.0 + 100.0 * kl,
+        ppl_se: None,
         ppl_rise_percent: 500.0 * kl,
+        ppl_rise_percent_se: Some(0.25),
         kl,
+        kl_se: Some(0.00016),
         top1: 0.9,
         predicted_kl: (kind == "budget").then_some(kl * 0.9),
         measured_kl: (kind == "budget").then_some(kl),
@@ -23,6 +26,8 @@ fn findings() -> Findings {
             corpus: "text".into(),
             fp32_bytes: 8000,
             ppl_fp32: 20.0,
+            ppl_fp32_se: Some(0.59),
+            errors_by: Some("61 articles".into()),
             rows: vec![
                 row("budget 8x", "budget", 1000, 0.02),
                 row("uniform-int4", "uniform", 1100, 0.03),
@@ -33,7 +38,9 @@ fn findings() -> Findings {
                 steps: "round to nearest".into(),
                 blob_bytes: 1100,
                 ppl_rise_percent: 9.0,
+                ppl_rise_percent_se: None,
                 kl: 0.1,
+                kl_se: None,
             }],
         },
         sensitivities: BTreeMap::from([("v.weight".to_owned(), costs)]),
@@ -60,6 +67,11 @@ fn the_page_needs_nothing_beside_itself() {
     let findings = findings();
     let page = page(&findings, &plots(&findings));
     assert!(page.contains("a &lt;model&gt;") && page.matches("<svg").count() == 5);
+    for figure in
+        ["20.000 ± 0.590 on text", "errors by 61 articles", "0.02000 ± 0.00016", "0.10000 ± –"]
+    {
+        assert!(page.contains(figure), "{figure}: {page}");
+    }
     let links = page.replace("http://www.w3.org/2000/svg", "");
     assert!(!links.contains("http") && !links.contains("src="));
 }
@@ -67,7 +79,16 @@ fn the_page_needs_nothing_beside_itself() {
 #[test]
 fn text_has_every_row() {
     let text = text(&findings());
-    for part in ["budget 8x", "uniform-int4", "int4/32", "experts, down", "predicted KL"] {
+    for part in [
+        "+10.00 ± 0.25",
+        "± 0.00016",
+        "61 articles",
+        "budget 8x",
+        "uniform-int4",
+        "int4/32",
+        "experts, down",
+        "predicted KL",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

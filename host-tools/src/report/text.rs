@@ -12,22 +12,20 @@ const BAR: usize = 40;
 /// Everything that the page shows, for a terminal.
 pub fn text(findings: &Findings) -> String {
     let frontier = &findings.frontier;
-    let mut parts = vec![format!(
-        "{}: {} bytes of FP32, perplexity {:.3} on {}",
-        frontier.model, frontier.fp32_bytes, frontier.ppl_fp32, frontier.corpus
-    )];
+    let mut parts = vec![format!("{}: {}", frontier.model, frontier.subject())];
     let (low, high) = frontier.rows.iter().fold((f64::INFINITY, 1e-7f64), |(low, high), row| {
         (low.min(row.kl.max(1e-7)), high.max(row.kl))
     });
     let share = |kl: f64| ((kl.max(1e-7) / low).ln() / (high / low).ln().max(1e-9)).clamp(0.0, 1.0);
     let mut rows = table(&["policy", "bytes", "ratio", "rise %", "KL", "KL, logarithmic"]);
     for row in &frontier.rows {
+        let [rise, kl] = row.loss();
         rows.add_row([
             row.name.clone(),
             row.blob_bytes.to_string(),
             format!("{:.2}×", row.ratio),
-            format!("{:+.2}", row.ppl_rise_percent),
-            format!("{:.5}", row.kl),
+            rise,
+            kl,
             format!("{:<BAR$}", "▇".repeat(1 + (share(row.kl) * (BAR - 1) as f64) as usize)),
         ]);
     }

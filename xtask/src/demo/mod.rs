@@ -113,6 +113,7 @@ pub fn run(args: &Args) -> Result<()> {
         model: process::shown_path(&model),
         fp32_bytes: evaluation.fp32_bytes,
         corpus: evaluation.corpus,
+        errors_by: evaluation.errors_by,
         policies,
         device,
         seconds: steps.seconds(),

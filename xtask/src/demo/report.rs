@@ -7,6 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::errors::with_error;
 use crate::qemu::Summary;
 use crate::tools::Evaluation;
 
@@ -18,6 +19,8 @@ pub(super) struct Report {
     pub(super) fp32_bytes: u64,
     /// Text of the evaluation.
     pub(super) corpus: String,
+    /// What standard errors are counted by.
+    pub(super) errors_by: String,
     #[serde(serialize_with = "by_name")]
     pub(super) policies: Vec<Policy>,
     pub(super) device: Device,
@@ -34,13 +37,20 @@ pub(super) struct Policy {
     /// FP32 checkpoint over whole blob.
     ratio: f64,
     ppl_fp32: f64,
+    ppl_fp32_se: Option<f64>,
     ppl: f64,
+    ppl_se: Option<f64>,
     ppl_rise_percent: f64,
+    /// From differences block by block.
+    ppl_rise_percent_se: Option<f64>,
     bits_per_byte: Option<f64>,
+    bits_per_byte_se: Option<f64>,
     /// Mean KL divergence to FP32, nats per token.
     kl: f64,
+    kl_se: Option<f64>,
     /// Share of positions where both find the same token likeliest.
     top1: f64,
+    top1_se: Option<f64>,
 }
 
 /// The run on the device.
@@ -74,11 +84,17 @@ pub(super) fn policies(names: &[&'static str], evaluation: &Evaluation) -> Resul
                 blob_bytes,
                 ratio: evaluation.fp32_bytes as f64 / blob_bytes as f64,
                 ppl_fp32: fp32.perplexity,
+                ppl_fp32_se: fp32.perplexity_se,
                 ppl: blob.perplexity,
+                ppl_se: blob.perplexity_se,
                 ppl_rise_percent: fidelity.ppl_rise_percent,
+                ppl_rise_percent_se: fidelity.ppl_rise_percent_se,
                 bits_per_byte: blob.bits_per_byte,
+                bits_per_byte_se: blob.bits_per_byte_se,
                 kl: fidelity.kl,
+                kl_se: fidelity.kl_se,
                 top1: fidelity.top1,
+                top1_se: fidelity.top1_se,
             })
         })
         .collect()
@@ -91,10 +107,10 @@ impl Policy {
             self.blob_bytes.to_string(),
             format!("{:.2}x", self.ratio),
             format!("{:.3}", self.ppl),
-            format!("{:+.2} %", self.ppl_rise_percent),
+            with_error(format!("{:+.2}", self.ppl_rise_percent), self.ppl_rise_percent_se, 2),
             self.bits_per_byte.map_or("-".to_owned(), |bits| format!("{bits:.4}")),
-            format!("{:.5}", self.kl),
-            format!("{:.2} %", 100.0 * self.top1),
+            with_error(format!("{:.5}", self.kl), self.kl_se, 5),
+            format!("{:.2}", 100.0 * self.top1),
         ]
     }
 }
@@ -113,16 +129,20 @@ impl fmt::Display for Report {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
         let heads =
-            ["policy", "blob bytes", "ratio", "perplexity", "rise", "bits/byte", "KL", "top-1"];
+            ["policy", "blob bytes", "ratio", "perplexity", "rise %", "bits/byte", "KL", "top-1 %"];
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.set_header(heads);
         for policy in &self.policies {
             let [name, rest @ ..] = policy.row();
             table.add_row([Cell::new(name)].into_iter().chain(rest.map(right)));
         }
-        let ppl = self.policies.first().map_or(f64::NAN, |policy| policy.ppl_fp32);
-        writeln!(f, "\n{}: {} bytes of FP32, perplexity {ppl:.3}", self.model, self.fp32_bytes)?;
-        writeln!(f, "evaluated on {}\n{table}", self.corpus)?;
+        let Self { model, fp32_bytes, corpus, errors_by, .. } = self;
+        write!(f, "\n{model}: {fp32_bytes} bytes of FP32")?;
+        if let Some(policy) = self.policies.first() {
+            let ppl = with_error(format!("{:.3}", policy.ppl_fp32), policy.ppl_fp32_se, 3);
+            write!(f, ", perplexity {ppl}")?;
+        }
+        writeln!(f, "\nevaluated on {corpus}; standard errors by {errors_by}\n{table}")?;
         let device = &self.device;
         writeln!(f, "\nOn the microcontroller (QEMU, Cortex-M4F, policy {}):\n", device.policy)?;
         if !device.prompt.is_empty() {

@@ -4,6 +4,9 @@
 //! published; other sizes come from other precisions for the three kinds of layers that they tell
 //! apart, none larger than the one before. Of sizes that are nearly the same, the rival is the one that
 //! is predicted to lose least.
+//!
+//! Budgets may store classes of tokens apart and give up hidden units, which their rivals cannot; what
+//! the choice of precisions alone gives is what budgets of whole tensors have.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use super::points::{Blob, Kind, Maker};
 use super::table::Row;
+use crate::errors::paired;
 use crate::tools::{Preview, Stored, Tools};
 
 /// Storages of published policies, from large to small: those that sensitivities are measured for.
-const LADDER: [Storage; 9] = [
+const LADDER: [Storage; 10] = [
     Storage::new(Precision::Fp16, 0),
     Storage::new(Precision::Int8, 0),
     Storage::new(Precision::Int6, 32),
@@ -28,6 +32,7 @@ const LADDER: [Storage; 9] = [
     Storage::new(Precision::Int4, 64),
     Storage::new(Precision::Int3, 16),
     Storage::new(Precision::Int3, 32),
+    Storage::new(Precision::Int2, 16),
 ];
 /// Group sizes of uniform precisions.
 const GROUPS: [usize; 4] = [8, 16, 32, 64];
@@ -46,21 +51,39 @@ struct Candidate {
     predicted_kl: f64,
 }
 
-/// A budget and the others that it is compared with, by name.
+/// Two budgets of the same size and the others that they are compared with, by name.
 pub(super) struct Rivals {
     ratio: f64,
     budget: String,
+    /// Of tensors that are not divided.
+    whole: String,
     others: Vec<String>,
 }
 
-/// The figures.
+/// What the comparisons are.
+pub(super) const CAPTION: &str = "Budgets against the nearest size, not smaller, of every other kind. \
+Every budget and rival gets the same quantization of each tensor; only budgets may also store classes of \
+tokens apart and give up hidden units, \"tensors whole\" are budgets without either.";
+
+/// The figures of a size.
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison {
     pub(super) ratio: f64,
-    pub(super) budget: Point,
+    pub(super) budget: Compared,
+    /// The budget without classes of tokens and pruning, which the others have not either.
+    pub(super) whole: Compared,
     pub(super) others: Vec<Point>,
+}
+
+/// A budget beside the best of the others.
+#[derive(Debug, Serialize)]
+pub(super) struct Compared {
+    #[serde(flatten)]
+    pub(super) point: Point,
     /// How much less KL divergence than the best of the others.
     pub(super) less_kl_percent: f64,
+    /// Its standard error, both compared block by block.
+    pub(super) less_kl_percent_se: Option<f64>,
 }
 
 /// A blob in a comparison.
@@ -69,6 +92,10 @@ pub(super) struct Point {
     pub(super) name: String,
     pub(super) blob_bytes: u64,
     pub(super) kl: f64,
+    pub(super) kl_se: Option<f64>,
+    /// The KL divergence without each block of the text.
+    #[serde(skip)]
+    replicates: Vec<f64>,
 }
 
 /// Finds the rivals of the budgets with these ratios, which are among `blobs`, and makes those that are
@@ -94,16 +121,18 @@ pub(super) fn rivals(
     }
     let mut rivals = Vec::new();
     for &ratio in ratios {
-        let budget = maker.ratio(ratio, importance)?;
+        let (budget, whole) = (maker.ratio(ratio, importance)?, maker.whole(ratio)?);
+        let bytes = budget.bytes.max(whole.bytes);
         let mut others = Vec::new();
         for candidates in &kinds {
-            let Some(policy) = nearest(candidates, budget.bytes) else { continue };
+            let Some(policy) = nearest(candidates, bytes) else { continue };
             if !blobs.iter().any(|blob| blob.name == *policy) {
                 blobs.push(maker.policy(policy, importance)?);
             }
             others.push(policy.to_owned());
         }
-        rivals.push(Rivals { ratio, budget: budget.name, others });
+        rivals.push(Rivals { ratio, budget: budget.name, whole: whole.name.clone(), others });
+        blobs.push(whole);
     }
     Ok(rivals)
 }
@@ -194,7 +223,9 @@ impl Storage {
 /// Uniform policies. What they are previewed by is INT8 throughout.
 fn uniform() -> Vec<(String, Ladder)> {
     let mut storages = vec![Storage::new(Precision::Int8, 0), Storage::new(Precision::Fp16, 0)];
-    for precision in [Precision::Int3, Precision::Int4, Precision::Int5, Precision::Int6] {
+    for precision in
+        [Precision::Int2, Precision::Int3, Precision::Int4, Precision::Int5, Precision::Int6]
+    {
         storages.extend(GROUPS.map(|group| Storage::new(precision, group)));
     }
     let policy = |storage: Storage| (format!("uniform-{}", storage.short_name()), [storage; 3]);
@@ -225,16 +256,87 @@ pub(super) fn compare(rivals: &[Rivals], rows: &[Row]) -> Result<Vec<Comparison>
     let point = |name: &String| -> Result<Point> {
         let row = rows.iter().find(|row| row.name == *name && row.kind != Kind::General);
         let row = row.with_context(|| format!("`{name}` was not evaluated"))?;
-        Ok(Point { name: name.clone(), blob_bytes: row.blob_bytes, kl: row.kl })
+        Ok(Point {
+            name: name.clone(),
+            blob_bytes: row.blob_bytes,
+            kl: row.kl,
+            kl_se: row.kl_se,
+            replicates: row.kl_replicates.clone(),
+        })
     };
     rivals
         .iter()
         .map(|rivals| {
-            let budget = point(&rivals.budget)?;
             let others = rivals.others.iter().map(point).collect::<Result<Vec<_>>>()?;
-            let best = others.iter().map(|other| other.kl).fold(f64::INFINITY, f64::min);
-            let less_kl_percent = 100.0 * (1.0 - budget.kl / best);
-            Ok(Comparison { ratio: rivals.ratio, budget, others, less_kl_percent })
+            let best = others.iter().min_by(|a, b| a.kl.total_cmp(&b.kl));
+            let best = best.with_context(|| format!("nothing compares with {}", rivals.budget))?;
+            let budget = point(&rivals.budget)?.beside(best);
+            let whole = point(&rivals.whole)?.beside(best);
+            Ok(Comparison { ratio: rivals.ratio, budget, whole, others })
         })
         .collect()
+}
+
+impl Point {
+    fn beside(self, best: &Self) -> Compared {
+        let less = |ours: f64, theirs: f64| 100.0 * (1.0 - ours / theirs);
+        Compared {
+            less_kl_percent: less(self.kl, best.kl),
+            less_kl_percent_se: paired(&self.replicates, &best.replicates, less),
+            point: self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_bits_are_among_the_rivals() {
+        let uniform: Vec<String> = uniform().into_iter().map(|(policy, _)| policy).collect();
+        for policy in ["uniform-int2/8", "uniform-int2/16", "uniform-int2", "uniform-int2/64"] {
+            assert!(uniform.iter().any(|name| name == policy), "{policy}: {uniform:?}");
+        }
+        for base in ["static", "dynamic"] {
+            let published = published(base);
+            let has = |name: &str| published.iter().any(|(policy, _)| policy == name);
+            assert!(has(base) && has(&format!("{base}:int4,int3,int2/16")));
+            assert!(!has(&format!("{base}:int2/16,int2/16,int2/16")), "that is a uniform policy");
+        }
+    }
+
+    #[test]
+    fn the_nearest_is_not_smaller_and_of_the_same_size_the_better() {
+        let candidate = |policy: &str, bytes, predicted_kl| Candidate {
+            policy: policy.to_owned(),
+            bytes,
+            predicted_kl,
+        };
+        let candidates = [
+            candidate("smaller", 1_000_000, 0.001),
+            candidate("as large", 1_000_100, 0.02),
+            candidate("as large, better", 1_015_000, 0.01),
+            candidate("larger", 1_100_000, 0.0),
+        ];
+        assert_eq!(nearest(&candidates, 1_000_000), Some("as large, better"));
+        assert_eq!(nearest(&candidates, 1_050_000), Some("larger"));
+        assert_eq!(nearest(&candidates, 1_100_000), None);
+    }
+
+    #[test]
+    fn a_comparison_has_the_error_of_a_ratio() {
+        let point = |kl, replicates: &[f64]| Point {
+            name: String::new(),
+            blob_bytes: 1,
+            kl,
+            kl_se: None,
+            replicates: replicates.to_vec(),
+        };
+        let compared = point(0.5, &[0.5, 0.6]).beside(&point(1.0, &[1.0, 1.2]));
+        assert_eq!((compared.less_kl_percent, compared.less_kl_percent_se), (50.0, Some(0.0)));
+        let compared = point(0.5, &[0.4, 0.6]).beside(&point(1.0, &[1.0, 1.0]));
+        // 60 and 40 %: the jackknife of two blocks is half of their distance.
+        assert!((compared.less_kl_percent_se.unwrap() - 10.0).abs() < 1e-9);
+    }
 }

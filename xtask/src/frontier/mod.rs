@@ -81,18 +81,30 @@ pub struct Args {
 struct Frontier {
     model: String,
     corpus: String,
+    /// What standard errors are counted by.
+    errors_by: String,
     fp32_bytes: u64,
     ppl_fp32: f64,
+    ppl_fp32_se: Option<f64>,
     bits_per_byte_fp32: Option<f64>,
+    bits_per_byte_fp32_se: Option<f64>,
     /// Every point.
     rows: Vec<Row>,
-    /// Budgets against the nearest of every other kind of policy.
+    /// Budgets, and budgets of whole tensors, against the nearest of every other kind of policy.
     comparisons: Vec<Comparison>,
     /// Budgets against general quantizers, weights only.
     general: Vec<General>,
     /// What each step of quantization gives.
     ablation: Vec<Ablation>,
+    captions: Captions,
     seconds: f64,
+}
+
+/// What is compared with what.
+#[derive(Debug, Serialize)]
+struct Captions {
+    comparisons: &'static str,
+    general: &'static str,
 }
 
 /// Makes the frontier.
@@ -153,13 +165,17 @@ pub fn run(args: &Args) -> Result<()> {
     let frontier = Frontier {
         model: process::shown_path(&model),
         corpus: evaluation.corpus,
+        errors_by: evaluation.errors_by,
         fp32_bytes: evaluation.fp32_bytes,
         ppl_fp32: evaluation.fp32.perplexity,
+        ppl_fp32_se: evaluation.fp32.perplexity_se,
         bits_per_byte_fp32: evaluation.fp32.bits_per_byte,
+        bits_per_byte_fp32_se: evaluation.fp32.bits_per_byte_se,
         comparisons: comparison::compare(&rivals, &rows)?,
         general: table::general(&rows)?,
         rows,
         ablation,
+        captions: Captions { comparisons: comparison::CAPTION, general: table::GENERAL },
         seconds: steps.seconds(),
     };
     let file = tools.work().join("frontier.json");

@@ -16,6 +16,9 @@ use crate::tools::{Made, Quality, Tools};
 pub(super) enum Kind {
     /// The budget policy.
     Budget,
+    /// The budget policy without what uniform and published policies lack: classes of tokens and
+    /// pruning.
+    Whole,
     /// The budget policy, fine-tuned.
     Tuned,
     /// One precision for every tensor.
@@ -97,6 +100,19 @@ impl<'a> Maker<'a> {
     pub(super) fn ratio(&self, ratio: f64, importance: &Path) -> Result<Blob> {
         let text = ratio.to_string();
         self.make(&format!("budget {text}x"), Kind::Budget, &["--target-ratio", &text], importance)
+    }
+
+    /// The same of tensors that are not divided, from measurements of their own.
+    pub(super) fn whole(&self, ratio: f64) -> Result<Blob> {
+        let name = format!("budget {ratio}x, tensors whole");
+        self.undivided(&name, Kind::Whole, &["--target-ratio", &ratio.to_string()])
+    }
+
+    /// By arguments of `quantize`, without classes of tokens and pruning.
+    pub(super) fn undivided(&self, name: &str, kind: Kind, arguments: &[&str]) -> Result<Blob> {
+        let importance = self.tools.work().join("importance-whole.json");
+        let arguments = [arguments, &["--without", "classes,prune"]].concat();
+        self.make(name, kind, &arguments, &importance)
     }
 
     /// The budget of no more bytes than a general quantizer takes.

@@ -9,7 +9,7 @@ use super::report::{progress_bar, show};
 use super::{Args, Start, TUNED};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, hex, note, parse_blob};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::eval::{self, Quality, Subject};
 use crate::finetune::{Event, ExportOrigin, Held, Recipe, Run, Student, Summary};
@@ -31,6 +31,8 @@ pub(super) struct Job<'a> {
     pub(super) recipe: Recipe,
     pub(super) train: &'a Tokens,
     pub(super) valid: &'a Tokens,
+    /// What the result is measured on: it chose nothing.
+    pub(super) test: &'a Tokens,
     pub(super) global: Global,
 }
 
@@ -110,7 +112,7 @@ impl Job<'_> {
     /// The blob of the best step, measured through the integer path beside the one that the first round
     /// began with.
     pub(super) fn export(&self, first: &Round, best: &Round) -> Result<Finished> {
-        let Self { loaded, teacher, valid, .. } = *self;
+        let Self { loaded, teacher, valid, test, .. } = *self;
         let out = &self.args.out;
         let [first, before] = [&first.blob, &best.blob];
         let size = first.len();
@@ -127,20 +129,21 @@ impl Job<'_> {
         let blob = student.export(parameters, before, &origin)?;
         let subjects = [first.clone(), parse_blob(&blob, out)?].map(Subject::Blob);
         let lengths = loaded.tokenizer.as_ref().map(Tokenizer::token_lengths);
-        let window = self.recipe.training.window;
-        let quality = eval::evaluate(
-            Some(teacher),
-            &subjects,
-            &valid.tokens,
-            window,
-            lengths.as_deref(),
-            |_| {},
-        )?;
+        let measure = |text: &Tokens| {
+            let blocks = text.blocks(self.recipe.training.window);
+            let (tokens, lengths) = (&text.tokens, lengths.as_deref());
+            let quality =
+                eval::evaluate(Some(teacher), &subjects, tokens, &blocks, lengths, |_| {})?;
+            let (corpus, errors_by) = (text.name.clone(), blocks.describe());
+            Ok::<_, Error>(Measurement { corpus, errors_by, quality })
+        };
+        let [chosen, measured] = [measure(valid)?, measure(test)?];
+        let [fp32, _, after] = [0, 1, 2].map(|i| &measured.quality[i]);
         origin.measured = Some(Measured {
-            corpus: &valid.name,
-            tokens: quality[2].tokens as u32,
-            perplexity_fp32: quality[0].perplexity as f32,
-            perplexity: quality[2].perplexity as f32,
+            corpus: &measured.corpus,
+            tokens: after.tokens as u32,
+            perplexity_fp32: fp32.perplexity as f32,
+            perplexity: after.perplexity as f32,
         });
         let mut blob = student.export(parameters, before, &origin)?;
         // A blob that was given keeps its size, if need be at the expense of its new name.
@@ -149,7 +152,7 @@ impl Job<'_> {
             blob = student.export(parameters, before, &origin)?;
         }
         let policy = origin.policy.to_owned();
-        Ok(Finished { blob, policy, corpus: valid.name.clone(), quality })
+        Ok(Finished { blob, policy, chosen, measured })
     }
 }
 
@@ -157,7 +160,17 @@ impl Job<'_> {
 pub(super) struct Finished {
     pub(super) blob: Vec<u8>,
     pub(super) policy: String,
+    /// On the text that chose the step.
+    pub(super) chosen: Measurement,
+    /// On text that chose nothing.
+    pub(super) measured: Measurement,
+}
+
+/// What was measured on a text.
+pub(super) struct Measurement {
     pub(super) corpus: String,
+    /// What standard errors are counted by.
+    pub(super) errors_by: String,
     /// Of the checkpoint, of the blob that the run started with and of the one that came out.
     pub(super) quality: Vec<Quality>,
 }

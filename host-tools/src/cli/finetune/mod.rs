@@ -41,7 +41,7 @@ What happens:
   logits with those of the FP32 checkpoint, and moves what is behind the stored numbers: first scales,
   biases and chains alone, then codes too. A share of the tokens that go in is random, so that what the
   text lacks is not forgotten. The blob keeps its precisions and its size. What is written is the step
-  with the smallest KL divergence on the validation split.
+  with the smallest KL divergence on the validation split; its quality is measured on the test split.
 
   With --rounds 2 a target's precisions are chosen a second time, for the weights as they are after half
   of the tokens, and the better of both rounds is written.
@@ -72,8 +72,8 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let loaded = args.making.load(&args.model, global)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
     let teacher = Model::from_checkpoint(&loaded.checkpoint);
-    let [train, valid] = args.texts(&recipe, &loaded, &teacher, global)?;
-    args.making.recorded = Some(valid.tokens.len() as u32 - 1);
+    let [train, valid, test] = args.texts(&recipe, &loaded, &teacher, global)?;
+    args.making.recorded = Some(test.clone());
     let start = args.start(&loaded, global)?;
     let job = Job {
         args: &args,
@@ -82,6 +82,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         recipe,
         train: &train,
         valid: &valid,
+        test: &test,
         global,
     };
     let rounds = job.rounds(start)?;
@@ -107,14 +108,14 @@ struct Start {
 }
 
 impl Args {
-    /// Text to train on and text to validate on.
+    /// Text to train on, text to validate on, and text to measure the result on.
     fn texts(
         &self,
         recipe: &Recipe,
         loaded: &Loaded,
         teacher: &Model,
         global: Global,
-    ) -> Result<[Tokens; 2]> {
+    ) -> Result<[Tokens; 3]> {
         let text = &self.making.text;
         if text.text.is_some() {
             return Err(Error::Usage(
@@ -128,17 +129,15 @@ impl Args {
         let sampled = matches!(Corpus::find(text.corpus.as_deref()), Err(Error::CorpusMissing));
         let tokenizer = loaded.tokenizer.as_ref();
         let tokens = |split, limit| text.tokens(split, limit, Some(teacher), tokenizer, global);
-        if !sampled {
-            return Ok([tokens(Split::Train, None)?, tokens(Split::Valid, Some(held_out))?]);
-        }
-        // One text: what comes last is to validate on.
-        let training = &recipe.training;
-        let wanted = training.steps.saturating_mul((training.batch * training.window) as u64);
-        let count = (wanted as usize).clamp(text.window + 1, SAMPLED_TOKENS);
-        let mut train = tokens(Split::Train, Some(count + held_out))?;
-        let valid = train.tokens.split_off(count);
-        let valid = Tokens { name: train.name.clone(), tokens: valid };
-        Ok([train, valid])
+        // A corpus has so much; a checkpoint writes what the run needs.
+        let count = sampled.then(|| {
+            let training = &recipe.training;
+            let wanted = training.steps.saturating_mul((training.batch * training.window) as u64);
+            (wanted as usize).clamp(text.window + 1, SAMPLED_TOKENS)
+        });
+        let train = tokens(Split::Train, count)?;
+        let valid = tokens(Split::Valid, Some(held_out))?;
+        Ok([train, valid, text.reported(held_out, teacher, tokenizer, global)?])
     }
 
     /// A file of a round, beside the blob that is to be written.

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::job::{Finished, Round};
+use super::job::{Finished, Measurement, Round};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, print_json};
+use crate::eval::statistics::with_error;
 use crate::finetune::Event;
 use crate::train;
 
@@ -47,7 +48,8 @@ pub(super) fn report(
     global: Global,
 ) {
     let summary = &rounds[best].summary;
-    let [fp32, before, after] = [0, 1, 2].map(|i| &finished.quality[i]);
+    let measured = &finished.measured;
+    let [fp32, before, after] = [0, 1, 2].map(|i| &measured.quality[i]);
     let bytes = finished.blob.len();
     let ratio = loaded.bytes as f64 / bytes as f64;
     if global.json {
@@ -67,9 +69,8 @@ pub(super) fn report(
                 "stopped_early": round.summary.stopped_early,
                 "simulated": { "before": round.summary.before, "after": round.summary.after },
             })).collect::<Vec<_>>(),
-            "measured": {
-                "corpus": finished.corpus, "fp32": fp32, "before": before, "after": after,
-            },
+            "chosen": shown(&finished.chosen),
+            "measured": shown(&finished.measured),
         }));
         return;
     }
@@ -82,15 +83,26 @@ pub(super) fn report(
         rounds.len()
     );
     for (name, quality) in [("before", before), ("after", after)] {
-        let fidelity = quality.fidelity.as_ref();
+        let Some(fidelity) = &quality.fidelity else { continue };
+        let rise = format!("{:+.2}", fidelity.ppl_rise_percent);
         println!(
-            "{name}: perplexity {:.3} → {:.3} ({:+.2} %), KL {:.5} on {} tokens of {}",
+            "{name}: perplexity {:.3} → {:.3} ({} %), KL {} on {} tokens of {}",
             fp32.perplexity,
             quality.perplexity,
-            fidelity.map_or(0.0, |f| f.ppl_rise_percent),
-            fidelity.map_or(0.0, |f| f.kl),
+            with_error(rise, fidelity.ppl_rise_percent_se, 2),
+            with_error(format!("{:.5}", fidelity.kl), fidelity.kl_se, 5),
             quality.tokens,
-            finished.corpus
+            measured.corpus
         );
     }
+    println!("± are standard errors by {}", measured.errors_by);
+}
+
+/// A measurement in JSON.
+fn shown(measurement: &Measurement) -> Value {
+    let Measurement { corpus, errors_by, quality } = measurement;
+    let [fp32, before, after] = [0, 1, 2].map(|i| &quality[i]);
+    json!({
+        "corpus": corpus, "errors_by": errors_by, "fp32": fp32, "before": before, "after": after,
+    })
 }

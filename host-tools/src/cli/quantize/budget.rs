@@ -17,7 +17,7 @@ use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 
 use super::write::preview;
-use super::{FALLBACK_TOKENS, Made, Making, Mix};
+use super::{FALLBACK_TOKENS, Made, Making, Mix, unmeasured};
 
 /// What a budget is for.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -69,18 +69,12 @@ pub(super) fn make(
     measuring.measure(&bench, &mut importance)?;
     let table = importance.measured;
     let search = Search::new(&bench, &table)?;
-    let measured = (args.measure_tokens > 0).then(|| held_out.tokens.len() as u32 - 1);
-    let recorded = args.recorded.or(measured);
+    let recorded = args.recorded(&folded, tokenizer, global)?;
     let origin = Origin {
         calibration: &text.name,
         calibration_tokens: text.tokens.len() as u32,
         seed: args.text.seed,
-        measured: recorded.map(|tokens| resnet_bk_core::blob::Measured {
-            corpus: &held_out.name,
-            tokens,
-            perplexity_fp32: 0.0,
-            perplexity: 0.0,
-        }),
+        measured: recorded.as_ref().map(unmeasured),
     };
     let overhead = overhead(args, source, &origin)?;
     let Target { target_bytes, target_ratio, max_kl } = args.target;
@@ -115,7 +109,7 @@ pub(super) fn make(
     );
     let assignment = budget_assignment(args, &found.storage);
     if dry_run {
-        preview(loaded, source, &assignment, &job.origin, global)?;
+        preview(loaded, source, &assignment, &origin, global)?;
         return Ok(None);
     }
     let mut encoded = bench.encode_mix(&found.storage)?;
@@ -125,8 +119,8 @@ pub(super) fn make(
         note(global, &format!("quantized again for the inputs that it gives: {kl:.5}"));
         (encoded, measured) = (refined, kl);
     }
-    let mix = Mix { predicted: found.predicted, measured, capacity, table };
-    Ok(Some(Made { assignment, encoded, mix: Some(mix), text }))
+    let mix = Mix { chosen_on: held_out, predicted: found.predicted, measured, capacity, table };
+    Ok(Some(Made { assignment, encoded, mix: Some(mix), text, recorded }))
 }
 
 impl Making {
@@ -162,12 +156,10 @@ impl Making {
         progress.finish_and_clear();
         let Some(found) = found?.filter(|found| found.storage != *storage) else { return Ok(None) };
         let Found { predicted, measured, ref storage, .. } = found;
-        Ok(Some(Made {
-            assignment: budget_assignment(self, storage),
-            encoded: bench.encode_mix(storage)?,
-            mix: Some(Mix { predicted, measured, capacity: *capacity, table: table.clone() }),
-            text: text.clone(),
-        }))
+        let (assignment, encoded) = (budget_assignment(self, storage), bench.encode_mix(storage)?);
+        let (capacity, table, recorded) = (*capacity, table.clone(), before.recorded.clone());
+        let mix = Mix { chosen_on: held_out, predicted, measured, capacity, table };
+        Ok(Some(Made { assignment, encoded, mix: Some(mix), text: text.clone(), recorded }))
     }
 
     /// Tokens that mixes are measured on.
@@ -306,7 +298,7 @@ impl Job<'_> {
             Some(&reference),
             &[eval::Subject::Blob(model)],
             &self.held_out.tokens,
-            self.args.text.window,
+            &self.held_out.blocks(self.args.text.window),
             None,
             |_| {},
         )?;

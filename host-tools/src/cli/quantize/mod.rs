@@ -19,6 +19,7 @@ use crate::policy::{Assignment, Policy};
 use crate::quantize::encode::{Encoded, Storage};
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
+use crate::tokenizer::Tokenizer;
 use write::{preview, write};
 
 const EXAMPLES: &str = "\
@@ -100,8 +101,8 @@ pub(super) struct Making {
     /// Calibration tokens, from the training split.
     #[arg(long, default_value_t = 65_536, value_name = "N")]
     calibration_tokens: usize,
-    /// Tokens on which perplexity is measured and recorded in the blob, from the validation split;
-    /// 0 records none.
+    /// Tokens of the validation split by which precisions are chosen, and of the test split on which the
+    /// blob's perplexity is measured and recorded in it; 0 records none.
     #[arg(long, default_value_t = 8_192, value_name = "N")]
     pub(super) measure_tokens: usize,
     #[command(flatten)]
@@ -109,10 +110,10 @@ pub(super) struct Making {
     /// What is added to the policy's name in the blob: it counts where a target is met to the byte.
     #[arg(skip)]
     pub(super) suffix: &'static str,
-    /// Predictions that the blob will be said to be measured on, if not on --measure-tokens: their number
-    /// is part of its bytes, too.
+    /// The text that the blob will be measured on, if not --measure-tokens of the test split: its name
+    /// and length are part of the blob's bytes, too.
     #[arg(skip)]
-    pub(super) recorded: Option<u32>,
+    pub(super) recorded: Option<Tokens>,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
@@ -175,8 +176,30 @@ impl Making {
             let bench = Bench::new(&source, &calibration, &held_out.tokens, self.text.window);
             (encoded, _) = self.refine(&bench, &text, &assignment.storage, encoded, global)?;
         }
-        Ok(Some((source, Made { assignment, encoded, mix: None, text })))
+        let recorded =
+            self.recorded(&Model::from_checkpoint(&loaded.checkpoint), tokenizer, global)?;
+        Ok(Some((source, Made { assignment, encoded, mix: None, text, recorded })))
     }
+
+    /// The text that the blob will be measured on, if any.
+    fn recorded(
+        &self,
+        model: &Model,
+        tokenizer: Option<&Tokenizer>,
+        global: Global,
+    ) -> Result<Option<Tokens>> {
+        match (&self.recorded, self.measure_tokens) {
+            (Some(text), _) => Ok(Some(text.clone())),
+            (None, 0) => Ok(None),
+            (None, limit) => self.text.reported(limit, model, tokenizer, global).map(Some),
+        }
+    }
+}
+
+/// What a header says of a text that its blob will be measured on, the figures still unknown.
+fn unmeasured(text: &Tokens) -> Measured<'_> {
+    let tokens = text.tokens.len() as u32 - 1;
+    Measured { corpus: &text.name, tokens, perplexity_fp32: 0.0, perplexity: 0.0 }
 }
 
 /// Tokens that a mix is measured on where `--measure-tokens` asks for none.
@@ -212,13 +235,17 @@ pub(super) struct Made {
     mix: Option<Mix>,
     /// The calibration text.
     pub(super) text: Tokens,
+    /// The text to measure the blob on.
+    recorded: Option<Tokens>,
 }
 
 /// The mix of a target.
 struct Mix {
-    /// What it was predicted to lose.
+    /// The text that it was chosen on.
+    chosen_on: Tokens,
+    /// What it was predicted to lose there.
     predicted: f64,
-    /// What its weights lose.
+    /// What its weights lose there.
     measured: f64,
     /// Aligned bytes that its matrices may take.
     capacity: usize,
@@ -249,29 +276,19 @@ impl Making {
         // Names and counts of texts are part of the header, so the size needs them, not the texts'
         // statistics.
         let reference = Model::from_checkpoint(&loaded.checkpoint);
-        let find = |split, limit| {
-            self.text.tokens(split, Some(limit), Some(&reference), tokenizer, global)
-        };
-        let text = find(Split::Train, self.calibration_tokens)?;
+        let limit = Some(self.calibration_tokens);
+        let text = self.text.tokens(Split::Train, limit, Some(&reference), tokenizer, global)?;
         let computed = match importance {
             None if policy.needs_importance() => Some(publish(self, loaded, &text, global)),
             _ => None,
         };
         let assignment = policy.assign(&source.dims, importance.or(computed.as_ref()))?;
-        let held_out = match self.measure_tokens {
-            0 => None,
-            limit => Some(find(Split::Valid, limit)?),
-        };
+        let recorded = self.recorded(&reference, tokenizer, global)?;
         let origin = Origin {
             calibration: &text.name,
             calibration_tokens: text.tokens.len() as u32,
             seed: self.text.seed,
-            measured: held_out.as_ref().map(|held_out| Measured {
-                corpus: &held_out.name,
-                tokens: held_out.tokens.len() as u32 - 1,
-                perplexity_fp32: 0.0,
-                perplexity: 0.0,
-            }),
+            measured: recorded.as_ref().map(unmeasured),
         };
         preview(loaded, source, &assignment, &origin, global)
     }

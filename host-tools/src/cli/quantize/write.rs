@@ -8,8 +8,10 @@ use serde_json::json;
 use super::{Made, Making};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, bar, parse_blob, print_json, set};
-use crate::corpus::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::eval::Quality;
+use crate::eval::statistics::with_error;
+use crate::eval::text::Tokens;
 use crate::policy::Assignment;
 use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
@@ -26,8 +28,7 @@ pub(super) fn write(
     made: &Made,
     global: Global,
 ) -> Result<()> {
-    let tokenizer = loaded.tokenizer.as_ref();
-    let Made { assignment, encoded, mix, text } = made;
+    let Made { assignment, encoded, mix, text, recorded } = made;
     let mut origin = Origin {
         calibration: &text.name,
         calibration_tokens: text.tokens.len() as u32,
@@ -35,30 +36,27 @@ pub(super) fn write(
         measured: None,
     };
     let mut blob = source.assemble(encoded, assignment, &origin)?;
-    let mut measured = None;
-    let held_out;
-    if args.measure_tokens > 0 {
-        let reference = Model::from_checkpoint(&loaded.checkpoint);
-        let limit = Some(args.measure_tokens);
-        held_out = args.text.tokens(Split::Valid, limit, Some(&reference), tokenizer, global)?;
+    let reference = Model::from_checkpoint(&loaded.checkpoint);
+    let measure = |text: &Tokens| {
+        let subjects = [eval::Subject::Blob(parse_blob(&blob, out)?)];
+        let blocks = text.blocks(args.text.window);
         let progress = bar("measuring", global);
-        let quality = eval::evaluate(
-            Some(&reference),
-            &[eval::Subject::Blob(parse_blob(&blob, out)?)],
-            &held_out.tokens,
-            args.text.window,
-            None,
-            |share| set(&progress, share),
-        )?;
+        let show = |share| set(&progress, share);
+        let quality =
+            eval::evaluate(Some(&reference), &subjects, &text.tokens, &blocks, None, show)?;
         progress.finish_and_clear();
+        Ok::<_, Error>((text.name.clone(), blocks.describe(), quality))
+    };
+    let chosen = mix.as_ref().map(|mix| measure(&mix.chosen_on)).transpose()?;
+    let measured = recorded.as_ref().map(measure).transpose()?;
+    if let Some((corpus, _, quality)) = &measured {
         origin.measured = Some(Measured {
-            corpus: &held_out.name,
+            corpus,
             tokens: quality[1].tokens as u32,
             perplexity_fp32: quality[0].perplexity as f32,
             perplexity: quality[1].perplexity as f32,
         });
         blob = source.assemble(encoded, assignment, &origin)?;
-        measured = Some((held_out.name.clone(), quality));
     }
     files::write_atomically(out, &blob)?;
     let ratio = loaded.bytes as f64 / blob.len() as f64;
@@ -73,9 +71,8 @@ pub(super) fn write(
             "weights": mix.as_ref().map(|mix| json!({
                 "predicted_kl": mix.predicted, "measured_kl": mix.measured,
             })),
-            "measured": measured.map(|(corpus, quality)| json!({
-                "corpus": corpus, "fp32": quality[0], "blob": quality[1],
-            })),
+            "chosen": chosen.map(shown),
+            "measured": measured.map(shown),
         }));
     } else {
         println!(
@@ -84,19 +81,31 @@ pub(super) fn write(
             blob.len(),
             summary(assignment)
         );
-        if let Some((corpus, quality)) = measured {
-            let fidelity = quality[1].fidelity.as_ref();
+        if let Some((corpus, errors_by, quality)) = &measured {
+            let [fp32, blob] = [0, 1].map(|i| &quality[i]);
+            print!("perplexity {:.3} → {:.3} ", fp32.perplexity, blob.perplexity);
+            if let Some(f) = &blob.fidelity {
+                let rise = format!("{:+.2}", f.ppl_rise_percent);
+                print!("({} %), ", with_error(rise, f.ppl_rise_percent_se, 2));
+                print!("KL {} ", with_error(format!("{:.5}", f.kl), f.kl_se, 5));
+            }
             println!(
-                "perplexity {:.3} → {:.3} ({:+.2} %) on {} tokens of {corpus}; calibrated on {}",
-                quality[0].perplexity,
-                quality[1].perplexity,
-                fidelity.map_or(0.0, |f| f.ppl_rise_percent),
-                quality[1].tokens,
-                text.name,
+                "on {} tokens of {corpus} (standard errors by {errors_by}); calibrated on {}",
+                blob.tokens, text.name
             );
+        }
+        if let Some((corpus, _, quality)) = &chosen
+            && let Some(fidelity) = &quality[1].fidelity
+        {
+            println!("KL {:.5} on {corpus}, which chose the precisions", fidelity.kl);
         }
     }
     Ok(())
+}
+
+/// A measurement in JSON.
+fn shown((corpus, errors_by, quality): (String, String, Vec<Quality>)) -> serde_json::Value {
+    json!({ "corpus": corpus, "errors_by": errors_by, "fp32": quality[0], "blob": quality[1] })
 }
 
 /// Prints the exact size and the storage of every tensor.
