@@ -9,7 +9,7 @@
 #[macro_use]
 mod armv6m;
 
-#[cfg(all(feature = "std", target_arch = "aarch64"))]
+#[cfg(all(feature = "std", neon))]
 mod aarch64;
 #[cfg(feature = "std")]
 mod batched;
@@ -22,7 +22,7 @@ mod planes;
 pub mod portable;
 #[cfg(any(swar, test))]
 mod rescale;
-#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 mod single;
 #[cfg(any(arm_dsp, swar, test))]
 mod sparse;
@@ -54,7 +54,8 @@ pub struct Vectors<'a> {
 ///
 /// # Panics
 ///
-/// On other shapes; where overflow is checked, on larger codes.
+/// On other shapes, or it leaves outputs as they were: nothing beyond the slices is ever read or written. Where overflow
+/// is checked, on larger codes.
 // On devices the choice is there once, not as often as layers multiply.
 #[cfg_attr(feature = "std", inline)]
 #[cfg_attr(not(feature = "std"), inline(never))]
@@ -83,9 +84,9 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     if fpu::matmul(matrix, x, out) {
         return;
     }
-    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    #[cfg(all(feature = "std", neon))]
     aarch64::matmul(matrix, x, out);
-    #[cfg(all(feature = "std", not(target_arch = "aarch64")))]
+    #[cfg(all(feature = "std", not(neon)))]
     batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
     plain(matrix, x, out);

@@ -5,6 +5,7 @@
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod by_columns;
 mod hosts;
+mod malformed;
 mod matrix;
 
 use half::f16;
@@ -64,9 +65,9 @@ const KERNELS: &[(&str, Kernel)] = &[
             portable::matmul(matrix, x, out);
         }
     }),
-    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    #[cfg(all(feature = "std", neon))]
     ("NEON", |matrix, x, out| super::aarch64::matmul_with(None, matrix, x, out)),
-    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    #[cfg(all(feature = "std", neon))]
     ("NEON with dot products", |matrix, x, out| {
         super::aarch64::matmul_with(super::aarch64::Dot::detect(), matrix, x, out);
     }),
