@@ -63,6 +63,13 @@ pub enum Error {
         /// Potential.
         potential: u32,
     },
+    /// The off-diagonal product β is larger than every processor multiplies by alike.
+    OffDiagonal {
+        /// β · 2^16 of the blob.
+        found: u32,
+        /// The largest allowed.
+        limit: u32,
+    },
     /// The chain section is missing, misaligned or of the wrong length.
     ChainSection,
     /// The section that says which class each token is in is missing, superfluous or malformed.
@@ -168,6 +175,11 @@ impl fmt::Display for Error {
                 f,
                 "chain of block {layer}, potential {potential}: diagonal and eta leave the range \
                  in which the fixed-point recursion is proven; raise eta_floor"
+            ),
+            Self::OffDiagonal { found, limit } => write!(
+                f,
+                "the chain's off-diagonal product is {found}/65536, but may be at most \
+                 {limit}/65536; quantize a checkpoint whose off_diagonal is smaller"
             ),
             Self::ChainSection => f.write_str("the blob's chain section is malformed"),
             Self::TokenClasses => f.write_str("the blob's token classes are malformed"),

@@ -89,7 +89,7 @@ impl<'a> Model<'a> {
         let chain = section(sections, header.chain).ok_or(Error::ChainSection)?;
         let potentials = dims.potentials as usize;
         let expected = dims.layers as usize * potentials * ChainParameters::BYTES;
-        if chain.len() != expected || !ChainFormat::FRACTIONS.contains(&header.chain_frac) {
+        if chain.len() != expected {
             return Err(Error::ChainSection);
         }
         let format = ChainFormat {
@@ -97,6 +97,7 @@ impl<'a> Model<'a> {
             off_diagonal: header.off_diagonal,
             int8: header.potentials_int8,
         };
+        format.validate()?;
         for i in 0..dims.layers as usize * potentials {
             let (diagonal, eta) = ChainParameters { bytes: chain }.get(i);
             if !format.admits(diagonal, eta) {
