@@ -76,6 +76,11 @@ pub enum Error {
     TokenClasses,
     /// The tokenizer section is malformed or refers to tokens that do not exist.
     TokenizerSection,
+    /// The tokens of the blob's tokenizer have more bytes together than a reader looks at.
+    TokenizerText {
+        /// The most that they may have.
+        limit: u32,
+    },
     /// The blob carries no tokenizer.
     NoTokenizer,
     /// A token that the model does not have.
@@ -184,6 +189,11 @@ impl fmt::Display for Error {
             Self::ChainSection => f.write_str("the blob's chain section is malformed"),
             Self::TokenClasses => f.write_str("the blob's token classes are malformed"),
             Self::TokenizerSection => f.write_str("the blob's tokenizer section is malformed"),
+            Self::TokenizerText { limit } => write!(
+                f,
+                "the tokens of the blob's tokenizer have more than {limit} bytes together; train \
+                 one with fewer or shorter tokens"
+            ),
             Self::NoTokenizer => f.write_str(
                 "the blob carries no tokenizer; quantize with `--tokenizer`, or pass token ids",
             ),

@@ -36,6 +36,8 @@ use half::f16;
 #[cfg(feature = "std")]
 use crate::blob::Column;
 use crate::blob::Tensor;
+#[cfg(feature = "std")]
+use crate::error::Error;
 use crate::layers::bk::{self, ChainFormat, ChainParameters};
 
 /// Activation vectors that are multiplied by the same matrix.
@@ -93,17 +95,22 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 }
 
 /// What [`Tensor::columns`] may hold for [`matmul`] to read only the weights that meet a code other than zero. Empty
-/// for a matrix or a processor for which there is no such kernel.
+/// for a matrix or a processor for which there is no such kernel, and for one whose copy would take more than `room`
+/// bytes: it costs speed alone.
 ///
 /// Shape: `matrix` is `[rows, cols]`, the result `[4 + cols, ⌈rows / 32⌉]`, 64 bytes each.
+///
+/// # Errors
+///
+/// [`Error::Memory`] where the heap has no room for it.
 #[cfg(feature = "std")]
-pub fn by_columns(matrix: &Tensor<'_>) -> alloc::vec::Vec<Column> {
+pub fn by_columns(matrix: &Tensor<'_>, room: usize) -> Result<alloc::vec::Vec<Column>, Error> {
     #[cfg(target_arch = "x86_64")]
-    return x86_64::by_columns(matrix);
+    return x86_64::by_columns(matrix, room);
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = matrix;
-        alloc::vec![]
+        let _ = (matrix, room);
+        Ok(alloc::vec![])
     }
 }
 
