@@ -18,6 +18,8 @@ mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
 #[cfg(any(arm_dsp, swar, test))]
+mod initialized;
+#[cfg(any(arm_dsp, swar, test))]
 mod planes;
 pub mod portable;
 #[cfg(any(swar, test))]

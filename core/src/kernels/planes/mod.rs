@@ -30,6 +30,7 @@ mod swar;
 use core::mem::MaybeUninit;
 
 use super::Vectors;
+use super::initialized::initialized;
 use super::portable::batch;
 use crate::blob::{Precision, Tensor};
 use crate::numeric::Scale;
@@ -148,12 +149,13 @@ fn prepare<'a, P: Pairs>(
         }
         (byte, bit) = (byte + bit / 4, bit ^ 4);
     }
-    // SAFETY: as many were written, from the first on.
-    let units = unsafe { memory[..count].assume_init_mut() };
+    let units = &mut memory[..count];
     if let Some(unit) = units.last_mut() {
-        unit.scale |= LAST;
+        // SAFETY: as many were written, from the first on.
+        unsafe { unit.assume_init_mut() }.scale |= LAST;
     }
-    units
+    // SAFETY: likewise.
+    unsafe { initialized(units) }
 }
 
 /// Coefficients of four codes, and their sum. Not a part of its caller: the code would be there four times.
