@@ -63,12 +63,24 @@ pub enum Error {
         /// Potential.
         potential: u32,
     },
+    /// The off-diagonal product β is larger than every processor multiplies by alike.
+    OffDiagonal {
+        /// β · 2^16 of the blob.
+        found: u32,
+        /// The largest allowed.
+        limit: u32,
+    },
     /// The chain section is missing, misaligned or of the wrong length.
     ChainSection,
     /// The section that says which class each token is in is missing, superfluous or malformed.
     TokenClasses,
     /// The tokenizer section is malformed or refers to tokens that do not exist.
     TokenizerSection,
+    /// The tokens of the blob's tokenizer have more bytes together than a reader looks at.
+    TokenizerText {
+        /// The most that they may have.
+        limit: u32,
+    },
     /// The blob carries no tokenizer.
     NoTokenizer,
     /// A token that the model does not have.
@@ -169,9 +181,19 @@ impl fmt::Display for Error {
                 "chain of block {layer}, potential {potential}: diagonal and eta leave the range \
                  in which the fixed-point recursion is proven; raise eta_floor"
             ),
+            Self::OffDiagonal { found, limit } => write!(
+                f,
+                "the chain's off-diagonal product is {found}/65536, but may be at most \
+                 {limit}/65536; quantize a checkpoint whose off_diagonal is smaller"
+            ),
             Self::ChainSection => f.write_str("the blob's chain section is malformed"),
             Self::TokenClasses => f.write_str("the blob's token classes are malformed"),
             Self::TokenizerSection => f.write_str("the blob's tokenizer section is malformed"),
+            Self::TokenizerText { limit } => write!(
+                f,
+                "the tokens of the blob's tokenizer have more than {limit} bytes together; train \
+                 one with fewer or shorter tokens"
+            ),
             Self::NoTokenizer => f.write_str(
                 "the blob carries no tokenizer; quantize with `--tokenizer`, or pass token ids",
             ),

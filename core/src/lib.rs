@@ -45,9 +45,25 @@
 //! None changes a result. `defmt` derives `defmt::Format` for errors and dimensions; `alloc` adds
 //! sessions and windows that own their memory; `std` lets the kernels ask the processor what it
 //! can do.
+//!
+//! Cargo gives a crate one set of features in a build, the union of what all its packages ask for.
+//! Where firmware and a host tool that asks for `std` are in one workspace, build them one after the
+//! other, or `std` is asked for on the device, too, where it does not compile:
+//!
+//! ```text
+//! cargo build -p firmware --target thumbv7em-none-eabihf
+//! cargo build -p tool
+//! ```
 
 #![no_std]
 #![deny(unsafe_code)]
+
+#[cfg(all(feature = "std", target_os = "none"))]
+compile_error!(
+    "the feature `std` of resnet-bk-core is asked for on a target without an operating system, most \
+     likely by a host tool in the same cargo command: build the two apart, `cargo build -p FIRMWARE \
+     --target TARGET`, then `cargo build -p TOOL`"
+);
 
 #[cfg(feature = "alloc")]
 extern crate alloc;

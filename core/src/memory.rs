@@ -53,10 +53,20 @@ pub(crate) const fn product<const N: usize>(sizes: [usize; N]) -> usize {
 #[cfg(feature = "alloc")]
 pub(crate) fn allocate(words: usize) -> Result<alloc::vec::Vec<u32>, crate::Error> {
     let mut memory = alloc::vec::Vec::new();
-    let refused = crate::Error::Memory { needed: words, given: 0 };
-    memory.try_reserve_exact(words).map_err(|_| refused)?;
+    reserve(&mut memory, words)?;
     memory.resize(words, 0);
     Ok(memory)
+}
+
+/// Room on the heap for so many elements more, or the error that says how many words there was no room for.
+#[cfg(feature = "alloc")]
+pub(crate) fn reserve<T>(
+    memory: &mut alloc::vec::Vec<T>,
+    count: usize,
+) -> Result<(), crate::Error> {
+    let words = product([count, size_of::<T>().div_ceil(4)]);
+    let refused = crate::Error::Memory { needed: words, given: 0 };
+    memory.try_reserve_exact(count).map_err(|_| refused)
 }
 
 /// Words that `len` codes take.

@@ -10,7 +10,7 @@ use crate::error::{Error, TensorProblem};
 use crate::layers::bk::{ChainFormat, ChainParameters};
 use crate::tokenizer::Tokenizer;
 #[cfg(feature = "std")]
-use crate::{blob::Column, kernels};
+use crate::{blob::Column, kernels, memory};
 
 /// A model that lies in a blob, read in place.
 ///
@@ -24,10 +24,17 @@ pub struct Model<'a> {
     sections: &'a [u8],
     classes: TokenClasses<'a>,
     chain: &'a [u8],
+    tokenizer: Option<Tokenizer<'a>>,
     /// Every matrix, which a host looks up often enough to cut it once.
     #[cfg(feature = "std")]
-    tensors: alloc::sync::Arc<[Cut<'a>]>,
+    tensors: alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>,
 }
+
+/// How many times the bytes of a blob copies of its matrices may take together. A copy has two bytes a weight, where
+/// INT2 has a quarter of one and as many of the first matrix beside it, so that experts of usual shapes stay below;
+/// single rows, of which 32 share a line, could ask for 250 times as much.
+#[cfg(feature = "std")]
+const COPIES: usize = 4;
 
 /// A matrix, and what [`kernels::by_columns`] makes of it.
 #[cfg(feature = "std")]
@@ -40,7 +47,9 @@ impl<'a> Model<'a> {
     /// # Errors
     ///
     /// The first thing that is wrong, by name. The time it takes is linear in the length of the
-    /// blob.
+    /// blob, but for the text of a tokenizer's tokens, of which 2^20 bytes are looked at. With the
+    /// feature `std`, [`Error::Memory`] where the heap has no room for what a host keeps beside the
+    /// blob: at most 160 bytes for each matrix, and copies of at most four times the blob's bytes.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let preamble = Preamble::parse(bytes)?;
         let encoded = &bytes[PREAMBLE_LEN..PREAMBLE_LEN + preamble.header_len as usize];
@@ -89,7 +98,7 @@ impl<'a> Model<'a> {
         let chain = section(sections, header.chain).ok_or(Error::ChainSection)?;
         let potentials = dims.potentials as usize;
         let expected = dims.layers as usize * potentials * ChainParameters::BYTES;
-        if chain.len() != expected || !ChainFormat::FRACTIONS.contains(&header.chain_frac) {
+        if chain.len() != expected {
             return Err(Error::ChainSection);
         }
         let format = ChainFormat {
@@ -97,6 +106,7 @@ impl<'a> Model<'a> {
             off_diagonal: header.off_diagonal,
             int8: header.potentials_int8,
         };
+        format.validate()?;
         for i in 0..dims.layers as usize * potentials {
             let (diagonal, eta) = ChainParameters { bytes: chain }.get(i);
             if !format.admits(diagonal, eta) {
@@ -104,22 +114,24 @@ impl<'a> Model<'a> {
                 return Err(Error::ChainRange { layer, potential });
             }
         }
+        let tokenizer = header.tokenizer.map(|place| {
+            let bytes = section(sections, place).ok_or(Error::TokenizerSection)?;
+            Tokenizer::from_bytes(bytes, dims.vocab)
+        });
+        let tokenizer = tokenizer.transpose()?;
         #[cfg(feature = "std")]
-        let tensors = cut_all(&dims, header.records, sections);
-        let model = Self {
+        let tensors = cut_all(&dims, header.records, sections, COPIES * bytes.len())?;
+        Ok(Self {
             dims,
             format,
             header,
             sections,
             classes,
             chain,
+            tokenizer,
             #[cfg(feature = "std")]
             tensors,
-        };
-        match model.tokenizer() {
-            Ok(_) | Err(Error::NoTokenizer) => Ok(model),
-            Err(error) => Err(error),
-        }
+        })
     }
 
     /// Dimensions and chain kind.
@@ -149,9 +161,7 @@ impl<'a> Model<'a> {
 
     /// The tokenizer that travels with the model; [`Error::NoTokenizer`] if none does.
     pub fn tokenizer(&self) -> Result<Tokenizer<'a>, Error> {
-        let place = self.header.tokenizer.ok_or(Error::NoTokenizer)?;
-        let bytes = section(self.sections, place).ok_or(Error::TokenizerSection)?;
-        Tokenizer::from_bytes(bytes, self.dims.vocab)
+        self.tokenizer.ok_or(Error::NoTokenizer)
     }
 
     /// Which rows of the token tables belong to which token.
@@ -188,19 +198,30 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
+/// Every matrix, and of those that meet what a ReLU leaves, mostly zeros, a copy by columns, as long as all copies
+/// take no more than `room` bytes.
 #[cfg(feature = "std")]
 fn cut_all<'a>(
     dims: &Dimensions,
     records: &[u8],
     sections: &'a [u8],
-) -> alloc::sync::Arc<[Cut<'a>]> {
-    let cut = |(index, id)| {
-        let tensor = Tensor::cut(sections, id, &record(records, index)?);
-        // What a ReLU leaves are mostly zeros.
-        let relu = tensor.max_code > 127;
-        Some((tensor, if relu { kernels::by_columns(&tensor) } else { alloc::vec![] }))
-    };
-    dims.tensors().enumerate().filter_map(cut).collect()
+    mut room: usize,
+) -> Result<alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>, Error> {
+    const { assert!(size_of::<Cut<'_>>() <= 160) };
+    let mut all = alloc::vec::Vec::new();
+    memory::reserve(&mut all, dims.tensor_count())?;
+    for (index, id) in dims.tensors().enumerate() {
+        // Validation has decoded every record of the dimensions once.
+        let record = record(records, index).unwrap_or(TensorRecord::EMPTY);
+        let tensor = Tensor::cut(sections, id, &record);
+        let mut columns = alloc::vec![];
+        if tensor.max_code > 127 {
+            columns = kernels::by_columns(&tensor, room)?;
+            room -= size_of_val(&columns[..]);
+        }
+        all.push((tensor, columns));
+    }
+    Ok(alloc::sync::Arc::new(all))
 }
 
 fn record(records: &[u8], index: usize) -> Option<TensorRecord> {

@@ -18,6 +18,9 @@ const BYTE_TABLE: usize = 512;
 /// The longest token in bytes. Merges can double a token's length every time, so without a limit a
 /// small table could ask for more bytes than there is time to print.
 pub const MAX_TOKEN_BYTES: usize = 256;
+/// The most bytes that all tokens of a table may have together: what it costs to look at each of them once, and twice
+/// what a vocabulary of 2^16 tokens of eight bytes has.
+pub const MAX_TEXT_BYTES: u32 = 1 << 20;
 
 /// A tokenizer that lies in a blob.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +31,12 @@ pub struct Tokenizer<'a> {
 
 impl<'a> Tokenizer<'a> {
     /// Reads a section: every token must exist in a vocabulary of `vocab`, every merge refer to
-    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes.
+    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes, and all tokens have at most
+    /// [`MAX_TEXT_BYTES`] together. The time it takes is linear in those bytes and the section's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokenizerText`] where the tokens have more bytes together, else [`Error::TokenizerSection`].
     pub fn from_bytes(bytes: &'a [u8], vocab: u32) -> Result<Self, Error> {
         if bytes.len() < BYTE_TABLE || !(bytes.len() - BYTE_TABLE).is_multiple_of(4) {
             return Err(Error::TokenizerSection);
@@ -51,8 +59,12 @@ impl<'a> Tokenizer<'a> {
             return Err(Error::TokenizerSection);
         }
         let tokenizer = Self { byte_tokens, merges };
+        let mut left = MAX_TEXT_BYTES - 256;
         for token in 256..256 + count {
-            tokenizer.walk(token as u16, |_| ())?;
+            let mut len = 0;
+            tokenizer.walk(token as u16, |_| len += 1)?;
+            let limit = MAX_TEXT_BYTES;
+            left = left.checked_sub(len).ok_or(Error::TokenizerText { limit })?;
         }
         Ok(tokenizer)
     }
@@ -263,6 +275,24 @@ mod tests {
         assert_eq!(known(8, true), Ok(MAX_TOKEN_BYTES));
         assert_eq!(known(9, true), Err(Error::TokenizerSection));
         assert_eq!(known(4000, true), Err(Error::TokenizerSection));
+    }
+
+    /// Tokens of 256 bytes, as many as there may be of them, and one more.
+    #[test]
+    fn all_tokens_together_have_a_longest_text() {
+        let mut section = growing(8, true);
+        let longest = (MAX_TOKEN_BYTES as u32, 263 - 1);
+        let before: u32 = 256 + (1..=8).map(|i| 1 << i).sum::<u32>();
+        let (mut bytes, mut count) = (before, 8);
+        while bytes + longest.0 <= MAX_TEXT_BYTES {
+            section.extend([longest.1 as u16; 2].iter().flat_map(|token| token.to_le_bytes()));
+            (bytes, count) = (bytes + longest.0, count + 1);
+        }
+        assert!(Tokenizer::from_bytes(&section, 1 << 16).is_ok());
+        assert!(count > 4000, "{count}");
+        section.extend([longest.1 as u16; 2].iter().flat_map(|token| token.to_le_bytes()));
+        let refused = Tokenizer::from_bytes(&section, 1 << 16).unwrap_err();
+        assert_eq!(refused, Error::TokenizerText { limit: MAX_TEXT_BYTES });
     }
 
     #[test]

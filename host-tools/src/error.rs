@@ -239,7 +239,12 @@ impl Error {
                 "see `resnet-bk quantize --help` for the policies and the form of policy files".into()
             }
             Self::Budget(_) => "ask for less, or train a smaller model".into(),
-            Self::Quantize(_) => {
+            // What the writer refuses as readers would.
+            Self::Quantize(_)
+            | Self::Blob(
+                resnet_bk_core::Error::OffDiagonal { .. }
+                | resnet_bk_core::Error::TokenizerText { .. },
+            ) => {
                 "the blob format's limits are in docs/format.md; retrain within them".into()
             }
             Self::WeightTooLarge { .. } => {

@@ -11,13 +11,14 @@ use anyhow::{Context, Result, bail};
 use crate::process::{exists, output, run};
 use crate::{qemu, root};
 
-/// Every target that `core` is built for, the firmware's among them.
-pub const TARGETS: [&str; 5] = [
+/// Every target that `core` is built for, the firmware's among them, and one without multiplication.
+pub const TARGETS: [&str; 6] = [
     "thumbv6m-none-eabi",
     "thumbv7m-none-eabi",
     "thumbv7em-none-eabihf",
     "riscv32imc-unknown-none-elf",
     "riscv32imac-unknown-none-elf",
+    "riscv32i-unknown-none-elf",
 ];
 
 /// The emulators.

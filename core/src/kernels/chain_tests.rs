@@ -6,26 +6,43 @@ use std::{vec, vec::Vec};
 use super::half_step;
 use crate::layers::bk::{self, ChainFormat, ChainParameters};
 
-/// A potential's parameters: the smallest η that the format admits with the diagonal, or a larger one.
-fn parameters(format: ChainFormat, diagonal: i32, smallest: bool, eta: i32) -> Option<(i32, i32)> {
-    let one = 1i32 << format.frac;
-    let diagonal = diagonal % (8 * one as i64).min(i32::MAX as i64) as i32;
-    let mut eta = (eta % one).abs().max(1);
-    if smallest {
-        // Between the largest that is refused and the smallest that is not.
-        let mut refused = 0;
-        let mut admitted = one;
-        while admitted - refused > 1 {
-            let middle = refused + (admitted - refused) / 2;
-            if format.admits(diagonal, middle) {
-                admitted = middle;
-            } else {
-                refused = middle;
-            }
-        }
-        eta = admitted;
+/// A potential's parameters that the format admits, if there are any: of the ηs that are powers of two one, or
+/// the smallest of all; with the largest diagonal that goes with it, or a smaller one.
+fn parameters(
+    format: ChainFormat,
+    (pick, edges, diagonal): (usize, u8, i32),
+) -> Option<(i32, i32)> {
+    let powers: Vec<i32> = (0..30).map(|k| 1 << k).filter(|&eta| format.admits(0, eta)).collect();
+    let mut eta = powers.get(pick.checked_rem(powers.len())?).copied()?;
+    if edges & 1 == 1 {
+        eta = last_admitted(powers[0], powers[0] / 2, |eta| format.admits(0, eta));
     }
-    format.admits(diagonal, eta).then_some((diagonal, eta))
+    let largest = last_admitted(0, i32::MAX, |diagonal| format.admits(diagonal, eta));
+    let diagonal = if edges & 2 == 2 { largest } else { diagonal % (largest + 1) };
+    let diagonal = if edges & 4 == 4 { -diagonal } else { diagonal };
+    Some((diagonal, eta))
+}
+
+/// Between a number that is admitted and one that is not, the last one that is.
+fn last_admitted(mut good: i32, mut bad: i32, admits: impl Fn(i32) -> bool) -> i32 {
+    while (good as i64 - bad as i64).abs() > 1 {
+        let middle = ((good as i64 + bad as i64) / 2) as i32;
+        *(if admits(middle) { &mut good } else { &mut bad }) = middle;
+    }
+    good
+}
+
+/// Every β, those of any size as often as those of training; what no format admits is left out by
+/// [`parameters`].
+fn off_diagonals() -> impl Strategy<Value = u32> {
+    let edges =
+        vec![0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, i32::MAX as u32, 1 << 31, u32::MAX];
+    prop_oneof![
+        Just(1 << 16),
+        0u32..4 << 16,
+        (any::<u32>(), 0u32..32).prop_map(|(bits, drop)| bits >> drop),
+        prop::sample::select(edges),
+    ]
 }
 
 fn potential() -> impl Strategy<Value = i32> {
@@ -39,14 +56,14 @@ proptest! {
     #[test]
     fn half_chains_agree(
         frac in 12u32..=28,
-        off_diagonal in prop_oneof![0u32..=65536, Just(65536)],
+        off_diagonal in off_diagonals(),
         int8 in any::<bool>(),
-        raw in prop::collection::vec((any::<i32>(), any::<bool>(), any::<i32>()), 1..14),
+        raw in prop::collection::vec((any::<usize>(), any::<u8>(), any::<i32>()), 1..14),
         potentials in prop::collection::vec(potential(), 14 * 12),
     ) {
         let format = ChainFormat { frac, off_diagonal, int8 };
         let admitted: Vec<(i32, i32)> =
-            raw.into_iter().filter_map(|(d, smallest, e)| parameters(format, d, smallest, e)).collect();
+            raw.into_iter().filter_map(|raw| parameters(format, raw)).collect();
         // Whole fours as often as not.
         let count = if int8 { admitted.len() } else { admitted.len() / 4 * 4 };
         let bytes: Vec<u8> = admitted[..count]

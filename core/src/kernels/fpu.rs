@@ -26,9 +26,10 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     if matrix.precision != Precision::Fp16 || !fits || !aligned || matrix.codes.is_empty() {
         return false;
     }
+    let len = 2 * matrix.cols;
+    assert!(matrix.rows > 0 && matrix.codes.len() == matrix.rows * len);
     let mut floats = [0f32; LONGEST];
     let floats = &mut floats[..matrix.cols];
-    let len = 2 * matrix.cols;
     for (b, codes, scale) in batch(x, matrix.cols) {
         floats.iter_mut().zip(codes).for_each(|(float, &code)| *float = code as f32);
         let unit = fp16_unit(matrix, scale);
@@ -36,7 +37,10 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         let rows = matrix.codes.chunks(2 * len).zip(out.chunks_mut(2));
         for (two, (codes, out)) in rows.enumerate() {
             // The last row of an odd number is its own partner.
-            let lanes = dot(&codes[..len], &codes[codes.len() - len..], floats);
+            let (a, b) = (&codes[..len], &codes[codes.len() - len..]);
+            // SAFETY: codes are of whole rows, as was checked above, so that both are a row of as many halves as there
+            // are floats; a row is a multiple of sixteen bytes, and the first one is aligned to words.
+            let lanes = unsafe { dot(a, b, floats) };
             for (j, (out, lanes)) in out.iter_mut().zip(lanes).enumerate() {
                 let value = f32_to_residual(sum_lanes(lanes) * unit);
                 *out = value.saturating_add(bias(matrix, 2 * two + j));
@@ -105,16 +109,15 @@ fn eight_halves(values: &[i32; 8], halves: &mut [f16; 8]) {
 
 /// Lanes of two rows.
 ///
-/// # Panics
+/// # Safety
 ///
-/// Where the rows, aligned to words, have not as many halves as there are floats, a multiple of eight.
+/// The rows are aligned to words and have as many halves each as there are floats, a multiple of eight above none.
 #[inline(always)]
-fn dot(a: &[u8], b: &[u8], x: &[f32]) -> [[f32; LANES]; 2] {
-    assert!(a.len() == 2 * x.len() && b.len() == a.len() && !x.is_empty());
+unsafe fn dot(a: &[u8], b: &[u8], x: &[f32]) -> [[f32; LANES]; 2] {
     let rounds = x.len() / LANES;
     let mut lanes = [[0f32; LANES]; 2];
     // SAFETY: every round reads eight floats and eight halves of each row, of which there are as many as
-    // rounds; all are aligned to words, as the caller has checked of the rows. What is written are the
+    // rounds, at least one; all are aligned to words, as the caller says of the rows. What is written are the
     // lanes and registers that are named here.
     unsafe {
         asm!(

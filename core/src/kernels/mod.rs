@@ -9,7 +9,7 @@
 #[macro_use]
 mod armv6m;
 
-#[cfg(all(feature = "std", target_arch = "aarch64"))]
+#[cfg(all(feature = "std", neon))]
 mod aarch64;
 #[cfg(feature = "std")]
 mod batched;
@@ -18,11 +18,13 @@ mod dsp;
 #[cfg(arm_fpu)]
 mod fpu;
 #[cfg(any(arm_dsp, swar, test))]
+mod initialized;
+#[cfg(any(arm_dsp, swar, test))]
 mod planes;
 pub mod portable;
 #[cfg(any(swar, test))]
 mod rescale;
-#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 mod single;
 #[cfg(any(arm_dsp, swar, test))]
 mod sparse;
@@ -36,6 +38,8 @@ use half::f16;
 #[cfg(feature = "std")]
 use crate::blob::Column;
 use crate::blob::Tensor;
+#[cfg(feature = "std")]
+use crate::error::Error;
 use crate::layers::bk::{self, ChainFormat, ChainParameters};
 
 /// Activation vectors that are multiplied by the same matrix.
@@ -54,7 +58,8 @@ pub struct Vectors<'a> {
 ///
 /// # Panics
 ///
-/// On other shapes; where overflow is checked, on larger codes.
+/// On other shapes, or it leaves outputs as they were: nothing beyond the slices is ever read or written. Where overflow
+/// is checked, on larger codes.
 // On devices the choice is there once, not as often as layers multiply.
 #[cfg_attr(feature = "std", inline)]
 #[cfg_attr(not(feature = "std"), inline(never))]
@@ -83,26 +88,31 @@ pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     if fpu::matmul(matrix, x, out) {
         return;
     }
-    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    #[cfg(all(feature = "std", neon))]
     aarch64::matmul(matrix, x, out);
-    #[cfg(all(feature = "std", not(target_arch = "aarch64")))]
+    #[cfg(all(feature = "std", not(neon)))]
     batched::matmul(batched::Plain, matrix, x, out);
     #[cfg(not(feature = "std"))]
     plain(matrix, x, out);
 }
 
 /// What [`Tensor::columns`] may hold for [`matmul`] to read only the weights that meet a code other than zero. Empty
-/// for a matrix or a processor for which there is no such kernel.
+/// for a matrix or a processor for which there is no such kernel, and for one whose copy would take more than `room`
+/// bytes: it costs speed alone.
 ///
 /// Shape: `matrix` is `[rows, cols]`, the result `[4 + cols, ⌈rows / 32⌉]`, 64 bytes each.
+///
+/// # Errors
+///
+/// [`Error::Memory`] where the heap has no room for it.
 #[cfg(feature = "std")]
-pub fn by_columns(matrix: &Tensor<'_>) -> alloc::vec::Vec<Column> {
+pub fn by_columns(matrix: &Tensor<'_>, room: usize) -> Result<alloc::vec::Vec<Column>, Error> {
     #[cfg(target_arch = "x86_64")]
-    return x86_64::by_columns(matrix);
+    return x86_64::by_columns(matrix, room);
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = matrix;
-        alloc::vec![]
+        let _ = (matrix, room);
+        Ok(alloc::vec![])
     }
 }
 

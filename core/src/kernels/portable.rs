@@ -13,7 +13,6 @@
 //! 2^31, in each plane and in their sum.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use super::Vectors;
 use crate::blob::{INT8_OFFSETS, Plane, Precision, Tensor, pair_i16, pair_u16};
@@ -249,33 +248,45 @@ pub(super) fn sum_lanes([l0, l1, l2, l3, l4, l5, l6, l7]: [f32; LANES]) -> f32 {
     ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7))
 }
 
-/// A finite IEEE half as an f32, without a branch: moving the bits gives the number times 2^−112,
-/// subnormals included, and the multiplication by 2^112 is exact.
-#[inline(always)]
+/// A finite IEEE half as an f32, by integers alone: every half but zero is a normal f32, so that no float operation
+/// meets a subnormal, which some settings and some libraries of floats take for zero.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
-    const TWO_112: f32 = f32::from_bits((112 + 127) << 23);
-    let bits = u16::from_le_bytes(bytes) as u32;
-    f32::from_bits((bits & 0x8000) << 16 | (bits & 0x7fff) << 13) * TWO_112
+    let half = u16::from_le_bytes(bytes) as u32;
+    let (sign, magnitude) = (half & 0x8000, half & 0x7fff);
+    let magnitude = match magnitude {
+        0 => 0,
+        // In units of 2^−24: the highest bit becomes the leading one, which adds to the exponent.
+        1..0x400 => {
+            let zeros = magnitude.leading_zeros();
+            ((133 - zeros) << 23) + (magnitude << (zeros - 8))
+        }
+        // Exponents are biased by 127 instead of 15.
+        _ => (magnitude << 13) + (112 << 23),
+    };
+    f32::from_bits(sign << 16 | magnitude)
 }
 
 /// See [`super::to_halves`].
 pub fn to_halves(values: &[i32], halves: &mut [f16]) {
-    if cfg!(swar) {
-        // Such cores have no floats either.
-        for (half, &value) in halves.iter_mut().zip(values) {
-            *half = residual_to_half(value);
-        }
-        return;
+    for (half, &value) in halves.iter_mut().zip(values) {
+        // Where there is no operating system there is no FPU either, or it has a kernel of its own.
+        *half = if cfg!(feature = "std") { by_float(value) } else { residual_to_half(value) };
     }
-    // A stretch at a time, which hosts convert together.
-    let mut floats = [0f32; 32];
-    for (values, halves) in values.chunks(floats.len()).zip(halves.chunks_mut(floats.len())) {
-        let floats = &mut floats[..values.len()];
-        for (float, &value) in floats.iter_mut().zip(values) {
-            *float = residual_to_f32(value);
-        }
-        halves.convert_from_f32_slice(floats);
-    }
+}
+
+/// [`residual_to_half`] by way of an f32, which hosts do many at a time.
+#[inline(always)]
+fn by_float(value: i32) -> f16 {
+    let float = residual_to_f32(value).to_bits();
+    let magnitude = float & 0x7fff_ffff;
+    // To nearest even: half a unit of the eleventh bit, less a bit where that one is even.
+    let normal = ((magnitude + 0xfff + (magnitude >> 13 & 1)) >> 13).wrapping_sub(112 << 10);
+    // Less than four units of 2^−16 are a subnormal half, in units of 2^−24.
+    let units = value.unsigned_abs();
+    let magnitude = if units < 4 { units << 8 } else { normal };
+    f16::from_bits((float >> 16 & 0x8000 | magnitude) as u16)
 }
 
 /// One row of an embedding in Q15.16: `out[c] = weight[row, c]`, rounded to nearest, saturating.

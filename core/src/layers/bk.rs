@@ -12,6 +12,7 @@
 //! and |L_t| ≤ |α| + β/η, whatever the potentials are. [`ChainFormat::admits`] turns that into the
 //! statement that no number of the recursion leaves 31 bits.
 
+use crate::error::Error;
 use crate::numeric::{RESIDUAL_FRAC, reciprocal_mantissa, saturate};
 
 /// A complex number in the chain's fixed-point format.
@@ -35,7 +36,7 @@ pub(crate) const CODE_PER_POTENTIAL: i64 = 2_774_357;
 pub struct ChainFormat {
     /// Fraction bits F of diagonals, η and 1/L.
     pub frac: u32,
-    /// Off-diagonal product β, Q16.16.
+    /// Off-diagonal product β, Q16.16, within [`ChainFormat::OFF_DIAGONALS`].
     pub off_diagonal: u32,
     /// Whether potentials are rounded to 127 steps on either side of zero.
     pub int8: bool,
@@ -44,12 +45,32 @@ pub struct ChainFormat {
 impl ChainFormat {
     /// Fraction bits that a blob may ask for.
     pub const FRACTIONS: core::ops::RangeInclusive<u8> = 12..=28;
+    /// Off-diagonal products that a blob may ask for: β below 32,768, so that it is the same number
+    /// to processors that multiply 32 bits with a sign and to those that multiply them without.
+    pub const OFF_DIAGONALS: core::ops::RangeInclusive<u32> = 0..=i32::MAX as u32;
+
+    /// Checks what all potentials share.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ChainSection`] for fraction bits beyond [`Self::FRACTIONS`], [`Error::OffDiagonal`]
+    /// for a β beyond [`Self::OFF_DIAGONALS`].
+    pub fn validate(&self) -> Result<(), Error> {
+        if !u8::try_from(self.frac).is_ok_and(|frac| Self::FRACTIONS.contains(&frac)) {
+            return Err(Error::ChainSection);
+        }
+        if !Self::OFF_DIAGONALS.contains(&self.off_diagonal) {
+            let limit = *Self::OFF_DIAGONALS.end();
+            return Err(Error::OffDiagonal { found: self.off_diagonal, limit });
+        }
+        Ok(())
+    }
 
     /// Whether a potential with this diagonal and η can never overflow: η is positive and
     /// |diagonal| + 3 + η + β/η, the bound on |L|, is below 2^30 units, as is 1/η. (L + R − α then
-    /// fits 32 bits, and its square 64.) False for fraction bits beyond [`Self::FRACTIONS`].
+    /// fits 32 bits, and its square 64.) False in a format that [`Self::validate`] refuses.
     pub fn admits(&self, diagonal: i32, eta: i32) -> bool {
-        if eta <= 0 || self.frac > *Self::FRACTIONS.end() as u32 {
+        if eta <= 0 || self.validate().is_err() {
             return false;
         }
         let one = 1u64 << self.frac;

@@ -305,7 +305,13 @@ fn chain_sections_are_checked() {
     assert_eq!(change(|h| h.chain_frac = 11), Error::ChainSection);
     assert_eq!(change(|h| h.chain_frac = 29), Error::ChainSection);
     let (layer, potential) = (0, 0);
-    assert_eq!(change(|h| h.off_diagonal = u32::MAX), Error::ChainRange { layer, potential });
+    let limit = i32::MAX as u32;
+    for found in [limit + 1, u32::MAX] {
+        let mut parts = Parts::new(&blob);
+        parts.header.off_diagonal = found;
+        assert_eq!(error(&parts.seal()), Error::OffDiagonal { found, limit });
+    }
+    assert_eq!(change(|h| h.off_diagonal = 1 << 30), Error::ChainRange { layer, potential });
 
     let parts = Parts::new(&blob);
     for eta in [0, -1, i32::MIN, 1, i32::MAX] {

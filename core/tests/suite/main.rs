@@ -5,5 +5,7 @@ mod blob;
 mod chain;
 mod golden;
 mod inference;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod mxcsr;
 mod random;
 mod reference;

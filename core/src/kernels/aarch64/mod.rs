@@ -1,5 +1,5 @@
 //! The kernels with NEON, which every 64-bit Arm host has, and with the dot products of Armv8.2 where the
-//! processor has them, chosen at run time.
+//! processor has them, chosen at run time. For little-endian targets: bytes are looked at as wider lanes.
 #![allow(unsafe_code)]
 
 mod dot;

@@ -279,11 +279,11 @@ struct Planes {
 
 /// See [`crate::kernels::planes::Pairs::multiply`]. It can unless [`Rows::new`] cannot.
 ///
-/// # Panics
+/// # Safety
 ///
-/// Where the units are not those of a row.
+/// That of the other.
 #[inline(always)]
-pub(in crate::kernels) fn multiply(
+pub(in crate::kernels) unsafe fn multiply(
     matrix: &Tensor<'_>,
     scale: Scale,
     units: &[Unit],
@@ -294,7 +294,7 @@ pub(in crate::kernels) fn multiply(
     let fraction = if bits > 4 { 8 - bits } else { 0 };
     let bound = (matrix.cols as u32 * 15 * matrix.max_code) << (bits - 1 + fraction);
     let Some(mut rows) = Rows::new(matrix, scale, (fraction, bound), out) else { return false };
-    assert!(units.len() * UNIT == matrix.cols);
+    debug_assert!(units.len() * UNIT == matrix.cols && out.len() == matrix.rows);
     rows.coefficients = units.as_ptr().cast();
     rows.own = ((1 << bits) - 1) * 0x0001_0001;
     let layout = Planes {
@@ -302,8 +302,8 @@ pub(in crate::kernels) fn multiply(
         scales: matrix.layout().row_scales,
     };
     let weights = matrix.codes.as_ptr();
-    // SAFETY: the units are those of a row, and that the matrix has one of these kernels, all rows of its parts and
-    // codes aligned to words, was checked before.
+    // SAFETY: as the caller says, the units are those of a row, and the matrix has one of these kernels, all rows of
+    // its parts, and codes aligned to words.
     unsafe {
         match (matrix.precision, matrix.group) {
             (Precision::Int2, 16) => int2_by_16(&rows, weights, &layout),

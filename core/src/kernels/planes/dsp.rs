@@ -22,9 +22,10 @@ impl Pairs for Dsp {
     }
 
     #[inline(always)]
-    fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
+    unsafe fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
         #[cfg(arm_dsp)]
-        return crate::kernels::dsp::planes::multiply(matrix, scale, units, out);
+        // SAFETY: the caller's promise is that of the other.
+        return unsafe { crate::kernels::dsp::planes::multiply(matrix, scale, units, out) };
         #[cfg(not(arm_dsp))]
         super::plain::multiply::<Self>(matrix, scale, units, out)
     }

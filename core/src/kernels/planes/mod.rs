@@ -30,6 +30,7 @@ mod swar;
 use core::mem::MaybeUninit;
 
 use super::Vectors;
+use super::initialized::initialized;
 use super::portable::batch;
 use crate::blob::{Precision, Tensor};
 use crate::numeric::Scale;
@@ -78,7 +79,13 @@ pub(super) trait Pairs {
     /// Multiplies all rows with the units of a vector of this scale; says whether it could.
     ///
     /// Shapes: `units` is `[cols / 16]`, `out` is `[rows]`.
-    fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool;
+    ///
+    /// # Safety
+    ///
+    /// The matrix is [known](is_known), with rows of whole groups and words, at least one; its codes, aligned to words,
+    /// scales and biases are of all rows, and `out` is as long. The units are those that [`prepare`] makes of a vector
+    /// of its columns.
+    unsafe fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool;
 }
 
 /// Whether there is a kernel for groups of this size: those that divide into units as the kernels take them, but
@@ -111,7 +118,9 @@ pub(super) fn matmul<P: Pairs>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i
     let mut memory = [const { MaybeUninit::uninit() }; LONGEST / UNIT];
     batch(x, matrix.cols).all(|(b, vector, scale)| {
         let units = prepare::<P>(matrix, vector, &mut memory);
-        P::multiply(matrix, scale, units, &mut out[b * matrix.rows..][..matrix.rows])
+        let out = &mut out[b * matrix.rows..][..matrix.rows];
+        // SAFETY: the matrix was checked just above, and the vector has as many codes as it has columns.
+        unsafe { P::multiply(matrix, scale, units, out) }
     })
 }
 
@@ -140,12 +149,13 @@ fn prepare<'a, P: Pairs>(
         }
         (byte, bit) = (byte + bit / 4, bit ^ 4);
     }
-    // SAFETY: as many were written, from the first on.
-    let units = unsafe { memory[..count].assume_init_mut() };
+    let units = &mut memory[..count];
     if let Some(unit) = units.last_mut() {
-        unit.scale |= LAST;
+        // SAFETY: as many were written, from the first on.
+        unsafe { unit.assume_init_mut() }.scale |= LAST;
     }
-    units
+    // SAFETY: likewise.
+    unsafe { initialized(units) }
 }
 
 /// Coefficients of four codes, and their sum. Not a part of its caller: the code would be there four times.

@@ -27,7 +27,7 @@ impl Pairs for Swar {
     }
 
     #[inline(always)]
-    fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
+    unsafe fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
         plain::multiply::<Self>(matrix, scale, units, out)
     }
 }

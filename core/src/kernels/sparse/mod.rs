@@ -16,6 +16,7 @@ mod thumb;
 use core::mem::MaybeUninit;
 
 use super::Vectors;
+use super::initialized::initialized;
 use crate::blob::Tensor;
 use crate::numeric::Scale;
 #[cfg(not(any(arm_dsp, armv7m, armv6m)))]
@@ -138,7 +139,7 @@ fn list<'a>(matrix: &Tensor<'_>, codes: &[i16], memory: &'a mut List) -> Option<
         }
     }
     // SAFETY: all before `count` were written.
-    let list = unsafe { memory.get_unchecked(..count).assume_init_ref() };
+    let list = unsafe { initialized(memory.get_unchecked(..count)) };
     (!list.is_empty()).then_some(list)
 }
 

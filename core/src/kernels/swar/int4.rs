@@ -24,6 +24,7 @@ use core::mem::MaybeUninit;
 
 use super::{BLOCK, LONGEST};
 use crate::blob::Tensor;
+use crate::kernels::initialized::initialized;
 
 /// Sign bits of the nibbles of a word that are stored without an offset.
 #[cfg(not(armv6m))]
@@ -95,7 +96,7 @@ pub(super) fn sums<const W: usize>(
     }
     // SAFETY: what is taken of the array is whole stretches, of each of which the loops have written the first
     // word and all multipliers: a group has inputs for as many words as its stretches have.
-    let prepared: &[u32] = unsafe { prepared.assume_init_ref() };
+    let prepared = unsafe { initialized(prepared) };
     #[cfg(armv6m)]
     super::armv6m::int4::<W>(matrix, words, prepared, out);
     #[cfg(not(armv6m))]

@@ -34,7 +34,7 @@ proptest! {
             *code = if random.below(100) < percent { *code } else { 0 };
         }
         let tensor = matrix.tensor();
-        let columns = by_columns(&tensor);
+        let columns = by_columns(&tensor, usize::MAX).unwrap();
         let tensor = Tensor { columns: &columns, ..tensor };
         let mut expected = vec![0; size * rows];
         portable::matmul(&tensor, batch.vectors(), &mut expected);
@@ -62,7 +62,7 @@ fn a_copy_by_columns_is_what_vectors_of_zeros_meet() {
         let tensor = matrix.tensor();
         let mut other = matrix.clone();
         other.scales.fill(0);
-        let columns = by_columns(&other.tensor());
+        let columns = by_columns(&other.tensor(), usize::MAX).unwrap();
         if columns.is_empty() {
             assert!(Vnni::detect().is_none());
             continue;

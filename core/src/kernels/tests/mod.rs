@@ -5,7 +5,10 @@
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod by_columns;
 mod hosts;
+mod malformed;
 mod matrix;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod subnormal;
 
 use half::f16;
 use proptest::prelude::*;
@@ -59,14 +62,14 @@ const KERNELS: &[(&str, Kernel)] = &[
     }),
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     ("AVX2 by columns", |matrix, x, out| {
-        let columns = super::by_columns(matrix);
+        let columns = super::by_columns(matrix, usize::MAX).unwrap();
         if !super::x86_64::matmul_by_columns(&Tensor { columns: &columns, ..*matrix }, x, out) {
             portable::matmul(matrix, x, out);
         }
     }),
-    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    #[cfg(all(feature = "std", neon))]
     ("NEON", |matrix, x, out| super::aarch64::matmul_with(None, matrix, x, out)),
-    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    #[cfg(all(feature = "std", neon))]
     ("NEON with dot products", |matrix, x, out| {
         super::aarch64::matmul_with(super::aarch64::Dot::detect(), matrix, x, out);
     }),
@@ -266,10 +269,12 @@ fn logits_become_the_same_halves() {
     for len in 0..40 {
         for drop in 0..32 {
             let values: Vec<i32> = (0..len).map(|_| random.next() as i32 >> drop).collect();
-            let mut halves = vec![f16::ONE; len];
-            super::to_halves(&values, &mut halves);
-            for (value, half) in values.into_iter().zip(halves) {
-                assert_eq!(half.to_bits(), residual_to_half(value).to_bits(), "{value}");
+            for to_halves in [super::to_halves, portable::to_halves] {
+                let mut halves = vec![f16::ONE; len];
+                to_halves(&values, &mut halves);
+                for (&value, half) in values.iter().zip(halves) {
+                    assert_eq!(half.to_bits(), residual_to_half(value).to_bits(), "{value}");
+                }
             }
         }
     }

@@ -12,9 +12,11 @@ use super::decode::decode;
 use super::finish::{load, padded, store};
 use super::tile::{Finish, set};
 use crate::blob::{Column, Precision, Tensor, pair_u16};
+use crate::error::Error;
 use crate::kernels::Vectors;
 use crate::kernels::batched::{LONGEST, Plain, Rescale};
 use crate::kernels::portable::{bias, int8_code};
+use crate::memory::reserve;
 use crate::numeric::Scale;
 
 /// What comes before the weights: mantissas and biases, twice sixteen words each.
@@ -38,15 +40,22 @@ struct Met {
 /// Such codes of a vector, and a zero if that makes them even.
 type Mets = heapless::Vec<Met, LONGEST>;
 
-/// What `Tensor::columns` holds, for a matrix of integers that is not empty and whose rows are not too long.
+/// What `Tensor::columns` holds, for a matrix of integers that is not empty and whose rows are not too long, where it
+/// takes no more than `room` bytes.
 #[target_feature(enable = "avx2")]
-pub(super) fn copy(matrix: &Tensor<'_>) -> Vec<Column> {
+pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
     let Tensor { precision, rows, cols, .. } = *matrix;
     if precision == Precision::Fp16 || matrix.codes.is_empty() || cols > LONGEST {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let lines = rows.div_ceil(LINE);
-    let mut columns = alloc::vec![Column([[0; 16]; 2]); (HEAD + cols) * lines];
+    let count = (HEAD + cols) * lines;
+    if count > room / size_of::<Column>() {
+        return Ok(Vec::new());
+    }
+    let mut columns = Vec::new();
+    reserve(&mut columns, count)?;
+    columns.resize(count, Column([[0; 16]; 2]));
     let layout = matrix.layout();
     let mut weights = [0; LONGEST];
     for r in 0..rows {
@@ -71,7 +80,7 @@ pub(super) fn copy(matrix: &Tensor<'_>) -> Vec<Column> {
             column[line].0[half][place] = weight;
         }
     }
-    columns
+    Ok(columns)
 }
 
 /// Whether a matrix comes by columns, and vectors have so many zeros that leaving them out is faster, as measured: at

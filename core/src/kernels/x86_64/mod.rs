@@ -26,6 +26,7 @@ use half::f16;
 
 use super::{Vectors, batched, portable};
 use crate::blob::{Column, Precision, Tensor};
+use crate::error::Error;
 use crate::layers::bk::{ChainFormat, ChainParameters};
 
 /// Multiplies where the processor has AVX2; says whether it did.
@@ -72,12 +73,12 @@ pub(super) fn matmul_with(
 }
 
 /// See [`super::by_columns`].
-pub(super) fn by_columns(matrix: &Tensor<'_>) -> Vec<Column> {
+pub(super) fn by_columns(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
     if Avx2::detect().is_none() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     // SAFETY: the only requirement is the instruction set, checked just above.
-    unsafe { columns::copy(matrix) }
+    unsafe { columns::copy(matrix, room) }
 }
 
 /// [`super::matmul`] by columns, whether it pays or not; says whether the processor has AVX2 and there are any.
