@@ -8,6 +8,7 @@
 mod chain;
 mod columns;
 mod decode;
+mod detect;
 mod finish;
 mod fp16_panels;
 mod int4;
@@ -17,12 +18,17 @@ mod panels;
 mod single;
 mod tile;
 mod vnni;
+mod vnni_int4;
 mod vnni_panels;
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, Ordering};
 
 use half::f16;
+
+use detect::Avx2;
+#[doc(hidden)]
+pub use detect::HostKernels;
+pub(super) use detect::Vnni;
 
 use super::{Vectors, batched, portable};
 use crate::blob::{Column, Precision, Tensor};
@@ -166,70 +172,4 @@ fn not_negative(codes: &[i16]) -> bool {
 #[target_feature(enable = "avx2,fma")]
 fn panels(avx2: Avx2, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     batched::matmul(avx2, matrix, x, out);
-}
-
-/// Proof that this processor has AVX2 and what came with it: FMA, F16C, LZCNT, BMI.
-#[derive(Clone, Copy)]
-struct Avx2(());
-
-impl Avx2 {
-    #[inline(always)]
-    fn detect() -> Option<Self> {
-        (Found::get() >= Found::AVX2).then_some(Self(()))
-    }
-}
-
-/// Proof that this processor has AVX-512 with dot products of bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Vnni(());
-
-impl Vnni {
-    #[inline(always)]
-    pub(super) fn detect() -> Option<Self> {
-        (Found::get() >= Found::VNNI).then_some(Self(()))
-    }
-}
-
-/// What this processor has, found once: layers ask a hundred times a token, and a question has ten parts.
-struct Found;
-
-impl Found {
-    const NOTHING: u8 = 1;
-    const AVX2: u8 = 2;
-    /// AVX-512 with dot products of bytes, besides AVX2.
-    const VNNI: u8 = 3;
-
-    #[inline(always)]
-    fn get() -> u8 {
-        // Whoever comes first asks; several at once find the same.
-        static FOUND: AtomicU8 = AtomicU8::new(0);
-        match FOUND.load(Ordering::Relaxed) {
-            0 => {
-                let found = Self::ask();
-                FOUND.store(found, Ordering::Relaxed);
-                found
-            }
-            found => found,
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn ask() -> u8 {
-        let avx2 = std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma")
-            && std::arch::is_x86_feature_detected!("f16c")
-            && std::arch::is_x86_feature_detected!("lzcnt")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2");
-        let vnni = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512vl")
-            && std::arch::is_x86_feature_detected!("avx512vnni");
-        match (avx2, vnni) {
-            (false, _) => Self::NOTHING,
-            (true, false) => Self::AVX2,
-            (true, true) => Self::VNNI,
-        }
-    }
 }

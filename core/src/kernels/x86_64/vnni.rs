@@ -23,7 +23,7 @@ use crate::kernels::single::Block;
 use crate::numeric::Scale;
 
 /// Bytes of a register.
-const BYTES: usize = 64;
+pub(super) const BYTES: usize = 64;
 /// Bytes of a group of INT4, and codes of it that meet the lower nibbles.
 const HALF: usize = 16;
 /// Groups of INT4 in a register.
@@ -46,6 +46,11 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         Precision::Int8 if !relu => int8::<false>(matrix, codes, rescale, out),
         Precision::Int8 if not_negative(codes) => int8::<true>(matrix, codes, rescale, out),
         _ if !fits_bytes(matrix) => return false,
+        _ if super::vnni_int4::fits(matrix) => {
+            if !relu { super::vnni_int4::matmul::<false>(matrix, codes, x.scales[0], rescale, out) }
+            else if not_negative(codes) { super::vnni_int4::matmul::<true>(matrix, codes, x.scales[0], rescale, out) }
+            else { return false }
+        }
         _ if !relu => int4::<false>(matrix, codes, rescale, out),
         _ if not_negative(codes) => int4::<true>(matrix, codes, rescale, out),
         _ => return false,
@@ -124,7 +129,7 @@ fn offset<const RELU: bool>(stored: __m512i) -> __m512i {
 /// Adds products of weights and codes to the lanes; what has no sign comes first. They are not saturated.
 #[inline]
 #[target_feature(enable = "avx512vnni")]
-fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
+pub(super) fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
     if RELU {
         _mm512_dpbusd_epi32(sums, codes, weights)
     } else {
@@ -292,7 +297,7 @@ fn join([a, b, c, d, e, f, g, h]: [__m512i; ROWS]) -> __m256i {
 
 /// A mask of the first `count` bytes of a register, of all if there are more.
 #[inline(always)]
-fn first_bytes(count: usize) -> __mmask64 {
+pub(super) fn first_bytes(count: usize) -> __mmask64 {
     __mmask64::MAX >> (BYTES - count.clamp(1, BYTES))
 }
 

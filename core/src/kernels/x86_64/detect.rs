@@ -1,0 +1,108 @@
+//! What this processor has, found once, and a way for measurements to leave some of it out.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// Proof that this processor has AVX2 and what came with it: FMA, F16C, LZCNT, BMI.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    #[inline(always)]
+    pub(super) fn detect() -> Option<Self> {
+        (Found::get() >= Found::AVX2).then_some(Self(()))
+    }
+}
+
+/// Proof that this processor has AVX-512 with dot products of bytes.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Vnni(());
+
+impl Vnni {
+    #[inline(always)]
+    pub(in crate::kernels) fn detect() -> Option<Self> {
+        (Found::get() >= Found::VNNI).then_some(Self(()))
+    }
+
+    /// As [`Self::detect`], but only where `faster` says so or a measurement wants nothing else.
+    #[inline(always)]
+    pub(super) fn detect_where(faster: impl FnOnce() -> bool) -> Option<Self> {
+        let found = Found::get();
+        (found > Found::VNNI || found == Found::VNNI && faster()).then_some(Self(()))
+    }
+}
+
+/// Which kernels a measurement compares. All of them return the same bits.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostKernels {
+    /// The faster ones for each matrix: what is used where nobody measures.
+    Chosen,
+    /// Those with AVX2 alone.
+    Avx2,
+    /// Those with AVX-512 VNNI wherever there are any, else those with AVX2.
+    Vnni,
+}
+
+impl HostKernels {
+    /// Uses these kernels from now on, in every thread; says whether the processor has what they
+    /// need. For benchmarks: it changes how fast products are, never what they are.
+    pub fn select(self) -> bool {
+        let best = Found::ask();
+        let (least, found) = match self {
+            Self::Chosen => (Found::NOTHING, best),
+            Self::Avx2 => (Found::AVX2, Found::AVX2),
+            Self::Vnni => (Found::VNNI, Found::VNNI_EVERYWHERE),
+        };
+        if best >= least {
+            FOUND.store(found, Ordering::Relaxed);
+        }
+        best >= least
+    }
+}
+
+/// Layers ask a hundred times a token, and the question has ten parts.
+struct Found;
+
+/// Whoever comes first asks; several at once find the same.
+static FOUND: AtomicU8 = AtomicU8::new(0);
+
+impl Found {
+    const NOTHING: u8 = 1;
+    const AVX2: u8 = 2;
+    /// AVX-512 with dot products of bytes, besides AVX2.
+    const VNNI: u8 = 3;
+    /// The same, and whichever is faster does not matter.
+    const VNNI_EVERYWHERE: u8 = 4;
+
+    #[inline(always)]
+    fn get() -> u8 {
+        match FOUND.load(Ordering::Relaxed) {
+            0 => {
+                let found = Self::ask();
+                FOUND.store(found, Ordering::Relaxed);
+                found
+            }
+            found => found,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask() -> u8 {
+        let avx2 = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c")
+            && std::arch::is_x86_feature_detected!("lzcnt")
+            && std::arch::is_x86_feature_detected!("bmi1")
+            && std::arch::is_x86_feature_detected!("bmi2");
+        let vnni = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512vnni");
+        match (avx2, vnni) {
+            (false, _) => Self::NOTHING,
+            (true, false) => Self::AVX2,
+            (true, true) => Self::VNNI,
+        }
+    }
+}
