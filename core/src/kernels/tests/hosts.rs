@@ -48,9 +48,15 @@ proptest! {
 #[test]
 fn products_of_bytes_agree_at_the_edges_of_registers() {
     let mut random = Random(11);
-    let shapes = [(8, 32, 1), (9, 64, 1), (8, 96, 1), (8, 160, 2), (17, 64, 5)];
-    let more =
-        [(Precision::Int8, 1, 8, 71), (Precision::Int8, 1, 8, 576), (Precision::Int4, 1, 8, 1056)];
+    let shapes = [(8, 32, 1), (9, 64, 1), (16, 96, 1), (8, 160, 2), (17, 64, 5), (17, 128, 1)];
+    let more = [
+        (Precision::Int8, 1, 8, 71),
+        (Precision::Int8, 1, 8, 576),
+        (Precision::Int4, 1, 16, 160),
+        (Precision::Int4, 1, 16, 256),
+        (Precision::Int4, 1, 8, 1056),
+        (Precision::Int4, 1, 16, 1056),
+    ];
     let both = [Precision::Int8, Precision::Int4];
     let shapes = both.iter().flat_map(|&p| shapes.map(|(rows, cols, size)| (p, size, rows, cols)));
     for (precision, size, rows, cols) in shapes.chain(more) {

@@ -18,16 +18,21 @@ impl Avx2 {
 pub(in crate::kernels) struct Vnni(());
 
 impl Vnni {
-    #[inline(always)]
+    #[cfg(test)]
     pub(in crate::kernels) fn detect() -> Option<Self> {
         (Found::get() >= Found::VNNI).then_some(Self(()))
     }
 
-    /// As [`Self::detect`], but only where `faster` says so or a measurement wants nothing else.
+    /// A proof only where `faster`, told whether the processor takes registers of
+    /// 512 bits at once, says so or a measurement wants nothing else.
     #[inline(always)]
-    pub(super) fn detect_where(faster: impl FnOnce() -> bool) -> Option<Self> {
+    pub(super) fn detect_where(faster: impl FnOnce(bool) -> bool) -> Option<Self> {
         let found = Found::get();
-        (found > Found::VNNI || found == Found::VNNI && faster()).then_some(Self(()))
+        let useful = match found {
+            Found::VNNI | Found::WHOLE_VNNI => faster(found == Found::WHOLE_VNNI),
+            _ => found == Found::VNNI_EVERYWHERE,
+        };
+        useful.then_some(Self(()))
     }
 }
 
@@ -71,8 +76,10 @@ impl Found {
     const AVX2: u8 = 2;
     /// AVX-512 with dot products of bytes, besides AVX2.
     const VNNI: u8 = 3;
-    /// The same, and whichever is faster does not matter.
-    const VNNI_EVERYWHERE: u8 = 4;
+    /// The same, and registers of 512 bits are taken at once, not by halves.
+    const WHOLE_VNNI: u8 = 4;
+    /// AVX-512 with dot products of bytes, and a measurement asks for nothing else.
+    const VNNI_EVERYWHERE: u8 = 5;
 
     #[inline(always)]
     fn get() -> u8 {
@@ -99,10 +106,14 @@ impl Found {
             && std::arch::is_x86_feature_detected!("avx512bw")
             && std::arch::is_x86_feature_detected!("avx512vl")
             && std::arch::is_x86_feature_detected!("avx512vnni");
-        match (avx2, vnni) {
-            (false, _) => Self::NOTHING,
-            (true, false) => Self::AVX2,
-            (true, true) => Self::VNNI,
+        // Nothing tells how wide the units are; what was measured to be fast has arithmetic on
+        // halves, which Zen 4 lacks.
+        let whole = std::arch::is_x86_feature_detected!("avx512fp16");
+        match (avx2, vnni, whole) {
+            (false, _, _) => Self::NOTHING,
+            (true, false, _) => Self::AVX2,
+            (true, true, false) => Self::VNNI,
+            (true, true, true) => Self::WHOLE_VNNI,
         }
     }
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod chain;
+mod choice;
 mod columns;
 mod decode;
 mod detect;
@@ -37,10 +38,10 @@ use crate::layers::bk::{ChainFormat, ChainParameters};
 /// Multiplies where the processor has AVX2; says whether it did.
 #[inline]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    matmul_with(Vnni::detect(), matrix, x, out)
+    matmul_with(choice::vnni(matrix, x.scales.len()), matrix, x, out)
 }
 
-/// As [`matmul`], with AVX2 alone or with what `vnni` proves to be there.
+/// As [`matmul`], with AVX2 alone or, wherever there is such a kernel, with what `vnni` proves to be there.
 #[inline]
 pub(super) fn matmul_with(
     vnni: Option<Vnni>,
@@ -54,26 +55,72 @@ pub(super) fn matmul_with(
         if columns::pays(matrix, x) {
             columns::matmul(matrix, x, out);
         } else if let [_] = x.scales {
-            if vnni.is_none() || !vnni::matmul(matrix, x, out) {
-                single::matmul(matrix, x, out);
+            one(vnni, matrix, x, out);
+        } else if choice::one_by_one(matrix, x.scales.len()) {
+            let vectors = x.codes.chunks_exact(matrix.cols).zip(x.scales.chunks_exact(1));
+            for ((codes, scales), out) in vectors.zip(out.chunks_exact_mut(matrix.rows)) {
+                one(vnni, matrix, Vectors { codes, scales }, out);
             }
-        } else if matrix.codes.is_empty() {
-            // No rows, or nothing but biases, which the plain way knows.
-            panels(avx2, matrix, x, out);
-        } else if matrix.precision == Precision::Fp16 {
-            fp16_panels::matmul(matrix, x, out);
-        } else if vnni.is_some() && vnni_panels::matmul(matrix, x, out) {
-            // Done.
-        } else if !fits_bytes(matrix) {
-            panels(avx2, matrix, x, out);
-        } else if matrix.max_code <= 127 {
-            int4_panels::matmul::<false>(matrix, x, out);
-        } else if not_negative(x.codes) {
-            int4_panels::matmul::<true>(matrix, x, out);
         } else {
-            panels(avx2, matrix, x, out);
+            several(avx2, vnni, matrix, x, out);
         }
     }
+    true
+}
+
+/// A single vector, rows where they lie.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn one(vnni: Option<Vnni>, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    // SAFETY: a `Vnni` exists only where the processor has the instructions.
+    if vnni.is_none() || !unsafe { vnni::matmul(matrix, x, out) } {
+        single::matmul(matrix, x, out);
+    }
+}
+
+/// Any number of vectors, rows decoded once for all.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn several(
+    avx2: Avx2,
+    vnni: Option<Vnni>,
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) {
+    if matrix.codes.is_empty() {
+        // No rows, or nothing but biases, which the plain way knows.
+        return panels(avx2, matrix, x, out);
+    }
+    if matrix.precision == Precision::Fp16 {
+        return fp16_panels::matmul(matrix, x, out);
+    }
+    // SAFETY: a `Vnni` exists only where the processor has the instructions.
+    if vnni.is_some() && unsafe { vnni_panels::matmul(matrix, x, out) } {
+        return;
+    }
+    if !fits_bytes(matrix) {
+        panels(avx2, matrix, x, out);
+    } else if matrix.max_code <= 127 {
+        int4_panels::matmul::<false>(matrix, x, out);
+    } else if not_negative(x.codes) {
+        int4_panels::matmul::<true>(matrix, x, out);
+    } else {
+        panels(avx2, matrix, x, out);
+    }
+}
+
+/// The kernels for several vectors, for any number of them; says whether the processor has AVX2.
+#[cfg(test)]
+pub(super) fn matmul_by_panels(
+    vnni: Option<Vnni>,
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) -> bool {
+    let Some(avx2) = Avx2::detect() else { return false };
+    // SAFETY: an `Avx2` and a `Vnni` exist only where the processor has the instructions.
+    unsafe { several(avx2, vnni, matrix, x, out) };
     true
 }
 

@@ -8,9 +8,10 @@
 //!
 //! For 512 products that is twenty operations on registers (a shift, two that part the nibbles, and
 //! two dot products for every row), and ten that four rows share: seven that join them, the scales
-//! put into their lanes, their multiplication, the sum. Joining rows after every register pays:
-//! with a sum of its own each row would multiply by its scales, and at 128 columns, where a row is
-//! one register, add up its lanes behind that.
+//! put into their lanes, their multiplication, the sum. Without joining, every row would have
+//! scales to load, to split and to multiply by, and sixteen lanes to add up: where a row of 128
+//! columns is a single register, that takes longer than its products.
+//! Outputs are made of the sums of all rows in a second pass.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -35,6 +36,8 @@ const ROWS: usize = 4 * FOUR;
 const SCALED: usize = 2;
 /// Registers of a vector that are on the stack; a longer vector takes the heap.
 const FEW: usize = 4;
+/// Bytes of codes that no longer stay in a core's own cache between two vectors.
+const LARGE: usize = 1 << 20;
 
 /// Four groups of codes as bytes, and what sums with them start from.
 #[derive(Clone, Copy)]
@@ -75,9 +78,10 @@ pub(super) fn matmul<const RELU: bool>(
         *x = narrow::<RELU>(codes);
     }
     match codes.len() {
-        128 => rows::<RELU, 4>(matrix, x, out),
-        256 => rows::<RELU, 8>(matrix, x, out),
-        _ => rows::<RELU, 0>(matrix, x, out),
+        128 => rows::<RELU, 4, false>(matrix, x, out),
+        256 => rows::<RELU, 8, false>(matrix, x, out),
+        _ if matrix.codes.len() < LARGE => rows::<RELU, 0, false>(matrix, x, out),
+        _ => rows::<RELU, 0, true>(matrix, x, out),
     }
     let row_scales = matrix.layout().row_scales;
     let finish = Finish::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
@@ -107,10 +111,16 @@ fn narrow<const RELU: bool>(codes: &[i16]) -> Narrow {
     x
 }
 
-/// Sums of all rows, compiled for rows of `N` groups, or of any number if that is 0.
+/// Sums of all rows, compiled for rows of `N` groups, or of any number if that is 0. `AHEAD` has
+/// the rows that come next fetched meanwhile: sixteen streams at a time are more than processors
+/// foresee.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[Narrow], out: &mut [i32]) {
+fn rows<const RELU: bool, const N: usize, const AHEAD: bool>(
+    matrix: &Tensor<'_>,
+    x: &[Narrow],
+    out: &mut [i32],
+) {
     let groups = if N > 0 { N } else { matrix.cols / GROUP };
     let (row, row_scales) = (GROUP / 2 * groups, 2 + groups.div_ceil(2));
     let (codes, scales) = (matrix.codes, matrix.scales);
@@ -125,7 +135,7 @@ fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[Narrow], out
         let sums = unsafe {
             let codes = codes.as_ptr().add(first * row);
             let scales = scales.as_ptr().add(first * row_scales);
-            sums::<RELU, N>(codes, scales, groups, x)
+            sums::<RELU, N, AHEAD>(codes, scales, groups, x)
         };
         let out: &mut [i32; ROWS] = out[first..].first_chunk_mut().expect("sixteen rows are left");
         set(out, sums);
@@ -141,7 +151,7 @@ fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[Narrow], out
 /// `groups` is `N` unless that is 0.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn sums<const RELU: bool, const N: usize>(
+unsafe fn sums<const RELU: bool, const N: usize, const AHEAD: bool>(
     codes: *const u8,
     scales: *const u8,
     groups: usize,
@@ -162,9 +172,16 @@ unsafe fn sums<const RELU: bool, const N: usize>(
             let at = BYTES * (SCALED * c + i);
             let pattern = load(&BROADCASTS[wanted - place + GROUPS / 2 * i]);
             for (q, (sum, scales)) in sums.iter_mut().zip(&scales).enumerate() {
-                // SAFETY: the bytes that the row has there, of four rows.
+                // SAFETY: the bytes that the row has there, of four rows. A prefetch reads nothing,
+                // wherever it points.
                 let products = unsafe {
                     let codes = codes.add(FOUR * q * row + at);
+                    if AHEAD {
+                        for j in 0..FOUR {
+                            let next = codes.wrapping_add((ROWS + j) * row);
+                            _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                        }
+                    }
                     if N > 0 || at + BYTES <= row {
                         four_rows::<RELU, true>(codes, row, BYTES, x)
                     } else {
