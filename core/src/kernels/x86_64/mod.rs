@@ -57,8 +57,10 @@ pub(super) fn matmul_with(
         } else if let [_] = x.scales {
             one(vnni, matrix, x, out);
         } else if choice::one_by_one(matrix, x.scales.len()) {
-            let vectors = x.codes.chunks_exact(matrix.cols).zip(x.scales.chunks_exact(1));
-            for ((codes, scales), out) in vectors.zip(out.chunks_exact_mut(matrix.rows)) {
+            let (count, &Tensor { rows, cols, .. }) = (x.scales.len(), matrix);
+            let (codes, out) = (&x.codes[..count * cols], &mut out[..count * rows]);
+            let vectors = codes.chunks_exact(cols).zip(x.scales.chunks_exact(1));
+            for ((codes, scales), out) in vectors.zip(out.chunks_exact_mut(rows)) {
                 one(vnni, matrix, Vectors { codes, scales }, out);
             }
         } else {
@@ -81,13 +83,7 @@ fn one(vnni: Option<Vnni>, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32])
 /// Any number of vectors, rows decoded once for all.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn several(
-    avx2: Avx2,
-    vnni: Option<Vnni>,
-    matrix: &Tensor<'_>,
-    x: Vectors<'_>,
-    out: &mut [i32],
-) {
+fn several(avx2: Avx2, vnni: Option<Vnni>, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     if matrix.codes.is_empty() {
         // No rows, or nothing but biases, which the plain way knows.
         return panels(avx2, matrix, x, out);
