@@ -93,6 +93,30 @@ fn products_of_bytes_agree_on_four_rows_at_a_time() {
     }
 }
 
+/// Otherwise the line of AVX-512 VNNI among [`KERNELS`] would be of AVX2: there are kernels with it for all that models
+/// have, whichever is chosen.
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[test]
+fn products_of_bytes_have_kernels_with_vnni() {
+    use crate::kernels::x86_64::{Vnni, matmul_by_vnni};
+    let Some(vnni) = Vnni::detect() else { return };
+    let mut random = Random(15);
+    for (precision, group) in [(Precision::Int4, 32), (Precision::Int8, 0)] {
+        for (cols, max_code, size) in [(128, 127, 1), (256, 255, 1), (1024, 127, 1), (128, 127, 9)]
+        {
+            let matrix = Matrix { max_code, ..Matrix::new(precision, group, 40, cols) };
+            let matrix = matrix.fill(true, || random.next() as u8);
+            let mut batch = Batch::random(&matrix, size, -13, &mut random);
+            batch.codes.fill(1);
+            let mut expected = vec![0; size * 40];
+            portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
+            let mut out = vec![i32::MIN; size * 40];
+            assert!(matmul_by_vnni(vnni, &matrix.tensor(), batch.vectors(), &mut out));
+            assert_eq!(out, expected, "{precision:?} of {cols}, {size}");
+        }
+    }
+}
+
 /// Compares every kernel with the portable one, on these codes and on the largest. Of kernels that are not for
 /// x86-64 Miri would learn nothing here.
 fn all_agree_on_bytes(matrix: &Matrix, batch: &mut Batch, case: &dyn core::fmt::Display) {

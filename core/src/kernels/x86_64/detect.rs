@@ -117,3 +117,19 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// AVX2 alone is not tried: other tests, which run beside this one, would miss the rest.
+    #[test]
+    fn a_selection_overrules_what_is_faster() {
+        let present = Vnni::detect().is_some();
+        assert_eq!(HostKernels::Vnni.select(), present);
+        assert_eq!(Vnni::detect_where(|_| false).is_some(), present);
+        assert!(HostKernels::Chosen.select());
+        assert!(Vnni::detect_where(|_| false).is_none());
+        assert_eq!(Vnni::detect_where(|_| true).is_some(), present);
+    }
+}

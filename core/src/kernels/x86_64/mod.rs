@@ -106,6 +106,24 @@ fn several(avx2: Avx2, vnni: Option<Vnni>, matrix: &Tensor<'_>, x: Vectors<'_>, 
     }
 }
 
+/// The kernels with AVX-512 VNNI alone; says whether there is one for these shapes.
+#[cfg(test)]
+pub(super) fn matmul_by_vnni(
+    _: Vnni,
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) -> bool {
+    // SAFETY: a `Vnni` exists only where the processor has the instructions.
+    unsafe {
+        if let [_] = x.scales {
+            vnni::matmul(matrix, x, out)
+        } else {
+            vnni_panels::matmul(matrix, x, out)
+        }
+    }
+}
+
 /// The kernels for several vectors, for any number of them; says whether the processor has AVX2.
 #[cfg(test)]
 pub(super) fn matmul_by_panels(
