@@ -1,17 +1,18 @@
 //! Which kernels multiply: the one place that knows what was measured to be faster.
 //!
-//! How many times as fast AVX-512 VNNI is as AVX2 (`resnet-bk-benchmarks kernels` prints it):
+//! How many times as fast AVX-512 VNNI is as AVX2 (`resnet-bk-benchmarks kernels` prints it); more
+//! shapes are in `docs/numerics.md`, section 12:
 //!
 //! | storage | vectors | inputs | Xeon, Emerald Rapids | EPYC, Zen 4 |
 //! |---|---|---|---|---|
 //! | INT4 | one | 128 | 1.5 | 0.6, of an earlier kernel |
 //! | INT4 | one | 1024 | 1.8 | 1.3, of an earlier kernel |
 //! | INT8 | one | 128 | 1.5 | 1.3 |
-//! | INT8 | one | 1024 | 1.1 | 1.6 |
-//! | INT4 | windows | 128 | 1.1 | 1.1, in whole windows |
-//! | INT8 | windows | 128 | 2.5 | |
+//! | INT8 | one | 1024 | 1.2 | 1.6 |
+//! | INT4 | 128 | 128 | 1.1 | 1.1 |
+//! | INT8 | 128 | 128 | 2.5 | |
 //!
-//! Every choice returns the same bits.
+//! Where they disagree a processor that is neither takes AVX2. Every choice returns the same bits.
 
 use super::detect::Vnni;
 use super::int4;
