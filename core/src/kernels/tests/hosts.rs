@@ -93,8 +93,8 @@ fn products_of_bytes_agree_on_four_rows_at_a_time() {
     }
 }
 
-/// Otherwise the line of AVX-512 VNNI among [`KERNELS`] would be of AVX2: there are kernels with it for all that models
-/// have, whichever is chosen.
+/// Otherwise the line of AVX-512 VNNI among [`KERNELS`] would be of AVX2: there are kernels with it
+/// for all that models have, whichever is chosen.
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[test]
 fn products_of_bytes_have_kernels_with_vnni() {

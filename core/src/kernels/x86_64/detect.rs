@@ -23,8 +23,8 @@ impl Vnni {
         (Found::get() >= Found::VNNI).then_some(Self(()))
     }
 
-    /// A proof only where `faster`, told whether the processor takes registers of
-    /// 512 bits at once, says so or a measurement wants nothing else.
+    /// A proof only where `faster`, told whether the processor takes registers of 512 bits at once,
+    /// says so or a measurement wants nothing else.
     #[inline(always)]
     pub(super) fn detect_where(faster: impl FnOnce(bool) -> bool) -> Option<Self> {
         let found = Found::get();
@@ -65,11 +65,12 @@ impl HostKernels {
     }
 }
 
-/// Layers ask a hundred times a token, and the question has ten parts.
-struct Found;
-
-/// Whoever comes first asks; several at once find the same.
+/// What was found, or 0: layers ask a hundred times a token, and the question has ten parts.
+/// Whoever comes first asks the processor; several at once find the same.
 static FOUND: AtomicU8 = AtomicU8::new(0);
+
+/// What there is to find, each with what comes before it.
+struct Found;
 
 impl Found {
     const NOTHING: u8 = 1;

@@ -41,7 +41,8 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     matmul_with(choice::vnni(matrix, x.scales.len()), matrix, x, out)
 }
 
-/// As [`matmul`], with AVX2 alone or, wherever there is such a kernel, with what `vnni` proves to be there.
+/// As [`matmul`], with AVX2 alone or, wherever there is such a kernel, with what `vnni` proves to
+/// be there.
 #[inline]
 pub(super) fn matmul_with(
     vnni: Option<Vnni>,

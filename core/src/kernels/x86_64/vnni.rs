@@ -5,7 +5,8 @@
 //! its weights fit with a sign, too. What an offset adds too much is a multiple of sums of codes, which all
 //! rows share.
 //!
-//! INT8 takes a load with a flip and a dot product for 64 products; for INT4 see [`super::vnni_int4`].
+//! INT8 takes a load with a flip and a dot product for 64 products; for INT4 see
+//! [`super::vnni_int4`].
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
