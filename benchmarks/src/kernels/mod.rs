@@ -5,6 +5,7 @@
 //! is compiled for, so this command has to be built for the processor that it runs on.
 
 mod alternate;
+mod host;
 mod model;
 mod products;
 
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use alternate::Ratio;
+use host::{InstructionSets, Reading};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,17 +43,43 @@ struct Row {
     outputs: usize,
     against: &'static str,
     ratio: Ratio,
+    /// Where the processor has more than one that there are kernels for.
+    sets: Option<InstructionSets>,
+    /// Of a matrix that does not fit the cache.
+    reading: Option<Reading>,
 }
 
 impl Row {
     fn to_json(&self) -> Value {
-        let rounded = |ratio: f64| (ratio * 1000.0).round() / 1000.0;
-        json!({
+        let mut row = json!({
             "kernel": self.kernel, "inputs": self.inputs, "outputs": self.outputs,
-            "against": self.against, "ratio": rounded(self.ratio.median),
-            "quartiles": self.ratio.quartiles.map(rounded),
-        })
+            "against": self.against, "ratio": self.ratio.rounded(),
+            "quartiles": self.ratio.spread(),
+        });
+        if let Some(sets) = self.sets {
+            row["beside_avx2"] = sets.to_json();
+        }
+        if let Some(reading) = self.reading {
+            row["reading"] = reading.to_json();
+        }
+        row
     }
+}
+
+impl Ratio {
+    /// For JSON, to three decimals.
+    fn rounded(&self) -> f64 {
+        rounded(self.median)
+    }
+
+    /// The quartiles, likewise.
+    fn spread(&self) -> [f64; 2] {
+        self.quartiles.map(rounded)
+    }
+}
+
+fn rounded(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
@@ -82,18 +110,41 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     println!("one thread, candle compiled for {}", built.join(", "));
+    print_table(&rows);
+    Ok(())
+}
+
+fn print_table(rows: &[Row]) {
+    println!("{:>72}    AVX2 = 1", "");
     println!(
-        "{:<26} {:>6} {:>7}  {:<14} {:>6}  quartiles",
-        "kernel", "inputs", "outputs", "against", "ratio"
+        "{:<26} {:>6} {:>7}  {:<14} {:>6}  {:<13} {:>5} {:>6} {:>6} {:>6}",
+        "kernel",
+        "inputs",
+        "outputs",
+        "against",
+        "ratio",
+        "quartiles",
+        "VNNI",
+        "chosen",
+        "GB/s",
+        "of sum"
     );
-    for Row { kernel, inputs, outputs, against, ratio } in &rows {
+    for Row { kernel, inputs, outputs, against, ratio, sets, reading } in rows {
         let [low, high] = ratio.quartiles;
         let median = ratio.median;
+        let [vnni, chosen] = sets.map_or(["".to_owned(), "".to_owned()], |sets| {
+            sets.medians().map(|ratio| format!("{ratio:.2}"))
+        });
+        let [speed, share] = reading.map_or(["".to_owned(), "".to_owned()], |reading| {
+            let speed = format!("{:.1}", reading.gigabytes_per_second());
+            [speed, format!("{:.2}", reading.beside_sum())]
+        });
+        let quartiles = format!("{low:.2} to {high:.2}");
         println!(
-            "{kernel:<26} {inputs:>6} {outputs:>7}  {against:<14} {median:>6.2}  {low:.2} to {high:.2}"
+            "{kernel:<26} {inputs:>6} {outputs:>7}  {against:<14} {median:>6.2}  {quartiles:<13} \
+             {vnni:>5} {chosen:>6} {speed:>6} {share:>6}"
         );
     }
-    Ok(())
 }
 
 /// An extension that candle has kernels for or that its conversions use.

@@ -13,7 +13,8 @@ use resnet_bk_tools::quantize::{Origin, Source};
 use resnet_bk_tools::reference::{Model, Stream};
 
 use super::Row;
-use super::alternate::alternate;
+use super::alternate::{Ratio, alternate};
+use super::host::InstructionSets;
 
 /// Tokens per window, and positions that the integer path works on together, as `resnet-bk eval` has them.
 const WINDOW: usize = 128;
@@ -42,9 +43,17 @@ pub(super) fn measure(
         let blob = source.quantize(&assignment, &calibration, &origin)?;
         let model = core::Model::from_bytes(&blob).map_err(|error| error.to_string())?;
         let outputs = model.dims().vocab as usize;
-        let mut row = |work: &str, inputs, ratio| {
+        let mut row = |work: &str, inputs, (ratio, sets)| {
             let kernel = format!("{work}, {}", assignment.name);
-            rows.push(Row { kernel, inputs, outputs, against: AGAINST, ratio });
+            rows.push(Row {
+                kernel,
+                inputs,
+                outputs,
+                against: AGAINST,
+                ratio,
+                sets,
+                reading: None,
+            });
         };
         row("windows", WINDOW, windows(&reference, &model, &tokens, rounds)?);
         row("generation", 1, generation(&reference, &model, &tokens[..GENERATED], rounds)?);
@@ -58,10 +67,10 @@ fn windows(
     model: &core::Model<'_>,
     tokens: &[u32],
     rounds: usize,
-) -> Result<super::Ratio, Box<dyn Error>> {
+) -> Result<(Ratio, Option<InstructionSets>), Box<dyn Error>> {
     let scorer = core::Window::allocate(model, WINDOW, WINDOW);
     let mut scorer = scorer.map_err(|error| error.to_string())?;
-    let ours = || {
+    let mut ours = || {
         for window in tokens.chunks(WINDOW) {
             // Windows of tokens that the model itself has written cannot be refused.
             let _ = scorer.score(window, |position, logits| {
@@ -69,9 +78,11 @@ fn windows(
             });
         }
     };
-    Ok(alternate(rounds, ours, || {
+    let sets = InstructionSets::measure(rounds, &mut ours);
+    let ratio = alternate(rounds, ours, || {
         black_box(reference.forward(tokens, WINDOW));
-    }))
+    });
+    Ok((ratio, sets))
 }
 
 /// A token at a time, each choosing the likeliest one. Both read the same tokens, so that they do the same
@@ -81,18 +92,19 @@ fn generation(
     model: &core::Model<'_>,
     tokens: &[u32],
     rounds: usize,
-) -> Result<super::Ratio, Box<dyn Error>> {
+) -> Result<(Ratio, Option<InstructionSets>), Box<dyn Error>> {
     let session = core::Session::allocate(model);
     let mut session = session.map_err(|error| error.to_string())?;
     let mut stream = Stream::new(reference)?;
     let mut sampler = core::Sampler::greedy();
-    let ours = || {
+    let mut ours = || {
         session.reset();
         for &token in tokens {
             black_box(session.step(token).map(|logits| sampler.sample(logits))).ok();
         }
     };
-    Ok(alternate(rounds, ours, || {
+    let sets = InstructionSets::measure(rounds, &mut ours);
+    let ratio = alternate(rounds, ours, || {
         stream.reset();
         for &token in tokens {
             let best = stream.step(token).map(|logits| {
@@ -101,5 +113,6 @@ fn generation(
             });
             black_box(best).ok();
         }
-    }))
+    });
+    Ok((ratio, sets))
 }

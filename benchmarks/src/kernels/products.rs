@@ -1,5 +1,5 @@
-//! Single-vector products beside candle's: activation preparation included on both sides, ours from
-//! Q15.16 to codes, candle's from f32 to blocks.
+//! Products beside candle's: activation preparation included on both sides, ours from Q15.16 to
+//! codes, candle's from f32 to blocks.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -7,21 +7,44 @@ use std::hint::black_box;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor as Floats};
 use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
-use resnet_bk_core::kernels::{Vectors, matmul, portable};
-use resnet_bk_core::layers::activation::quantize;
+use resnet_bk_core::kernels::{Vectors, by_columns, matmul, portable};
+use resnet_bk_core::layers::activation::{quantize, quantize_relu};
 
 use super::Row;
 use super::alternate::alternate;
+use super::host::{InstructionSets, Reading};
 
-/// Inputs and outputs: an expert of the reference size, and what larger models have.
-const SHAPES: [(usize, usize); 3] = [(128, 256), (1024, 4096), (4096, 4096)];
+/// What is multiplied.
+struct Case {
+    inputs: usize,
+    outputs: usize,
+    vectors: usize,
+    /// The vectors come from a ReLU, which leaves one element of twenty.
+    sparse: bool,
+}
 
-/// Precision, the candle type of as many bits, and its name.
-const RIVALS: [(Precision, GgmlDType, &str); 3] = [
-    (Precision::Int4, GgmlDType::Q4_0, "candle Q4_0"),
-    (Precision::Int4, GgmlDType::Q4K, "candle Q4_K"),
-    (Precision::Int8, GgmlDType::Q8_0, "candle Q8_0"),
+const fn case(inputs: usize, outputs: usize, vectors: usize, sparse: bool) -> Case {
+    Case { inputs, outputs, vectors, sparse }
+}
+
+/// Both matrices of an expert of the reference size, the first with a few and with a window of
+/// vectors, too, and what larger models have.
+const CASES: [Case; 6] = [
+    case(128, 256, 1, false),
+    case(256, 128, 1, true),
+    case(128, 256, 4, false),
+    case(128, 256, 128, false),
+    case(1024, 4096, 1, false),
+    case(4096, 4096, 1, false),
 ];
+
+/// The candle types of as many bits, and their names.
+fn rivals(precision: Precision) -> &'static [(GgmlDType, &'static str)] {
+    match precision {
+        Precision::Int4 => &[(GgmlDType::Q4_0, "candle Q4_0"), (GgmlDType::Q4K, "candle Q4_K")],
+        _ => &[(GgmlDType::Q8_0, "candle Q8_0")],
+    }
+}
 
 /// SplitMix64: the same weights in every run.
 struct Random(u64);
@@ -45,29 +68,30 @@ impl Random {
     }
 }
 
-/// A row for every precision, shape and rival that has whole blocks there.
+/// A row for every case, precision and rival that has whole blocks there.
 pub(super) fn measure(rounds: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut rows = Vec::new();
-    for (inputs, outputs) in SHAPES {
-        for (precision, rival, against) in RIVALS {
-            if inputs % rival.block_size() == 0 {
-                let ratio = ratio(precision, rival, (inputs, outputs), rounds)?;
-                let kernel = precision.name().into();
-                rows.push(Row { kernel, inputs, outputs, against, ratio });
-            }
+    for case in &CASES {
+        for precision in [Precision::Int4, Precision::Int8] {
+            rows.extend(measure_case(case, precision, rounds)?);
         }
     }
     Ok(rows)
 }
 
-fn ratio(
+fn measure_case(
+    case: &Case,
     precision: Precision,
-    rival: GgmlDType,
-    (cols, rows): (usize, usize),
     rounds: usize,
-) -> Result<super::Ratio, Box<dyn Error>> {
+) -> Result<Vec<Row>, Box<dyn Error>> {
+    let &Case { inputs: cols, outputs: rows, vectors, sparse } = case;
     let mut random = Random(1);
-    let floats: Vec<f32> = (0..cols).map(|_| random.float()).collect();
+    let floats: Vec<f32> = (0..vectors * cols)
+        .map(|_| match random.float() {
+            x if sparse => (x - 0.9).max(0.0),
+            x => x,
+        })
+        .collect();
     let residual: Vec<i32> = floats.iter().map(|x| (x * 65536.0) as i32).collect();
 
     let group = if precision.is_grouped() { 32 } else { 0 };
@@ -82,37 +106,55 @@ fn ratio(
         group,
         exponent: 44,
         bias_exponent: 8,
-        max_code: 127,
+        max_code: if sparse { 255 } else { 127 },
         codes,
         scales,
         biases,
         columns: &[],
     };
-    let (mut codes, mut out) = (vec![0; cols], vec![0; rows]);
-    let scale = quantize(&residual, &mut codes).pack();
-    let mut expected = vec![0; rows];
-    portable::matmul(&matrix, Vectors { codes: &codes, scales: &[scale] }, &mut expected);
+    // A model has a copy by columns of what comes behind a ReLU.
+    let columns = if sparse { by_columns(&matrix) } else { vec![] };
+    let matrix = Tensor { columns: &columns, ..matrix };
+    let prepare = if sparse { quantize_relu } else { quantize };
+    let (mut codes, mut scales) = (vec![0; vectors * cols], vec![0; vectors]);
+    let mut product = |out: &mut [i32], kernel: fn(&Tensor<'_>, Vectors<'_>, &mut [i32])| {
+        let all = black_box(&residual[..]).chunks_exact(cols).zip(codes.chunks_exact_mut(cols));
+        for ((residual, codes), scale) in all.zip(&mut scales) {
+            *scale = prepare(residual, codes).pack();
+        }
+        kernel(&matrix, Vectors { codes: &codes, scales: &scales }, out);
+        black_box(&out);
+    };
+    let (mut expected, mut out) = (vec![0; vectors * rows], vec![0; vectors * rows]);
+    product(&mut expected, portable::matmul);
+    let mut ours = || product(&mut out, matmul);
 
+    let sets = InstructionSets::measure(rounds, &mut ours);
+    let reading = Reading::measure(rounds, layout.len(), &mut ours);
+    let mut name = precision.name().to_owned();
+    if vectors > 1 {
+        name += &format!(", {vectors} vectors");
+    }
+    if sparse {
+        name += ", after a ReLU";
+    }
     let weights: Vec<f32> = (0..rows * cols).map(|_| random.float()).collect();
     let weights = Floats::from_vec(weights, (rows, cols), &Device::Cpu)?;
-    let theirs = QMatMul::from_qtensor(QTensor::quantize(&weights, rival)?)?;
-    let x = Floats::from_vec(floats, (1, cols), &Device::Cpu)?;
-    theirs.forward(&x)?;
-
-    let ratio = alternate(
-        rounds,
-        || {
-            let scale = quantize(black_box(&residual), &mut codes).pack();
-            matmul(&matrix, Vectors { codes: &codes, scales: &[scale] }, &mut out);
-            black_box(&out);
-        },
-        || {
+    let x = Floats::from_vec(floats, (vectors, cols), &Device::Cpu)?;
+    let whole = rivals(precision).iter().filter(|(rival, _)| cols % rival.block_size() == 0);
+    let mut measured = Vec::new();
+    for &(rival, against) in whole {
+        let theirs = QMatMul::from_qtensor(QTensor::quantize(&weights, rival)?)?;
+        theirs.forward(&x)?;
+        let ratio = alternate(rounds, &mut ours, || {
             // The call above has shown that these shapes fit.
             let _ = black_box(theirs.forward(black_box(&x)));
-        },
-    );
+        });
+        let (inputs, outputs) = (cols, rows);
+        measured.push(Row { kernel: name.clone(), inputs, outputs, against, ratio, sets, reading });
+    }
     if out != expected {
         return Err("the kernel at hand and the portable one disagree".into());
     }
-    Ok(ratio)
+    Ok(measured)
 }

@@ -35,6 +35,10 @@ mod x86_64;
 
 use half::f16;
 
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[doc(hidden)]
+pub use x86_64::HostKernels;
+
 #[cfg(feature = "std")]
 use crate::blob::Column;
 use crate::blob::Tensor;

@@ -48,9 +48,15 @@ proptest! {
 #[test]
 fn products_of_bytes_agree_at_the_edges_of_registers() {
     let mut random = Random(11);
-    let shapes = [(8, 32, 1), (9, 64, 1), (8, 96, 1), (8, 160, 2), (17, 64, 5)];
-    let more =
-        [(Precision::Int8, 1, 8, 71), (Precision::Int8, 1, 8, 576), (Precision::Int4, 1, 8, 1056)];
+    let shapes = [(8, 32, 1), (9, 64, 1), (16, 96, 1), (8, 160, 2), (17, 64, 5), (17, 128, 1)];
+    let more = [
+        (Precision::Int8, 1, 8, 71),
+        (Precision::Int8, 1, 8, 576),
+        (Precision::Int4, 1, 16, 160),
+        (Precision::Int4, 1, 16, 256),
+        (Precision::Int4, 1, 8, 1056),
+        (Precision::Int4, 1, 16, 1056),
+    ];
     let both = [Precision::Int8, Precision::Int4];
     let shapes = both.iter().flat_map(|&p| shapes.map(|(rows, cols, size)| (p, size, rows, cols)));
     for (precision, size, rows, cols) in shapes.chain(more) {
@@ -83,6 +89,30 @@ fn products_of_bytes_agree_on_four_rows_at_a_time() {
                 &mut batch,
                 &format_args!("{rows} × {cols}, exponent {exponent}"),
             );
+        }
+    }
+}
+
+/// Otherwise the line of AVX-512 VNNI among [`KERNELS`] would be of AVX2: there are kernels with it
+/// for all that models have, whichever is chosen.
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[test]
+fn products_of_bytes_have_kernels_with_vnni() {
+    use crate::kernels::x86_64::{Vnni, matmul_by_vnni};
+    let Some(vnni) = Vnni::detect() else { return };
+    let mut random = Random(15);
+    for (precision, group) in [(Precision::Int4, 32), (Precision::Int8, 0)] {
+        for (cols, max_code, size) in [(128, 127, 1), (256, 255, 1), (1024, 127, 1), (128, 127, 9)]
+        {
+            let matrix = Matrix { max_code, ..Matrix::new(precision, group, 40, cols) };
+            let matrix = matrix.fill(true, || random.next() as u8);
+            let mut batch = Batch::random(&matrix, size, -13, &mut random);
+            batch.codes.fill(1);
+            let mut expected = vec![0; size * 40];
+            portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
+            let mut out = vec![i32::MIN; size * 40];
+            assert!(matmul_by_vnni(vnni, &matrix.tensor(), batch.vectors(), &mut out));
+            assert_eq!(out, expected, "{precision:?} of {cols}, {size}");
         }
     }
 }

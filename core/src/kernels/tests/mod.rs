@@ -61,6 +61,19 @@ const KERNELS: &[(&str, Kernel)] = &[
         }
     }),
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    ("AVX2 panels", |matrix, x, out| {
+        if !super::x86_64::matmul_by_panels(None, matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    ("AVX-512 VNNI panels", |matrix, x, out| {
+        let vnni = super::x86_64::Vnni::detect();
+        if !super::x86_64::matmul_by_panels(vnni, matrix, x, out) {
+            portable::matmul(matrix, x, out);
+        }
+    }),
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
     ("AVX2 by columns", |matrix, x, out| {
         let columns = super::by_columns(matrix, usize::MAX).unwrap();
         if !super::x86_64::matmul_by_columns(&Tensor { columns: &columns, ..*matrix }, x, out) {

@@ -6,8 +6,10 @@
 #![allow(unsafe_code)]
 
 mod chain;
+mod choice;
 mod columns;
 mod decode;
+mod detect;
 mod finish;
 mod fp16_panels;
 mod int4;
@@ -17,12 +19,17 @@ mod panels;
 mod single;
 mod tile;
 mod vnni;
+mod vnni_int4;
 mod vnni_panels;
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, Ordering};
 
 use half::f16;
+
+use detect::Avx2;
+#[doc(hidden)]
+pub use detect::HostKernels;
+pub(super) use detect::Vnni;
 
 use super::{Vectors, batched, portable};
 use crate::blob::{Column, Precision, Tensor};
@@ -32,10 +39,11 @@ use crate::layers::bk::{ChainFormat, ChainParameters};
 /// Multiplies where the processor has AVX2; says whether it did.
 #[inline]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    matmul_with(Vnni::detect(), matrix, x, out)
+    matmul_with(choice::vnni(matrix, x.scales.len()), matrix, x, out)
 }
 
-/// As [`matmul`], with AVX2 alone or with what `vnni` proves to be there.
+/// As [`matmul`], with AVX2 alone or, wherever there is such a kernel, with what `vnni` proves to
+/// be there.
 #[inline]
 pub(super) fn matmul_with(
     vnni: Option<Vnni>,
@@ -49,26 +57,86 @@ pub(super) fn matmul_with(
         if columns::pays(matrix, x) {
             columns::matmul(matrix, x, out);
         } else if let [_] = x.scales {
-            if vnni.is_none() || !vnni::matmul(matrix, x, out) {
-                single::matmul(matrix, x, out);
+            one(vnni, matrix, x, out);
+        } else if choice::one_by_one(matrix, x.scales.len()) {
+            let (count, &Tensor { rows, cols, .. }) = (x.scales.len(), matrix);
+            let (codes, out) = (&x.codes[..count * cols], &mut out[..count * rows]);
+            let vectors = codes.chunks_exact(cols).zip(x.scales.chunks_exact(1));
+            for ((codes, scales), out) in vectors.zip(out.chunks_exact_mut(rows)) {
+                one(vnni, matrix, Vectors { codes, scales }, out);
             }
-        } else if matrix.codes.is_empty() {
-            // No rows, or nothing but biases, which the plain way knows.
-            panels(avx2, matrix, x, out);
-        } else if matrix.precision == Precision::Fp16 {
-            fp16_panels::matmul(matrix, x, out);
-        } else if vnni.is_some() && vnni_panels::matmul(matrix, x, out) {
-            // Done.
-        } else if !fits_bytes(matrix) {
-            panels(avx2, matrix, x, out);
-        } else if matrix.max_code <= 127 {
-            int4_panels::matmul::<false>(matrix, x, out);
-        } else if not_negative(x.codes) {
-            int4_panels::matmul::<true>(matrix, x, out);
         } else {
-            panels(avx2, matrix, x, out);
+            several(avx2, vnni, matrix, x, out);
         }
     }
+    true
+}
+
+/// A single vector, rows where they lie.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn one(vnni: Option<Vnni>, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    // SAFETY: a `Vnni` exists only where the processor has the instructions.
+    if vnni.is_none() || !unsafe { vnni::matmul(matrix, x, out) } {
+        single::matmul(matrix, x, out);
+    }
+}
+
+/// Any number of vectors, rows decoded once for all.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn several(avx2: Avx2, vnni: Option<Vnni>, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    if matrix.codes.is_empty() {
+        // No rows, or nothing but biases, which the plain way knows.
+        return panels(avx2, matrix, x, out);
+    }
+    if matrix.precision == Precision::Fp16 {
+        return fp16_panels::matmul(matrix, x, out);
+    }
+    // SAFETY: a `Vnni` exists only where the processor has the instructions.
+    if vnni.is_some() && unsafe { vnni_panels::matmul(matrix, x, out) } {
+        return;
+    }
+    if !fits_bytes(matrix) {
+        panels(avx2, matrix, x, out);
+    } else if matrix.max_code <= 127 {
+        int4_panels::matmul::<false>(matrix, x, out);
+    } else if not_negative(x.codes) {
+        int4_panels::matmul::<true>(matrix, x, out);
+    } else {
+        panels(avx2, matrix, x, out);
+    }
+}
+
+/// The kernels with AVX-512 VNNI alone; says whether there is one for these shapes.
+#[cfg(test)]
+pub(super) fn matmul_by_vnni(
+    _: Vnni,
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) -> bool {
+    // SAFETY: a `Vnni` exists only where the processor has the instructions.
+    unsafe {
+        if let [_] = x.scales {
+            vnni::matmul(matrix, x, out)
+        } else {
+            vnni_panels::matmul(matrix, x, out)
+        }
+    }
+}
+
+/// The kernels for several vectors, for any number of them; says whether the processor has AVX2.
+#[cfg(test)]
+pub(super) fn matmul_by_panels(
+    vnni: Option<Vnni>,
+    matrix: &Tensor<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) -> bool {
+    let Some(avx2) = Avx2::detect() else { return false };
+    // SAFETY: an `Avx2` and a `Vnni` exist only where the processor has the instructions.
+    unsafe { several(avx2, vnni, matrix, x, out) };
     true
 }
 
@@ -167,70 +235,4 @@ fn not_negative(codes: &[i16]) -> bool {
 #[target_feature(enable = "avx2,fma")]
 fn panels(avx2: Avx2, matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     batched::matmul(avx2, matrix, x, out);
-}
-
-/// Proof that this processor has AVX2 and what came with it: FMA, F16C, LZCNT, BMI.
-#[derive(Clone, Copy)]
-struct Avx2(());
-
-impl Avx2 {
-    #[inline(always)]
-    fn detect() -> Option<Self> {
-        (Found::get() >= Found::AVX2).then_some(Self(()))
-    }
-}
-
-/// Proof that this processor has AVX-512 with dot products of bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Vnni(());
-
-impl Vnni {
-    #[inline(always)]
-    pub(super) fn detect() -> Option<Self> {
-        (Found::get() >= Found::VNNI).then_some(Self(()))
-    }
-}
-
-/// What this processor has, found once: layers ask a hundred times a token, and a question has ten parts.
-struct Found;
-
-impl Found {
-    const NOTHING: u8 = 1;
-    const AVX2: u8 = 2;
-    /// AVX-512 with dot products of bytes, besides AVX2.
-    const VNNI: u8 = 3;
-
-    #[inline(always)]
-    fn get() -> u8 {
-        // Whoever comes first asks; several at once find the same.
-        static FOUND: AtomicU8 = AtomicU8::new(0);
-        match FOUND.load(Ordering::Relaxed) {
-            0 => {
-                let found = Self::ask();
-                FOUND.store(found, Ordering::Relaxed);
-                found
-            }
-            found => found,
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn ask() -> u8 {
-        let avx2 = std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma")
-            && std::arch::is_x86_feature_detected!("f16c")
-            && std::arch::is_x86_feature_detected!("lzcnt")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2");
-        let vnni = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512vl")
-            && std::arch::is_x86_feature_detected!("avx512vnni");
-        match (avx2, vnni) {
-            (false, _) => Self::NOTHING,
-            (true, false) => Self::AVX2,
-            (true, true) => Self::VNNI,
-        }
-    }
 }

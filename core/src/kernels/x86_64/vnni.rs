@@ -5,16 +5,15 @@
 //! its weights fit with a sign, too. What an offset adds too much is a multiple of sums of codes, which all
 //! rows share.
 //!
-//! INT8 takes a load with a flip and a dot product for 64 products. INT4 takes nine instructions for 128, whose
-//! four groups fill a quarter of a register each: the load, three that part the nibbles, a copy of what the
-//! sums start from, two dot products, the scales put into their lanes, and their multiplication, which the
-//! compiler joins with the sum.
+//! INT8 takes a load with a flip and a dot product for 64 products; for INT4 see
+//! [`super::vnni_int4`].
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
 use super::finish::{finish_block, mantissas};
 use super::tile::pieces;
+use super::vnni_int4::{self, matmul as int4};
 use super::{fits_bytes, not_negative};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::Vectors;
@@ -23,13 +22,7 @@ use crate::kernels::single::Block;
 use crate::numeric::Scale;
 
 /// Bytes of a register.
-const BYTES: usize = 64;
-/// Bytes of a group of INT4, and codes of it that meet the lower nibbles.
-const HALF: usize = 16;
-/// Groups of INT4 in a register.
-const GROUPS: usize = BYTES / HALF;
-/// Bytes of scales in a register: 32 groups.
-const SCALES: usize = 16;
+pub(super) const BYTES: usize = 64;
 /// Registers of a vector that are on the stack; a longer vector takes the heap.
 const FEW: usize = 8;
 
@@ -45,9 +38,9 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     match matrix.precision {
         Precision::Int8 if !relu => int8::<false>(matrix, codes, rescale, out),
         Precision::Int8 if not_negative(codes) => int8::<true>(matrix, codes, rescale, out),
-        _ if !fits_bytes(matrix) => return false,
-        _ if !relu => int4::<false>(matrix, codes, rescale, out),
-        _ if not_negative(codes) => int4::<true>(matrix, codes, rescale, out),
+        _ if !fits_bytes(matrix) || !vnni_int4::fits(matrix) => return false,
+        _ if !relu => int4::<false>(matrix, codes, x.scales[0], rescale, out),
+        _ if not_negative(codes) => int4::<true>(matrix, codes, x.scales[0], rescale, out),
         _ => return false,
     }
     true
@@ -124,152 +117,13 @@ fn offset<const RELU: bool>(stored: __m512i) -> __m512i {
 /// Adds products of weights and codes to the lanes; what has no sign comes first. They are not saturated.
 #[inline]
 #[target_feature(enable = "avx512vnni")]
-fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
+pub(super) fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
     if RELU {
         _mm512_dpbusd_epi32(sums, codes, weights)
     } else {
         _mm512_dpbusd_epi32(sums, weights, codes)
     }
 }
-
-/// Four groups of codes as bytes, and what sums with them start from.
-#[derive(Clone, Copy)]
-struct Narrow {
-    /// Codes 0 to 15 of each group: those of the lower nibbles.
-    low: [u8; BYTES],
-    /// Codes 16 to 31.
-    high: [u8; BYTES],
-    /// −8 times the sum of four neighbours in `low` and four in `high`.
-    starts: [i32; BYTES / 4],
-}
-
-impl Narrow {
-    const ZEROS: Self = Self { low: [0; BYTES], high: [0; BYTES], starts: [0; BYTES / 4] };
-
-    /// Sets a group.
-    #[inline(always)]
-    fn set(&mut self, group: usize, codes: &[i16; 2 * HALF]) {
-        for j in 0..HALF {
-            let (low, high) = (codes[j], codes[HALF + j]);
-            self.low[HALF * group + j] = low as u8;
-            self.high[HALF * group + j] = high as u8;
-            self.starts[(HALF * group + j) / 4] -= 8 * (low + high) as i32;
-        }
-    }
-}
-
-/// A matrix of INT4 of at least eight rows, in groups of 32 that divide the row. The codes are within ±127, or
-/// from 0 to 255 if `RELU`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int4<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
-    let groups = codes.as_chunks().0;
-    let (mut few, mut many) = ([Narrow::ZEROS; FEW], Vec::new());
-    let x = pieces(groups.len().div_ceil(GROUPS), Narrow::ZEROS, &mut few, &mut many);
-    for (g, group) in groups.iter().enumerate() {
-        x[g / GROUPS].set(g % GROUPS, group);
-    }
-    let layout = matrix.layout();
-    for start in (0..matrix.rows).step_by(ROWS) {
-        let block = Block::new(matrix, &layout, start);
-        assert!(block.codes.len() == ROWS * HALF * groups.len());
-        assert!(block.scales.len() == ROWS * (2 + groups.len().div_ceil(2)));
-        // SAFETY: by the assertions there are eight rows of as many groups as `x` is made of, with their scales
-        // behind their mantissas.
-        unsafe {
-            let (codes, scales) = (block.codes.as_ptr(), block.scales.as_ptr());
-            let sums = join(int4_sums::<RELU>(codes, scales, groups.len(), x));
-            let mantissas = mantissas(scales, layout.row_scales);
-            finish_block(matrix, block.first, sums, mantissas, rescale, out);
-        }
-    }
-}
-
-/// Sixteen lanes for each of eight rows, whose sums are the rows' sums.
-///
-/// # Safety
-///
-/// There are eight rows of 16 bytes of codes for each group, and the scales of as many; `x` has a register for
-/// every four groups begun.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn int4_sums<const RELU: bool>(
-    codes: *const u8,
-    scales: *const u8,
-    groups: usize,
-    x: &[Narrow],
-) -> [__m512i; ROWS] {
-    let mut sums = [_mm512_setzero_si512(); ROWS];
-    let (row, row_scales) = (HALF * groups, 2 + groups.div_ceil(2));
-    for (c, x) in x.chunks(PATTERNS.len()).enumerate() {
-        let at = 2 + SCALES * c;
-        let some = first_bytes(row_scales - at) as __mmask16;
-        let mut scales_of = [_mm512_setzero_si512(); ROWS];
-        for (j, scales_of) in scales_of.iter_mut().enumerate() {
-            // SAFETY: no more than what is left of a row's scales is read.
-            *scales_of = unsafe { split_nibbles(scales.add(j * row_scales + at), some) };
-        }
-        for (i, (x, pattern)) in x.iter().zip(&PATTERNS).enumerate() {
-            let at = BYTES * (PATTERNS.len() * c + i);
-            let some = first_bytes(row - at);
-            let (low, high, starts) = (load(&x.low), load(&x.high), load(&x.starts));
-            let pattern = load(pattern);
-            for (j, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: no more than what is left of the row is read. Elsewhere `x` is zero.
-                let stored =
-                    unsafe { _mm512_maskz_loadu_epi8(some, codes.add(j * row + at).cast()) };
-                let products = int4_products::<RELU>(stored, low, high, starts);
-                let scales = _mm512_shuffle_epi8(scales_of[j], pattern);
-                *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(products, scales));
-            }
-        }
-    }
-    sums
-}
-
-/// Sums of eight products each, at most 8 · 8 · 255 in magnitude: their lower 16 bits are all there is to them.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int4_products<const RELU: bool>(
-    stored: __m512i,
-    low: __m512i,
-    high: __m512i,
-    starts: __m512i,
-) -> __m512i {
-    let mask = _mm512_set1_epi8(15);
-    // The upper nibble of every other byte is stored without the 8.
-    let upper = _mm512_xor_si512(_mm512_srli_epi16::<4>(stored), _mm512_set1_epi16(0x800));
-    let sums = dot::<RELU>(starts, _mm512_and_si512(stored, mask), low);
-    dot::<RELU>(sums, _mm512_and_si512(upper, mask), high)
-}
-
-/// Scales of up to 32 groups as bytes: of even groups in the first and third quarter, of odd ones in the others.
-///
-/// # Safety
-///
-/// The bytes that `some` has are readable.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn split_nibbles(scales: *const u8, some: __mmask16) -> __m512i {
-    // SAFETY: as the caller says; the load asks for no alignment.
-    let bytes = unsafe { _mm_maskz_loadu_epi8(some, scales.cast()) };
-    let drop = _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0);
-    let shifted = _mm512_srlv_epi64(_mm512_broadcast_i32x4(bytes), drop);
-    _mm512_and_si512(shifted, _mm512_set1_epi8(15))
-}
-
-/// What shuffles the scales of four groups into the lanes of their quarters, as 16 bits beside zeros.
-static PATTERNS: [[i32; BYTES / 4]; 2 * SCALES / GROUPS] = {
-    let mut patterns = [[0; BYTES / 4]; 2 * SCALES / GROUPS];
-    let mut i = 0;
-    while i < patterns.len() * (BYTES / 4) {
-        let (pattern, lane) = (i / (BYTES / 4), i % (BYTES / 4));
-        // Groups 4 · pattern and the next are in this byte, the two that follow in the next.
-        let byte = 2 * pattern + lane / 8;
-        patterns[pattern][lane] = (0x8080_8000 | byte as u32) as i32;
-        i += 1;
-    }
-    patterns
-};
 
 /// Sums of the lanes of eight rows.
 #[inline]
@@ -292,7 +146,7 @@ fn join([a, b, c, d, e, f, g, h]: [__m512i; ROWS]) -> __m256i {
 
 /// A mask of the first `count` bytes of a register, of all if there are more.
 #[inline(always)]
-fn first_bytes(count: usize) -> __mmask64 {
+pub(super) fn first_bytes(count: usize) -> __mmask64 {
     __mmask64::MAX >> (BYTES - count.clamp(1, BYTES))
 }
 
