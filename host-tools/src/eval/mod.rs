@@ -222,9 +222,11 @@ mod tests {
         let checkpoint = Checkpoint::read(path.as_ref()).unwrap();
         let model = Model::from_checkpoint(&checkpoint);
         let lengths = [1; 272];
-        let error = evaluate(Some(&model), &[], &[1, 272, 2], 8, Some(&lengths), |_| {});
-        let error = error.unwrap_err();
+        let blocks = Blocks::runs(3, 8);
+        let scored =
+            |tokens: &[u32]| evaluate(Some(&model), &[], tokens, &blocks, Some(&lengths), |_| {});
+        let error = scored(&[1, 272, 2]).unwrap_err();
         assert!(matches!(error, Error::TokenOutOfRange { token: 272, vocab: 272 }), "{error}");
-        assert!(evaluate(Some(&model), &[], &[1, 271, 2], 8, Some(&lengths), |_| {}).is_ok());
+        assert!(scored(&[1, 271, 2]).is_ok());
     }
 }
