@@ -8,7 +8,7 @@ use resnet_bk_core::Model as Blob;
 use resnet_bk_core::blob::Precision;
 use resnet_bk_tools::checkpoint::Checkpoint;
 use resnet_bk_tools::error::Error;
-use resnet_bk_tools::eval::{self, Subject, sample::sample};
+use resnet_bk_tools::eval::{self, Subject, blocks::Blocks, sample::sample};
 use resnet_bk_tools::importance;
 use resnet_bk_tools::policy::{Assignment, Policy};
 use resnet_bk_tools::quantize::calibration::Calibration;
@@ -46,8 +46,9 @@ fn kl(checkpoint: &Checkpoint, policy: &str) -> f64 {
     let blob = source.quantize(&assignment, &calibration, &origin()).unwrap();
     let subjects = [Subject::Blob(Blob::from_bytes(&blob).unwrap())];
     let reference = Model::from_checkpoint(checkpoint);
+    let (tokens, blocks) = (&tokens[2048..], Blocks::runs(2048, WINDOW));
     let quality =
-        eval::evaluate(Some(&reference), &subjects, &tokens[2048..], WINDOW, None, |_| {}).unwrap();
+        eval::evaluate(Some(&reference), &subjects, tokens, &blocks, None, |_| {}).unwrap();
     quality[1].fidelity.as_ref().unwrap().kl
 }
 
@@ -123,7 +124,8 @@ fn what_overflows_is_an_error_and_not_a_hang() {
         assert!(matches!(error, Error::Overflow { .. }), "{error}");
         assert!(error.to_string().contains(&format!("`{layer}`")), "{error}");
         let reference = Model::from_checkpoint(&checkpoint);
-        let scored = eval::evaluate(Some(&reference), &[], &tokens, WINDOW, None, |_| {});
+        let blocks = Blocks::runs(tokens.len(), WINDOW);
+        let scored = eval::evaluate(Some(&reference), &[], &tokens, &blocks, None, |_| {});
         assert!(matches!(scored, Err(Error::Overflow { .. })), "{scored:?}");
     }
     // Large, but finite: quantized, or refused by name.

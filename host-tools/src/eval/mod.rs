@@ -231,9 +231,10 @@ mod tests {
         let checkpoint = Checkpoint::read(path.as_ref()).unwrap();
         let model = Model::from_checkpoint(&checkpoint);
         let lengths = [1; 272];
-        let error = evaluate(Some(&model), &[], &[1, 272, 2], 8, Some(&lengths), |_| {});
+        let blocks = Blocks::runs(3, 8);
+        let error = evaluate(Some(&model), &[], &[1, 272, 2], &blocks, Some(&lengths), |_| {});
         let error = error.unwrap_err();
         assert!(matches!(error, Error::TokenOutOfRange { token: 272, vocab: 272 }), "{error}");
-        assert!(evaluate(Some(&model), &[], &[1, 271, 2], 8, Some(&lengths), |_| {}).is_ok());
+        assert!(evaluate(Some(&model), &[], &[1, 271, 2], &blocks, Some(&lengths), |_| {}).is_ok());
     }
 }
