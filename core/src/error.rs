@@ -133,7 +133,8 @@ pub enum TensorProblem {
     Precision,
     /// Its shape is not the one that the dimensions ask for.
     Shape,
-    /// Group size 0 for INT4, not 0 for another precision, or larger than a row.
+    /// Group size 0 for a grouped precision, not 0 for another, or larger than a row (32 is always
+    /// allowed).
     Group,
     /// An exponent outside of its range.
     Exponent,

@@ -155,6 +155,20 @@ pub enum Error {
         /// The precision.
         precision: &'static str,
     },
+    /// A model computes infinities or NaNs, or a statistic of what it computes is one.
+    #[error("{what} computes numbers that are not finite on {text}")]
+    Overflow {
+        /// The first layer in the order of inference, or the model.
+        what: String,
+        /// Which text.
+        text: &'static str,
+    },
+    /// Second moments of a layer's inputs that no damping makes positive definite.
+    #[error("the second moments of the inputs of `{tensor}` cannot be inverted")]
+    Singular {
+        /// The tensor that was to be quantized.
+        tensor: String,
+    },
     /// A blob file that the integer core refused.
     #[error("{}: {error}", path.display())]
     BlobFile {
@@ -249,6 +263,16 @@ impl Error {
             }
             Self::WeightTooLarge { .. } => {
                 "give the tensor another precision with a policy file, or check the checkpoint".into()
+            }
+            Self::Overflow { .. } => {
+                "its weights, or those of a layer before it, are too large for FP32: check the \
+                 checkpoint with `resnet-bk inspect`, or use an earlier one"
+                    .into()
+            }
+            Self::Singular { .. } => {
+                "calibrate on more text (--calibration-tokens), or leave second moments out with \
+                 --without gptq,descent,refit"
+                    .into()
             }
             Self::Blob(_) | Self::BlobFile { .. } => {
                 "quantize the checkpoint again, and copy or flash the blob whole".into()

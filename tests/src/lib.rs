@@ -51,7 +51,7 @@ pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
     let model = Model::from_checkpoint(&source.folded);
     let window = model.config().positions.unwrap_or(64).min(64);
     let tokens = sample(&model, 16 * window, 1, |_| {})?;
-    let calibration = Calibration::collect(&model, &tokens, window, 1, |_| {});
+    let calibration = Calibration::collect(&model, &tokens, window, 1, |_| {})?;
     let origin = Origin {
         calibration: "sampled",
         calibration_tokens: tokens.len() as u32,

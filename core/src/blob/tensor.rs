@@ -181,6 +181,33 @@ impl TensorRecord {
     /// Largest exponent of biases: their unit is never finer than the residual stream's.
     pub const MAX_BIAS_EXPONENT: u8 = crate::numeric::RESIDUAL_FRAC as u8;
 
+    /// Whether a blob of these dimensions may hold such a matrix: what the reader accepts and the tools
+    /// write. The offset is not looked at, for it depends on the other sections.
+    ///
+    /// # Errors
+    ///
+    /// The shape, the group size or the exponent that is impossible.
+    #[inline]
+    pub fn check(&self, dims: &Dimensions, id: TensorId) -> Result<(), TensorProblem> {
+        if !dims.admits(id, (self.rows, self.cols)) {
+            return Err(TensorProblem::Shape);
+        }
+        if self.precision.is_grouped() != (self.group != 0)
+            || self.group as u32 > Self::longest_group(self.cols)
+        {
+            return Err(TensorProblem::Group);
+        }
+        let exponents_fit = Self::EXPONENTS.contains(&self.exponent)
+            && self.bias_exponent <= Self::MAX_BIAS_EXPONENT;
+        if exponents_fit { Ok(()) } else { Err(TensorProblem::Exponent) }
+    }
+
+    /// Most inputs that a group of a row of `cols` inputs may have: a whole row, but 32 are always
+    /// allowed.
+    pub const fn longest_group(cols: u32) -> u32 {
+        if cols > 32 { cols } else { 32 }
+    }
+
     /// The record's bytes.
     pub fn to_bytes(self) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
@@ -329,19 +356,7 @@ impl<'a> Tensor<'a> {
         record: &TensorRecord,
     ) -> Result<Self, Error> {
         let problem = |problem| Error::Tensor { index: dims.index(id) as u32, problem };
-        if !dims.admits(id, (record.rows, record.cols)) {
-            return Err(problem(TensorProblem::Shape));
-        }
-        if record.precision.is_grouped() != (record.group != 0)
-            || record.group as u32 > record.cols.max(32)
-        {
-            return Err(problem(TensorProblem::Group));
-        }
-        let exponents_fit = TensorRecord::EXPONENTS.contains(&record.exponent)
-            && record.bias_exponent <= TensorRecord::MAX_BIAS_EXPONENT;
-        if !exponents_fit {
-            return Err(problem(TensorProblem::Exponent));
-        }
+        record.check(dims, id).map_err(problem)?;
         let (rows, cols) = (record.rows as usize, record.cols as usize);
         let group = record.group as usize;
         let layout = TensorLayout::new(record.precision, rows, cols, group, !id.is_embedding());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use resnet_bk_core::blob::TensorId;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::divergence::Divergence;
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
@@ -127,11 +127,11 @@ impl<'a> Bench<'a> {
             let Some(storage) = *storage else { continue };
             self.put(index, &*self.encode(index, storage)?, &mut model);
         }
-        Ok(self.kl_of(&model))
+        self.kl_of(&model)
     }
 
     /// KL divergence in nats per token with one matrix as it was encoded, all others in FP32.
-    pub fn kl_with(&self, id: TensorId, encoded: &Encoded) -> f64 {
+    pub fn kl_with(&self, id: TensorId, encoded: &Encoded) -> Result<f64> {
         let mut model = self.reference.clone();
         for place in self.tensors.iter().filter(|place| place.id == id) {
             place.replace(&mut model, encoded);
@@ -155,7 +155,7 @@ impl<'a> Bench<'a> {
     }
 
     /// KL divergence in nats per token with other weights in one matrix, all others in FP32.
-    pub fn kl_with_weights(&self, id: TensorId, weights: &[f32]) -> f64 {
+    pub fn kl_with_weights(&self, id: TensorId, weights: &[f32]) -> Result<f64> {
         let mut model = self.reference.clone();
         for place in self.tensors.iter().filter(|place| place.id == id) {
             model.parameters_mut()[place.weight.clone()].copy_from_slice(weights);
@@ -164,7 +164,12 @@ impl<'a> Bench<'a> {
     }
 
     /// KL divergence in nats per token of a model.
-    pub fn kl_of(&self, model: &Model) -> f64 {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Overflow`] where it, or the model that it is compared with, computes infinities or NaNs:
+    /// no mix is better or worse than another then.
+    pub fn kl_of(&self, model: &Model) -> Result<f64> {
         let vocab = self.source.dims.vocab as usize;
         let step = self.window * BATCH;
         let parts: Vec<f64> = self
@@ -180,7 +185,12 @@ impl<'a> Bench<'a> {
                 total.mean() * tokens.len() as f64
             })
             .collect();
-        parts.iter().sum::<f64>() / self.tokens.len().max(1) as f64
+        let kl = parts.iter().sum::<f64>() / self.tokens.len().max(1) as f64;
+        if kl.is_finite() {
+            return Ok(kl);
+        }
+        let what = "the FP32 model or a quantized one".into();
+        Err(Error::Overflow { what, text: "the text that precisions are measured on" })
     }
 }
 

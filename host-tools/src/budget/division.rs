@@ -34,32 +34,35 @@ pub fn divide(
     let kept: Vec<Option<(String, usize)>> = experts
         .par_iter()
         .map(|&(l, e)| {
-            let kept = needed(bench, calibration, TensorId::ExpertDown(l, e));
+            let kept = needed(bench, calibration, TensorId::ExpertDown(l, e))?;
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             progress(count as f64 / experts.len() as f64);
-            kept.map(|kept| (layer_name(TensorId::ExpertDown(l, e)), kept))
+            Ok(kept.map(|kept| (layer_name(TensorId::ExpertDown(l, e)), kept)))
         })
-        .collect();
+        .collect::<Result<_>>()?;
     Ok(Division { classes, kept: kept.into_iter().flatten().collect() })
 }
 
 /// Hidden units that an expert needs, if not all.
-fn needed(bench: &Bench<'_>, calibration: &Calibration, down: TensorId) -> Option<usize> {
+fn needed(bench: &Bench<'_>, calibration: &Calibration, down: TensorId) -> Result<Option<usize>> {
     let source = bench.source();
     let (width, hidden) = source.shape(down);
     let layer = layer_name(down);
     let weights = &source.folded.tensors[&format!("{layer}.weight")].data;
     let adds = contributions(weights, &calibration.statistics(&layer, width, hidden));
-    let steps = (1..hidden).rev().filter(|kept| kept.is_multiple_of(UNITS));
-    let enough = steps.take_while(|&kept| {
+    let mut enough = None;
+    for kept in (1..hidden).rev().filter(|kept| kept.is_multiple_of(UNITS)) {
         let dropped = &least_last(&adds, kept)[kept..];
         let mut without = weights.clone();
         for row in without.chunks_exact_mut(hidden) {
             dropped.iter().for_each(|&unit| row[unit] = 0.0);
         }
-        bench.kl_with_weights(down, &without) <= GIVEN_UP
-    });
-    enough.last()
+        if bench.kl_with_weights(down, &without)? > GIVEN_UP {
+            break;
+        }
+        enough = Some(kept);
+    }
+    Ok(enough)
 }
 
 /// Classes of tokens by how much the rows of both token tables matter, the most important first; the
@@ -146,7 +149,7 @@ mod tests {
         let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
         let model = Model::from_checkpoint(&source.folded);
         let tokens = sample(&model, 1024, 1, |_| {}).unwrap();
-        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {});
+        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(&source, &calibration, &tokens[..512], 16);
         let division = divide(&bench, &calibration, |_| {}).unwrap();
         assert_eq!(division.classes.len(), checkpoint.config.vocab);

@@ -27,7 +27,7 @@ pub fn refine(
     let dims = &source.dims;
     let mut before = bench.reference().clone();
     first.iter().enumerate().for_each(|(index, encoded)| bench.put(index, encoded, &mut before));
-    let before = bench.kl_of(&before);
+    let before = bench.kl_of(&before)?;
     // Embeddings have nothing before them.
     let mut real = bench.reference().clone();
     for index in dims.tensors().filter(|id| id.is_embedding()).map(|id| dims.index(id)) {
@@ -52,7 +52,7 @@ pub fn refine(
         }
         progress((count + 1) as f64 / stages.len() as f64);
     }
-    let after = bench.kl_of(&real);
+    let after = bench.kl_of(&real)?;
     Ok(if after < before { (again, after) } else { (first, before) })
 }
 
@@ -90,7 +90,7 @@ mod tests {
 
         let model = Model::from_checkpoint(&source.folded);
         let tokens = sample(&model, 512, 1, |_| {}).unwrap();
-        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {});
+        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(&source, &calibration, &tokens, 16);
         for precision in
             [resnet_bk_core::blob::Precision::Int2, resnet_bk_core::blob::Precision::Int4]
@@ -103,7 +103,7 @@ mod tests {
             let mut stored = bench.reference().clone();
             let put = |(index, encoded)| bench.put(index, encoded, &mut stored);
             again.iter().enumerate().for_each(put);
-            assert_eq!(kl, bench.kl_of(&stored));
+            assert_eq!(kl, bench.kl_of(&stored).unwrap());
         }
     }
 }

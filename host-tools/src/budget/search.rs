@@ -225,7 +225,7 @@ mod tests {
         let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
         let model = Model::from_checkpoint(&source.folded);
         let tokens = sample(&model, 512, 1, |_| {}).unwrap();
-        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {});
+        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(&source, &calibration, &tokens, 16);
         let mut saved = Sensitivities::new();
         let table = measure(&bench, &saved.clone(), |table, _| {

@@ -26,7 +26,7 @@ pub const CANDIDATES: [Storage; 10] = [
 
 /// Those that make sense for rows of `cols` inputs, a group being at most a row.
 pub fn candidates(cols: usize) -> impl Iterator<Item = Storage> {
-    CANDIDATES.into_iter().filter(move |storage| storage.group <= cols.max(32))
+    CANDIDATES.into_iter().filter(move |storage| storage.for_row(cols) == *storage)
 }
 
 /// KL divergence in nats per token by tensor and storage.

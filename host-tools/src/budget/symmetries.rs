@@ -29,7 +29,7 @@ pub fn choose(
             let id = TensorId::ExpertDown(l, e);
             let (up, down) = (layer_name(TensorId::ExpertUp(l, e)), layer_name(id));
             let plain = source.encode(id, STORAGE, calibration)?;
-            let mut best = (bench.kl_with(id, &plain), None);
+            let mut best = (bench.kl_with(id, &plain)?, None);
             for symmetry in Symmetry::allowed(source.methods) {
                 let weights = &source.folded.tensors[&weight_name(id)].data;
                 let rearrangement = symmetry.rearrangement(weights, source.dims.hidden as usize);
@@ -38,7 +38,7 @@ pub fn choose(
                 rearrangement.apply_statistics(&mut known, &up, &down);
                 let encoded = changed.encode(id, STORAGE, &known)?;
                 let decoded = rearrangement.restore(&encoded.decoded);
-                let kl = bench.kl_with(id, &Encoded { decoded, ..encoded });
+                let kl = bench.kl_with(id, &Encoded { decoded, ..encoded })?;
                 if kl < best.0 {
                     best = (kl, Some((down.clone(), symmetry)));
                 }

@@ -14,6 +14,8 @@ use std::path::Path;
 const CONFIG_KEY: &str = "resnet_bk_config";
 const FORMAT_KEY: &str = "resnet_bk_format";
 const FORMAT: &str = "1";
+/// A bias that no product of weights and inputs makes up for, but far from where sums overflow.
+const MASK: f32 = -1e30;
 
 /// The entry of a provenance with the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that
 /// the model was trained with. Imported checkpoints do not know theirs.
@@ -41,16 +43,22 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// A checkpoint of these parts, if they fit together.
+    /// A checkpoint of these parts, if they fit together. Where a softmax follows, a bias of −∞ masks an
+    /// output; it becomes a finite one that does so too.
     pub fn new(
         config: ModelConfig,
-        tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, Tensor>,
         provenance: BTreeMap<String, String>,
     ) -> Result<Self> {
         if let Some(problem) = config.problem() {
             return Err(Error::Config(problem));
         }
         check_shapes(&config, &tensors)?;
+        let softmax = |name: &str| name == "lm_head.bias" || name.ends_with("gating_network.bias");
+        for (_, tensor) in tensors.iter_mut().filter(|(name, _)| softmax(name)) {
+            let masks = tensor.data.iter_mut().filter(|bias| **bias == f32::NEG_INFINITY);
+            masks.for_each(|bias| *bias = MASK);
+        }
         for (name, tensor) in &tensors {
             if let Some(index) = tensor.data.iter().position(|w| !w.is_finite()) {
                 let value = tensor.data[index];

@@ -187,14 +187,31 @@ impl TextArgs {
         let calibration =
             Calibration::collect(&folded, &text.tokens, self.window, self.seed, |share| {
                 set(&bar, share);
-            });
+            })?;
         bar.finish_and_clear();
-        for (layer, rows) in calibration.rows().filter(|(_, rows)| *rows < 256) {
-            note(global, &format!("`{layer}` saw only {rows} calibration tokens"));
+        for (layer, rows) in calibration.rows().filter(|(_, rows)| *rows < FEW) {
+            let seen = match rows {
+                0 => "no calibration token: nothing is known of its inputs".into(),
+                _ => format!("only {rows} calibration tokens"),
+            };
+            note(global, &format!("`{layer}` saw {seen}"));
+        }
+        if let Some(problem) = calibration.expectation().problem() {
+            note(
+                global,
+                &format!(
+                    "{} is not the kind of text that the model expects: {problem}; what is quantized \
+                     for it may lose much on other text",
+                    text.name
+                ),
+            );
         }
         Ok((calibration, text))
     }
 }
+
+/// Layers that saw fewer calibration tokens are named.
+const FEW: usize = 256;
 
 /// A progress bar for a share between 0 and 1.
 pub(crate) fn bar(message: &'static str, global: Global) -> ProgressBar {

@@ -35,7 +35,11 @@ pub fn log_sum_exp(logits: &[f16]) -> Option<f32> {
 
 /// KL divergence D(p ‖ q) in nats from log-probabilities.
 pub fn kl(log_p: &[f32], log_q: &[f32]) -> f64 {
-    let term = |(&p, &q): (&f32, &f32)| f64::from(p.exp()) * f64::from(p - q);
+    // What is impossible adds nothing, however impossible the other finds it.
+    let term = |(&p, &q): (&f32, &f32)| match p.exp() {
+        0.0 => 0.0,
+        probability => f64::from(probability) * f64::from(p - q),
+    };
     // Rounding can leave a distance of two equal distributions a hair below zero.
     log_p.iter().zip(log_q).map(term).sum::<f64>().max(0.0)
 }

@@ -110,22 +110,24 @@ fn score(
 ) -> Result<Vec<Tally>> {
     let inputs = &tokens[..tokens.len() - 1];
     let targets = &tokens[1..];
-    let timed = |probabilities: &dyn Fn() -> Result<LogProbabilities>| {
+    let timed = |what: &str, probabilities: &dyn Fn() -> Result<LogProbabilities>| {
         let start = Instant::now();
         let probabilities = probabilities()?;
         let windows = probabilities.windows(targets, window, lengths);
+        finite(what, windows.iter().all(|window| window.nats.is_finite()))?;
         let seconds = start.elapsed().as_secs_f64();
         Ok((probabilities, Tally { windows, seconds, ..Tally::default() }))
     };
     let mut tallies = Vec::new();
     let mut exact: Option<LogProbabilities> = None;
     if let Some(model) = reference {
-        let (probabilities, tally) = timed(&|| Ok(of_floats(model, inputs, window)))?;
+        let (probabilities, tally) =
+            timed("the FP32 model", &|| Ok(of_floats(model, inputs, window)))?;
         tallies.push(tally);
         exact = Some(probabilities);
     }
     for subject in subjects {
-        let (probabilities, mut tally) = timed(&|| match subject {
+        let (probabilities, mut tally) = timed("the blob", &|| match subject {
             Subject::Blob(model) => of_blob(model, inputs, window),
             Subject::Weights(model) => Ok(of_floats(model, inputs, window)),
         })?;
@@ -136,10 +138,17 @@ fn score(
                 sums.agreements += usize::from(argmax(p) == argmax(q));
                 tally.kl.push(kl as f32);
             }
+            finite("the FP32 model or the blob", tally.kl.iter().all(|kl| kl.is_finite()))?;
         }
         tallies.push(tally);
     }
     Ok(tallies)
+}
+
+/// Refuses perplexities and distances that are infinite or not a number.
+fn finite(what: &str, all: bool) -> Result<()> {
+    let overflow = || Error::Overflow { what: what.into(), text: "the text that it is scored on" };
+    if all { Ok(()) } else { Err(overflow()) }
 }
 
 fn of_floats(model: &Model, inputs: &[u32], window: usize) -> LogProbabilities {

@@ -20,7 +20,7 @@ pub fn stream_length(model: &Model) -> usize {
 
 /// `count` tokens sampled from the model at temperature 1, in streams of 1024 that each start from
 /// a random token. A full-chain model predicts nothing (it sees its future), so its tokens are
-/// uniformly random. The same seed gives the same tokens.
+/// uniformly random. The same seed gives the same tokens on the same kind of processor.
 pub fn sample(
     model: &Model,
     count: usize,

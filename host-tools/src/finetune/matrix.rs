@@ -109,7 +109,7 @@ impl Matrix {
             let mantissa = u16::from_le_bytes([scales[0], scales[1]]);
             let per_activation = stored::per_activation(self.id);
             let unit = stored::unit(mantissa, tensor.exponent as u8, per_activation);
-            parameters.units[r] = unit.ln() as f32;
+            parameters.units[r] = unit.ln().max(ZERO_UNIT) as f32;
             for g in 0..groups {
                 let multiple = match self.storage.precision.is_grouped() {
                     true => f32::from(multiple(scales, g)),
@@ -270,14 +270,15 @@ impl Matrix {
     }
 
     fn mantissas(&self, units: &[f32]) -> Result<(Vec<u16>, u8)> {
-        let units: Vec<f64> = units.iter().map(|&log| f64::from(log).exp()).collect();
+        let unit = |log: f64| if log > ZERO_UNIT { log.exp() } else { 0.0 };
+        let units: Vec<f64> = units.iter().map(|&log| unit(f64::from(log))).collect();
         let per_activation = stored::per_activation(self.id);
         stored::mantissas(&units, per_activation).ok_or_else(|| self.too_large())
     }
 
     fn stored_biases(&self, biases: &[f32]) -> Result<(Vec<i16>, u8)> {
         let wanted: Vec<f64> = biases.iter().map(|&bias| f64::from(bias)).collect();
-        stored::biases(&wanted).ok_or_else(|| self.too_large())
+        stored::biases(&wanted).ok_or_else(|| stored::biases_too_large(self.id))
     }
 
     fn too_large(&self) -> Error {
@@ -286,6 +287,9 @@ impl Matrix {
     }
 }
 
+/// What the logarithm of a unit of zero is taken for: optimizers multiply it, by zero too. No other
+/// unit is that small.
+const ZERO_UNIT: f64 = -512.0;
 /// Largest multiple of a group.
 const MULTIPLES: u8 = 15;
 /// What a multiple moves where a logarithm moves by 1: about its magnitude.
@@ -299,6 +303,11 @@ mod tests {
     use crate::quantize::Source;
     use crate::quantize::calibration::Calibration;
     use crate::quantize::tests::random_checkpoint;
+
+    fn kinds(all: &mut [Vec<f32>; 4]) -> Kinds<&mut [f32]> {
+        let [codes, units, multiples, biases] = all;
+        Kinds { codes, units, multiples, biases }
+    }
 
     /// A step of a code or a multiple, and any move of a bias or of a unit's logarithm, changes a
     /// linear function of the weights by as much as the gradient says.
@@ -320,10 +329,6 @@ mod tests {
             let zeros = |n| vec![0.0f32; n];
             let mut all =
                 [lengths.codes, lengths.units, lengths.multiples, lengths.biases].map(zeros);
-            fn kinds(all: &mut [Vec<f32>; 4]) -> Kinds<&mut [f32]> {
-                let [codes, units, multiples, biases] = all;
-                Kinds { codes, units, multiples, biases }
-            }
             matrix.read(&tensor, kinds(&mut all));
             let slope: Vec<f32> = (0..size + rows).map(|i| (i as f32 * 0.7).sin()).collect();
             let value = |all: &[Vec<f32>; 4]| {
@@ -362,6 +367,31 @@ mod tests {
                     assert!(error < 0.02, "{storage} {kind} {i}: {exact} against {numeric}");
                 }
             }
+        }
+    }
+
+    /// Optimizers multiply parameters by zero: none may be infinite, and a row of zeros stays one.
+    #[test]
+    fn a_row_of_zeros_has_finite_parameters() {
+        let mut checkpoint = random_checkpoint(2, 2);
+        checkpoint.data_mut("lm_head.weight")[..16].fill(0.0);
+        let source = Source::new(&checkpoint, [7; 32], 0, None).unwrap();
+        let id = TensorId::LmHead(0);
+        for storage in [Storage::INT8, Storage::INT4] {
+            let encoded = source.encode(id, storage, &Calibration::default()).unwrap();
+            let tensor = Tensor::new(&encoded.section, &source.dims, id, &encoded.record).unwrap();
+            let size = tensor.rows * tensor.cols;
+            let bias = size..size + tensor.rows;
+            let mut matrix =
+                Matrix::new(id, &tensor, Part::Whole, (0..size, tensor.cols), Some(bias));
+            let lengths = matrix.lengths();
+            let mut all = [lengths.codes, lengths.units, lengths.multiples, lengths.biases]
+                .map(|n| vec![0.0; n]);
+            matrix.read(&tensor, kinds(&mut all));
+            let mut decoded = Decoded::default();
+            matrix.decode(kinds(&mut all), &mut decoded).unwrap();
+            assert_eq!(decoded.weights, encoded.decoded);
+            assert!(all.iter().flatten().all(|parameter| parameter.is_finite()), "{storage}");
         }
     }
 }

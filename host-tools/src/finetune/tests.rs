@@ -37,7 +37,7 @@ fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Made {
     let mut source = Source::new(&checkpoint, [3; 32], 1000, None).unwrap();
     let model = Model::from_checkpoint(&source.folded);
     let tokens = sample(&model, 4096, 1, |_| {}).unwrap();
-    let mut calibration = Calibration::collect(&model, &tokens[..1024], WINDOW, 1, |_| {});
+    let mut calibration = Calibration::collect(&model, &tokens[..1024], WINDOW, 1, |_| {}).unwrap();
     let kept = BTreeMap::from([(layer_name(TensorId::ExpertDown(1, 0)), 17)]);
     let classes = (0..40).map(|token| ['0', '1', '1'][token % 3]).collect();
     source.divide(&Division { classes, kept }, &mut calibration).unwrap();

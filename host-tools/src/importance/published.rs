@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::LayerImportance;
+use crate::quantize::names::{dimensions, layer_name};
 use crate::reference::{LinearCall, Model, Observer, Tape};
 
 /// Windows of one batch.
@@ -52,13 +53,22 @@ pub fn publish(
         progress(end as f64 / predictions as f64);
     }
     let z = [&gradients, &variances, &magnitudes].map(Standard::of);
-    let mean_of = |observations: &Observations, layer: &str| mean(&observations[layer]);
-    gradients
-        .keys()
-        .map(|layer| {
+    // An expert that no token was routed to has no gradient and no outputs that vary.
+    let mean_of = |observations: &Observations, layer: &str| {
+        observations.get(layer).map_or(0.0, |observed| mean(observed))
+    };
+    let weights = |layer: &str| {
+        let range = model.range(&format!("{layer}.weight")).expect("a layer has a weight");
+        mean_magnitude(&model.parameters()[range])
+    };
+    let dims = dimensions(model.config());
+    dims.tensors()
+        .filter(|id| !id.is_embedding())
+        .map(|id| {
+            let layer = &layer_name(id);
             let gradient = mean_of(&gradients, layer);
             let variance = mean_of(&variances, layer);
-            let magnitude = mean_of(&magnitudes, layer);
+            let magnitude = magnitudes.get(layer).map_or_else(|| weights(layer), |m| mean(m));
             let score = 0.5 * z[0].score(gradient)
                 + 0.3 * z[1].score(variance)
                 + 0.2 * z[2].score(magnitude);

@@ -119,7 +119,7 @@ impl PolicyFile {
             for (id, storage) in dims.tensors().zip(&mut assignment.storage) {
                 if matches(&rule.tensors, &weight_name(id)) {
                     matched = true;
-                    *storage = rule.storage(dims.shape(id).1 as usize);
+                    *storage = rule.storage();
                 }
             }
             if !matched {
@@ -135,13 +135,9 @@ impl PolicyFile {
 }
 
 impl Override {
-    fn storage(&self, cols: usize) -> Storage {
-        // A group is at most a row, but 32 is always allowed.
-        let group = self.group.unwrap_or(32).min(cols.max(32));
-        Storage {
-            precision: self.precision,
-            group: if self.precision.is_grouped() { group } else { 0 },
-        }
+    fn storage(&self) -> Storage {
+        let group = if self.precision.is_grouped() { self.group.unwrap_or(32) } else { 0 };
+        Storage { precision: self.precision, group }
     }
 }
 

@@ -172,6 +172,15 @@ impl Policy {
 
     /// The precision of every matrix of a model.
     pub fn assign(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
+        let mut assignment = self.choose(dims, importance)?;
+        for (id, storage) in dims.tensors().zip(&mut assignment.storage) {
+            *storage = storage.for_row(dims.shape(id).1 as usize);
+        }
+        Ok(assignment)
+    }
+
+    /// What the policy says of every matrix, however short its rows are.
+    fn choose(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
         match self {
             Self::Static(ladder) => Ok(static_policy(self.name(), dims, *ladder)),
             Self::Dynamic(ladder) => {

@@ -15,8 +15,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::names::feeds_a_choice;
-use crate::reference::{LinearGradient, Model, Tape, add_gram};
+use super::expectation::{Counts, Expectation};
+use super::names::{dimensions, feeds_a_choice, layer_name};
+use crate::error::{Error, Result};
+use crate::reference::{LinearCall, LinearGradient, Model, Observer, Tape, add_gram};
 
 /// Windows of one pass.
 const BATCH: usize = 8;
@@ -69,6 +71,11 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    fn is_finite(&self) -> bool {
+        let all = [&self.mean, &self.inputs.values, &self.outputs.values];
+        all.into_iter().flatten().all(|value| value.is_finite())
+    }
+
     /// Of a matrix that the text never reached.
     fn unknown(rows: usize, cols: usize) -> Self {
         Self {
@@ -86,33 +93,47 @@ impl Statistics {
 pub struct Calibration {
     layers: BTreeMap<String, Statistics>,
     /// How often each token occurs in the text.
-    counts: BTreeMap<u32, usize>,
+    counts: Counts,
+    /// How the text compares with what the model expects.
+    expectation: Expectation,
 }
 
 impl Calibration {
     /// Runs the (folded) model forwards and backwards over windows of `window` tokens. The result
-    /// depends on the seed, from which the tokens are drawn, and not on the number of threads.
+    /// depends on the seed, from which the tokens are drawn, and not on the number of threads; on other
+    /// kinds of processors sums are rounded in another order ([`crate::quantize`]).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Overflow`] where the model computes infinities or NaNs: nothing can be said of the
+    /// layers then.
     pub fn collect(
         model: &Model,
         tokens: &[u32],
         window: usize,
         seed: u64,
         progress: impl Fn(f64) + Sync,
-    ) -> Self {
+    ) -> Result<Self> {
         let windows = tokens.len() / window;
+        let tokens = &tokens[..windows * window];
+        let counts = Counts::of(tokens);
         let part = windows.div_ceil(PARTS).max(1) * window;
         let done = std::sync::atomic::AtomicUsize::new(0);
-        let parts: Vec<Sums> = tokens[..windows * window]
+        let parts: Vec<(Sums, Expectation)> = tokens
             .par_chunks(part)
             .enumerate()
             .map(|(index, part)| {
-                let mut sums = Sums::default();
+                let (mut sums, mut expectation) = (Sums::default(), Expectation::default());
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
                 random.set_stream(index as u64);
                 let mut tape = Tape::default();
                 let mut gradient = vec![0.0; model.parameters().len()];
                 for batch in part.chunks(window * BATCH) {
                     model.forward_tape(batch, window, &mut tape);
+                    if !tape.logits.iter().all(|logit| logit.is_finite()) {
+                        return Err(overflow(model, batch, window));
+                    }
+                    expectation.add(&tape.logits, batch, window, &counts);
                     let drawn = draw(&tape.logits, batch.len(), &mut random);
                     let mut each = |seen: LinearGradient<'_, f32>| sums.add_layer(seen);
                     model.backward_tape(
@@ -127,19 +148,35 @@ impl Calibration {
                     let count = done.fetch_add(batch.len(), std::sync::atomic::Ordering::Relaxed);
                     progress((count + batch.len()) as f64 / tokens.len() as f64);
                 }
-                sums
+                Ok((sums, expectation))
             })
-            .collect();
-        let mut total = Sums::default();
-        for part in parts {
-            total.add(part);
+            .collect::<Result<_>>()?;
+        let (mut total, mut expectation) = (Sums::default(), Expectation::default());
+        for (sums, part) in parts {
+            total.add(sums);
+            expectation.merge(&part);
         }
         let layers = total.layers.into_iter();
-        let mut counts = BTreeMap::new();
-        for &token in &tokens[..windows * window] {
-            *counts.entry(token).or_default() += 1;
+        let mut layers: BTreeMap<String, Statistics> =
+            layers.map(|(name, sums)| (name, sums.finish())).collect();
+        let dims = dimensions(model.config());
+        for id in dims.tensors().filter(|id| !id.is_embedding()) {
+            let (rows, cols) = dims.shape(id);
+            let unknown = || Statistics::unknown(rows as usize, cols as usize);
+            layers.entry(layer_name(id)).or_insert_with(unknown);
         }
-        Self { layers: layers.map(|(name, sums)| (name, sums.finish())).collect(), counts }
+        // Gradients come from the output: the last layer is where they overflowed first.
+        let ids: Vec<String> = dims.tensors().map(layer_name).collect();
+        let broken = |name: &&String| layers.get(*name).is_some_and(|layer| !layer.is_finite());
+        if let Some(layer) = ids.iter().rev().find(broken) {
+            return Err(overflow_in(layer));
+        }
+        Ok(Self { layers, counts, expectation })
+    }
+
+    /// How the text compares with what the model expects.
+    pub fn expectation(&self) -> &Expectation {
+        &self.expectation
     }
 
     /// Statistics of a layer's `[rows, cols]` matrix; where the text never reached it, those of
@@ -157,7 +194,7 @@ impl Calibration {
 
     /// How often the text had a token.
     pub fn count(&self, token: u32) -> usize {
-        self.counts.get(&token).copied().unwrap_or(0)
+        self.counts.of_token(token)
     }
 
     /// What is known of a layer, to be changed with the layer.
@@ -165,10 +202,29 @@ impl Calibration {
         self.layers.get_mut(layer)
     }
 
-    /// Layers by name with the rows that each saw.
+    /// Linear layers and embeddings by name with the rows that each saw.
     pub fn rows(&self) -> impl Iterator<Item = (&str, usize)> {
         self.layers.iter().map(|(name, layer)| (name.as_str(), layer.rows))
     }
+}
+
+/// The first layer whose outputs on a batch are not finite.
+fn overflow(model: &Model, batch: &[u32], window: usize) -> Error {
+    struct First(Option<String>);
+    impl Observer for First {
+        fn linear(&mut self, call: LinearCall<'_>) {
+            if self.0.is_none() && !call.outputs.iter().all(|value| value.is_finite()) {
+                self.0 = Some(call.name.into());
+            }
+        }
+    }
+    let mut first = First(None);
+    model.forward_observed(batch, window, &mut first);
+    overflow_in(first.0.as_deref().unwrap_or("lm_head"))
+}
+
+fn overflow_in(layer: &str) -> Error {
+    Error::Overflow { what: format!("layer `{layer}`"), text: "the calibration text" }
 }
 
 /// A token from the model's own distribution for every row of logits.

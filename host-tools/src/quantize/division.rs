@@ -292,7 +292,7 @@ mod tests {
         let tokens: Vec<u32> = (0..480).map(|i| i * 7 % 40).collect();
         let mut source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
         let model = reference::Model::from_checkpoint(&source.folded);
-        let mut calibration = Calibration::collect(&model, &tokens, 12, 1, |_| {});
+        let mut calibration = Calibration::collect(&model, &tokens, 12, 1, |_| {}).unwrap();
         let kept = BTreeMap::from([(down.to_owned(), hidden - dead.len())]);
         let classes: String = (0..40).map(|token| ['0', '2', '1'][token % 3]).collect();
         let division = Division { classes: classes.clone(), kept };

@@ -105,6 +105,27 @@ impl Storage {
         Self { precision, group }
     }
 
+    /// The storage of rows of `cols` inputs: a group ends where its row does, so that a larger one is a
+    /// scale per row.
+    pub fn for_row(self, cols: usize) -> Self {
+        let longest = TensorRecord::longest_group(u32::try_from(cols).unwrap_or(u32::MAX));
+        Self { group: self.group.min(longest as usize), ..self }
+    }
+
+    /// What a header says of a matrix in this storage, exponents and offset being open.
+    pub(super) fn record(self, rows: usize, cols: usize) -> TensorRecord {
+        TensorRecord {
+            precision: self.precision,
+            exponent: 0,
+            bias_exponent: 0,
+            // No group is that long: what does not fit stays impossible.
+            group: u16::try_from(self.group).unwrap_or(u16::MAX),
+            rows: rows as u32,
+            cols: cols as u32,
+            offset: 0,
+        }
+    }
+
     /// Bytes of a matrix's section.
     pub fn layout(self, id: TensorId, rows: usize, cols: usize) -> TensorLayout {
         TensorLayout::new(self.precision, rows, cols, self.group, !id.is_embedding())
@@ -121,15 +142,7 @@ pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<Encoded> {
         _ => encoder.integer(storage)?,
     };
     let bias_exponent = encoder.biases()?;
-    let record = TensorRecord {
-        precision: storage.precision,
-        exponent,
-        bias_exponent,
-        group: storage.group as u16,
-        rows: rows as u32,
-        cols: matrix.cols as u32,
-        offset: 0,
-    };
+    let record = TensorRecord { exponent, bias_exponent, ..storage.record(rows, matrix.cols) };
     let Encoder { codes, scales, biases, decoded, decoded_biases, .. } = encoder;
     let section = [codes, scales, biases].concat();
     debug_assert_eq!(section.len(), storage.layout(matrix.id, rows, matrix.cols).len());
@@ -171,7 +184,8 @@ impl<'a> Encoder<'a> {
     fn integer(&mut self, storage: Storage) -> Result<u8> {
         let Matrix { cols, statistics, methods, .. } = self.matrix;
         let layout = Layout::new(self.matrix.id, cols, storage);
-        let metric = Metric::new(&statistics.inputs, damping(cols, statistics.rows));
+        let metric = Metric::new(&statistics.inputs, damping(cols, statistics.rows))
+            .ok_or_else(|| Error::Singular { tensor: self.matrix.name.into() })?;
         let rows: Vec<Vec<f64>> =
             self.rows().map(|row| row.iter().map(|&w| f64::from(w)).collect()).collect();
         let grids = integer::scales(&rows, &metric, layout, methods);
@@ -232,7 +246,7 @@ impl<'a> Encoder<'a> {
             wanted.push(f64::from(bias) + correct * lost.sum::<f64>());
         }
         let (mantissas, exponent) =
-            stored::biases(&wanted).ok_or_else(|| self.too_large("a bias"))?;
+            stored::biases(&wanted).ok_or_else(|| stored::biases_too_large(self.matrix.id))?;
         for mantissa in mantissas {
             self.biases.extend(mantissa.to_le_bytes());
             let unit = (-f64::from(exponent)).exp2();

@@ -1,15 +1,23 @@
-//! From a checkpoint to a blob: fold, calibrate, rearrange, choose scales, encode, assemble.
+//! From a checkpoint to a blob: fold, clip, balance, calibrate, rearrange, choose scales, encode, assemble.
 //!
 //! ```text
-//! Checkpoint ─fold─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┬─ symmetries, division ─▶ both ─┐
-//!                                └─ policy ─▶ Assignment ────────────┴─────────────────────────────────┴─▶ encode ─▶ assemble ─▶ blob
+//! Checkpoint ─▶ fold, clip, balance ─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┬─ symmetries, division ─▶ both ─┐
+//!                                                 └─ policy ─▶ Assignment ────────────┴─────────────────────────────────┴─▶ encode ─▶ assemble ─▶ blob
 //! ```
+//!
+//! The same checkpoint, text and seed give the same blob on the same kind of processor, on any number of
+//! threads. On another kind they may not: the `gemm` crate chooses instructions and the sizes of blocks
+//! by the processor and its caches, the C library its exponential, and FP32 sums that differ in their last
+//! bits can move a code by one. What a blob computes is the same everywhere.
 
+pub mod balance;
 pub mod calibration;
 pub mod chain;
+pub mod clip;
 pub mod decode;
 pub mod division;
 pub mod encode;
+pub mod expectation;
 pub mod fold;
 mod grid;
 mod integer;
@@ -69,8 +77,11 @@ impl Source {
     ) -> Result<Self> {
         let dims = dimensions(&checkpoint.config);
         dims.validate().map_err(Error::Blob)?;
+        let mut folded = fold::fold(checkpoint);
+        clip::clip(&mut folded);
+        balance::balance(&mut folded);
         Ok(Self {
-            folded: fold::fold(checkpoint),
+            folded,
             dims,
             sha256,
             bytes,
@@ -108,19 +119,22 @@ impl Source {
         storage: Storage,
         calibration: &Calibration,
     ) -> Result<Encoded> {
+        let (rows, cols) = self.shape(id);
+        writer::check(&self.dims, id, &storage.record(rows, cols))?;
         let (layer, part) = (layer_name(id), self.part(id));
         let whole = &self.folded.tensors[&format!("{layer}.weight")];
-        let [rows, cols] = [whole.shape[0], whole.shape[1]];
+        let [whole_rows, whole_cols] = [whole.shape[0], whole.shape[1]];
         let biases = match id.is_embedding() {
             true => Cow::default(),
             false => part.of_biases(&self.folded.tensors[&format!("{layer}.bias")].data),
         };
-        let statistics = &part.of_statistics(calibration.statistics(&layer, rows, cols));
+        let statistics =
+            &part.of_statistics(calibration.statistics(&layer, whole_rows, whole_cols));
         let matrix = Matrix {
             id,
             name: &weight_name(id),
-            weights: &part.of_matrix(&whole.data, cols),
-            cols: self.shape(id).1,
+            weights: &part.of_matrix(&whole.data, whole_cols),
+            cols,
             biases: &biases,
             statistics,
             methods: self.methods,
@@ -142,17 +156,7 @@ impl Source {
             .zip(&assignment.storage)
             .map(|(id, storage)| {
                 let (rows, cols) = self.shape(id);
-                let (rows, cols) = (rows as u32, cols as u32);
-                let (precision, group) = (storage.precision, storage.group as u16);
-                TensorRecord {
-                    precision,
-                    exponent: 0,
-                    bias_exponent: 0,
-                    group,
-                    rows,
-                    cols,
-                    offset: 0,
-                }
+                storage.record(rows, cols)
             })
             .collect();
         let chain = chain::encode(&self.folded, assignment.potentials_int8)?;

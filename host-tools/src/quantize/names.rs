@@ -31,6 +31,11 @@ pub fn weight_name(id: TensorId) -> String {
     }
 }
 
+/// Name of the bias of a matrix, as [`weight_name`] has that of its weight.
+pub fn bias_name(id: TensorId) -> String {
+    weight_name(id).replace(".weight", ".bias")
+}
+
 /// Whether a ReLU or a softmax follows a layer, which decides by the input which of its outputs count.
 pub fn feeds_a_choice(layer: &str) -> bool {
     layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")

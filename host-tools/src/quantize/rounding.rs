@@ -25,15 +25,17 @@ pub(super) struct Metric {
 
 impl Metric {
     /// Adds `damping` × the mean of the diagonal to it, or as many times ten of that as it takes to
-    /// make the matrix positive definite.
-    pub(super) fn new(second: &Symmetric, damping: f64) -> Self {
+    /// make the matrix positive definite. `None` where no damping does: of numbers that are finite it
+    /// takes no more than the size of the matrix, for no eigenvalue is farther from zero than their
+    /// magnitudes sum to.
+    pub(super) fn new(second: &Symmetric, damping: f64) -> Option<Self> {
         let size = second.size;
         let mean = (second.diagonal().sum::<f64>() / size.max(1) as f64).max(1e-30);
         let mut order: Vec<usize> = (0..size).collect();
         let diagonal: Vec<f64> = second.diagonal().collect();
         order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
         let mut damping = damping.max(1e-9);
-        loop {
+        while mean.is_finite() && damping < 100.0 * size.max(1) as f64 {
             let mut values = second.values.clone();
             values.iter_mut().step_by(size + 1).for_each(|value| *value += damping * mean);
             let ordered = DMatrix::from_fn(size, size, |i, j| values[order[i] * size + order[j]]);
@@ -44,10 +46,11 @@ impl Metric {
             if let Some(lower) = factor {
                 // U is the transpose of the lower factor, which nalgebra stores by columns: what
                 // lies in memory is U by rows.
-                return Self { size, values, order, factor: lower.as_slice().to_vec() };
+                return Some(Self { size, values, order, factor: lower.as_slice().to_vec() });
             }
             damping *= 10.0;
         }
+        None
     }
 
     /// The diagonal.
@@ -138,7 +141,7 @@ pub(super) fn descend(metric: &Metric, target: Target<'_>, mut codes: Vec<i8>) -
             if code == codes[j] {
                 continue;
             }
-            let step = scale * f64::from(code - codes[j]);
+            let step = scale * (f64::from(code) - f64::from(codes[j]));
             codes[j] = code;
             errors[j] -= step;
             product.iter_mut().zip(row).for_each(|(p, a)| *p -= step * a);
@@ -214,7 +217,7 @@ mod tests {
         let (mut plain, mut compensated, mut descended) = (0.0, 0.0, 0.0);
         for seed in 0..20 {
             let (second, weights, scales) = problem(seed);
-            let metric = Metric::new(&second, 0.01);
+            let metric = Metric::new(&second, 0.01).unwrap();
             let target = Target { weights: &weights, scales: &scales, low: -4.0, high: 3.0 };
             let nearest = nearest(&metric, target);
             assert!((nearest.cost - cost(&metric, target, &nearest.codes)).abs() < 1e-9);
@@ -242,7 +245,7 @@ mod tests {
     #[test]
     fn fitted_scales_are_the_least_squares_ones() {
         let (second, weights, scales) = problem(5);
-        let metric = Metric::new(&second, 0.01);
+        let metric = Metric::new(&second, 0.01).unwrap();
         let target = Target { weights: &weights, scales: &scales, low: -4.0, high: 3.0 };
         let codes = gptq(&metric, target);
         let fitted = refit(&metric, target, &codes, SIZE / 2);
@@ -260,9 +263,33 @@ mod tests {
     #[test]
     fn a_singular_matrix_is_damped_until_it_is_not() {
         let second = Symmetric { size: 3, values: vec![1.0; 9] };
-        let metric = Metric::new(&second, 0.0);
+        let metric = Metric::new(&second, 0.0).unwrap();
         assert_eq!(metric.size, 3);
         let zero = Symmetric { size: 3, values: vec![0.0; 9] };
-        assert!(Metric::new(&zero, 0.01).diagonal().all(|d| d > 0.0));
+        assert!(Metric::new(&zero, 0.01).unwrap().diagonal().all(|d| d > 0.0));
+    }
+    /// From one end of INT8 to the other is more than eight bits hold.
+    #[test]
+    fn a_code_may_cross_the_whole_range() {
+        let metric = Metric::new(&Symmetric::identity(2), 0.01).unwrap();
+        let (weights, scales) = ([12.7, -12.7], [0.1, 0.1]);
+        let target = Target { weights: &weights, scales: &scales, low: -127.0, high: 127.0 };
+        let found = descend(&metric, target, vec![-127, 127]);
+        assert_eq!(found.codes, [127, -127]);
+        assert!(found.cost < 1e-9, "{}", found.cost);
+    }
+
+    #[test]
+    fn no_damping_is_tried_for_ever() {
+        for value in [f64::NAN, f64::INFINITY, 1e308] {
+            let mut second = Symmetric::identity(3);
+            second.values[1] = value;
+            second.values[3] = value;
+            assert!(Metric::new(&second, 0.01).is_none(), "{value}");
+            second = Symmetric::identity(3);
+            second.values[4] = value;
+            let metric = Metric::new(&second, 0.01);
+            assert_eq!(metric.is_some(), value.is_finite(), "{value}");
+        }
     }
 }

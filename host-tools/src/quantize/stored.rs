@@ -3,6 +3,8 @@
 use resnet_bk_core::blob::{INT8_OFFSETS, Precision, TensorId, TensorRecord};
 
 use super::encode::Storage;
+use super::names::bias_name;
+use crate::error::Error;
 
 /// What the stored mantissa is multiplied by before it multiplies a code: a linear layer's row scale
 /// contains the worth of one activation code.
@@ -43,6 +45,11 @@ pub(crate) fn biases(wanted: &[f64]) -> Option<(Vec<i16>, u8)> {
     let factor = f64::from(exponent).exp2();
     let mantissas = wanted.iter().map(|bias| (bias * factor).round() as i16);
     (exponent >= 0).then(|| (mantissas.collect(), exponent as u8))
+}
+
+/// The error where [`biases`] gives nothing.
+pub(crate) fn biases_too_large(id: TensorId) -> Error {
+    Error::WeightTooLarge { tensor: bias_name(id), precision: "biases, which end at ±32767" }
 }
 
 /// Packs a row's codes into the planes of its precision.

@@ -173,9 +173,9 @@ mod tests {
             for (a, b) in before.forward(&tokens, 12).iter().zip(after.forward(&tokens, 12)) {
                 assert!((a - b).abs() < 1e-4, "{a} {b}");
             }
-            let mut moved = Calibration::collect(&before, &tokens, 12, 1, |_| {});
+            let mut moved = Calibration::collect(&before, &tokens, 12, 1, |_| {}).unwrap();
             rearrangement.apply_statistics(&mut moved, up, down);
-            let again = Calibration::collect(&after, &tokens, 12, 1, |_| {});
+            let again = Calibration::collect(&after, &tokens, 12, 1, |_| {}).unwrap();
             let (rows, cols) = (checkpoint.config.width, checkpoint.config.hidden);
             let (a, b) = (moved.statistics(down, rows, cols), again.statistics(down, rows, cols));
             close(&a.mean, &b.mean);

@@ -1,11 +1,13 @@
 //! Putting a blob together. The format itself is described in the core, once for both sides.
 
 use resnet_bk_core::blob::{
-    ALIGN, Dimensions, Header, Preamble, Provenance, RECORD_LEN, Section, TensorRecord, align_up,
-    checksum,
+    ALIGN, Dimensions, Header, Preamble, Provenance, RECORD_LEN, Section, TensorId, TensorRecord,
+    align_up, checksum,
 };
 
 use super::chain::EncodedChain;
+use super::encode::Storage;
+use super::names::weight_name;
 use crate::error::{Error, Result};
 
 /// Everything a blob is made of.
@@ -35,6 +37,15 @@ struct Plan {
     token_classes: Option<Section>,
     offsets: Vec<usize>,
     total: usize,
+}
+
+/// Refuses a matrix that the reader would refuse.
+pub(super) fn check(dims: &Dimensions, id: TensorId, record: &TensorRecord) -> Result<()> {
+    record.check(dims, id).map_err(|problem| {
+        let storage = Storage { precision: record.precision, group: record.group.into() };
+        let (name, rows, cols) = (weight_name(id), record.rows, record.cols);
+        Error::Quantize(format!("`{name}` ({rows} × {cols}) as {storage}: {problem}"))
+    })
 }
 
 impl Parts<'_> {
@@ -70,6 +81,8 @@ impl Parts<'_> {
     }
 
     fn plan(&self) -> Result<Plan> {
+        let mut records = self.dims.tensors().zip(&self.records);
+        records.try_for_each(|(id, record)| check(&self.dims, id, record))?;
         let mut end = 0;
         let mut take = |len: usize| {
             let offset = align_up(end);

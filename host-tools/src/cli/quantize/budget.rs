@@ -141,7 +141,7 @@ impl Making {
         let progress = bar("calibrating", global);
         let calibration = Calibration::collect(&folded, &text.tokens, window, seed, |share| {
             set(&progress, share);
-        });
+        })?;
         progress.finish_and_clear();
         let limit = Some(self.measured_on());
         let held_out = self.text.tokens(Split::Valid, limit, Some(teacher), tokenizer, global)?;

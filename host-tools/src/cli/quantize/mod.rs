@@ -59,7 +59,11 @@ Policies:
                     group = 32                        # int2 to int6 only
   budget        what --target-bytes, --target-ratio and --max-kl ask for: the mix of int2 to int6,
                 int8 and fp16 that loses least, from the measured rise in KL divergence of every
-                tensor in every precision and an exact knapsack over the bytes of the blob";
+                tensor in every precision and an exact knapsack over the bytes of the blob
+
+The same model, text and seed give the same bytes on the same kind of processor. On another kind the
+FP32 sums of calibration may round differently, and some codes with them; a blob, once made, computes
+the same everywhere.";
 
 /// Quantize a checkpoint under a policy and write the blob.
 #[derive(Debug, clap::Args)]

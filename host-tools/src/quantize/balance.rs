@@ -1,0 +1,143 @@
+//! Balance: every hidden unit at the scale that training with weight decay gives it.
+//!
+//! ReLU(s·x) = s·ReLU(x) for s > 0, so a unit's row of an expert's first matrix, its bias included, can be
+//! multiplied by what its column of the second is divided by: checkpoints of the same function differ in
+//! one free scale per unit. A blob does not forgive it: biases share an exponent, codes of the second
+//! matrix a scale per group, and activations are rounded to shares of the largest. Weight decay makes
+//! both norms equal, which is also what is easiest to round; whatever scale a unit comes with, it leaves
+//! with norms within a factor of 2 of each other.
+//!
+//! Scales are powers of two: no product of the FP32 model changes in any bit, unless it is so small
+//! that it leaves the range of normal numbers.
+
+use crate::checkpoint::Checkpoint;
+
+/// Balances the hidden units of every expert of a folded checkpoint.
+pub fn balance(folded: &mut Checkpoint) {
+    let (layers, experts) = (folded.config.layers, folded.config.experts);
+    for (l, e) in (0..layers).flat_map(|l| (0..experts).map(move |e| (l, e))) {
+        let expert = format!("blocks.{l}.bk_layer.moe_ffn.experts.{e}");
+        balance_expert(folded, &format!("{expert}.0"), &format!("{expert}.3"));
+    }
+}
+
+fn balance_expert(checkpoint: &mut Checkpoint, up: &str, down: &str) {
+    let (width, hidden) = (checkpoint.config.width, checkpoint.config.hidden);
+    let get = |name: String| &checkpoint.tensors[&name].data;
+    let rows = get(format!("{up}.weight")).chunks_exact(width);
+    let biases = get(format!("{up}.bias"));
+    let columns = get(format!("{down}.weight"));
+    let scales: Vec<f64> = rows
+        .zip(biases)
+        .enumerate()
+        .map(|(unit, (row, bias))| {
+            let row = norm(row.iter().chain([bias]));
+            scale(row, norm(columns[unit..].iter().step_by(hidden)))
+        })
+        .collect();
+    let times = |value: &mut f32, scale: f64| *value = (f64::from(*value) * scale) as f32;
+    let rows = checkpoint.data_mut(&format!("{up}.weight")).chunks_exact_mut(width);
+    for (row, &scale) in rows.zip(&scales) {
+        row.iter_mut().for_each(|w| times(w, scale));
+    }
+    let biases = checkpoint.data_mut(&format!("{up}.bias"));
+    biases.iter_mut().zip(&scales).for_each(|(bias, &scale)| times(bias, scale));
+    for row in checkpoint.data_mut(&format!("{down}.weight")).chunks_exact_mut(hidden) {
+        row.iter_mut().zip(&scales).for_each(|(w, &scale)| times(w, inverse(scale)));
+    }
+}
+
+/// The power of two that brings norms of `row · s` and `column / s` closest together; 0 for a unit that
+/// adds nothing, whose numbers are free to become zero.
+fn scale(row: f64, column: f64) -> f64 {
+    if row == 0.0 || column == 0.0 {
+        return 0.0;
+    }
+    ((column.log2() - row.log2()) / 2.0).round().exp2()
+}
+
+/// The inverse of a scale; 0 of 0.
+fn inverse(scale: f64) -> f64 {
+    if scale == 0.0 { 0.0 } else { scale.recip() }
+}
+
+fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
+    values.map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::fold::fold;
+    use crate::quantize::tests::random_checkpoint;
+    use crate::reference::Model;
+
+    const UP: &str = "blocks.1.bk_layer.moe_ffn.experts.2.0";
+    const DOWN: &str = "blocks.1.bk_layer.moe_ffn.experts.2.3";
+
+    /// Multiplies the rows of the first `units` hidden units and divides their columns.
+    fn rescale(checkpoint: &mut Checkpoint, units: usize, factor: impl Fn(usize) -> f32) {
+        let (width, hidden) = (checkpoint.config.width, checkpoint.config.hidden);
+        for unit in 0..units {
+            let factor = factor(unit);
+            let rows = checkpoint.data_mut(&format!("{UP}.weight"));
+            rows[unit * width..][..width].iter_mut().for_each(|w| *w *= factor);
+            checkpoint.data_mut(&format!("{UP}.bias"))[unit] *= factor;
+            let columns = checkpoint.data_mut(&format!("{DOWN}.weight"));
+            columns[unit..].iter_mut().step_by(hidden).for_each(|w| *w /= factor);
+        }
+    }
+
+    fn forward(checkpoint: &Checkpoint) -> Vec<f32> {
+        let tokens: Vec<u32> = (0..48).map(|i| i * 7 % 40).collect();
+        Model::from_checkpoint(checkpoint).forward(&tokens, 12)
+    }
+
+    #[test]
+    fn no_bit_of_the_function_changes() {
+        let mut folded = fold(&random_checkpoint(1, 3));
+        rescale(&mut folded, 20, |unit| [1e-30, 1e-6, 1e-3, 7.0, 1e4, 1e30][unit % 6]);
+        // A unit that adds nothing, and one that says nothing.
+        let hidden = folded.config.hidden;
+        folded.data_mut(&format!("{DOWN}.weight"))[22..]
+            .iter_mut()
+            .step_by(hidden)
+            .for_each(|w| *w = 0.0);
+        folded.data_mut(&format!("{UP}.bias"))[23] = 0.0;
+        let width = folded.config.width;
+        folded.data_mut(&format!("{UP}.weight"))[23 * width..].fill(0.0);
+        let mut balanced = folded.clone();
+        balance(&mut balanced);
+        assert_ne!(balanced, folded);
+        assert_eq!(forward(&balanced), forward(&folded));
+    }
+
+    #[test]
+    fn whatever_scale_units_come_with_they_leave_with_the_same() {
+        let plain = fold(&random_checkpoint(1, 3));
+        let mut expected = plain.clone();
+        balance(&mut expected);
+        for power in [-90, -10, 1, 20, 90] {
+            let mut scaled = plain.clone();
+            rescale(&mut scaled, 20, |unit| {
+                if unit % 2 == 0 { 2f32.powi(power) } else { 2f32.powi(-power) }
+            });
+            balance(&mut scaled);
+            assert_eq!(scaled, expected, "2^{power}");
+        }
+        // Twice is once.
+        let mut again = expected.clone();
+        balance(&mut again);
+        assert_eq!(again, expected);
+    }
+
+    #[test]
+    fn norms_end_within_a_factor_of_two() {
+        for (row, column) in [(1.0, 1.0), (3.0, 1e-9), (1e-20, 5.0), (1e30, 1e-30), (1.0, 2.1)] {
+            let scale = scale(row, column);
+            let ratio = row * scale / (column / scale);
+            assert!((0.5..=2.0).contains(&ratio), "{row} {column}: {ratio}");
+        }
+        assert_eq!((scale(0.0, 1.0), scale(1.0, 0.0)), (0.0, 0.0));
+    }
+}

@@ -1,0 +1,125 @@
+//! How a text compares with what a model expects of text.
+//!
+//! Calibration says what matters for the text that it is done on. A text of another kind (another
+//! spelling, another language, one letter over and over) says little of what the model will meet. Two
+//! quantities tell: a model that knows such text is as uncertain before a token as the token then is
+//! surprising, cross-entropy − entropy ≈ 0; and what it expects to come does come somewhere in the text.
+
+use std::collections::BTreeMap;
+
+/// A text is surprising if its tokens cost so many nats more than the model's own would.
+const SURPRISE: f64 = 1.0;
+/// A text is narrow if the model expects tokens that never come more often than this.
+const MISSING: f64 = 0.2;
+
+/// How often each token occurs in a text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts(BTreeMap<u32, usize>);
+
+impl Counts {
+    /// Of a text.
+    pub(super) fn of(tokens: &[u32]) -> Self {
+        let mut counts = BTreeMap::new();
+        for &token in tokens {
+            *counts.entry(token).or_default() += 1;
+        }
+        Self(counts)
+    }
+
+    /// Of a token.
+    pub fn of_token(&self, token: u32) -> usize {
+        self.0.get(&token).copied().unwrap_or(0)
+    }
+}
+
+/// Sums over the predictions of a text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expectation {
+    predictions: usize,
+    cross_entropy: f64,
+    entropy: f64,
+    missing: f64,
+    vocab: usize,
+}
+
+impl Expectation {
+    /// Adds whole windows of `window` tokens with their logits `[tokens, V]`; within a window each token
+    /// predicts the next.
+    pub(super) fn add(&mut self, logits: &[f32], tokens: &[u32], window: usize, counts: &Counts) {
+        self.vocab = logits.len() / tokens.len().max(1);
+        let rows = logits.chunks(window * self.vocab).zip(tokens.chunks(window));
+        for (logits, tokens) in rows {
+            for (row, &next) in logits.chunks_exact(self.vocab).zip(tokens.iter().skip(1)) {
+                self.add_prediction(row, next, counts);
+            }
+        }
+    }
+
+    fn add_prediction(&mut self, logits: &[f32], next: u32, counts: &Counts) {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let (mut total, mut weighted, mut missing) = (0.0, 0.0, 0.0);
+        for (token, &logit) in logits.iter().enumerate() {
+            let below = f64::from(logit - largest);
+            let p = below.exp();
+            total += p;
+            weighted += p * below;
+            missing += if counts.of_token(token as u32) == 0 { p } else { 0.0 };
+        }
+        let normaliser = total.ln();
+        self.predictions += 1;
+        self.cross_entropy += normaliser - f64::from(logits[next as usize] - largest);
+        self.entropy += normaliser - weighted / total;
+        self.missing += missing / total;
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.predictions += other.predictions;
+        self.cross_entropy += other.cross_entropy;
+        self.entropy += other.entropy;
+        self.missing += other.missing;
+        self.vocab = self.vocab.max(other.vocab);
+    }
+
+    fn mean(&self, sum: f64) -> f64 {
+        sum / self.predictions.max(1) as f64
+    }
+
+    /// Nats that a token of the text costs the model.
+    pub fn cross_entropy(&self) -> f64 {
+        self.mean(self.cross_entropy)
+    }
+
+    /// Nats that a token of the model's own would have cost in its place.
+    pub fn entropy(&self) -> f64 {
+        self.mean(self.entropy)
+    }
+
+    /// Share of the model's predictions that goes to tokens that the text never has.
+    pub fn missing(&self) -> f64 {
+        self.mean(self.missing)
+    }
+
+    /// What is wrong with the text as a sample of what the model will meet, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        let (cross, own) = (self.cross_entropy(), self.entropy());
+        let uniform = (self.vocab.max(1) as f64).ln();
+        if cross > uniform {
+            return Some(format!(
+                "the model finds it harder to predict than random tokens are ({cross:.2} nats a token; \
+                 ln V is {uniform:.2})"
+            ));
+        }
+        if cross - own > SURPRISE {
+            return Some(format!(
+                "a token costs the model {cross:.2} nats, where text that it knows would cost {own:.2}"
+            ));
+        }
+        let missing = self.missing();
+        (missing > MISSING).then(|| {
+            format!(
+                "{:.0} % of what the model expects to come next never comes in it",
+                100.0 * missing
+            )
+        })
+    }
+}
