@@ -399,6 +399,7 @@ fn inspect_says_which_kernels_serve() {
     let here = json(at, &["inspect", "static.rbk", "--json"]);
     assert_eq!(here["kernels"]["target"], "this machine");
     fails(at, &["inspect", "static.rbk", "--target", "z80"], 2, "cortex-m4f");
+    fails(at, &["inspect", "model.safetensors", "--target", "cortex-m4f"], 2, "quantize it first");
 }
 
 #[test]

@@ -126,9 +126,9 @@ pub fn choice(matrix: &Tensor<'_>) -> Choice {
     #[cfg(any(arm_dsp, swar))]
     return choice_on(Core::HERE, matrix);
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    return settle("plain loops", &[super::x86_64::candidate(matrix)]);
+    return settle(&[super::x86_64::candidate(matrix)]);
     #[cfg(all(feature = "std", target_arch = "aarch64"))]
-    return settle("plain loops", &[super::aarch64::candidate(matrix)]);
+    return settle(&[super::aarch64::candidate(matrix)]);
     #[cfg(not(any(
         arm_dsp,
         swar,
@@ -136,7 +136,7 @@ pub fn choice(matrix: &Tensor<'_>) -> Choice {
     )))]
     {
         let _ = matrix;
-        settle("portable", &[])
+        settle(&[])
     }
 }
 
@@ -144,18 +144,16 @@ pub fn choice(matrix: &Tensor<'_>) -> Choice {
 pub fn choice_on(core: Core, matrix: &Tensor<'_>) -> Choice {
     let planes = ("words of planes", planes(matrix));
     match core {
-        Core::CortexM4F => {
-            settle("portable", &[("DSP extension", dsp(matrix)), planes, ("FPU", fpu(matrix))])
-        }
-        Core::CortexM4 => settle("portable", &[("DSP extension", dsp(matrix)), planes]),
+        Core::CortexM4F => settle(&[("DSP extension", dsp(matrix)), planes, ("FPU", fpu(matrix))]),
+        Core::CortexM4 => settle(&[("DSP extension", dsp(matrix)), planes]),
         Core::CortexM3 | Core::CortexM0 | Core::Riscv32Im => {
-            settle("portable", &[("products in words", swar(matrix)), planes])
+            settle(&[("products in words", swar(matrix)), planes])
         }
     }
 }
 
-/// The first of the candidates that takes the matrix, or the fallback with what comes nearest to taking it.
-fn settle(fallback: &'static str, candidates: &[(&'static str, Result<(), Reason>)]) -> Choice {
+/// The first of the candidates that takes the matrix, or the portable kernel with what the nearest one lacks.
+fn settle(candidates: &[(&'static str, Result<(), Reason>)]) -> Choice {
     let mut reason = Reason::Storage;
     for &(kernel, admitted) in candidates {
         match admitted {
@@ -164,7 +162,7 @@ fn settle(fallback: &'static str, candidates: &[(&'static str, Result<(), Reason
             Err(other) => reason = other,
         }
     }
-    Choice { kernel: fallback, fallback: Some(reason) }
+    Choice { kernel: "portable", fallback: Some(reason) }
 }
 
 /// Whether `dsp` takes a matrix: INT8, or INT4 in groups of 32, rows of whole blocks.

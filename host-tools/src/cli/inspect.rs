@@ -44,6 +44,7 @@ pub(crate) struct Args {
     published_estimate: bool,
     /// Of a blob, say by which kernels this microcontroller's core multiplies, instead of this machine.
     #[arg(long, value_name = "CORE", value_parser = core_parser())]
+    #[arg(conflicts_with = "published_estimate")]
     target: Option<Core>,
 }
 
@@ -61,6 +62,11 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             let kernels = Kernels::of(&model, &bytes, args.target)?;
             blob(&model, bytes.len(), &kernels, global);
         }
+    } else if args.target.is_some() {
+        return Err(Error::Usage(format!(
+            "--target says which kernels serve a blob, and {} is none: quantize it first",
+            path.display()
+        )));
     } else {
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
         let dims = dimensions(&checkpoint.config);
