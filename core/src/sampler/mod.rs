@@ -70,15 +70,23 @@ impl Sampler {
             return best as u32;
         }
         let odds = Odds { logits, largest: logits[best].to_f32(), temperature: self.temperature };
-        let mut candidates = match self.top_k {
-            1.. if self.top_k < logits.len() => Candidates::likeliest(logits, self.top_k),
-            _ => Candidates::ALL,
-        };
-        if self.top_p < WHOLE {
-            candidates = candidates.nucleus(&odds, logits[best], self.top_p);
-        }
-        candidates.choose(&odds, next_unit(&mut self.generator)).unwrap_or(best) as u32
+        let draw = next_unit(&mut self.generator);
+        choose(odds, logits[best], (self.top_k, self.top_p), draw).unwrap_or(best) as u32
     }
+}
+
+/// The token that a draw falls on. Not a part of its caller, whose stack would have room for all sums while
+/// the next token is computed; settings come by value, so that a greedy sampler's program has none of it.
+#[inline(never)]
+fn choose(odds: Odds<'_>, largest: f16, (top_k, top_p): (usize, u32), draw: f32) -> Option<usize> {
+    let mut candidates = match top_k {
+        1.. if top_k < odds.logits.len() => Candidates::likeliest(odds.logits, top_k),
+        _ => Candidates::ALL,
+    };
+    if top_p < WHOLE {
+        candidates = candidates.nucleus(&odds, largest, top_p);
+    }
+    candidates.choose(&odds, draw)
 }
 
 /// Uniform in [0, 1) with 24 bits, from SplitMix64 (Steele, Lea and Flood, 2014). The generator is
