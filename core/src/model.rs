@@ -11,9 +11,9 @@ use crate::blob::{
 use crate::error::{Error, TensorProblem};
 use crate::kernels::{self, Choice, Core};
 use crate::layers::bk::{ChainFormat, ChainParameters};
-use crate::tokenizer::Tokenizer;
 #[cfg(feature = "std")]
-use crate::{blob::Column, memory};
+use crate::memory;
+use crate::tokenizer::Tokenizer;
 
 /// A model that lies in a blob, read in place.
 ///

@@ -145,7 +145,7 @@ pub(super) fn candidate(matrix: &Tensor<'_>) -> (&'static str, Result<(), Reason
     if Avx2::detect().is_none() {
         return ("AVX2", Err(Reason::Storage));
     }
-    match Vnni::detect() {
+    match choice::vnni(matrix, 1) {
         Some(_) if vnni::admits(matrix) => ("AVX-512 VNNI", Ok(())),
         _ => ("AVX2", single::admits(matrix)),
     }
