@@ -8,6 +8,7 @@
 //! | `RESNET_BK_TOKENS` | 64 | tokens to generate |
 //! | `RESNET_BK_TEMPERATURE` | 0 | 0 always takes the likeliest token |
 //! | `RESNET_BK_TOP_K` | 0 | sample among so many candidates; 0 is all |
+//! | `RESNET_BK_TOP_P` | 1 | sample among the likeliest that together have this probability; 1 is all |
 //! | `RESNET_BK_SEED` | 1 | of the sampler, or of the windows' tokens |
 //! | `RESNET_BK_WINDOWS` | 4 | windows to score, for a full-chain blob |
 
@@ -56,10 +57,12 @@ fn settings() -> Result<(), String> {
     let tokens: usize = variable("RESNET_BK_TOKENS", "64")?;
     let temperature: f32 = variable("RESNET_BK_TEMPERATURE", "0")?;
     let top_k: usize = variable("RESNET_BK_TOP_K", "0")?;
+    let top_p: f32 = variable("RESNET_BK_TOP_P", "1")?;
     let seed: u64 = variable("RESNET_BK_SEED", "1")?;
     let windows: usize = variable("RESNET_BK_WINDOWS", "4")?;
     Sampler::new(temperature, top_k, seed)
-        .map_err(|e| format!("RESNET_BK_TEMPERATURE or RESNET_BK_TOP_K: {e}"))?;
+        .and_then(|sampler| sampler.with_top_p(top_p))
+        .map_err(|e| format!("RESNET_BK_TEMPERATURE, RESNET_BK_TOP_K or RESNET_BK_TOP_P: {e}"))?;
     let prompt: String = variable("RESNET_BK_PROMPT", DEFAULT_PROMPT)?;
     let prompt_tokens = match model.tokenizer() {
         Err(Error::NoTokenizer) if dims.chain == Chain::Half => prompt_tokens(&prompt)?,
@@ -80,8 +83,8 @@ fn settings() -> Result<(), String> {
         Chain::Full => (true, Window::<&mut [u32]>::words(dims, window, WINDOW_TILE)),
     };
     let text = format!(
-        "/// The blob, in flash; its sections are aligned from its first byte.\n\
-         pub(crate) static BLOB: &[u8] = &Aligned(*include_bytes!({path:?})).0;\n\
+        "/// The blob, in flash.\n\
+         pub(crate) static BLOB: &[u8] = resnet_bk_core::include_blob!({path:?});\n\
          /// Whether the blob can only score whole windows.\n\
          pub(crate) const SCORES_WINDOWS: bool = {scores_windows};\n\
          /// Words of memory that it takes.\n\
@@ -93,9 +96,11 @@ fn settings() -> Result<(), String> {
          /// Tokens to generate.\n\
          pub(crate) const TOKENS: usize = {tokens};\n\
          /// Temperature of the sampler.\n\
-         pub(crate) const TEMPERATURE: f32 = f32::from_bits({bits});\n\
+         pub(crate) const TEMPERATURE: f32 = f32::from_bits({temperature});\n\
          /// Candidates of the sampler.\n\
          pub(crate) const TOP_K: usize = {top_k};\n\
+         /// Probability that the candidates have together.\n\
+         pub(crate) const TOP_P: f32 = f32::from_bits({top_p});\n\
          /// Seed of the sampler or of the windows' tokens.\n\
          pub(crate) const SEED: u64 = {seed};\n\
          /// Windows to score.\n\
@@ -104,7 +109,8 @@ fn settings() -> Result<(), String> {
          pub(crate) const WINDOW_TOKENS: usize = {window};\n\
          /// Positions that are computed at a time.\n\
          pub(crate) const WINDOW_TILE: usize = {WINDOW_TILE};\n",
-        bits = temperature.to_bits(),
+        temperature = temperature.to_bits(),
+        top_p = top_p.to_bits(),
     );
     let file = out_dir().join("settings.rs");
     fs::write(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))
@@ -139,7 +145,8 @@ fn prompt_tokens(prompt: &str) -> Result<Vec<u16>, String> {
         return Ok(vec![0]);
     }
     let numbers = prompt.split([',', ' ']).filter(|number| !number.is_empty());
-    numbers.map(str::parse).collect::<Result<_, _>>().map_err(|_| {
+    let tokens: Result<Vec<u16>, _> = numbers.map(str::parse).collect();
+    tokens.ok().filter(|tokens| !tokens.is_empty()).ok_or_else(|| {
         format!(
             "the blob carries no tokenizer, so RESNET_BK_PROMPT must be token numbers such as \
              `1 2 3`, not `{prompt}`; or quantize with a tokenizer"

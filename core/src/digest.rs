@@ -4,7 +4,8 @@ use half::f16;
 
 use crate::blob::CRC;
 
-/// CRC-32C over the little-endian bits of every logit of every step, in order.
+/// CRC-32C over the little-endian bits of every logit of every step that computes them
+/// ([`crate::Session::feed`] computes none), in order.
 #[derive(Clone)]
 pub struct LogitsDigest {
     digest: crc::Digest<'static, u32>,

@@ -122,6 +122,8 @@ pub enum Error {
     },
     /// A temperature that is negative, infinite or not a number.
     Temperature,
+    /// A top-p that is not above 0 and at most 1.
+    TopP,
 }
 
 /// What is wrong with a matrix.
@@ -223,6 +225,7 @@ impl fmt::Display for Error {
             Self::Temperature => {
                 f.write_str("the temperature must be zero (greedy) or a positive finite number")
             }
+            Self::TopP => f.write_str("top-p must be above 0 and at most 1, which means all"),
         }
     }
 }

@@ -5,12 +5,13 @@
 //!
 //! 1. [`blob`]: the file. Preamble, postcard header, aligned weight sections, all validated once by
 //!    [`Model::from_bytes`]; afterwards inference cannot reach outside of them.
-//! 2. [`Session`]: one token in, the next one's logits out, O(1) state, in memory that the caller
-//!    lends. [`Window`]: whole windows at once, the only way to run a full-chain model.
+//! 2. [`Session`]: one token in, the next one's logits out if wanted, O(1) state, in memory that the
+//!    caller lends. [`Window`]: whole windows at once, the only way to run a full-chain model.
 //! 3. [`layers`]: activation quantization fused with layer normalization, the fixed-point BK-core,
 //!    gating, experts.
 //! 4. [`kernels`]: matrix-vector products in INT4, INT8 and FP16 behind one seam. The portable
-//!    kernels are the specification; faster ones must return the same bits.
+//!    kernels are the specification; faster ones must return the same bits. [`Model::kernels`] says
+//!    which one serves each matrix, and why it is the portable one where it is.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
 //! 6. [`sampler`] and [`tokenizer`]: from logits to text.
 //!
@@ -26,13 +27,17 @@
 //! ```no_run
 //! use resnet_bk_core::{Error, Model, Sampler, Session};
 //!
-//! static MODEL: &[u8] = &[]; // include_bytes!("model.rbk")
+//! static MODEL: &[u8] = &[]; // resnet_bk_core::include_blob!("model.rbk")
 //!
-//! fn generate(memory: &mut [u32]) -> Result<(), Error> {
+//! fn generate(prompt: &[u32], memory: &mut [u32]) -> Result<(), Error> {
 //!     let model = Model::from_bytes(MODEL)?;
 //!     let mut session = Session::new(&model, memory)?;
-//!     let mut sampler = Sampler::new(0.8, 40, 1)?;
-//!     let mut token = 0;
+//!     let mut sampler = Sampler::new(0.8, 40, 1)?.with_top_p(0.95)?;
+//!     let Some((&last, first)) = prompt.split_last() else { return Ok(()) };
+//!     for &token in first {
+//!         session.feed(token)?; // no logits, which nobody would read
+//!     }
+//!     let mut token = last;
 //!     for _ in 0..100 {
 //!         token = sampler.sample(session.step(token)?);
 //!     }

@@ -2,15 +2,18 @@
 
 use core::fmt;
 
+#[cfg(feature = "std")]
+use crate::blob::Column;
 use crate::blob::{
     ALIGN, Chain, Dimensions, Header, PREAMBLE_LEN, Preamble, Provenance, RECORD_LEN, Section,
     Tensor, TensorId, TensorRecord, TokenClasses,
 };
 use crate::error::{Error, TensorProblem};
+use crate::kernels::{self, Choice, Core};
 use crate::layers::bk::{ChainFormat, ChainParameters};
-use crate::tokenizer::Tokenizer;
 #[cfg(feature = "std")]
-use crate::{blob::Column, kernels, memory};
+use crate::memory;
+use crate::tokenizer::Tokenizer;
 
 /// A model that lies in a blob, read in place.
 ///
@@ -50,6 +53,14 @@ impl<'a> Model<'a> {
     /// blob, but for the text of a tokenizer's tokens, of which 2^20 bytes are looked at. With the
     /// feature `std`, [`Error::Memory`] where the heap has no room for what a host keeps beside the
     /// blob: at most 160 bytes for each matrix, and copies of at most four times the blob's bytes.
+    ///
+    /// # Alignment
+    ///
+    /// Bytes may lie anywhere and give the same logits. The kernels of microcontrollers load words, though:
+    /// where the bytes do not begin at a multiple of four, bytes are loaded one by one and a token
+    /// takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
+    /// [`crate::include_blob!`] aligns a blob, a flash address that is a multiple of 16 does, and
+    /// [`Model::kernels`] tells.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let preamble = Preamble::parse(bytes)?;
         let encoded = &bytes[PREAMBLE_LEN..PREAMBLE_LEN + preamble.header_len as usize];
@@ -181,6 +192,27 @@ impl<'a> Model<'a> {
         // Validation has decoded every record of the dimensions once.
         let record = index.and_then(|index| record(self.header.records, index));
         Tensor::cut(self.sections, id, &record.unwrap_or(TensorRecord::EMPTY))
+    }
+
+    /// The kernel of every matrix on this processor, in canonical order, and why it is not a fast
+    /// one where that is so: a blob that is not aligned shows here.
+    pub fn kernels(&self) -> impl Iterator<Item = (TensorId, Choice)> + '_ {
+        self.choices(kernels::choice)
+    }
+
+    /// [`Model::kernels`] on a microcontroller's core, for a blob that lies as it does here.
+    pub fn kernels_on(&self, core: Core) -> impl Iterator<Item = (TensorId, Choice)> + '_ {
+        self.choices(move |matrix| kernels::choice_on(core, matrix))
+    }
+
+    fn choices(
+        &self,
+        choose: impl Fn(&Tensor<'_>) -> Choice,
+    ) -> impl Iterator<Item = (TensorId, Choice)> {
+        self.dims.tensors().map(move |id| {
+            let choice = if id.is_embedding() { Choice::ROW } else { choose(&self.tensor(id)) };
+            (id, choice)
+        })
     }
 
     /// Chain parameters of a block; of none for a `layer` that the model does not have.

@@ -1,4 +1,4 @@
-//! Streaming: one token in, the logits of the next one out, with O(1) state.
+//! Streaming: one token in, the logits of the next one out if they are wanted, with O(1) state.
 
 use core::fmt;
 
@@ -109,6 +109,22 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// [`Error::Token`] for a token that the model does not have, [`Error::EndOfPositions`] past the
     /// end of a position table. Both leave the session as it was.
     pub fn step(&mut self, token: u32) -> Result<&[f16], Error> {
+        self.advance(token, true)
+    }
+
+    /// Takes a token whose successor is known, as those of a prompt are but for the last one: what
+    /// follows is as after [`Session::step`], bit for bit, and what only logits need is left out
+    /// (the output layer, and of the last block all but its chain).
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::step`].
+    pub fn feed(&mut self, token: u32) -> Result<(), Error> {
+        self.advance(token, false).map(|_| ())
+    }
+
+    /// The logits are of an earlier token unless `logits_wanted`.
+    fn advance(&mut self, token: u32, logits_wanted: bool) -> Result<&[f16], Error> {
         let model = self.model;
         let dims = model.dims();
         let parts = Parts::carve(self.memory.as_mut(), dims);
@@ -121,10 +137,15 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
             matmul(&model.tensor(TensorId::VProj(layer)), x, potentials);
             let parameters = model.chain_parameters(layer);
             half_step(model.chain_format(), parameters, potentials, state, features);
+            if !logits_wanted && layer + 1 == dims.layers {
+                break;
+            }
             finish(model, layer, x, features, h, &mut tile);
         }
-        normalize_all(h, codes, scale);
-        head(model, Vectors { codes, scales: scale }, logits, &mut tile);
+        if logits_wanted {
+            normalize_all(h, codes, scale);
+            head(model, Vectors { codes, scales: scale }, logits, &mut tile);
+        }
         // Only a position table looks at it, and that ends long before.
         self.position = self.position.saturating_add(1);
         Ok(logits)

@@ -4,7 +4,7 @@ use resnet_bk_core::{Error, LogitsDigest, Model, Sampler, Tokenizer};
 
 use crate::meter::Meter;
 use crate::settings::{
-    PROMPT, PROMPT_TOKENS, SEED, TEMPERATURE, TOKENS, TOP_K, WINDOW_TOKENS, WINDOWS,
+    PROMPT, PROMPT_TOKENS, SEED, TEMPERATURE, TOKENS, TOP_K, TOP_P, WINDOW_TOKENS, WINDOWS,
 };
 use crate::storage;
 
@@ -12,14 +12,18 @@ use crate::storage;
 pub(crate) struct Outcome {
     /// Tokens that were generated or scored.
     pub(crate) tokens: u32,
-    /// Digest of all logits that were computed, the prompt's among them.
+    /// Digest of all logits that were computed: after the prompt and after every token but the last.
     pub(crate) digest: LogitsDigest,
-    /// Instructions of inference alone, without sampling, digest and logging.
+    /// Instructions of these steps, inference alone: without sampling, digest and logging.
     pub(crate) instructions: u64,
+    /// Tokens of the prompt before its last, whose logits nobody needs.
+    pub(crate) fed: u32,
+    /// Their instructions.
+    pub(crate) fed_instructions: u64,
 }
 
-/// Continues the prompt. The last token is not fed back, so there are as many steps as tokens in
-/// prompt and continuation together, less one.
+/// Continues the prompt. Its last token is the first whose logits are computed, and the last one of the
+/// continuation is not fed back, so there are as many steps as tokens to generate.
 pub(crate) fn generate(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Error> {
     let tokenizer = match model.tokenizer() {
         Err(Error::NoTokenizer) => None,
@@ -37,23 +41,28 @@ pub(crate) fn generate(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Erro
     };
 
     let mut session = storage::session(model)?;
-    let mut sampler = Sampler::new(TEMPERATURE, TOP_K, SEED)?;
+    let mut sampler = Sampler::new(TEMPERATURE, TOP_K, SEED)?.with_top_p(TOP_P)?;
+    // The build script refuses an empty prompt.
+    let (&last, first) = prompt.split_last().unwrap_or((&0, &[]));
+    let started = meter.instructions();
+    for &token in first {
+        session.feed(u32::from(token))?;
+    }
+    let fed_instructions = meter.instructions() - started;
     let mut digest = LogitsDigest::new();
     let mut instructions = 0;
-    let mut chosen = 0;
-    for step in 0..prompt.len() + TOKENS - 1 {
-        let token = prompt.get(step).map_or(chosen, |&token| u32::from(token));
+    let mut token = u32::from(last);
+    for step in 0..TOKENS {
         let started = meter.instructions();
         let logits = session.step(token)?;
         instructions += meter.instructions() - started;
         digest.update(logits);
         defmt::debug!("step {=usize} token {=u32} digest {=u32:08x}", step, token, digest.value());
-        if step + 1 >= prompt.len() {
-            chosen = sampler.sample(logits);
-            print(tokenizer, chosen);
-        }
+        token = sampler.sample(logits);
+        print(tokenizer, token);
     }
-    Ok(Outcome { tokens: TOKENS as u32, digest, instructions })
+    let (tokens, fed) = (TOKENS as u32, first.len() as u32);
+    Ok(Outcome { tokens, digest, instructions, fed, fed_instructions })
 }
 
 /// Scores windows of pseudo-random tokens.
@@ -75,7 +84,8 @@ pub(crate) fn score(model: &Model<'_>, meter: &Meter) -> Result<Outcome, Error> 
         instructions += meter.instructions() - started - aside;
         defmt::info!("window {=usize} digest {=u32:08x}", index, digest.value());
     }
-    Ok(Outcome { tokens: (WINDOWS * WINDOW_TOKENS) as u32, digest, instructions })
+    let tokens = (WINDOWS * WINDOW_TOKENS) as u32;
+    Ok(Outcome { tokens, digest, instructions, fed: 0, fed_instructions: 0 })
 }
 
 /// Prints a token's number and, a few bytes at a time, its text.

@@ -101,8 +101,15 @@ fn from_checkpoint_to_text() {
     let first = json(at, &sampled);
     assert_eq!(first, json(at, &sampled), "the same seed writes the same text");
     assert_eq!(first["tokens"].as_array().unwrap().len(), 40);
+    // The prompt's tokens are fed; one logit vector is computed for each that is written.
+    assert_eq!(first["steps"], 40);
+    let nucleus = |top_p: &str| json(at, &[&sampled[..], &["--top-p", top_p]].concat());
+    assert_eq!(nucleus("1"), first);
+    assert_ne!(nucleus("0.5")["tokens"], first["tokens"]);
+    fails(at, &[&generate[..], &["--top-p", "0"]].concat(), 2, "--top-p 0: top-p must be above 0");
     let greedy = json(at, &["generate", "model.safetensors", "--tokens", "8", "--json"]);
     assert!(greedy["text"].as_str().unwrap().starts_with("The "));
+    assert_eq!(greedy["steps"], 8);
 }
 
 #[test]
@@ -357,6 +364,42 @@ fn a_policy_file_overrides_by_pattern() {
     let arguments = ["quantize", "model.safetensors", "--policy", "other.toml", "--out", "x.rbk"];
     fails(at, &arguments, 1, "matches no tensor");
     assert!(!at.join("x.rbk").exists());
+}
+
+/// INT4 has a kernel everywhere, FP16 only where an FPU converts halves: `static` has both.
+#[test]
+fn inspect_says_which_kernels_serve() {
+    let place = workplace();
+    let at = place.path();
+    quantize(at, "static", "static.rbk");
+    let kernels = |target: &str| json(at, &["inspect", "static.rbk", "--json", "--target", target]);
+    let of = |inspected: &serde_json::Value, precision: &str, key: &str| -> Vec<String> {
+        let tensors = inspected["tensors"].as_array().unwrap().iter();
+        let linear = |t: &&serde_json::Value| !t["name"].as_str().unwrap().contains("embedding");
+        let some = tensors.filter(linear).filter(|t| t["precision"] == precision);
+        some.map(|t| t[key].to_string()).collect()
+    };
+    let (m4f, m0) = (kernels("cortex-m4f"), kernels("cortex-m0"));
+    for (inspected, precision, kernel, fallback) in [
+        (&m4f, "fp16", "\"FPU\"", "null"),
+        (&m4f, "int4", "\"DSP extension\"", "null"),
+        (&m0, "fp16", "\"portable\"", "\"storage\""),
+    ] {
+        let (names, reasons) =
+            (of(inspected, precision, "kernel"), of(inspected, precision, "fallback"));
+        assert!(!names.is_empty() && names.iter().all(|name| name == kernel), "{names:?}");
+        assert!(reasons.iter().all(|reason| reason == fallback), "{reasons:?}");
+    }
+    assert_eq!(m4f["kernels"]["target"], "cortex-m4f");
+    assert_eq!(m4f["kernels"]["fast"], m4f["kernels"]["tensors"]);
+    assert!(m0["kernels"]["fast"].as_u64() < m0["kernels"]["tensors"].as_u64());
+    let output = resnet_bk(at, &["inspect", "static.rbk", "--target", "cortex-m0"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("no kernel for this precision"), "{text}");
+    let here = json(at, &["inspect", "static.rbk", "--json"]);
+    assert_eq!(here["kernels"]["target"], "this machine");
+    fails(at, &["inspect", "static.rbk", "--target", "z80"], 2, "cortex-m4f");
+    fails(at, &["inspect", "model.safetensors", "--target", "cortex-m4f"], 2, "quantize it first");
 }
 
 #[test]

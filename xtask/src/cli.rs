@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::qemu::{self, Event, Report};
-use xtask::{bench, checks, demo, frontier, setup};
+use xtask::{bench, checks, demo, frontier, reproducible, setup};
 
 /// Set-up, demo and tests of resnet-bk.
 ///
@@ -70,6 +70,8 @@ enum Command {
     ///     cargo xtask bench --json > bench.json
     #[command(verbatim_doc_comment)]
     Bench(bench::Args),
+    /// Build the firmware's image from two directories and compare every byte that goes to flash.
+    Reproducible,
     /// Every check: format, lints, docs, tests, targets, firmware, QEMU.
     ///
     /// All checks run, whether or not an earlier one fails; the failures are shown together at the
@@ -112,6 +114,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Frontier(args) => frontier::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Reproducible => reproducible::run().map(|()| ExitCode::SUCCESS),
         Command::Test(args) => checks::run(&args),
         Command::Qemu(args) => run_qemu(&args),
     };

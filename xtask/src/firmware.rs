@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,13 +19,15 @@ pub struct Sampling {
     pub temperature: f32,
     /// Candidates; 0 is all.
     pub top_k: usize,
+    /// Probability that the candidates have together; 1 is all.
+    pub top_p: f32,
     /// Seed of the draws.
     pub seed: u64,
 }
 
 impl Sampling {
     /// Always the likeliest token.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, seed: 1 };
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1 };
 }
 
 /// What the firmware does with its blob. A causal blob can only generate, a full-chain one only
@@ -70,13 +73,22 @@ impl Firmware {
 
     /// Builds it and puts a copy at `elf`, where the next build leaves it alone.
     pub fn build(&self, elf: &Path) -> Result<()> {
+        self.build_in(root(), None, elf)
+    }
+
+    /// [`Firmware::build`] in another copy of the repository, with builds in a directory of their own.
+    pub(crate) fn build_in(&self, root: &Path, builds: Option<&Path>, elf: &Path) -> Result<()> {
         let blob = self.blob.canonicalize().with_context(|| {
             format!("no blob at {}; make one with `resnet-bk quantize`", self.blob.display())
         })?;
         let mut command = process::cargo();
         // From its folder, so that its own configuration (target, log level) applies.
-        command.current_dir(root().join("firmware-example"));
+        command.current_dir(root.join("firmware-example"));
+        without_places(&mut command, root)?;
         command.args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"]);
+        if let Some(builds) = builds {
+            command.arg("--target-dir").arg(builds);
+        }
         if self.alloc {
             command.args(["--features", "alloc"]);
         }
@@ -107,10 +119,34 @@ impl Firmware {
     }
 }
 
+/// Where cargo keeps the sources of dependencies.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    let home = || std::env::home_dir().map(|home| home.join(".cargo"));
+    let directory = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+    directory.context("neither CARGO_HOME nor a home directory is known")
+}
+
+/// Has cargo compile without absolute paths, which panics would otherwise have in flash: the same image from every
+/// directory of every user. Flags of the caller's environment stay.
+pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
+    const SEPARATOR: &str = "\u{1f}";
+    let mut flags = match (std::env::var("CARGO_ENCODED_RUSTFLAGS"), std::env::var("RUSTFLAGS")) {
+        (Ok(encoded), _) if !encoded.is_empty() => vec![encoded],
+        (_, Ok(flags)) => flags.split_whitespace().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    let root = root.canonicalize().with_context(|| format!("no {}", root.display()))?;
+    for (place, name) in [(cargo_home()?, "cargo"), (root, "resnet-bk")] {
+        flags.push(format!("--remap-path-prefix={}={name}", place.display()));
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR));
+    Ok(())
+}
+
 impl Job {
     /// Every variable that the firmware's build script reads beside the blob, so that none is left
     /// to the caller's environment.
-    fn variables(&self) -> [(&'static str, String); 6] {
+    fn variables(&self) -> [(&'static str, String); 7] {
         let defaults = (String::from("0"), 1, Sampling::GREEDY, 1);
         let (prompt, tokens, sampling, windows) = match self {
             Self::Generate { prompt, tokens, sampling } => {
@@ -125,6 +161,7 @@ impl Job {
             ("RESNET_BK_TOKENS", tokens.to_string()),
             ("RESNET_BK_TEMPERATURE", sampling.temperature.to_string()),
             ("RESNET_BK_TOP_K", sampling.top_k.to_string()),
+            ("RESNET_BK_TOP_P", sampling.top_p.to_string()),
             ("RESNET_BK_SEED", sampling.seed.to_string()),
             ("RESNET_BK_WINDOWS", windows.to_string()),
         ]

@@ -5,6 +5,7 @@
 //! - [`qemu`]: runs it and decodes what it prints.
 //! - [`mod@reference`]: the same job on this machine.
 //! - [`mod@bench`]: instructions and code on emulated targets, against a baseline.
+//! - [`reproducible`]: the firmware's image from two directories.
 //! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
 
 pub mod bench;
@@ -16,6 +17,7 @@ pub mod frontier;
 pub mod process;
 pub mod qemu;
 pub mod reference;
+pub mod reproducible;
 pub mod setup;
 mod steps;
 pub mod tools;

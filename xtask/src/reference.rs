@@ -1,6 +1,6 @@
 //! The firmware's job on this machine: what a device must reproduce.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use resnet_bk_core::{LogitsDigest, Model, Sampler, Session, Window};
 
 use crate::firmware::Job;
@@ -17,6 +17,8 @@ pub struct Outcome {
     pub text: Vec<u8>,
     /// Positions whose logits were computed.
     pub steps: u32,
+    /// Tokens of the prompt before its last, whose logits were not.
+    pub fed: u32,
     /// CRC-32C over the little-endian bits of every logit, as eight hexadecimal digits.
     pub digest: String,
     /// The digest after each of the steps.
@@ -32,18 +34,20 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
         digests.push(digest.value());
     };
     let (mut tokens, mut text) = (Vec::new(), Vec::new());
+    let mut fed = 0;
     match job {
         Job::Generate { prompt, tokens: count, sampling } => {
             let prompt = encode(&model, prompt)?;
             let mut session = Session::allocate(&model)?;
-            let mut sampler = Sampler::new(sampling.temperature, sampling.top_k, sampling.seed)?;
-            for step in 0..prompt.len() + count - 1 {
-                let token = prompt.get(step).or(tokens.last()).copied().unwrap_or(0);
-                let row = session.step(token)?;
+            let sampler = Sampler::new(sampling.temperature, sampling.top_k, sampling.seed)?;
+            let mut sampler = sampler.with_top_p(sampling.top_p)?;
+            let (&last, first) = prompt.split_last().context("the prompt is empty")?;
+            first.iter().try_for_each(|&token| session.feed(token))?;
+            fed = first.len() as u32;
+            for _ in 0..*count {
+                let row = session.step(tokens.last().copied().unwrap_or(last))?;
                 add(row);
-                if step + 1 >= prompt.len() {
-                    tokens.push(sampler.sample(row));
-                }
+                tokens.push(sampler.sample(row));
             }
             if let Ok(tokenizer) = model.tokenizer() {
                 for &token in &tokens {
@@ -68,7 +72,7 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
         }
     }
     let (steps, digest) = (digest.steps(), format!("{:08x}", digest.value()));
-    Ok(Outcome { tokens, text, steps, digest, digests })
+    Ok(Outcome { tokens, text, steps, fed, digest, digests })
 }
 
 /// The prompt's tokens: its text by the blob's tokenizer, or numbers where there is none.
@@ -84,7 +88,6 @@ fn encode(model: &Model<'_>, prompt: &str) -> Result<Vec<u32>> {
             .collect::<Result<_, _>>()
             .context("a blob without a tokenizer needs token numbers such as `1 2 3`")?,
     };
-    ensure!(!tokens.is_empty(), "the prompt is empty");
     Ok(tokens)
 }
 

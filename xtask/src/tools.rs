@@ -264,7 +264,8 @@ impl Tools {
         command.arg(blob).args(["--prompt", prompt, "--json"]);
         command.args(["--tokens", &tokens.to_string(), "--seed", &sampling.seed.to_string()]);
         command.args(["--temperature", &sampling.temperature.to_string()]);
-        parse(command.args(["--top-k", &sampling.top_k.to_string()]))
+        command.args(["--top-k", &sampling.top_k.to_string()]);
+        parse(command.args(["--top-p", &sampling.top_p.to_string()]))
     }
 
     /// A subcommand, from the repository's root.

@@ -19,12 +19,15 @@
 mod classes;
 mod dims;
 mod header;
+mod include;
 mod preamble;
 mod tensor;
 
 pub use classes::TokenClasses;
 pub use dims::{Chain, Dimensions, Limits, TensorId};
 pub use header::{Header, Measured, Provenance, Section};
+#[doc(hidden)]
+pub use include::Aligned;
 pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};
 pub use tensor::{
     Column, INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord,

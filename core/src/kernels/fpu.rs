@@ -9,21 +9,17 @@ use core::arch::asm;
 use half::f16;
 
 use super::Vectors;
+use super::choice::{self, LONGEST_FP16 as LONGEST};
 use super::portable::{LANES, batch, bias, fp16_unit, sum_lanes};
-use crate::blob::{Precision, Tensor};
+use crate::blob::Tensor;
 use crate::numeric::f32_to_residual;
-
-/// Longest row whose vector is kept as floats on the stack.
-const LONGEST: usize = 256;
 
 /// Multiplies where there is a kernel for the matrix; says whether there was. As in [`super::dsp`], not a part
 /// of its caller.
 #[inline(never)]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(LANES) && matrix.cols > 0;
-    // `vldm` asks for words that are aligned as such.
-    let aligned = matrix.codes.as_ptr().cast::<u32>().is_aligned();
-    if matrix.precision != Precision::Fp16 || !fits || !aligned || matrix.codes.is_empty() {
+    // Words that are aligned as such are what `vldm` asks for.
+    if choice::fpu(matrix).is_err() {
         return false;
     }
     let len = 2 * matrix.cols;

@@ -13,6 +13,7 @@ mod armv6m;
 mod aarch64;
 #[cfg(feature = "std")]
 mod batched;
+mod choice;
 #[cfg(arm_dsp)]
 mod dsp;
 #[cfg(arm_fpu)]
@@ -35,6 +36,7 @@ mod x86_64;
 
 use half::f16;
 
+pub use choice::{Choice, Core, Reason, choice, choice_on};
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[doc(hidden)]
 pub use x86_64::HostKernels;

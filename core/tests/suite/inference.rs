@@ -101,6 +101,26 @@ proptest! {
     }
 
     #[test]
+    fn feeding_leaves_the_state_of_a_step(
+        recipe in recipes(Chain::Half), len in 1usize..16, fed in any::<u16>(),
+    ) {
+        let blob = recipe.build();
+        let model = Model::from_bytes(&blob).unwrap();
+        let tokens = tokens(len, recipe.dims.vocab, recipe.seed);
+        let expected = stream(&model, &tokens);
+        let memory = vec![0xdead_beef; Session::<Vec<u32>>::words(model.dims())];
+        let mut session = Session::new(&model, memory).unwrap();
+        for (i, (&token, expected)) in tokens.iter().zip(&expected).enumerate() {
+            if fed >> i & 1 == 1 {
+                session.feed(token).unwrap();
+            } else {
+                prop_assert_eq!(&bits(session.step(token).unwrap()), expected, "token {}", i);
+            }
+            prop_assert_eq!(session.position(), i + 1);
+        }
+    }
+
+    #[test]
     fn tiles_change_no_bit_of_a_full_chain(recipe in recipes(Chain::Full), len in 1usize..16) {
         let blob = recipe.build();
         let model = Model::from_bytes(&blob).unwrap();
@@ -241,6 +261,7 @@ fn the_end_of_the_position_table_changes_nothing() {
     }
     for _ in 0..2 {
         assert_eq!(session.step(0).unwrap_err(), Error::EndOfPositions { positions: 5 });
+        assert_eq!(session.feed(0).unwrap_err(), Error::EndOfPositions { positions: 5 });
         assert_eq!(session.position(), 5);
     }
     session.reset();
@@ -265,6 +286,7 @@ fn a_refused_token_changes_nothing() {
         for bad in [20, 21, u32::MAX] {
             let error = session.step(bad).unwrap_err();
             assert_eq!(error, Error::Token { token: bad, vocab: 20 });
+            assert_eq!(session.feed(bad).unwrap_err(), error);
         }
         assert_eq!(session.position(), token as usize - 1);
         assert_eq!(&bits(session.step(token).unwrap()), expected);

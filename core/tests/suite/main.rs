@@ -5,6 +5,7 @@ mod blob;
 mod chain;
 mod golden;
 mod inference;
+mod kernels;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod mxcsr;
 mod random;

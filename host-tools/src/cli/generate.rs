@@ -1,5 +1,6 @@
 //! `resnet-bk generate`.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ Examples:
   The FP32 model:
       resnet-bk generate model.safetensors --prompt 'The river '
 
-  A digest of every logit, to compare with the one that a device prints:
+  A digest of the logits, to compare with the one that a device prints:
       resnet-bk generate static.rbk --tokens 256 --json";
 
 /// Write text with a checkpoint or a blob.
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// Sample among so many likeliest tokens only, at most 64; 0 samples among all.
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
+    /// Sample among the likeliest tokens only that together have this probability, above 0; 1 samples among all.
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    top_p: f32,
     /// Seed of the sampler.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -59,17 +63,20 @@ enum Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn step(&mut self, token: u32, logits: &mut Vec<f16>) -> Result<()> {
-        logits.clear();
+    /// Takes a token whose logits nobody needs.
+    fn feed(&mut self, token: u32) -> Result<()> {
         match self {
-            Self::Reference(stream) => {
-                logits.extend(stream.step(token)?.into_iter().map(f16::from_f32));
-            }
-            Self::Core(session) => {
-                logits.extend_from_slice(session.step(token).map_err(Error::Blob)?);
-            }
+            Self::Reference(stream) => stream.feed(token),
+            Self::Core(session) => session.feed(token).map_err(Error::Blob),
         }
-        Ok(())
+    }
+
+    /// Takes a token and returns the logits of the next one.
+    fn step(&mut self, token: u32) -> Result<Cow<'_, [f16]>> {
+        Ok(match self {
+            Self::Reference(stream) => stream.step(token)?.into_iter().map(f16::from_f32).collect(),
+            Self::Core(session) => Cow::Borrowed(session.step(token).map_err(Error::Blob)?),
+        })
     }
 }
 
@@ -129,31 +136,29 @@ impl TextCodec<'_> {
 
 fn write(args: &Args, mut writer: Writer<'_>, codec: TextCodec<'_>, global: Global) -> Result<()> {
     let prompt = codec.encode(&args.prompt)?;
-    if prompt.is_empty() {
+    let Some((&last, first)) = prompt.split_last() else {
         return Err(Error::Usage(
             "--prompt must not be empty: there is nothing to continue".into(),
         ));
-    }
-    let mut sampler = Sampler::new(args.temperature, args.top_k, args.seed).map_err(Error::Blob)?;
+    };
+    let mut sampler = Sampler::new(args.temperature, args.top_k, args.seed)
+        .map_err(Error::Blob)?
+        .with_top_p(args.top_p)
+        .map_err(|error| Error::Usage(format!("--top-p {}: {error}", args.top_p)))?;
     let mut digest = LogitsDigest::new();
-    let mut logits = Vec::new();
-    for &token in &prompt {
-        writer.step(token, &mut logits)?;
-        digest.update(&logits);
-    }
+    first.iter().try_for_each(|&token| writer.feed(token))?;
     let mut tokens: Vec<u32> = Vec::with_capacity(args.tokens);
     let mut text = args.prompt.clone().into_bytes();
     let mut shown = 0;
+    let mut token = last;
     while tokens.len() < args.tokens {
-        let token = sampler.sample(&logits);
+        let logits = writer.step(token)?;
+        digest.update(&logits);
+        token = sampler.sample(&logits);
         tokens.push(token);
         codec.decode(token, &mut text)?;
         if !global.json {
             shown = show(&text, shown);
-        }
-        if tokens.len() < args.tokens {
-            writer.step(token, &mut logits)?;
-            digest.update(&logits);
         }
     }
     if global.json {

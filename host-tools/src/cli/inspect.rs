@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use resnet_bk_core as core;
 use resnet_bk_core::blob::{Dimensions, TensorLayout};
+use resnet_bk_core::kernels::{Core, Reason};
 use serde_json::{Value, json};
 
 use super::common::{hex, is_blob, parse_blob, print_json};
+use super::kernels::{Kernels, core_parser};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Global;
 use crate::error::{Error, Result};
@@ -19,6 +21,9 @@ const EXAMPLES: &str = "\
 Examples:
   What is in a blob, and does it fit the board?
       resnet-bk inspect static.rbk
+
+  By which kernels would a Cortex-M4F multiply its matrices?
+      resnet-bk inspect static.rbk --target cortex-m4f
 
   A checkpoint, counted the published way:
       resnet-bk inspect model.safetensors --published-estimate
@@ -37,6 +42,10 @@ pub(crate) struct Args {
     /// dimensions, or of the published reference size where no file is named.
     #[arg(long)]
     published_estimate: bool,
+    /// Of a blob, say by which kernels this microcontroller's core multiplies, instead of this machine.
+    #[arg(long, value_name = "CORE", value_parser = core_parser())]
+    #[arg(conflicts_with = "published_estimate")]
+    target: Option<Core>,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
@@ -50,8 +59,14 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         if args.published_estimate {
             print_estimate(model.dims(), global);
         } else {
-            blob(&model, bytes.len(), global);
+            let kernels = Kernels::of(&model, &bytes, args.target)?;
+            blob(&model, bytes.len(), &kernels, global);
         }
+    } else if args.target.is_some() {
+        return Err(Error::Usage(format!(
+            "--target says which kernels serve a blob, and {} is none: quantize it first",
+            path.display()
+        )));
     } else {
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
         let dims = dimensions(&checkpoint.config);
@@ -129,7 +144,7 @@ fn ram_bytes(dims: &Dimensions) -> (String, usize) {
     }
 }
 
-fn blob(model: &core::Model<'_>, len: usize, global: Global) {
+fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) {
     let dims = model.dims();
     let tensors: Vec<_> = dims
         .tensors()
@@ -153,10 +168,12 @@ fn blob(model: &core::Model<'_>, len: usize, global: Global) {
     if global.json {
         let tensors: Vec<_> = tensors
             .iter()
-            .map(|(name, precision, group, rows, cols, bytes)| {
+            .zip(kernels.choices())
+            .map(|((name, precision, group, rows, cols, bytes), choice)| {
                 json!({
                     "name": name, "precision": precision, "group": group, "rows": rows,
-                    "cols": cols, "bytes": bytes,
+                    "cols": cols, "bytes": bytes, "kernel": choice.kernel,
+                    "fallback": choice.fallback.map(Reason::name),
                 })
             })
             .collect();
@@ -164,6 +181,7 @@ fn blob(model: &core::Model<'_>, len: usize, global: Global) {
             "kind": "blob", "bytes": len, "dimensions": dims_json(dims), "tensors": tensors,
             "chain_bytes": model.header().chain.len, "tokenizer_bytes": tokenizer,
             "ram_bytes": ram, "ram_for": ram_kind, "macs_per_token": dims.macs_per_token(),
+            "kernels": kernels.json(),
             "potentials_int8": model.header().potentials_int8,
             "provenance": {
                 "source_sha256": hex(provenance.source_sha256),
@@ -179,10 +197,17 @@ fn blob(model: &core::Model<'_>, len: usize, global: Global) {
         return;
     }
     print_dims(dims);
-    let mut rows = table(&["tensor", "shape", "precision", "group", "bytes"]);
-    for (name, precision, group, out, cols, bytes) in tensors {
+    let mut rows = table(&["tensor", "shape", "precision", "group", "bytes", "kernel"]);
+    for ((name, precision, group, out, cols, bytes), choice) in
+        tensors.into_iter().zip(kernels.choices())
+    {
         let group = if group == 0 { "–".into() } else { group.to_string() };
-        rows.add_row([name, format!("{out} × {cols}"), precision.into(), group, bytes.to_string()]);
+        let shape = format!("{out} × {cols}");
+        let kernel = match choice.fallback {
+            None => choice.kernel.to_owned(),
+            Some(reason) => format!("{} ({})", choice.kernel, reason.name()),
+        };
+        rows.add_row([name, shape, precision.into(), group, bytes.to_string(), kernel]);
     }
     println!("{rows}");
     println!(
@@ -191,6 +216,7 @@ fn blob(model: &core::Model<'_>, len: usize, global: Global) {
         len - weights - model.header().chain.len as usize - tokenizer
     );
     println!("RAM   {ram} bytes for a {ram_kind}, beside the stack");
+    println!("kernels {}", kernels.summary());
     println!("work  {} multiply-accumulates per token", dims.macs_per_token());
     println!(
         "made  by {} under policy {} from checkpoint {}… ({} bytes, {:.2}×)",

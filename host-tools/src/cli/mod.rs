@@ -7,6 +7,7 @@ mod finetune;
 mod generate;
 mod import;
 mod inspect;
+mod kernels;
 mod measured;
 mod quantize;
 mod report;

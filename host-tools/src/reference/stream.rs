@@ -46,6 +46,22 @@ impl<'a> Stream<'a> {
     /// Takes the next token and returns the logits `[V]` of the one after it. Fails when the token
     /// is not in the vocabulary or the position table is used up.
     pub fn step(&mut self, token: u32) -> Result<Vec<f32>> {
+        let h = self.advance(token)?;
+        let (model, layout) = (self.model, &self.model.layout);
+        let (mut u, mut norm) = (vec![0.0; h.len()], layer_norm::Tape::default());
+        layout.norm.forward(&model.parameters, &h, &mut u, &mut norm);
+        let mut logits = vec![0.0; model.config().vocab];
+        layout.head.forward(&model.parameters, &u, &mut logits);
+        Ok(logits)
+    }
+
+    /// As [`Stream::step`] for a token whose logits nobody needs: they are not computed.
+    pub fn feed(&mut self, token: u32) -> Result<()> {
+        self.advance(token).map(|_| ())
+    }
+
+    /// Takes the next token and returns the residual `[d]` after the last block.
+    fn advance(&mut self, token: u32) -> Result<Vec<f32>> {
         let (model, config) = (self.model, self.model.config());
         let (parameters, layout, d) = (&model.parameters, &model.layout, config.width);
         let row = token as usize * d;
@@ -83,10 +99,7 @@ impl<'a> Stream<'a> {
             moe::forward(block, parameters, config.top_k, &u, &mut h, &mut tape);
             add_scaled(&mut h, parameters[block.scale], &projected);
         }
-        layout.norm.forward(parameters, &h, &mut u, &mut norm);
-        let mut logits = vec![0.0; config.vocab];
-        layout.head.forward(parameters, &u, &mut logits);
         self.position += 1;
-        Ok(logits)
+        Ok(h)
     }
 }

@@ -33,6 +33,12 @@ impl Baseline {
             let (core, policy) = (token.core, &token.policy);
             counts.insert(format!("{core} token {policy}"), token.instructions);
             counts.insert(format!("{core} stack bytes {policy}"), token.stack_bytes);
+            counts.insert(format!("{core} token of a prompt {policy}"), token.fed_instructions);
+            let off = token.off_alignment;
+            counts.extend(off.map(|n| (format!("{core} token off alignment {policy}"), n)));
+            for (sampler, instructions) in &token.samplers {
+                counts.insert(format!("{core} sampler {sampler} {policy}"), *instructions);
+            }
         }
         for code in &measured.code {
             counts.insert(format!("{} code bytes", code.core), code.own);

@@ -110,17 +110,19 @@ impl Machine {
         Ok(builds.join(self.target).join("release").join(program))
     }
 
-    /// Runs a program to its end, with a blob if it takes one, and returns what it printed.
-    pub(super) fn run(&self, elf: &Path, blob: Option<&Path>) -> Result<Vec<Line>> {
+    /// Runs a program to its end, with a blob if it takes one, so many bytes behind its place, and returns what
+    /// it printed.
+    pub(super) fn run(&self, elf: &Path, blob: Option<(&Path, u32)>) -> Result<Vec<Line>> {
         let mut command = Command::new(self.program);
         command.args(self.arguments).args(qemu::QUIET);
         command.arg("-kernel").arg(elf);
-        if let Some(blob) = blob {
+        if let Some((blob, offset)) = blob {
             let blob = fs::canonicalize(blob).with_context(|| format!("no {}", blob.display()))?;
             // QEMU takes a comma in a name as two.
             let file = blob.display().to_string().replace(',', ",,");
             command.arg("-device");
-            command.arg(format!("loader,file={file},addr={:#x},force-raw=on", self.blob));
+            let address = self.blob + offset;
+            command.arg(format!("loader,file={file},addr={address:#x},force-raw=on"));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command

@@ -45,6 +45,13 @@ pub(super) struct Token {
     /// Where they go, in the order of a token.
     #[serde(serialize_with = "as_map")]
     pub(super) kinds: Vec<(String, u64)>,
+    /// Of a token whose logits nobody needs, as those of a prompt.
+    pub(super) fed_instructions: u64,
+    /// Of every way to sample, beside a token.
+    #[serde(serialize_with = "as_map")]
+    pub(super) samplers: Vec<(String, u64)>,
+    /// Of a whole token where the blob is not aligned, if that was measured.
+    pub(super) off_alignment: Option<u64>,
     pub(super) session_ram_bytes: u64,
     pub(super) stack_bytes: u64,
 }

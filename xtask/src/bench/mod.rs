@@ -22,7 +22,11 @@ use machine::{MACHINES, Machine};
 use measured::{Kernel, Measured, Token};
 
 /// Policies whose whole tokens are counted.
-const POLICIES: [&str; 2] = ["static", "uniform-int4"];
+const POLICIES: [&str; 2] = ["static", INT4];
+/// The one whose tokens are counted with a blob off its alignment, too: of `static` most take FP16 kernels.
+const INT4: &str = "uniform-int4";
+/// Bytes that it is off then.
+const OFF_ALIGNMENT: u32 = 2;
 /// Tokens that the device averages over, and the first of them: as in `bench-firmware`.
 const TOKENS: usize = 16;
 /// Tokens that blobs are calibrated on: their numbers hardly matter here.
@@ -135,17 +139,30 @@ fn blobs() -> Result<Vec<(&'static str, PathBuf)>> {
 fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Token> {
     let bytes = fs::read(blob).with_context(|| format!("cannot read {}", blob.display()))?;
     let expected = host_digest(&bytes)?;
-    let lines = machine.run(&machine.build("token")?, Some(blob))?;
-    let digest = machine::value(&lines, "digest")?;
-    ensure!(
-        digest == expected,
-        "{}, policy {policy}: the logits' digest is {digest}, on this machine {expected}",
-        machine.core
-    );
-    let mut kinds = Vec::new();
+    let program = machine.build("token")?;
+    let run = |offset| {
+        let lines = machine.run(&program, Some((blob, offset)))?;
+        let digest = machine::value(&lines, "digest")?;
+        ensure!(
+            digest == expected,
+            "{}, policy {policy}, {offset} bytes off: the logits' digest is {digest}, on this machine {expected}",
+            machine.core
+        );
+        Ok(lines)
+    };
+    let lines = run(0)?;
+    let off_alignment = match policy {
+        INT4 => Some(machine::number(&run(OFF_ALIGNMENT)?, "token")?),
+        _ => None,
+    };
+    let (mut kinds, mut samplers) = (Vec::new(), Vec::new());
     for line in &lines {
-        if let ["kind", name, instructions] = line.words()[..] {
-            kinds.push((name.to_owned(), instructions.parse()?));
+        match line.words()[..] {
+            ["kind", name, instructions] => kinds.push((name.to_owned(), instructions.parse()?)),
+            ["sampler", name, instructions] => {
+                samplers.push((name.to_owned(), instructions.parse()?));
+            }
+            _ => {}
         }
     }
     Ok(Token {
@@ -154,6 +171,9 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
         policy: policy.to_owned(),
         instructions: machine::number(&lines, "token")?,
         kinds,
+        fed_instructions: machine::number(&lines, "fed")?,
+        samplers,
+        off_alignment,
         session_ram_bytes: machine::number(&lines, "session_ram_bytes")?,
         stack_bytes: machine::number(&lines, "stack_bytes")?,
     })

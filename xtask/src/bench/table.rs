@@ -86,6 +86,14 @@ fn tokens(tokens: &[Token]) -> Table {
         });
     }
     row("whole token", &|token| Some(token.instructions));
+    row("token of a prompt", &|token| Some(token.fed_instructions));
+    row("whole token, blob not aligned", &|token| token.off_alignment);
+    let samplers = tokens.first().map(|token| &token.samplers);
+    for (sampler, _) in samplers.into_iter().flatten() {
+        row(&format!("sampler {sampler}"), &|token| {
+            token.samplers.iter().find(|(name, _)| name == sampler).map(|(_, number)| *number)
+        });
+    }
     row("stack bytes", &|token| Some(token.stack_bytes));
     table
 }

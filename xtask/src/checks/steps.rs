@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Result;
+
+use crate::firmware::without_places;
 use crate::setup::TARGETS;
 use crate::{process, root};
 
@@ -18,12 +21,12 @@ pub(super) struct Step {
 }
 
 /// All checks, cheap ones first.
-pub(super) fn all() -> Vec<Step> {
+pub(super) fn all() -> Result<Vec<Step>> {
     let firmware = root().join("firmware-example");
     let bench = root().join("bench-firmware");
     let step = |name, commands| Step { name, commands };
     let denied = ["--", "--deny", "warnings"];
-    vec![
+    Ok(vec![
         step(
             "format",
             vec![
@@ -54,11 +57,13 @@ pub(super) fn all() -> Vec<Step> {
             vec![cargo(root(), &["test", "--workspace", "--exclude", "resnet-bk-benchmarks"])],
         ),
         step("core-targets", core_builds()),
-        step("firmware", firmware_builds(&firmware, &denied)),
+        step("firmware", firmware_builds(&firmware, &denied)?),
+        // The same image from two directories.
+        step("image", vec![cargo(root(), &["xtask", "reproducible"])]),
         // Every kernel of every emulated target against the portable one, and its count against the
         // committed one.
         step("kernels", kernels(&bench, &denied)),
-    ]
+    ])
 }
 
 /// `core` alone for every target and feature set.
@@ -74,15 +79,17 @@ fn core_builds() -> Vec<Command> {
         .collect()
 }
 
-/// The firmware with either kind of memory: lints, then what `cargo run --release` builds.
-fn firmware_builds(firmware: &Path, denied: &[&str]) -> Vec<Command> {
+/// The firmware with either kind of memory: lints, then what `cargo run --release` builds, as tests build it.
+fn firmware_builds(firmware: &Path, denied: &[&str]) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
     for features in FIRMWARE_FEATURES {
         let lint = with_features(cargo(firmware, &["clippy", "--release"]), features);
         commands.push(with_arguments(lint, denied));
-        commands.push(with_features(cargo(firmware, &["build", "--release"]), features));
+        let mut build = with_features(cargo(firmware, &["build", "--release"]), features);
+        without_places(&mut build, root())?;
+        commands.push(build);
     }
-    commands
+    Ok(commands)
 }
 
 /// Lints of the programs that count, for an Arm and a RISC-V, then products on every target.

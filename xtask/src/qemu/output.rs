@@ -34,12 +34,16 @@ pub enum Event {
 pub struct Summary {
     /// Tokens that were generated or scored.
     pub tokens: u32,
-    /// Positions whose logits were computed: the prompt's as well.
+    /// Positions whose logits were computed: the prompt's last one and those that were generated.
     pub steps: u32,
-    /// CRC-32C over every logit, as eight hexadecimal digits.
+    /// CRC-32C over these logits, as eight hexadecimal digits.
     pub digest: String,
     /// Instructions per step, inference alone.
     pub instructions_per_token: u64,
+    /// Tokens of the prompt before its last, of which no logits were computed.
+    pub fed: u32,
+    /// Instructions for each of them; 0 where there are none.
+    pub instructions_per_fed_token: u64,
     /// Memory of the session.
     pub session_bytes: u64,
     /// The most that the stack held.
@@ -139,6 +143,8 @@ impl Summary {
             steps: text("steps")?.parse()?,
             digest: text("digest")?.to_owned(),
             instructions_per_token: number("instructions_per_token")?,
+            fed: text("fed")?.parse()?,
+            instructions_per_fed_token: number("instructions_per_fed_token")?,
             session_bytes: number("session_bytes")?,
             stack_bytes: number("stack_bytes")?,
             ram_bytes: number("ram_bytes")?,
@@ -152,6 +158,10 @@ impl fmt::Display for Summary {
         writeln!(f, "tokens              {:>12}", self.tokens)?;
         writeln!(f, "digest of logits    {:>12}  ({} steps)", self.digest, self.steps)?;
         writeln!(f, "instructions/token  {:>12}", self.instructions_per_token)?;
+        if self.fed > 0 {
+            let (each, fed) = (self.instructions_per_fed_token, self.fed);
+            writeln!(f, "  of the prompt     {each:>12}  ({fed} tokens)")?;
+        }
         let (session, stack) = (self.session_bytes, self.stack_bytes);
         writeln!(
             f,
@@ -212,10 +222,11 @@ mod tests {
 
     #[test]
     fn a_summary_needs_every_key() {
-        let line = "tokens=2 steps=5 digest=00c0ffee instructions_per_token=40 session_bytes=1 \
-                    stack_bytes=2 ram_bytes=3 flash_bytes=4 later=5";
+        let line = "tokens=2 steps=5 digest=00c0ffee instructions_per_token=40 fed=3 \
+                    instructions_per_fed_token=30 session_bytes=1 stack_bytes=2 ram_bytes=3 flash_bytes=4 later=5";
         let summary = Summary::parse(line).unwrap();
         assert_eq!((summary.tokens, summary.digest.as_str()), (2, "00c0ffee"));
+        assert_eq!((summary.fed, summary.instructions_per_fed_token), (3, 30));
         let error = Summary::parse(&line.replace("ram_", "rom_")).unwrap_err();
         assert_eq!(error.to_string(), "the summary has no ram_bytes");
     }

@@ -7,7 +7,7 @@ mod finish;
 mod panels;
 mod single;
 
-use super::{Vectors, batched};
+use super::{Reason, Vectors, batched};
 use crate::blob::Tensor;
 
 /// Multiplies, with dot products where the processor has them.
@@ -25,6 +25,12 @@ pub(super) fn matmul_with(dot: Option<Dot>, matrix: &Tensor<'_>, x: Vectors<'_>,
         ([_], None) => single::matmul(matrix, x, out),
         _ => batched::matmul(panels::Neon, matrix, x, out),
     }
+}
+
+/// For [`fn@super::choice`]: the kernel for a vector on its own, and whether it takes the matrix.
+pub(super) fn candidate(matrix: &Tensor<'_>) -> (&'static str, Result<(), Reason>) {
+    let name = if Dot::detect().is_some() { "NEON with dot products" } else { "NEON" };
+    (name, single::admits(matrix))
 }
 
 /// Proof that this processor has SDOT and UDOT.

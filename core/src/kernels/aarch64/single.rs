@@ -9,10 +9,10 @@ use core::arch::aarch64::*;
 use super::dot::{sdot, udot};
 use super::finish::finish;
 use crate::blob::{Precision, Tensor, TensorLayout, pair_u16};
-use crate::kernels::Vectors;
 use crate::kernels::batched::{LONGEST, ROWS, Rescale, decode};
 use crate::kernels::portable::{self, bias, group_scale, int8_code};
 use crate::kernels::single::Block;
+use crate::kernels::{Reason, Vectors};
 use crate::numeric::Scale;
 use alloc::vec::Vec;
 
@@ -88,11 +88,12 @@ fn by_rows(
 ) {
     let (codes, out) = (&x.codes[..matrix.cols], &mut out[..matrix.rows]);
     let rescale = &Rescale::new(matrix, Scale::unpack(x.scales[0]));
+    if admits(matrix).is_err() {
+        return portable::matmul(matrix, x, out);
+    }
     match matrix.precision {
-        _ if matrix.rows < ROWS || matrix.cols == 0 => portable::matmul(matrix, x, out),
-        Precision::Fp16 => portable::matmul(matrix, x, out),
         Precision::Int8 => int8(matrix, codes, rescale, out),
-        Precision::Int4 if matrix.group == 32 && matrix.cols.is_multiple_of(32) => {
+        Precision::Int4 if is_of_groups(matrix) => {
             if matrix.max_code <= 127 {
                 int4(matrix, codes, rescale, out);
             } else if not_negative(codes) {
@@ -101,9 +102,23 @@ fn by_rows(
                 portable::matmul(matrix, x, out);
             }
         }
-        _ if matrix.cols <= LONGEST => grouped(matrix, codes, rescale, out),
-        _ => portable::matmul(matrix, x, out),
+        _ => grouped(matrix, codes, rescale, out),
     }
+}
+
+/// Whether [`matmul`] and [`matmul_dot`] take a matrix.
+pub(super) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
+    if matrix.precision == Precision::Fp16 {
+        return Err(Reason::Storage);
+    }
+    let any = matrix.precision == Precision::Int8 || is_of_groups(matrix);
+    let fits = matrix.rows >= ROWS && matrix.cols > 0 && (any || matrix.cols <= LONGEST);
+    if fits { Ok(()) } else { Err(Reason::Shape) }
+}
+
+/// INT4 in groups of 32 that divide the row.
+fn is_of_groups(matrix: &Tensor<'_>) -> bool {
+    matrix.precision == Precision::Int4 && matrix.group == 32 && matrix.cols.is_multiple_of(32)
 }
 
 /// A max code of 255 promises no more than that no code is beyond it.

@@ -29,15 +29,12 @@ pub(super) mod planes;
 use core::mem::MaybeUninit;
 
 use super::Vectors;
+use super::choice::{self, BLOCK, LONGEST};
 use super::portable::{self, batch};
 use crate::blob::{Precision, Tensor, pair_u16};
 use crate::numeric::Scale;
 use row::Rows;
 
-/// Longest row whose coefficients are kept on the stack. Sums of longer ones need not fit.
-const LONGEST: usize = 512;
-/// Inputs of a block: a group of INT4.
-const BLOCK: usize = 32;
 /// Words that coefficients take at most.
 const WORDS: usize = int4::WORDS * (LONGEST / BLOCK);
 
@@ -48,16 +45,10 @@ type Coefficients = [MaybeUninit<u32>; WORDS];
 /// caller, whose stack would have room for every kernel's vector at once.
 #[inline(never)]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    let fits = matrix.cols <= LONGEST && matrix.cols.is_multiple_of(BLOCK);
-    let aligned = matrix.codes.as_ptr().cast::<u32>().is_aligned();
-    if !fits || !aligned || matrix.codes.is_empty() || matrix.biases.is_empty() {
+    if choice::dsp(matrix).is_err() {
         return false;
     }
-    let int8 = match matrix.precision {
-        Precision::Int8 => true,
-        Precision::Int4 if matrix.group == BLOCK => false,
-        _ => return false,
-    };
+    let int8 = matrix.precision == Precision::Int8;
     let layout = matrix.layout();
     assert!(matrix.rows > 0 && matrix.codes.len() >= matrix.rows * layout.row_codes);
     assert!(matrix.scales.len() >= matrix.rows * layout.row_scales);

@@ -30,9 +30,10 @@ mod swar;
 use core::mem::MaybeUninit;
 
 use super::Vectors;
+use super::choice::{self, LONGEST};
 use super::initialized::initialized;
 use super::portable::batch;
-use crate::blob::{Precision, Tensor};
+use crate::blob::Tensor;
 use crate::numeric::Scale;
 #[cfg(any(arm_dsp, test))]
 pub(super) use dsp::Dsp;
@@ -45,8 +46,6 @@ pub(super) type Native = Dsp;
 #[cfg(swar)]
 pub(super) type Native = Swar;
 
-/// Longest row whose vector is kept on the stack.
-const LONGEST: usize = 512;
 /// Inputs of a unit.
 pub(super) const UNIT: usize = 16;
 /// Mark of a row's last group: rotating by so many bits does nothing.
@@ -82,33 +81,17 @@ pub(super) trait Pairs {
     ///
     /// # Safety
     ///
-    /// The matrix is [known](is_known), with rows of whole groups and words, at least one; its codes, aligned to words,
+    /// The matrix is one that [`choice::planes`] admits, with at least one row; its codes, aligned to words,
     /// scales and biases are of all rows, and `out` is as long. The units are those that [`prepare`] makes of a vector
     /// of its columns.
     unsafe fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool;
-}
-
-/// Whether there is a kernel for groups of this size: those that divide into units as the kernels take them, but
-/// for INT4 in groups of 32, which has its own.
-fn is_known(precision: Precision, group: usize) -> bool {
-    use Precision::{Int2, Int3, Int4, Int5, Int6};
-    matches!(
-        (precision, group),
-        (Int2 | Int3 | Int4, 16) | (Int2 | Int3 | Int5 | Int6, 32) | (Int4, 64)
-    )
 }
 
 /// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its
 /// caller, whose stack would have room for every kernel's vector at once.
 #[inline(never)]
 pub(super) fn matmul<P: Pairs>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    // Rows of whole groups and words.
-    let fits = is_known(matrix.precision, matrix.group)
-        && matrix.cols <= LONGEST
-        && matrix.max_code <= 255
-        && matrix.cols.is_multiple_of(matrix.group.max(32));
-    let aligned = matrix.codes.as_ptr().cast::<u32>().is_aligned();
-    if !fits || !aligned || matrix.codes.is_empty() || matrix.biases.is_empty() {
+    if choice::planes(matrix).is_err() {
         return false;
     }
     let layout = matrix.layout();

@@ -31,7 +31,7 @@ use detect::Avx2;
 pub use detect::HostKernels;
 pub(super) use detect::Vnni;
 
-use super::{Vectors, batched, portable};
+use super::{Reason, Vectors, batched, portable};
 use crate::blob::{Column, Precision, Tensor};
 use crate::error::Error;
 use crate::layers::bk::{ChainFormat, ChainParameters};
@@ -138,6 +138,17 @@ pub(super) fn matmul_by_panels(
     // SAFETY: an `Avx2` and a `Vnni` exist only where the processor has the instructions.
     unsafe { several(avx2, vnni, matrix, x, out) };
     true
+}
+
+/// For [`fn@super::choice`]: the kernel for a vector on its own, and whether it takes the matrix.
+pub(super) fn candidate(matrix: &Tensor<'_>) -> (&'static str, Result<(), Reason>) {
+    if Avx2::detect().is_none() {
+        return ("AVX2", Err(Reason::Storage));
+    }
+    match choice::vnni(matrix, 1) {
+        Some(_) if vnni::admits(matrix) => ("AVX-512 VNNI", Ok(())),
+        _ => ("AVX2", single::admits(matrix)),
+    }
 }
 
 /// See [`super::by_columns`].

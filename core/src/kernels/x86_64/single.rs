@@ -10,10 +10,10 @@ use super::finish::{
 use super::int4::{self, int4};
 use super::int8;
 use crate::blob::{Precision, Tensor};
-use crate::kernels::Vectors;
 use crate::kernels::batched::{LONGEST, ROWS, Rescale};
 use crate::kernels::portable::{self, LANES, fp16_unit};
 use crate::kernels::single::Block;
+use crate::kernels::{Reason, Vectors};
 use crate::numeric::Scale;
 
 /// As [`portable::matmul`], bit for bit, for one vector.
@@ -23,8 +23,13 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let scale = Scale::unpack(x.scales[0]);
     let rescale = &Rescale::new(matrix, scale);
     let relu = matrix.max_code > 127;
+    // Halves are not rescaled by shifts.
+    let shifts = matrix.precision == Precision::Fp16 || (1..=62).contains(&rescale.shift);
+    if admits(matrix).is_err() || !shifts {
+        return portable::matmul(matrix, x, out);
+    }
     match matrix.precision {
-        Precision::Int4 if int4::fits(matrix) && (1..=62).contains(&rescale.shift) => {
+        Precision::Int4 if int4::fits(matrix) => {
             if !relu {
                 int4::<false>(matrix, codes, x.scales[0], rescale, out);
             } else if super::not_negative(codes) {
@@ -33,14 +38,18 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
                 portable::matmul(matrix, x, out);
             }
         }
-        _ if matrix.rows < ROWS || matrix.cols == 0 => portable::matmul(matrix, x, out),
         Precision::Fp16 => halves(matrix, codes, fp16_unit(matrix, scale), out),
-        _ if !(1..=62).contains(&rescale.shift) => portable::matmul(matrix, x, out),
         Precision::Int8 if !relu && int8::fits(matrix) => int8::matmul(matrix, codes, rescale, out),
         Precision::Int8 => int8(matrix, codes, rescale, out),
-        _ if matrix.cols <= LONGEST => grouped(matrix, codes, rescale, out),
-        _ => portable::matmul(matrix, x, out),
+        _ => grouped(matrix, codes, rescale, out),
     }
+}
+
+/// Whether [`matmul`] takes a matrix, but for a few extreme scales of vectors.
+pub(super) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
+    let int4 = matrix.precision == Precision::Int4 && int4::fits(matrix);
+    let fits = !matrix.precision.is_grouped() || matrix.cols <= LONGEST;
+    if int4 || matrix.rows >= ROWS && matrix.cols > 0 && fits { Ok(()) } else { Err(Reason::Shape) }
 }
 
 /// A matrix of INT8 and any codes: at most 2^14 inputs times 2^7 · 2^8.

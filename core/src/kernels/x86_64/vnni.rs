@@ -32,18 +32,26 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     let (codes, out) = (&x.codes[..matrix.cols], &mut out[..matrix.rows]);
     let rescale = &Rescale::new(matrix, Scale::unpack(x.scales[0]));
     let relu = matrix.max_code > 127;
-    if matrix.rows < ROWS || matrix.cols == 0 || !(1..=62).contains(&rescale.shift) {
+    if !admits(matrix) || !(1..=62).contains(&rescale.shift) {
         return false;
     }
     match matrix.precision {
         Precision::Int8 if !relu => int8::<false>(matrix, codes, rescale, out),
         Precision::Int8 if not_negative(codes) => int8::<true>(matrix, codes, rescale, out),
-        _ if !fits_bytes(matrix) || !vnni_int4::fits(matrix) => return false,
+        Precision::Int8 => return false,
         _ if !relu => int4::<false>(matrix, codes, x.scales[0], rescale, out),
         _ if not_negative(codes) => int4::<true>(matrix, codes, x.scales[0], rescale, out),
         _ => return false,
     }
     true
+}
+
+/// Whether [`matmul`] takes a matrix: INT8, or INT4 in groups of 32 that divide the row. What follows a ReLU must not
+/// be negative either, and a few extreme scales of vectors are left to others.
+pub(super) fn admits(matrix: &Tensor<'_>) -> bool {
+    let int4 = fits_bytes(matrix) && vnni_int4::fits(matrix);
+    let known = matrix.precision == Precision::Int8 || int4;
+    known && matrix.rows >= ROWS && matrix.cols > 0
 }
 
 /// A matrix of INT8 of at least eight rows. The codes are within ±127, or from 0 to 255 if `RELU`.

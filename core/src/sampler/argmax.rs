@@ -1,0 +1,79 @@
+//! The likeliest token, and the order of logits.
+
+use half::f16;
+
+use crate::kernels::wide;
+
+/// Index of the largest logit; the lowest one of equals; 0 for none. NaN is never larger.
+pub fn argmax(logits: &[f16]) -> usize {
+    if cfg!(feature = "std") { widest_argmax(logits) } else { first_argmax(logits) }
+}
+
+/// One pass, most of it over bits.
+fn first_argmax(logits: &[f16]) -> usize {
+    let mut best = 0;
+    // Bits of positive halves are in the order of the halves, and above those of all others.
+    let mut least = i32::MIN;
+    for (i, logit) in logits.iter().enumerate() {
+        let bits = logit.to_bits() as i16 as i32;
+        if bits > least && (*logit > logits[best] || i == 0) {
+            best = i;
+            least = if bits > 0 { bits } else { i32::MIN };
+        }
+    }
+    best
+}
+
+/// Two passes over integers, which hosts make many at a time, for one over halves.
+fn widest_argmax(logits: &[f16]) -> usize {
+    if logits.first().is_none_or(|first| first.is_nan()) {
+        return 0;
+    }
+    wide(
+        #[inline(always)]
+        || {
+            let largest = logits.iter().map(|&logit| order(logit)).max().unwrap_or(i16::MIN);
+            let found = |&logit: &f16| order(logit) == largest;
+            let stretch = |logits: &[f16]| logits.iter().fold(false, |any, l| any | found(l));
+            let start = 64 * logits.chunks(64).position(stretch).unwrap_or(0);
+            start + logits[start..].iter().position(found).unwrap_or(0)
+        },
+    )
+}
+
+/// An integer that orders numbers as they are, both zeros alike, and NaN below all of them.
+#[inline(always)]
+pub(super) fn order(half: f16) -> i16 {
+    let magnitude = (half.to_bits() & 0x7fff) as i16;
+    if magnitude > 0x7c00 {
+        i16::MIN
+    } else if half.to_bits() >> 15 == 1 {
+        -magnitude
+    } else {
+        magnitude
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Zeros of both signs, subnormals, infinities and NaN among the rivals.
+    #[test]
+    fn argmax_is_the_first_that_no_later_one_exceeds() {
+        let kinds = [0u16, 0x8000, 1, 0x8001, 0x3c00, 0xbc00, 0x7bff, 0x7c00, 0xfc00, 0x7e00];
+        for bits in (0..=u16::MAX).step_by(7).chain(kinds) {
+            let mut logits = std::vec![f16::from_bits(bits); 100];
+            for (j, &kind) in kinds.iter().enumerate() {
+                logits[(37 * j + 1) % 100] = f16::from_bits(kind);
+                let mut best = 0;
+                for (i, logit) in logits.iter().enumerate() {
+                    if *logit > logits[best] {
+                        best = i;
+                    }
+                }
+                assert_eq!(argmax(&logits), best, "{bits:#x} and {kind:#x}");
+            }
+        }
+    }
+}

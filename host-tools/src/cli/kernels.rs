@@ -1,0 +1,71 @@
+//! By which kernels a blob's matrices are multiplied, here or on a microcontroller.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use resnet_bk_core::Model;
+use resnet_bk_core::blob::ALIGN;
+use resnet_bk_core::kernels::{Choice, Core, Reason};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+
+/// Parser of a core's name.
+pub(super) fn core_parser() -> impl TypedValueParser<Value = Core> {
+    PossibleValuesParser::new(Core::ALL.map(Core::name)).try_map(|name| {
+        Core::ALL.into_iter().find(|core| core.name() == name).ok_or("there is no such core")
+    })
+}
+
+/// The kernel of every matrix.
+pub(super) struct Kernels {
+    core: Option<Core>,
+    choices: Vec<Choice>,
+}
+
+impl Kernels {
+    /// Those of this machine, or on `core` those of a blob that lies at a multiple of 16 bytes, as
+    /// `include_blob!` puts it.
+    pub(super) fn of(model: &Model<'_>, blob: &[u8], core: Option<Core>) -> Result<Self> {
+        let Some(target) = core else {
+            return Ok(Self { core, choices: model.kernels().map(|(_, choice)| choice).collect() });
+        };
+        // Where the file was read to says nothing of where it will lie.
+        let mut memory = vec![0; blob.len() + ALIGN];
+        let start = memory.as_ptr().align_offset(ALIGN);
+        let aligned = &mut memory[start..][..blob.len()];
+        aligned.copy_from_slice(blob);
+        let model = Model::from_bytes(aligned).map_err(Error::Blob)?;
+        Ok(Self { core, choices: model.kernels_on(target).map(|(_, choice)| choice).collect() })
+    }
+
+    /// In the order of tensors.
+    pub(super) fn choices(&self) -> &[Choice] {
+        &self.choices
+    }
+
+    fn target(&self) -> &'static str {
+        self.core.map_or("this machine", Core::name)
+    }
+
+    fn fast(&self) -> usize {
+        self.choices.iter().filter(|choice| choice.fallback.is_none()).count()
+    }
+
+    /// What is behind the tensors of `--json`.
+    pub(super) fn json(&self) -> Value {
+        json!({ "target": self.target(), "fast": self.fast(), "tensors": self.choices.len() })
+    }
+
+    /// How many are fast, and why the others are not.
+    pub(super) fn summary(&self) -> String {
+        let all = self.choices.len();
+        let mut text =
+            format!("fast ones for {} of {all} tensors on {}", self.fast(), self.target());
+        for reason in [Reason::Storage, Reason::Shape, Reason::Alignment] {
+            let count = self.choices.iter().filter(|c| c.fallback == Some(reason)).count();
+            if count > 0 {
+                text += &format!("\n      {count} × {reason}");
+            }
+        }
+        text
+    }
+}
