@@ -6,6 +6,9 @@
 //! - [`mod@reference`]: the same job on this machine.
 //! - [`mod@bench`]: instructions and code on emulated targets, against a baseline.
 //! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
+//! - [`terminal`]: how all of them print.
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod bench;
 pub mod checks;
@@ -17,6 +20,7 @@ pub mod qemu;
 pub mod reference;
 pub mod setup;
 mod steps;
+pub mod terminal;
 pub mod tools;
 
 use std::path::{Path, PathBuf};
