@@ -6,24 +6,19 @@
 
 pub mod divergence;
 pub mod sample;
+mod score;
 pub mod text;
 
-use std::time::Instant;
-
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use resnet_bk_core as core;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::reference::Model;
-use divergence::{argmax, kl, log_softmax};
+use crate::reference::{CHUNK, Model};
+use score::score;
 
-/// Windows that a thread scores at a time.
+/// Windows that a thread scores at a time, unless they are long.
 const WINDOWS_PER_JOB: usize = 8;
-/// Positions that the integer path works on together.
-const TILE: usize = 128;
 
 /// Quality of one model on a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,12 +76,14 @@ pub fn evaluate(
 ) -> Result<Vec<Quality>> {
     check_range(reference, subjects, tokens)?;
     let predictions = tokens.len().saturating_sub(1);
-    let starts: Vec<usize> = (0..predictions).step_by(window * WINDOWS_PER_JOB).collect();
+    // Longer jobs would only need more memory.
+    let job = window * WINDOWS_PER_JOB.min(CHUNK / window).max(1);
+    let starts: Vec<usize> = (0..predictions).step_by(job).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
     let jobs: Vec<Vec<Tally>> = starts
         .par_iter()
         .map(|&start| {
-            let end = predictions.min(start + window * WINDOWS_PER_JOB);
+            let end = predictions.min(start + job);
             let tallies = score(reference, subjects, &tokens[start..end + 1], window)?;
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             progress(count as f64 / starts.len() as f64);
@@ -184,112 +181,6 @@ fn clustered_error(windows: &[(f64, usize)]) -> f64 {
     let mean = windows.iter().map(|w| w.0).sum::<f64>() / count as f64;
     let squares: f64 = windows.iter().map(|w| (w.0 - mean * w.1 as f64).powi(2)).sum();
     squares.sqrt() / count as f64
-}
-
-/// Scores consecutive windows; the last token is only predicted.
-fn score(
-    reference: Option<&Model>,
-    subjects: &[Subject<'_>],
-    tokens: &[u32],
-    window: usize,
-) -> Result<Vec<Tally>> {
-    let inputs = &tokens[..tokens.len() - 1];
-    let targets = &tokens[1..];
-    let timed = |probabilities: &dyn Fn() -> Result<LogProbabilities>| {
-        let start = Instant::now();
-        let probabilities = probabilities()?;
-        let windows = probabilities.windows(targets, window);
-        let seconds = start.elapsed().as_secs_f64();
-        Ok((probabilities, Tally { windows, seconds, ..Tally::default() }))
-    };
-    let mut tallies = Vec::new();
-    let mut exact: Option<LogProbabilities> = None;
-    if let Some(model) = reference {
-        let (probabilities, tally) = timed(&|| Ok(of_floats(model, inputs, window)))?;
-        tallies.push(tally);
-        exact = Some(probabilities);
-    }
-    for subject in subjects {
-        let (probabilities, mut tally) = timed(&|| match subject {
-            Subject::Blob(model) => of_blob(model, inputs, window),
-            Subject::Weights(model) => Ok(of_floats(model, inputs, window)),
-        })?;
-        if let Some(exact) = &exact {
-            for (p, q) in exact.rows().zip(probabilities.rows()) {
-                tally.kl.push(kl(p, q) as f32);
-                tally.agreements += usize::from(argmax(p) == argmax(q));
-            }
-        }
-        tallies.push(tally);
-    }
-    Ok(tallies)
-}
-
-fn of_floats(model: &Model, inputs: &[u32], window: usize) -> LogProbabilities {
-    let mut probabilities = LogProbabilities::new(inputs.len(), model.config().vocab);
-    let whole = inputs.len() / window * window;
-    for part in [&inputs[..whole], &inputs[whole..]] {
-        if !part.is_empty() {
-            let logits = model.forward(part, window.min(part.len()));
-            logits.chunks_exact(probabilities.vocab).for_each(|row| probabilities.push(row));
-        }
-    }
-    probabilities
-}
-
-fn of_blob(model: &core::Model<'_>, inputs: &[u32], window: usize) -> Result<LogProbabilities> {
-    let vocab = model.dims().vocab as usize;
-    let mut probabilities = LogProbabilities::new(inputs.len(), vocab);
-    let mut logits = vec![0.0; vocab];
-    let mut scorer = core::Window::allocate(model, window, TILE).map_err(Error::Blob)?;
-    for part in inputs.chunks(window) {
-        let each = |_, row: &[f16]| probabilities.push_halves(row, &mut logits);
-        scorer.score(part, each).map_err(Error::Blob)?;
-    }
-    Ok(probabilities)
-}
-
-/// Log-probabilities `[positions, V]`.
-struct LogProbabilities {
-    values: Vec<f32>,
-    vocab: usize,
-}
-
-impl LogProbabilities {
-    /// Room for `positions`.
-    fn new(positions: usize, vocab: usize) -> Self {
-        Self { values: Vec::with_capacity(positions * vocab), vocab }
-    }
-
-    /// Adds a position's logits.
-    fn push(&mut self, logits: &[f32]) {
-        log_softmax(logits, &mut self.values);
-    }
-
-    /// Adds a position's logits as the integer path has them; `floats` is room for as many.
-    fn push_halves(&mut self, logits: &[f16], floats: &mut [f32]) {
-        logits.convert_to_f32_slice(floats);
-        match divergence::log_sum_exp(logits) {
-            Some(normaliser) => self.values.extend(floats.iter().map(|l| l - normaliser)),
-            None => self.push(floats),
-        }
-    }
-
-    fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.values.chunks_exact(self.vocab)
-    }
-
-    /// Summed negative log-likelihood of the targets of each window.
-    fn windows(&self, targets: &[u32], window: usize) -> Vec<(f64, usize)> {
-        let rows: Vec<&[f32]> = self.rows().collect();
-        rows.chunks(window)
-            .zip(targets.chunks(window))
-            .map(|(rows, targets)| {
-                let nats = rows.iter().zip(targets).map(|(row, &t)| -f64::from(row[t as usize]));
-                (nats.sum(), targets.len())
-            })
-            .collect()
-    }
 }
 
 #[cfg(test)]
