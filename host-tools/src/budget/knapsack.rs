@@ -20,6 +20,9 @@ const CELL: usize = resnet_bk_core::blob::ALIGN;
 /// at most `capacity`; `None` where not even the smallest choices fit. Exact, by dynamic programming
 /// over bytes. Of equal costs the smaller mix wins.
 pub fn solve(tensors: &[Vec<Choice>], capacity: usize) -> Option<Vec<usize>> {
+    let largest = |choices: &Vec<Choice>| choices.iter().map(|c| align_up(c.bytes)).max();
+    // More than the largest choices take changes nothing but the size of the table.
+    let capacity = capacity.min(tensors.iter().filter_map(largest).sum());
     let cells = capacity / CELL + 1;
     // best[c]: smallest cost of the tensors so far in at most c cells.
     let mut best = vec![0.0f64; cells];

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Made, Making};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, bar, parse_blob, print_json, set};
+use crate::cli::common::{Loaded, bar, escaped, parse_blob, print_json, set};
 use crate::corpus::Split;
 use crate::error::Result;
 use crate::policy::Assignment;
@@ -15,6 +15,7 @@ use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::table::table;
+use crate::terminal::Stdout;
 use crate::{eval, files};
 
 /// Assembles the blob, measures it, writes it and says so.
@@ -65,7 +66,7 @@ pub(super) fn write(
     if global.json {
         print_json(&json!({
             "policy": assignment.name,
-            "out": out,
+            "out": escaped(out),
             "blob_bytes": blob.len(),
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
@@ -76,24 +77,26 @@ pub(super) fn write(
             "measured": measured.map(|(corpus, quality)| json!({
                 "corpus": corpus, "fp32": quality[0], "blob": quality[1],
             })),
-        }));
+        }))?;
     } else {
-        println!(
+        writeln!(
+            Stdout,
             "{}: {} bytes, {ratio:.2}× smaller, {}",
             out.display(),
             blob.len(),
             summary(assignment)
-        );
+        )?;
         if let Some((corpus, quality)) = measured {
             let fidelity = quality[1].fidelity.as_ref();
-            println!(
+            writeln!(
+                Stdout,
                 "perplexity {:.3} → {:.3} ({:+.2} %) on {} tokens of {corpus}; calibrated on {}",
                 quality[0].perplexity,
                 quality[1].perplexity,
                 fidelity.map_or(0.0, |f| f.ppl_rise_percent),
                 quality[1].tokens,
                 text.name,
-            );
+            )?;
         }
     }
     Ok(())
@@ -131,7 +134,7 @@ pub(super) fn preview(
         print_json(&json!({
             "policy": assignment.name, "blob_bytes": bytes, "fp32_bytes": loaded.bytes,
             "ratio": ratio, "tensors": tensors,
-        }));
+        }))?;
         return Ok(());
     }
     let mut rows = table(&["tensor", "shape", "storage", "bytes"]);
@@ -139,10 +142,11 @@ pub(super) fn preview(
         let storage = storage.to_string();
         rows.add_row([name, format!("{out} × {cols}"), storage, bytes.to_string()]);
     }
-    println!(
+    writeln!(
+        Stdout,
         "{rows}\n{bytes} bytes, {ratio:.2}× smaller, {}; nothing was written",
         summary(assignment)
-    );
+    )?;
     Ok(())
 }
 
