@@ -20,6 +20,18 @@ pub enum Error {
         /// The reason the operating system gave.
         source: std::io::Error,
     },
+    /// A file of one kind where another kind is wanted.
+    #[error("{} is {found}, but {wanted} is wanted here", path.display())]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
+        /// What it should be, with its article.
+        wanted: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// A file is not what its name or position promises.
     #[error("{} is not a valid {kind}: {reason}", path.display())]
     Format {
@@ -90,6 +102,14 @@ pub enum Error {
         tokens: usize,
         /// The shortest usable length.
         needed: usize,
+    },
+    /// Windows that are longer than the model can see.
+    #[error("a window of {window} tokens is longer than the model's position table of {positions}")]
+    Window {
+        /// The length that was asked for.
+        window: usize,
+        /// Length of the position table.
+        positions: usize,
     },
     /// The tokenizer could not be trained or used.
     #[error("tokenizer: {0}")]
@@ -177,9 +197,12 @@ pub enum Error {
         /// What is wrong with it.
         error: resnet_bk_core::Error,
     },
-    /// The integer core refused.
+    /// The integer core refused, or the FP32 model for the same reason.
     #[error("{0}")]
     Blob(resnet_bk_core::Error),
+    /// Standard output was closed, or cannot be written to.
+    #[error("cannot write to standard output: {0}")]
+    Stdout(std::io::Error),
     /// A wrong argument, found after the command line was parsed.
     #[error("{0}")]
     Usage(String),
@@ -189,6 +212,9 @@ impl Error {
     /// What the user can do about it.
     pub fn help(&self) -> String {
         match self {
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::IsADirectory => {
+                "name a file, not a directory".into()
+            }
             Self::Io { action: "read", .. } => {
                 "check that the path is spelled correctly and that you may read it".into()
             }
@@ -197,9 +223,8 @@ impl Error {
                     .into()
             }
             Self::Io { .. } => "check that the directory exists and that you may write to it".into(),
-            Self::Format { kind, .. } => {
-                format!("pass a {kind} that this tool wrote, or write the file again")
-            }
+            Self::WrongKind { remedy, .. } => (*remedy).into(),
+            Self::Format { kind, .. } => format_help(kind).into(),
             Self::Tensors(_) => {
                 "the checkpoint was written for other dimensions or is damaged; export it again \
                  or import it with the matching flags"
@@ -225,6 +250,9 @@ impl Error {
                 "convert the file to UTF-8, for example with `iconv -t UTF-8`".into()
             }
             Self::TextShort { .. } => "use a longer text or a shorter --window".into(),
+            Self::Window { positions, .. } => {
+                format!("name a --window of at most {positions}, or none")
+            }
             Self::Tokenizer(_) => {
                 "train a tokenizer with this tool, or pass the tokenizer.json that the model was \
                  trained with"
@@ -252,13 +280,10 @@ impl Error {
             Self::Policy(_) => {
                 "see `resnet-bk quantize --help` for the policies and the form of policy files".into()
             }
-            Self::Budget(_) => "ask for less, or train a smaller model".into(),
-            // What the writer refuses as readers would.
-            Self::Quantize(_)
-            | Self::Blob(
-                resnet_bk_core::Error::OffDiagonal { .. }
-                | resnet_bk_core::Error::TokenizerText { .. },
-            ) => {
+            Self::Budget(_) => {
+                "allow more bytes or a larger --max-kl, or train another model".into()
+            }
+            Self::Quantize(_) => {
                 "the blob format's limits are in docs/format.md; retrain within them".into()
             }
             Self::WeightTooLarge { .. } => {
@@ -274,11 +299,20 @@ impl Error {
                  --without gptq,descent,refit"
                     .into()
             }
-            Self::Blob(_) | Self::BlobFile { .. } => {
-                "quantize the checkpoint again, and copy or flash the blob whole".into()
+            Self::Blob(error) | Self::BlobFile { error, .. } => core_help(error).into(),
+            Self::Stdout(_) => {
+                "free some space or send the output elsewhere; files that the command writes are whole"
+                    .into()
             }
-            Self::Usage(_) => "see --help".into(),
+            Self::Usage(_) => {
+                "change what the message names; `resnet-bk COMMAND --help` explains every flag".into()
+            }
         }
+    }
+
+    /// Whether the command line is wrong, rather than what it names.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Usage(_) | Self::Window { .. })
     }
 
     /// The operating system's refusal to do `action` to `path`.
@@ -290,4 +324,134 @@ impl Error {
 
 fn list(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  - {line}")).collect()
+}
+
+/// What to do about a file that is not of this kind.
+fn format_help(kind: &str) -> &'static str {
+    match kind {
+        "checkpoint" => "pass a model.safetensors that `resnet-bk train` or `import` wrote",
+        "safetensors file" => "it is damaged or of another kind: copy or export it again, whole",
+        "tokenizer" => "pass the tokenizer.json that the model was trained with",
+        "training state" => "remove it to begin again, or restore it from a copy",
+        "frontier" => "pass the frontier.json that `cargo xtask frontier` wrote",
+        kind if kind.starts_with("importance file") => {
+            "write it again with `resnet-bk analyze`, or name another"
+        }
+        _ => "write it again with the command that it comes from, or name another",
+    }
+}
+
+/// What to do about something that the integer core refuses.
+fn core_help(error: &resnet_bk_core::Error) -> &'static str {
+    use resnet_bk_core::Error as Core;
+    match error {
+        Core::NotABlob => "pass a blob that `resnet-bk quantize` wrote",
+        Core::Version { .. } => "quantize the checkpoint again with this version of the tool",
+        Core::Truncated { .. } | Core::TrailingBytes { .. } | Core::Checksum { .. } => {
+            "copy or flash the blob again, whole; if that does not help, quantize again"
+        }
+        Core::Dimension { .. } | Core::OffDiagonal { .. } | Core::TokenizerText { .. } => {
+            "the blob format's limits are in docs/format.md; train a model within them"
+        }
+        Core::NoTokenizer => "pass --tokenizer FILE, or quantize again without --no-tokenizer",
+        Core::Token { .. } => "pass the tokenizer.json that the model was trained with",
+        Core::EndOfPositions { .. } => {
+            "ask for fewer --tokens or give a shorter --prompt: the model ends with its position table"
+        }
+        Core::NotCausal => "score it with `resnet-bk eval`, or train with --chain half to generate",
+        Core::EmptyWindow => "give a text of at least one token",
+        Core::Memory { .. } | Core::Buffer { .. } => {
+            "choose a shorter --window, or a machine with more memory"
+        }
+        Core::TopK { .. } => "choose a smaller --top-k, or 0 for all tokens",
+        Core::TopP => "choose a --top-p above 0 and at most 1",
+        Core::Temperature => "choose a --temperature of 0 (greedy) or a positive number",
+        _ => "quantize the checkpoint again, and copy or flash the blob whole",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resnet_bk_core::Error as Core;
+
+    fn io(action: &'static str, kind: std::io::ErrorKind) -> Error {
+        Error::io(action, Path::new("x"))(kind.into())
+    }
+
+    fn format(kind: &'static str) -> Error {
+        Error::Format { kind, path: "x".into(), reason: "reason".into() }
+    }
+
+    /// Each error with a word that its remedy needs.
+    #[test]
+    fn every_remedy_fits_its_cause() {
+        use std::io::ErrorKind::{IsADirectory, NotFound, StorageFull};
+        let text = || "x".to_string();
+        let path = || PathBuf::from("x");
+        let blob = Error::Blob;
+        let cases = [
+            (io("read", NotFound), "spelled"),
+            (io("read", IsADirectory), "not a directory"),
+            (io("write", StorageFull), "free some space"),
+            (io("write", NotFound), "directory exists"),
+            (
+                Error::WrongKind { path: path(), found: "a", wanted: "b", remedy: "swap them" },
+                "swap them",
+            ),
+            (format("checkpoint"), "`resnet-bk train`"),
+            (format("safetensors file"), "again, whole"),
+            (format("tokenizer"), "tokenizer.json"),
+            (format("training state"), "begin again"),
+            (format("frontier"), "cargo xtask frontier"),
+            (format("importance file"), "resnet-bk analyze"),
+            (format("importance file for this target"), "resnet-bk analyze"),
+            (format("something else"), "write it again"),
+            (Error::Tensors(vec![]), "export it again"),
+            (Error::Budget(text()), "more bytes or a larger --max-kl"),
+            (Error::NotFinite { tensor: text(), index: 0, value: f32::NAN }, "diverged"),
+            (Error::Config(text()), "dimension"),
+            (Error::Import { path: path(), problems: vec![], remedy: "this".into() }, "this"),
+            (Error::CorpusMissing, "--corpus DIR"),
+            (Error::SplitMissing { directory: path(), split: "valid".into() }, "`valid.txt`"),
+            (Error::TextEmpty(path()), "put text"),
+            (Error::TextNotUtf8 { path: path(), offset: 0 }, "UTF-8"),
+            (Error::TextShort { what: text(), tokens: 1, needed: 2 }, "longer text"),
+            (Error::Window { window: 128, positions: 64 }, "--window of at most 64"),
+            (Error::Tokenizer(text()), "tokenizer.json"),
+            (Error::ResumeMismatch { path: path(), differences: vec![] }, "new --out"),
+            (Error::Diverged { step: 1, loss: f64::NAN }, "lower --lr"),
+            (Error::Policy(text()), "policies"),
+            (Error::Quantize(text()), "docs/format.md"),
+            (Error::WeightTooLarge { tensor: text(), precision: "fp16" }, "another precision"),
+            (Error::Stdout(std::io::ErrorKind::StorageFull.into()), "elsewhere"),
+            (Error::Usage(text()), "--help"),
+            (blob(Core::NotABlob), "a blob that `resnet-bk quantize` wrote"),
+            (blob(Core::Version { found: 9, supported: 2 }), "this version"),
+            (blob(Core::Truncated { needed: 2, given: 1 }), "whole"),
+            (blob(Core::TrailingBytes { expected: 1, given: 2 }), "whole"),
+            (blob(Core::Checksum { stored: 1, computed: 2 }), "whole"),
+            (blob(Core::Header), "quantize the checkpoint again"),
+            (blob(Core::ChainSection), "quantize the checkpoint again"),
+            (blob(Core::Dimension { name: "width", value: 0, limit: 1 }), "docs/format.md"),
+            (blob(Core::NoTokenizer), "--tokenizer FILE"),
+            (blob(Core::Token { token: 9, vocab: 8 }), "tokenizer.json"),
+            (blob(Core::EndOfPositions { positions: 64 }), "fewer --tokens"),
+            (blob(Core::NotCausal), "--chain half"),
+            (blob(Core::EmptyWindow), "at least one token"),
+            (blob(Core::Memory { needed: 2, given: 1 }), "more memory"),
+            (blob(Core::Buffer { needed: 2, given: 1 }), "more memory"),
+            (blob(Core::TopK { asked: 100, limit: 64 }), "--top-k"),
+            (blob(Core::Temperature), "--temperature"),
+            (blob(Core::TopP), "--top-p"),
+            (blob(Core::OffDiagonal { found: u32::MAX, limit: 1 }), "docs/format.md"),
+            (blob(Core::TokenizerText { limit: 1 }), "docs/format.md"),
+            (Error::Overflow { what: text(), text: "x" }, "an earlier one"),
+            (Error::Singular { tensor: text() }, "--calibration-tokens"),
+            (Error::BlobFile { path: path(), error: Core::NotABlob }, "resnet-bk quantize"),
+        ];
+        for (error, word) in cases {
+            assert!(error.help().contains(word), "{error:?}: {}", error.help());
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! Train, import, analyse, quantize and evaluate ResNet-BK language models on a workstation.
 
+// `terminal` prints, and says why.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod budget;
 pub mod checkpoint;
 pub mod cli;
@@ -15,5 +18,6 @@ pub mod quantize;
 pub mod reference;
 pub mod report;
 mod table;
+pub mod terminal;
 pub mod tokenizer;
 pub mod train;

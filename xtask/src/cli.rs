@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::qemu::{self, Event, Report};
+use xtask::terminal::{CLOSED_PIPE, ClosedPipe, Stderr, Stdout, checked};
 use xtask::{bench, checks, demo, frontier, reproducible, setup};
 
 /// Set-up, demo and tests of resnet-bk.
@@ -103,12 +104,39 @@ struct QemuArgs {
     time_limit: u64,
 }
 
-/// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure
-/// and 2 where the command line itself is wrong; `qemu` passes on the firmware's.
+/// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure,
+/// 2 where the command line itself is wrong and [`CLOSED_PIPE`] where the reader of standard output
+/// went away; `qemu` passes on the firmware's.
 pub(crate) fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        Err(answer) => refuse(&answer),
+    };
+    result.unwrap_or_else(|error| {
+        if error.is::<ClosedPipe>() {
+            return CLOSED_PIPE.into();
+        }
+        writeln!(Stderr, "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Says what clap answers instead of a parsed command line: help that was asked for, on standard
+/// output, or what is wrong, on standard error.
+fn refuse(answer: &clap::Error) -> Result<ExitCode> {
+    if answer.use_stderr() {
+        // Where standard error cannot be written to there is nobody to tell.
+        let _ = answer.print();
+        return Ok(ExitCode::from(2));
+    }
+    checked(answer.print().and_then(|()| std::io::stdout().flush()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Setup => setup::run_setup().map(|()| {
-            eprintln!("setup: Rust targets and QEMU are in place");
+            writeln!(Stderr, "setup: Rust targets and QEMU are in place");
             ExitCode::SUCCESS
         }),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
@@ -117,11 +145,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Reproducible => reproducible::run().map(|()| ExitCode::SUCCESS),
         Command::Test(args) => checks::run(&args),
         Command::Qemu(args) => run_qemu(&args),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }
 
 fn run_qemu(args: &QemuArgs) -> Result<ExitCode> {
@@ -130,49 +154,41 @@ fn run_qemu(args: &QemuArgs) -> Result<ExitCode> {
         qemu::run(&args.elf, options)?
     } else {
         let report = qemu::run_with(&args.elf, options, show)?;
-        conclude(&report);
+        conclude(&report)?;
         report
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(Stdout, "{}", serde_json::to_string_pretty(&report)?)?;
     }
     // Emulator and firmware give codes below 256.
     Ok(ExitCode::from(u8::try_from(report.exit_code).unwrap_or(1)))
 }
 
 /// Shows an event as it comes.
-fn show(event: &Event) {
-    let mut stdout = std::io::stdout();
-    // Where standard output is closed there is nobody to show it to.
-    let _ = match event {
-        Event::Log { level, message } => {
-            eprintln!("{level:5} {message}");
-            Ok(())
-        }
-        Event::Prompt(bytes) | Event::Text(bytes) => {
-            stdout.write_all(bytes).and_then(|()| stdout.flush())
-        }
-        Event::Line(line) => writeln!(stdout, "{line}"),
-        Event::Malformed => {
-            eprintln!("warn  bytes that are no log frame");
-            Ok(())
-        }
+fn show(event: &Event) -> Result<()> {
+    match event {
+        Event::Log { level, message } => writeln!(Stderr, "{level:5} {message}"),
+        Event::Prompt(bytes) | Event::Text(bytes) => Stdout.write_all(bytes)?,
+        Event::Line(line) => writeln!(Stdout, "{line}")?,
+        Event::Malformed => writeln!(Stderr, "warn  bytes that are no log frame"),
         // Tokens show as their text, the summary at the end.
-        Event::Token(_) | Event::Summary(_) => Ok(()),
-    };
+        Event::Token(_) | Event::Summary(_) => {}
+    }
+    Ok(())
 }
 
 /// Shows what the run amounted to.
-fn conclude(report: &Report) {
-    eprint!("{}", report.emulator_messages);
+fn conclude(report: &Report) -> Result<()> {
+    write!(Stderr, "{}", report.emulator_messages);
     if report.text.is_empty() && !report.tokens.is_empty() {
         // The blob has no tokenizer.
-        println!("{:?}", report.tokens);
+        writeln!(Stdout, "{:?}", report.tokens)?;
     }
     if let Some(summary) = &report.summary {
-        println!("\n\n{summary}");
+        writeln!(Stdout, "\n\n{summary}")?;
     }
     if report.exit_code != 0 {
-        eprintln!("error: the firmware ended with exit code {}", report.exit_code);
+        writeln!(Stderr, "error: the firmware ended with exit code {}", report.exit_code);
     }
+    Ok(())
 }

@@ -7,6 +7,9 @@
 //! - [`mod@bench`]: instructions and code on emulated targets, against a baseline.
 //! - [`reproducible`]: the firmware's image from two directories.
 //! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
+//! - [`terminal`]: how all of them print.
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod bench;
 pub mod checks;
@@ -20,6 +23,7 @@ pub mod reference;
 pub mod reproducible;
 pub mod setup;
 mod steps;
+pub mod terminal;
 pub mod tools;
 
 use std::path::{Path, PathBuf};

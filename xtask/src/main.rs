@@ -1,5 +1,7 @@
 //! `cargo xtask`.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 mod cli;

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::time::Instant;
 
+use crate::terminal::Stderr;
+
 /// Numbered steps with the time since the first.
 pub(crate) struct Steps {
     started: Instant,
@@ -18,7 +20,7 @@ impl Steps {
     /// Begins the next one.
     pub(crate) fn next(&self, what: &str) {
         self.done.set(self.done.get() + 1);
-        eprintln!("[{}/{}] {:>3.0} s  {what}", self.done.get(), self.total, self.seconds());
+        writeln!(Stderr, "[{}/{}] {:>3.0} s  {what}", self.done.get(), self.total, self.seconds());
     }
 
     /// Since the beginning.

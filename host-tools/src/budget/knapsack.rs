@@ -20,9 +20,10 @@ const CELL: usize = resnet_bk_core::blob::ALIGN;
 /// at most `capacity`; `None` where not even the smallest choices fit. Exact, by dynamic programming
 /// over bytes. Of equal costs the smaller mix wins.
 pub fn solve(tensors: &[Vec<Choice>], capacity: usize) -> Option<Vec<usize>> {
-    // More than the largest choices take does not help, and a table of it may not fit the memory.
-    let largest = tensors.iter().map(|choices| choices.iter().map(|c| align_up(c.bytes)).max());
-    let cells = capacity.min(largest.flatten().sum()) / CELL + 1;
+    let largest = |choices: &Vec<Choice>| choices.iter().map(|c| align_up(c.bytes)).max();
+    // More than the largest choices take changes nothing but the size of the table.
+    let capacity = capacity.min(tensors.iter().filter_map(largest).sum());
+    let cells = capacity / CELL + 1;
     // best[c]: smallest cost of the tensors so far in at most c cells.
     let mut best = vec![0.0f64; cells];
     let mut chosen: Vec<Vec<u8>> = Vec::with_capacity(tensors.len());

@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What a zip archive begins with, as PyTorch writes it.
+const ZIP: &[u8] = b"PK\x03\x04";
+
 /// What a container holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Container {
@@ -58,6 +61,23 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Container> {
         path: path.to_path_buf(),
         reason,
     };
+    let wrong = |found, remedy| {
+        let (path, wanted) = (path.to_path_buf(), "a checkpoint (safetensors)");
+        Err(Error::WrongKind { path, found, wanted, remedy })
+    };
+    if bytes.starts_with(&resnet_bk_core::blob::MAGIC) {
+        return wrong(
+            "a blob",
+            "pass the model.safetensors that it was quantized from: weights cannot be won back from \
+             a blob",
+        );
+    }
+    if bytes.starts_with(ZIP) {
+        return wrong(
+            "a PyTorch checkpoint",
+            "import it first: `resnet-bk import FILE --top-k N --out model.safetensors`",
+        );
+    }
     let parsed = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
     let metadata = header.metadata().iter().flatten();

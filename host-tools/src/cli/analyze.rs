@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::common::{Loaded, TextArgs, bar, print_json, set};
+use super::common::{Loaded, TextArgs, bar, escaped, print_json, set};
 use super::measured::{Measuring, StepArgs};
 use crate::cli::Global;
+use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::importance::{self, Importance};
 use crate::quantize::encode::Storage;
 use crate::reference::Model;
 use crate::table::table;
+use crate::terminal::Stdout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,10 +47,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Tokens for the published metrics and for calibration.
-    #[arg(long, default_value_t = 65_536, value_name = "N")]
+    #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     tokens: usize,
     /// Tokens on which each tensor and precision is measured; 0 leaves the measurement out.
-    #[arg(long, default_value_t = 4_096, value_name = "N")]
+    #[arg(long, value_parser = numbers::tokens(0), default_value_t = 4_096, value_name = "N")]
     measure_tokens: usize,
     /// Measure nothing and join the tables of these importance files.
     #[arg(long, value_name = "FILE")]
@@ -59,8 +61,9 @@ pub(crate) struct Args {
     text: TextArgs,
 }
 
-pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
+    args.text.fit(loaded.checkpoint.config.positions)?;
     if !args.merge.is_empty() {
         return conclude(&args, &merge(&args.merge, &loaded)?, global);
     }
@@ -111,20 +114,21 @@ fn merge(paths: &[PathBuf], loaded: &Loaded) -> Result<Importance> {
 fn conclude(args: &Args, importance: &Importance, global: Global) -> Result<()> {
     importance.write(&args.out)?;
     if global.json {
-        print_json(&json!({ "out": args.out, "importance": importance }));
+        print_json(&json!({ "out": escaped(&args.out), "importance": importance }))?;
     } else {
-        print(importance);
-        println!(
+        print(importance)?;
+        writeln!(
+            Stdout,
             "{} layers on {} written to {}",
             importance.published.len(),
             importance.corpus,
             args.out.display()
-        );
+        )?;
     }
     Ok(())
 }
 
-fn print(importance: &Importance) {
+fn print(importance: &Importance) -> Result<()> {
     let mut layers: Vec<_> = importance.published.iter().collect();
     layers.sort_by(|a, b| b.1.score.total_cmp(&a.1.score));
     let mut rows = table(&["layer", "score", "|gradient|", "variance", "|weight|"]);
@@ -137,9 +141,9 @@ fn print(importance: &Importance) {
             format!("{:.4}", metrics.magnitude),
         ]);
     }
-    println!("{rows}");
+    writeln!(Stdout, "{rows}")?;
     if importance.measured.is_empty() {
-        return;
+        return Ok(());
     }
     let storages: BTreeSet<Storage> =
         importance.measured.values().flat_map(|costs| costs.keys().copied()).collect();
@@ -150,8 +154,9 @@ fn print(importance: &Importance) {
         let cost = |storage| costs.get(storage).map_or("–".into(), |kl| format!("{kl:.1e}"));
         rows.add_row(std::iter::once(tensor.clone()).chain(storages.iter().map(cost)));
     }
-    println!("{rows}");
+    writeln!(Stdout, "{rows}")?;
     for (layer, symmetry) in importance.symmetries.iter().flatten() {
-        println!("{layer}: hidden units {}", symmetry.name());
+        writeln!(Stdout, "{layer}: hidden units {}", symmetry.name())?;
     }
+    Ok(())
 }

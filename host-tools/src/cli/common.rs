@@ -1,13 +1,16 @@
 //! What several subcommands share: loading models, progress, tables.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use resnet_bk_core as core;
+use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Checkpoint, TOKENIZER_KEY};
 use crate::cli::Global;
+use crate::cli::numbers;
+pub(crate) use crate::cli::progress::{bar, set};
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::text::{TextSource, Tokens};
@@ -16,6 +19,7 @@ use crate::importance::Importance;
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
 use crate::reference::Model;
+use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
 
 /// A checkpoint file and what belongs to it.
@@ -100,8 +104,12 @@ pub(crate) struct TextArgs {
     /// training split, then 10 % as the validation and 10 % as the test split.
     #[arg(long, value_name = "FILE", conflicts_with = "corpus")]
     pub(crate) text: Option<PathBuf>,
-    /// Tokens per window; each window starts with a fresh state.
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    /// Tokens per window; each window starts with a fresh state [default: 128, or the length of the
+    /// model's position table where that is shorter].
+    #[arg(long = "window", value_parser = numbers::window(), value_name = "N")]
+    asked_window: Option<usize>,
+    /// What comes of that once the model is known.
+    #[arg(skip)]
     pub(crate) window: usize,
     /// Seed of everything random.
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -109,6 +117,12 @@ pub(crate) struct TextArgs {
 }
 
 impl TextArgs {
+    /// Settles the length of windows for a model with this position table.
+    pub(crate) fn fit(&mut self, positions: Option<usize>) -> Result<()> {
+        self.window = numbers::fit_window(self.asked_window, positions)?;
+        Ok(())
+    }
+
     /// Reads or samples the text of a split.
     pub(crate) fn tokens(
         &self,
@@ -155,16 +169,6 @@ impl TextArgs {
         tokenizer: Option<&Tokenizer>,
         global: Global,
     ) -> Result<Tokens> {
-        if self.window == 0 {
-            return Err(Error::Usage("--window must be at least 1".into()));
-        }
-        let positions = model.and_then(|model| model.config().positions);
-        if let Some(positions) = positions.filter(|&positions| positions < self.window) {
-            return Err(Error::Usage(format!(
-                "--window {} is longer than the model's position table of {positions}",
-                self.window
-            )));
-        }
         let bar = bar("sampling text", global);
         let tokens = source.tokens(model, tokenizer, limit, self.window, self.seed, |share| {
             set(&bar, share);
@@ -213,31 +217,26 @@ impl TextArgs {
 /// Layers that saw fewer calibration tokens are named.
 const FEW: usize = 256;
 
-/// A progress bar for a share between 0 and 1.
-pub(crate) fn bar(message: &'static str, global: Global) -> ProgressBar {
-    if global.quiet {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{msg} {bar:24} {percent:>3}% · {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(1000).with_style(style).with_message(message)
-}
-
-/// Shows the share that is done.
-pub(crate) fn set(bar: &ProgressBar, share: f64) {
-    bar.set_position((share * 1000.0) as u64);
-}
-
 /// A remark on standard error.
 pub(crate) fn note(global: Global, text: &str) {
     if !global.quiet {
-        eprintln!("note: {text}");
+        writeln!(Stderr, "note: {text}");
     }
 }
 
 /// Prints a JSON value on standard output.
-pub(crate) fn print_json(value: &serde_json::Value) {
-    println!("{value:#}");
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<()> {
+    writeln!(Stdout, "{value:#}")
+}
+
+/// A path or an argument as JSON and provenance have it, which are UTF-8: other bytes show as `\xNN`.
+pub(crate) fn escaped(text: impl AsRef<OsStr>) -> String {
+    let mut shown = String::new();
+    for chunk in text.as_ref().as_encoded_bytes().utf8_chunks() {
+        shown.push_str(chunk.valid());
+        shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    shown
 }
 
 /// Bytes in hexadecimal.
@@ -252,6 +251,14 @@ pub(crate) fn is_blob(bytes: &[u8]) -> bool {
 
 /// Parses a blob; the error names its path.
 pub(crate) fn parse_blob<'a>(bytes: &'a [u8], path: &Path) -> Result<core::Model<'a>> {
+    if !is_blob(bytes) && SafeTensors::read_metadata(bytes).is_ok() {
+        return Err(Error::WrongKind {
+            path: path.to_path_buf(),
+            found: "a checkpoint",
+            wanted: "a blob",
+            remedy: "quantize it first: `resnet-bk quantize CHECKPOINT --policy static --out FILE`",
+        });
+    }
     core::Model::from_bytes(bytes)
         .map_err(|error| Error::BlobFile { path: path.to_path_buf(), error })
 }

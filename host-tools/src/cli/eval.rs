@@ -7,9 +7,11 @@ use resnet_bk_core as core;
 use serde_json::json;
 
 use super::common::{
-    Loaded, TextArgs, bar, carried, check_tokenizer, hex, is_blob, parse_blob, print_json, set,
+    Loaded, TextArgs, bar, carried, check_tokenizer, escaped, hex, is_blob, parse_blob, print_json,
+    set,
 };
 use crate::cli::Global;
+use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::statistics::with_error;
@@ -18,6 +20,7 @@ use crate::files;
 use crate::quantize::decode::substitute;
 use crate::reference::Model;
 use crate::table::table;
+use crate::terminal::Stdout;
 use crate::tokenizer::Tokenizer;
 
 const EXAMPLES: &str = "\
@@ -59,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     split: SplitArg,
     /// Score only so many tokens, from the middle of the text [default: all; 16384 where sampled].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = numbers::tokens(1), value_name = "N")]
     tokens: Option<usize>,
     /// Tokenizer, if neither beside the checkpoint as tokenizer.json nor in the blobs. It has to be
     /// the one that the models were trained with.
@@ -90,7 +93,7 @@ impl From<SplitArg> for Split {
     }
 }
 
-pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let mut loaded: Option<Loaded> = None;
     let mut blobs: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     for path in &args.models {
@@ -119,6 +122,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             }
         }
     }
+    let tables = models.iter().map(|model| model.dims().positions as usize).filter(|&n| n > 0);
+    let of_checkpoint = loaded.as_ref().and_then(|loaded| loaded.checkpoint.config.positions);
+    args.text.fit(tables.chain(of_checkpoint).min())?;
     let tokenizer = tokenizer(args.tokenizer.as_deref(), loaded.as_mut(), &models, &blobs)?;
     let tokenizer = tokenizer.as_ref();
     let reference = loaded.as_ref().map(|loaded| Model::from_checkpoint(&loaded.checkpoint));
@@ -156,7 +162,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             .zip(of_blobs)
             .map(|((model, (path, bytes)), quality)| {
                 let mut row = json!(quality);
-                row["path"] = json!(path);
+                row["path"] = json!(escaped(path));
                 row["policy"] = json!(model.provenance().policy);
                 row["blob_bytes"] = json!(bytes.len());
                 row
@@ -166,7 +172,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             "corpus": text.name, "window": args.text.window, "weights_only": args.weights_only,
             "fp32_bytes": fp32_bytes, "errors_by": blocks.describe(), "blocks": blocks,
             "fp32": fp32.first(), "blobs": rows,
-        }));
+        }))?;
     } else {
         let mut names: Vec<(String, Option<usize>)> =
             fp32.iter().map(|_| ("fp32".into(), None)).collect();
@@ -175,14 +181,15 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
                 (model.provenance().policy.to_string(), Some(bytes.len()))
             }),
         );
-        print(&names, &qualities, fp32_bytes);
-        println!(
+        print(&names, &qualities, fp32_bytes)?;
+        writeln!(
+            Stdout,
             "{} predictions on {} in windows of {} with the state reset; ± are standard errors by {}",
             qualities.first().map_or(0, |quality| quality.tokens),
             text.name,
             args.text.window,
             blocks.describe()
-        );
+        )?;
     }
     Ok(())
 }
@@ -219,7 +226,11 @@ fn tokenizer(
     Ok(found.map(|(_, tokenizer)| tokenizer))
 }
 
-fn print(names: &[(String, Option<usize>)], qualities: &[Quality], fp32_bytes: Option<u64>) {
+fn print(
+    names: &[(String, Option<usize>)],
+    qualities: &[Quality],
+    fp32_bytes: Option<u64>,
+) -> Result<()> {
     let mut rows = table(&[
         "model",
         "bytes",
@@ -258,5 +269,5 @@ fn print(names: &[(String, Option<usize>)], qualities: &[Quality], fp32_bytes: O
             format!("{:.1}", quality.seconds),
         ]);
     }
-    println!("{rows}");
+    writeln!(Stdout, "{rows}")
 }

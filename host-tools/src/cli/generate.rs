@@ -1,7 +1,6 @@
 //! `resnet-bk generate`.
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -11,9 +10,11 @@ use serde_json::json;
 
 use super::common::{Loaded, check_tokenizer, is_blob, parse_blob, print_json};
 use crate::cli::Global;
+use crate::cli::numbers;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::reference::{Model, Stream};
+use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
 
 const EXAMPLES: &str = "\
@@ -37,13 +38,14 @@ pub(crate) struct Args {
     #[arg(long, default_value = "The ", value_name = "TEXT")]
     prompt: String,
     /// Tokens to write.
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, value_parser = numbers::tokens(0), default_value_t = 64, value_name = "N")]
     tokens: usize,
     /// Sampling temperature; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    #[arg(long, value_parser = numbers::not_negative::<f32>, default_value_t = 0.0, value_name = "X",
+        allow_negative_numbers = true)]
     temperature: f32,
     /// Sample among so many likeliest tokens only, at most 64; 0 samples among all.
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, value_parser = numbers::within(0..=core::sampler::MAX_TOP_K as u64), default_value_t = 0, value_name = "K")]
     top_k: usize,
     /// Sample among the likeliest tokens only that together have this probability, above 0; 1 samples among all.
     #[arg(long, default_value_t = 1.0, value_name = "P")]
@@ -147,7 +149,7 @@ fn write(args: &Args, mut writer: Writer<'_>, codec: TextCodec<'_>, global: Glob
         .map_err(|error| Error::Usage(format!("--top-p {}: {error}", args.top_p)))?;
     let mut digest = LogitsDigest::new();
     first.iter().try_for_each(|&token| writer.feed(token))?;
-    let mut tokens: Vec<u32> = Vec::with_capacity(args.tokens);
+    let mut tokens: Vec<u32> = Vec::new();
     let mut text = args.prompt.clone().into_bytes();
     let mut shown = 0;
     let mut token = last;
@@ -158,32 +160,30 @@ fn write(args: &Args, mut writer: Writer<'_>, codec: TextCodec<'_>, global: Glob
         tokens.push(token);
         codec.decode(token, &mut text)?;
         if !global.json {
-            shown = show(&text, shown);
+            shown = show(&text, shown)?;
         }
     }
     if global.json {
         print_json(&json!({
             "text": String::from_utf8_lossy(&text), "prompt_tokens": prompt, "tokens": tokens,
             "steps": digest.steps(), "digest": format!("{:08x}", digest.value()),
-        }));
+        }))?;
     } else {
-        println!("{}", String::from_utf8_lossy(&text[shown..]));
+        writeln!(Stdout, "{}", String::from_utf8_lossy(&text[shown..]))?;
         if !global.quiet {
-            eprintln!("{} steps, logits digest {:08x}", digest.steps(), digest.value());
+            writeln!(Stderr, "{} steps, logits digest {:08x}", digest.steps(), digest.value());
         }
     }
     Ok(())
 }
 
 /// Prints what is whole characters beyond `shown` bytes; returns the bytes shown so far.
-fn show(text: &[u8], shown: usize) -> usize {
+fn show(text: &[u8], shown: usize) -> Result<usize> {
     let valid = match std::str::from_utf8(&text[shown..]) {
         Ok(rest) => rest.len(),
         Err(error) => error.valid_up_to(),
     };
     let part = String::from_utf8_lossy(&text[shown..shown + valid]);
-    print!("{part}");
-    // Text that cannot be shown yet is shown with the rest.
-    let _ = std::io::stdout().flush();
-    shown + valid
+    write!(Stdout, "{part}")?;
+    Ok(shown + valid)
 }

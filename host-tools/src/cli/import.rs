@@ -2,8 +2,11 @@
 
 use crate::checkpoint::{Chain, Checkpoint};
 use crate::cli::Global;
+use crate::cli::common::escaped;
+use crate::cli::numbers;
 use crate::error::{Error, Result};
 use crate::import::{LEFT_OUT_KEY, Options, import};
+use crate::terminal::Stdout;
 use clap::ValueEnum;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +42,7 @@ pub(crate) struct Args {
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
     /// Experts that each token is routed to; it is not in the file. All of them: dense gating.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = numbers::within(1..=64), value_name = "N")]
     top_k: usize,
     /// Which model, where the file holds several: its keys and its prefix, joined by dots, as the
     /// message that lists them names it.
@@ -72,8 +75,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let checkpoint =
         import(&args.checkpoint, Options { top_k: args.top_k, chain, state: args.state })?;
     checkpoint.write(&args.out)?;
-    report(&checkpoint, &args.out, global);
-    Ok(())
+    report(&checkpoint, &args.out, global)
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -81,26 +83,28 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-fn report(checkpoint: &Checkpoint, path: &Path, global: Global) {
+fn report(checkpoint: &Checkpoint, path: &Path, global: Global) -> Result<()> {
     let config = &checkpoint.config;
     if global.json {
         let result = serde_json::json!({
-            "model": path,
+            "model": escaped(path),
             "config": config,
             "tensors": checkpoint.tensors.len(),
             "parameters": config.parameters(),
             "provenance": checkpoint.provenance,
         });
-        println!("{result}");
-        return;
+        writeln!(Stdout, "{result}")?;
+        return Ok(());
     }
-    println!(
+    writeln!(
+        Stdout,
         "{}: {} parameters in {} tensors",
         path.display(),
         config.parameters(),
         checkpoint.tensors.len()
-    );
-    println!(
+    )?;
+    writeln!(
+        Stdout,
         "vocabulary {}, width {}, layers {}, experts {} of width {} (top {}), potentials per layer \
          {}, positions {}",
         config.vocab,
@@ -111,14 +115,16 @@ fn report(checkpoint: &Checkpoint, path: &Path, global: Global) {
         config.top_k,
         config.potentials,
         config.positions.map_or("unlimited".into(), |positions| positions.to_string())
-    );
+    )?;
     if let Some(names) = checkpoint.provenance.get(LEFT_OUT_KEY) {
-        println!("left out, because they lie beside the model: {names}");
+        writeln!(Stdout, "left out, because they lie beside the model: {names}")?;
     }
     if config.chain == Chain::Full {
-        println!(
+        writeln!(
+            Stdout,
             "the full chain sees the tokens that it predicts: such a model can be scored and \
              compared, its perplexity is not a language model's"
-        );
+        )?;
     }
+    Ok(())
 }

@@ -16,6 +16,7 @@ use crate::files;
 use crate::policy::{REFERENCE_SIZE, published_estimate};
 use crate::quantize::names::{dimensions, weight_name};
 use crate::table::table;
+use crate::terminal::Stdout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,17 +51,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let Some(path) = &args.file else {
-        print_estimate(&REFERENCE_SIZE, global);
-        return Ok(());
+        return print_estimate(&REFERENCE_SIZE, global);
     };
     let bytes = files::read(path)?;
     if is_blob(&bytes) {
         let model = parse_blob(&bytes, path)?;
         if args.published_estimate {
-            print_estimate(model.dims(), global);
+            print_estimate(model.dims(), global)
         } else {
             let kernels = Kernels::of(&model, &bytes, args.target)?;
-            blob(&model, bytes.len(), &kernels, global);
+            blob(&model, bytes.len(), &kernels, global)
         }
     } else if args.target.is_some() {
         return Err(Error::Usage(format!(
@@ -71,30 +71,30 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
         let dims = dimensions(&checkpoint.config);
         if args.published_estimate {
-            print_estimate(&dims, global);
+            print_estimate(&dims, global)
         } else {
-            self::checkpoint(&checkpoint, &dims, bytes.len(), path, global)?;
+            self::checkpoint(&checkpoint, &dims, bytes.len(), path, global)
         }
     }
-    Ok(())
 }
 
-fn print_estimate(dims: &Dimensions, global: Global) {
+fn print_estimate(dims: &Dimensions, global: Global) -> Result<()> {
     let estimate = published_estimate(dims);
     if global.json {
         print_json(&json!({
             "fp32_bytes": estimate.fp32_bytes,
             "quantized_bytes": estimate.quantized_bytes,
             "ratio": estimate.ratio(),
-        }));
-        return;
+        }))?;
+        return Ok(());
     }
-    println!(
+    writeln!(
+        Stdout,
         "published estimate, static policy (Linear layers only; embeddings and norms uncounted)"
-    );
-    println!("FP32       {:>10.2} KiB", estimate.fp32_bytes / 1024.0);
-    println!("quantized  {:>10.2} KiB", estimate.quantized_bytes / 1024.0);
-    println!("ratio      {:>10.2}×", estimate.ratio());
+    )?;
+    writeln!(Stdout, "FP32       {:>10.2} KiB", estimate.fp32_bytes / 1024.0)?;
+    writeln!(Stdout, "quantized  {:>10.2} KiB", estimate.quantized_bytes / 1024.0)?;
+    writeln!(Stdout, "ratio      {:>10.2}×", estimate.ratio())
 }
 
 fn dims_json(dims: &Dimensions) -> Value {
@@ -112,8 +112,9 @@ fn chain(dims: &Dimensions) -> &'static str {
     }
 }
 
-fn print_dims(dims: &Dimensions) {
-    println!(
+fn print_dims(dims: &Dimensions) -> Result<()> {
+    writeln!(
+        Stdout,
         "vocab {}, width {}, {} blocks, {} experts (top {}), hidden {}, {} potentials, {} chain, {}",
         dims.vocab,
         dims.width,
@@ -127,7 +128,7 @@ fn print_dims(dims: &Dimensions) {
             0 => "no position table".to_string(),
             positions => format!("{positions} positions"),
         }
-    );
+    )
 }
 
 /// Bytes of memory that running a model needs beside its weights: a session, or for a full chain
@@ -144,7 +145,7 @@ fn ram_bytes(dims: &Dimensions) -> (String, usize) {
     }
 }
 
-fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) {
+fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) -> Result<()> {
     let dims = model.dims();
     let tensors: Vec<_> = dims
         .tensors()
@@ -193,10 +194,10 @@ fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) 
                     "perplexity_fp32": m.perplexity_fp32, "perplexity": m.perplexity,
                 })),
             },
-        }));
-        return;
+        }))?;
+        return Ok(());
     }
-    print_dims(dims);
+    print_dims(dims)?;
     let mut rows = table(&["tensor", "shape", "precision", "group", "bytes", "kernel"]);
     for ((name, precision, group, out, cols, bytes), choice) in
         tensors.into_iter().zip(kernels.choices())
@@ -209,33 +210,38 @@ fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) 
         };
         rows.add_row([name, shape, precision.into(), group, bytes.to_string(), kernel]);
     }
-    println!("{rows}");
-    println!(
+    writeln!(Stdout, "{rows}")?;
+    writeln!(
+        Stdout,
         "flash {len} bytes: weights {weights}, chains {}, tokenizer {tokenizer}, header and padding {}",
         model.header().chain.len,
         len - weights - model.header().chain.len as usize - tokenizer
-    );
-    println!("RAM   {ram} bytes for a {ram_kind}, beside the stack");
-    println!("kernels {}", kernels.summary());
-    println!("work  {} multiply-accumulates per token", dims.macs_per_token());
-    println!(
+    )?;
+    writeln!(Stdout, "RAM   {ram} bytes for a {ram_kind}, beside the stack")?;
+    writeln!(Stdout, "kernels {}", kernels.summary())?;
+    writeln!(Stdout, "work  {} multiply-accumulates per token", dims.macs_per_token())?;
+    writeln!(
+        Stdout,
         "made  by {} under policy {} from checkpoint {}… ({} bytes, {:.2}×)",
         provenance.tool,
         provenance.policy,
         &hex(provenance.source_sha256).get(..12).unwrap_or(""),
         provenance.source_bytes,
         provenance.source_bytes as f64 / len as f64
-    );
-    println!(
+    )?;
+    writeln!(
+        Stdout,
         "      calibrated on {} tokens of {}, seed {}",
         provenance.calibration_tokens, provenance.calibration, provenance.seed
-    );
+    )?;
     if let Some(measured) = provenance.measured {
-        println!(
+        writeln!(
+            Stdout,
             "      perplexity {:.3} → {:.3} on {} tokens of {}",
             measured.perplexity_fp32, measured.perplexity, measured.tokens, measured.corpus
-        );
+        )?;
     }
+    Ok(())
 }
 
 fn checkpoint(
@@ -259,20 +265,20 @@ fn checkpoint(
             "kind": "checkpoint", "bytes": len, "dimensions": dims_json(dims),
             "parameters": checkpoint.config.parameters(), "tensors": tensors,
             "macs_per_token": dims.macs_per_token(), "provenance": checkpoint.provenance,
-        }));
+        }))?;
         return Ok(());
     }
-    print_dims(dims);
+    print_dims(dims)?;
     let mut rows = table(&["tensor", "shape", "bytes"]);
     for spec in &specs {
         let count: usize = spec.shape.iter().product();
         rows.add_row([spec.name.clone(), format!("{:?}", spec.shape), (4 * count).to_string()]);
     }
-    println!("{rows}");
-    println!("{len} bytes, {} parameters, FP32", checkpoint.config.parameters());
-    println!("work  {} multiply-accumulates per token", dims.macs_per_token());
+    writeln!(Stdout, "{rows}")?;
+    writeln!(Stdout, "{len} bytes, {} parameters, FP32", checkpoint.config.parameters())?;
+    writeln!(Stdout, "work  {} multiply-accumulates per token", dims.macs_per_token())?;
     for (key, value) in &checkpoint.provenance {
-        println!("{key}: {value}");
+        writeln!(Stdout, "{key}: {value}")?;
     }
     Ok(())
 }

@@ -9,17 +9,24 @@ mod import;
 mod inspect;
 mod kernels;
 mod measured;
+mod numbers;
+mod progress;
 mod quantize;
 mod report;
 mod train;
 
 use crate::error::{Error, Result};
+use crate::terminal::{CLOSED_PIPE, Stderr};
 use clap::{Args, Parser, Subcommand};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 success, 1 failure, 2 wrong command line, 141 nobody reads standard output any more.";
 
 /// Train, analyse, quantize and evaluate ResNet-BK language models.
 #[derive(Debug, Parser)]
-#[command(name = "resnet-bk", version, max_term_width = 100)]
+#[command(name = "resnet-bk", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -30,10 +37,10 @@ struct Cli {
 /// Flags of every subcommand.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Global {
-    /// Print the result as JSON on standard output.
+    /// Print the result as JSON on standard output. Bytes of a path that are not UTF-8 show as \xNN.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Show no progress.
+    /// Show no progress: neither a bar on a terminal nor, elsewhere, a line every ten seconds.
     #[arg(long, short, global = true)]
     pub quiet: bool,
 }
@@ -60,19 +67,36 @@ enum Command {
     Generate(generate::Args),
 }
 
-/// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure
-/// and 2 where the command line itself is wrong.
+/// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure,
+/// 2 where the command line itself is wrong and [`CLOSED_PIPE`] where the reader of standard output
+/// went away, which needs no message.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli).map(|()| ExitCode::SUCCESS),
+        Err(answer) => refuse(&answer),
+    };
+    match result {
+        Ok(code) => code,
+        Err(Error::Stdout(error)) if error.kind() == ErrorKind::BrokenPipe => CLOSED_PIPE.into(),
         Err(error) => {
-            eprintln!("error: {error}");
-            eprintln!("help: {}", error.help());
+            writeln!(Stderr, "error: {error}");
+            writeln!(Stderr, "help: {}", error.help());
             // As clap does for arguments that it can judge by itself.
-            if matches!(error, Error::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Says what clap answers instead of a parsed command line: help that was asked for, on standard
+/// output, or what is wrong, on standard error.
+fn refuse(answer: &clap::Error) -> Result<ExitCode> {
+    if answer.use_stderr() {
+        // Where standard error cannot be written to there is nobody to tell.
+        let _ = answer.print();
+        return Ok(ExitCode::from(2));
+    }
+    answer.print().and_then(|()| std::io::stdout().flush()).map_err(Error::Stdout)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -97,5 +121,66 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every flag that takes a number, with its subcommand.
+    fn numeric_flags() -> Vec<(String, String)> {
+        let command = Cli::command();
+        let flags = command.get_subcommands().flat_map(|sub| {
+            sub.get_arguments().filter_map(|argument| {
+                let numeric = |name: &clap::builder::Str| ["N", "K", "X", "R"].contains(&&**name);
+                let names = argument.get_value_names()?;
+                let flag = argument.get_long().filter(|_| names.iter().any(numeric))?;
+                Some((sub.get_name().to_owned(), flag.to_owned()))
+            })
+        });
+        flags.collect()
+    }
+
+    /// Why a command line with this flag is refused, if it is.
+    fn refused(subcommand: &str, flag: &str, value: &str) -> Option<String> {
+        let command = Cli::command();
+        let sub = command.find_subcommand(subcommand).expect("a subcommand");
+        let needed = sub.get_arguments().filter(|argument| argument.is_required_set());
+        let needed = needed.flat_map(|argument| {
+            let long = argument.get_long().filter(|long| *long != flag);
+            let is_flag = argument.get_long() == Some(flag);
+            let value = if argument.get_long() == Some("top-k") { "1" } else { "file" };
+            let words = [long.map(|long| format!("--{long}")), Some(value.to_owned())];
+            words.into_iter().flatten().filter(move |_| !is_flag)
+        });
+        let words = ["resnet-bk".to_owned(), subcommand.to_owned()].into_iter().chain(needed);
+        let mut words: Vec<String> = words.chain([format!("--{flag}={value}")]).collect();
+        if subcommand == "quantize" {
+            words.push("--dry-run".into());
+        }
+        Cli::try_parse_from(words).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn numbers_are_bounded_before_any_work() {
+        let flags = numeric_flags();
+        assert!(flags.len() > 50, "{flags:?}");
+        // What may be anything, or is checked with the rest of the model's dimensions.
+        let free = ["seed", "target-bytes", "train-tokens", "warmup", "patience"];
+        let dimensions =
+            ["vocab", "width", "layers", "experts", "hidden", "potentials", "positions"];
+        for (subcommand, flag) in &flags {
+            let refused = |value| refused(subcommand, flag, value);
+            for value in ["", "x", "--", "99999999999999999999999999999999", "1e400"] {
+                // What is no number of this kind, or leaves its range; infinite ones are refused later.
+                if let Some(error) = refused(value) {
+                    assert!(error.contains(flag.as_str()), "{subcommand} --{flag}: {error}");
+                }
+            }
+            assert!(refused("1").is_none_or(|error| error.contains("cannot be used")), "{flag}");
+            let is_whole = refused("0.5").is_some();
+            let known = [&free[..], &dimensions].concat();
+            let is_known = known.contains(&&**flag) || (subcommand == "train" && flag == "top-k");
+            if is_whole && !is_known {
+                let error = refused(&u64::MAX.to_string()).unwrap_or_default();
+                assert!(error.contains("is not in"), "{subcommand} --{flag}: {error}");
+            }
+        }
     }
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::common::{parse_blob, print_json};
+use super::common::{escaped, parse_blob, print_json};
 use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::importance::Importance;
 use crate::report::{self, Findings, Frontier};
+use crate::terminal::Stdout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,9 +73,10 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     }
     files::write_atomically(&args.out, report::page(&findings, &plots).as_bytes())?;
     if global.json {
-        print_json(&json!({ "out": args.out, "plots": written }));
+        let plots: Vec<_> = written.iter().map(escaped).collect();
+        print_json(&json!({ "out": escaped(&args.out), "plots": plots }))?;
     } else {
-        println!("{}\n\n{} has the plots", report::text(&findings), args.out.display());
+        writeln!(Stdout, "{}\n\n{} has the plots", report::text(&findings), args.out.display())?;
     }
     Ok(())
 }

@@ -2,15 +2,17 @@
 
 use crate::checkpoint::{Chain, ModelConfig, TOKENIZER_KEY};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, hex};
+use crate::cli::common::{Loaded, escaped, hex};
+use crate::cli::numbers;
+use crate::cli::progress::Progress;
 use crate::corpus::{Corpus, Split};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::reference::Model;
+use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Output, Recipe, Run, Summary};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -111,16 +113,16 @@ struct RecipeArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Number of steps.
-    #[arg(long, default_value_t = 11_000, value_name = "N")]
+    #[arg(long, value_parser = numbers::steps(), default_value_t = 11_000, value_name = "N")]
     steps: u64,
     /// Windows per step.
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, value_parser = numbers::batch(), default_value_t = 32, value_name = "N")]
     batch: usize,
-    /// Tokens per window.
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    window: usize,
+    /// Tokens per window [default: 128, or the length of the position table where that is shorter].
+    #[arg(long, value_parser = numbers::window(), value_name = "N")]
+    window: Option<usize>,
     /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
     shards: usize,
     /// Highest learning rate.
     #[arg(long, default_value_t = 4e-3, value_name = "X")]
@@ -148,37 +150,35 @@ struct RecipeArgs {
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     dropout: f32,
     /// Threads [default: as many as the machine has cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = numbers::parts(), value_name = "N")]
     threads: Option<usize>,
     /// Steps between validations.
-    #[arg(long, default_value_t = 250, value_name = "N")]
+    #[arg(long, value_parser = numbers::steps(), default_value_t = 250, value_name = "N")]
     validate_every: u64,
     /// Steps between saves of the state that an interrupted run resumes from.
-    #[arg(long, default_value_t = 250, value_name = "N")]
+    #[arg(long, value_parser = numbers::steps(), default_value_t = 250, value_name = "N")]
     save_every: u64,
     /// Steps between lines of the log.
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, value_parser = numbers::steps(), default_value_t = 20, value_name = "N")]
     log_every: u64,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let recipe = args.recipe.recipe()?;
     // Wrong dimensions should not cost the time to train a tokenizer.
     if let Some(problem) = args.model.config(args.model.vocab).problem() {
         return Err(Error::Usage(problem));
     }
-    if args.model.positions.is_some_and(|positions| positions < recipe.window) {
-        let window = recipe.window;
-        return Err(Error::Usage(format!(
-            "--positions is less than the window of {window} tokens"
-        )));
-    }
+    let mut initial =
+        args.init.as_deref().map(|path| Loaded::read(path, None, global)).transpose()?;
+    let positions = match &initial {
+        Some(initial) => initial.checkpoint.config.positions,
+        None => args.model.positions,
+    };
+    let recipe = args.recipe.recipe(positions)?;
     let corpus = Corpus::find(args.corpus.as_deref())?;
     let train_text = corpus.text(Split::Train)?;
     let valid_text = corpus.text(Split::Valid)?;
     files::create_directory(&args.out)?;
-    let mut initial =
-        args.init.as_deref().map(|path| Loaded::read(path, None, global)).transpose()?;
     let tokenizer = match (&args.tokenizer, &mut initial) {
         (Some(path), _) => Tokenizer::load(path)?,
         (None, Some(initial)) => initial.tokenizer.take().ok_or_else(|| {
@@ -219,17 +219,18 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         },
     };
     if !global.quiet {
-        eprintln!(
+        writeln!(
+            Stderr,
             "{} parameters, {} training tokens of {:.2} bytes",
             training.config.parameters(),
             train.len(),
             train_text.len() as f64 / train.len() as f64
         );
     }
-    let bar = progress_bar(&training.recipe, global.quiet);
+    let bar = progress_bar(&training.recipe, global);
     let mut summary = training.train(&mut |event| show(&bar, &training.recipe, event))?;
     bar.finish_and_clear();
-    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command: Vec<String> = std::env::args_os().skip(1).map(escaped).collect();
     summary
         .checkpoint
         .provenance
@@ -243,8 +244,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     if state.exists() {
         std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
     }
-    report(&summary, &path, global);
-    Ok(())
+    report(&summary, &path, global)
 }
 
 impl ModelArgs {
@@ -269,39 +269,23 @@ impl ModelArgs {
 }
 
 impl RecipeArgs {
-    fn recipe(&self) -> Result<Recipe> {
-        let counts = [
-            ("--steps", self.steps),
-            ("--batch", self.batch as u64),
-            ("--window", self.window as u64),
-            ("--shards", self.shards as u64),
-            ("--validate-every", self.validate_every),
-            ("--save-every", self.save_every),
-            ("--log-every", self.log_every),
-            ("--threads", self.threads.unwrap_or(1) as u64),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::Usage(format!("{name} must be at least 1")));
-        }
-        let positive = [("--lr", self.lr), ("--clip", self.clip)];
-        if let Some((name, _)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
-            return Err(Error::Usage(format!("{name} must be positive")));
-        }
-        let fractions = [
-            ("--final-lr", self.final_lr, 1.0),
-            ("--weight-decay", f64::from(self.weight_decay), 100.0),
-            ("--beta1", f64::from(self.beta1), 0.999_999),
-            ("--beta2", f64::from(self.beta2), 0.999_999),
-            ("--dropout", f64::from(self.dropout), 0.9),
-        ];
-        if let Some((name, _, high)) = fractions.iter().find(|(_, x, h)| !(0.0..=*h).contains(x)) {
-            return Err(Error::Usage(format!("{name} must be between 0 and {high}")));
-        }
+    /// What the flags say, for a model with this position table.
+    fn recipe(&self, positions: Option<usize>) -> Result<Recipe> {
+        numbers::check(
+            &[("--lr", self.lr), ("--clip", self.clip)],
+            &[
+                ("--final-lr", self.final_lr, 1.0),
+                ("--weight-decay", self.weight_decay.into(), 100.0),
+                ("--beta1", self.beta1.into(), 0.999_999),
+                ("--beta2", self.beta2.into(), 0.999_999),
+                ("--dropout", self.dropout.into(), 0.9),
+            ],
+        )?;
         Ok(Recipe {
             seed: self.seed,
             steps: self.steps,
             batch: self.batch,
-            window: self.window,
+            window: numbers::fit_window(self.window, positions)?,
             shards: self.shards,
             peak_rate: self.lr,
             final_fraction: self.final_lr,
@@ -319,55 +303,47 @@ fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-fn progress_bar(recipe: &Recipe, quiet: bool) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
-    }
+fn progress_bar(recipe: &Recipe, global: Global) -> Progress {
     let tokens = recipe.steps * (recipe.batch * recipe.window) as u64;
-    let template = "{bar:24} {percent:>3}% {msg} · {per_sec} · {eta} left";
-    let style = ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("per_sec", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-            // A progress line that cannot be written is no reason to stop.
-            let _ = write!(out, "{:.0} tokens/s", state.per_sec());
-        });
-    ProgressBar::new(tokens).with_style(style)
+    let template = "{bar:24} {percent:>3}% {msg} · {rate} tokens/s · {eta} left";
+    Progress::new(tokens, template, global)
 }
 
-fn show(bar: &ProgressBar, recipe: &Recipe, event: Event) {
+fn show(bar: &Progress, recipe: &Recipe, event: Event) {
     let tokens = |step: u64| step * (recipe.batch * recipe.window) as u64;
     match event {
         Event::Resumed(step) => {
             bar.set_position(tokens(step));
             bar.reset_eta();
-            bar.println(format!("resumed after step {step}"));
+            bar.println(&format!("resumed after step {step}"));
         }
         Event::Step(step, result) => {
-            bar.set_position(tokens(step));
             bar.set_message(format!("step {step} loss {:.3} lr {:.1e}", result.loss, result.rate));
+            bar.set_position(tokens(step));
         }
         Event::Validated(step, score) => {
             let bits = score.bits_per_byte();
-            bar.println(format!("step {step}: validation {bits:.4} bits per byte"));
+            bar.println(&format!("step {step}: validation {bits:.4} bits per byte"));
         }
     }
 }
 
-fn report(summary: &Summary, path: &std::path::Path, global: Global) {
+fn report(summary: &Summary, path: &std::path::Path, global: Global) -> Result<()> {
     let (bits, perplexity) = (summary.score.bits_per_byte(), summary.score.perplexity());
     if global.json {
         let result = serde_json::json!({
-            "model": path,
+            "model": escaped(path),
             "tokens": summary.tokens,
             "seconds": summary.seconds,
             "validation_bits_per_byte": bits,
             "validation_perplexity": perplexity,
         });
-        println!("{result}");
+        writeln!(Stdout, "{result}")
     } else {
-        println!(
+        writeln!(
+            Stdout,
             "{}: validation {bits:.4} bits per byte, perplexity {perplexity:.2}",
             path.display()
-        );
+        )
     }
 }

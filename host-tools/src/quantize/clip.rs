@@ -123,8 +123,15 @@ mod tests {
     }
 
     fn same_probabilities(before: &Checkpoint, after: &Checkpoint) {
+        near_probabilities(before, after, 0.0);
+    }
+
+    /// Within what rounding logits of this `magnitude` to FP32, and their normalizer, moves
+    /// probabilities.
+    fn near_probabilities(before: &Checkpoint, after: &Checkpoint, magnitude: f32) {
         for (a, b) in probabilities(before).iter().zip(probabilities(after)) {
-            assert!((a - b).abs() <= 2e-5, "{a} {b}");
+            let rounding = a * 2.0 * magnitude * f32::EPSILON;
+            assert!((a - b).abs() <= 2e-5 + rounding, "{a} {b}");
         }
     }
 
@@ -147,7 +154,7 @@ mod tests {
             gates[1] += mask;
             let mut clipped = folded.clone();
             clip(&mut clipped);
-            same_probabilities(&folded, &clipped);
+            near_probabilities(&folded, &clipped, f32::abs(others));
             for layer in ["lm_head", "blocks.1.bk_layer.moe_ffn.gating_network"] {
                 for bias in &clipped.tensors[&format!("{layer}.bias")].data {
                     assert!(bias.abs() < 150.0, "{layer}: {bias} with {mask} and {others}");

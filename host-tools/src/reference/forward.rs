@@ -153,7 +153,7 @@ impl<T: Real> Model<T> {
     }
 
     /// h = token embedding (+ position embedding).
-    fn embed(&self, tokens: &[u32], window: usize, h: &mut [T]) {
+    pub(crate) fn embed(&self, tokens: &[u32], window: usize, h: &mut [T]) {
         let d = self.config().width;
         let table = &self.parameters[self.layout.embedding.clone()];
         for (row, &token) in h.chunks_exact_mut(d).zip(tokens) {

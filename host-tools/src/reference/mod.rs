@@ -5,6 +5,7 @@
 
 mod backward;
 mod bk;
+mod chunked;
 mod forward;
 mod layer_norm;
 mod linear;
@@ -18,6 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use chunked::{CHUNK, Hidden};
 pub use forward::Tape;
 pub(crate) use linear::add_gram;
 pub use loss::{Distillation, Losses, negative_log_likelihoods};

@@ -1,5 +1,7 @@
 //! Token by token generation with a half chain: one complex number of state per potential.
 
+use resnet_bk_core as core;
+
 use crate::checkpoint::Chain;
 use crate::error::{Error, Result};
 use crate::reference::bk;
@@ -23,11 +25,7 @@ impl<'a> Stream<'a> {
     pub fn new(model: &'a Model) -> Result<Self> {
         let config = model.config();
         if config.chain == Chain::Full {
-            return Err(Error::Config(
-                "a model with a full chain cannot stream, because each position depends on the \
-                 ones after it"
-                    .into(),
-            ));
+            return Err(Error::Blob(core::Error::NotCausal));
         }
         let state = vec![vec![0.0; 2 * config.potentials]; config.layers];
         Ok(Self { model, state, position: 0 })
@@ -66,19 +64,15 @@ impl<'a> Stream<'a> {
         let (parameters, layout, d) = (&model.parameters, &model.layout, config.width);
         let row = token as usize * d;
         let Some(embedding) = parameters[layout.embedding.clone()].get(row..row + d) else {
-            return Err(Error::Config(format!(
-                "token {token} is not in the vocabulary of {}",
-                config.vocab
-            )));
+            let vocab = config.vocab as u32;
+            return Err(Error::Blob(core::Error::Token { token, vocab }));
         };
         let mut h = embedding.to_vec();
         if let Some(positions) = &layout.positions {
             let table = &parameters[positions.clone()];
             let Some(row) = table.chunks_exact(d).nth(self.position) else {
-                return Err(Error::Config(format!(
-                    "the position table ends after {} tokens",
-                    table.len() / d
-                )));
+                let positions = (table.len() / d) as u32;
+                return Err(Error::Blob(core::Error::EndOfPositions { positions }));
             };
             add_to(&mut h, row);
         }

@@ -117,6 +117,33 @@ fn single_precision_agrees_with_double() {
 }
 
 #[test]
+fn long_windows_have_the_logits_of_short_ones() {
+    for (chain, potentials, window, count) in
+        [(Chain::Half, 1, 8, 64), (Chain::Half, 4, 2500, 2500), (Chain::Full, 4, 1100, 2500)]
+    {
+        let model = single(config(chain, potentials, 2));
+        let tokens: Vec<u32> = (0..count).map(|i| i * i % 11).collect();
+        let hidden = model.hidden(&tokens, window);
+        assert_eq!(hidden.positions(), tokens.len());
+        let (mut found, mut part) = (Vec::new(), Vec::new());
+        for start in (0..tokens.len()).step_by(CHUNK) {
+            hidden.logits(start..tokens.len().min(start + CHUNK), &mut part);
+            found.extend_from_slice(&part);
+        }
+        // A last, shorter window is one like any other.
+        let expected = tokens.chunks(window).flat_map(|tokens| model.forward(tokens, tokens.len()));
+        assert_eq!(found.len(), 11 * tokens.len());
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-5, "{a} against {b}");
+        }
+        let whole = model.forward(&tokens[..count as usize / window * window], window);
+        if tokens.len() <= CHUNK {
+            assert_eq!(found, whole, "to the bit");
+        }
+    }
+}
+
+#[test]
 fn a_stream_equals_the_window() {
     for potentials in [1, 4] {
         let model = single(config(Chain::Half, potentials, 2));

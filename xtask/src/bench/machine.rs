@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,7 @@ impl Machine {
     /// Runs a program to its end, with a blob if it takes one, so many bytes behind its place, and returns what
     /// it printed.
     pub(super) fn run(&self, elf: &Path, blob: Option<(&Path, u32)>) -> Result<Vec<Line>> {
-        let mut command = Command::new(self.program);
+        let mut command = qemu::command(self.program);
         command.args(self.arguments).args(qemu::QUIET);
         command.arg("-kernel").arg(elf);
         if let Some((blob, offset)) = blob {

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use resnet_bk_core::{LogitsDigest, Model, Sampler, Session};
 
 use crate::steps::Steps;
+use crate::terminal::{Stderr, Stdout};
 use crate::tools::{SubjectArgs, Tools};
 use crate::{process, setup};
 use baseline::Baseline;
@@ -62,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut measured = Measured::default();
     steps.next("products on every target, checked against the portable kernel");
     for machine in &MACHINES {
-        eprintln!("      {}", machine.core);
+        writeln!(Stderr, "      {}", machine.core);
         measured.kernels.extend(products(machine)?);
     }
     if !args.kernels {
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
         let blobs = blobs()?;
         steps.next("whole tokens and code");
         for machine in &MACHINES {
-            eprintln!("      {}", machine.core);
+            writeln!(Stderr, "      {}", machine.core);
             for (policy, blob) in &blobs {
                 measured.tokens.push(token(machine, policy, blob)?);
             }
@@ -84,14 +85,14 @@ pub fn run(args: &Args) -> Result<()> {
     measured.conclude();
 
     if args.json {
-        println!("{}", serde_json::to_string(&measured)?);
+        writeln!(Stdout, "{}", serde_json::to_string(&measured)?)?;
     } else {
-        println!("{measured}");
+        writeln!(Stdout, "{measured}")?;
     }
     let counts = Baseline::of(&measured);
     if args.update {
         counts.write(args.kernels)?;
-        eprintln!("bench: wrote {}", process::shown_path(&baseline::path()));
+        writeln!(Stderr, "bench: wrote {}", process::shown_path(&baseline::path()));
     } else if args.check {
         let worse = Baseline::read()?.worse(&counts);
         ensure!(
@@ -100,7 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
             process::shown_path(&baseline::path()),
             worse.join("\n  ")
         );
-        eprintln!("bench: {} counts are within 2 % of their baseline", counts.len());
+        writeln!(Stderr, "bench: {} counts are within 2 % of their baseline", counts.len());
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::terminal::{Stderr, Stdout};
 use crate::{process, root, setup};
 use steps::Step;
 
@@ -46,9 +47,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         .collect();
     if args.list {
         for step in &chosen {
-            println!("{}", step.name);
+            writeln!(Stdout, "{}", step.name)?;
             for command in &step.commands {
-                println!("    {}", shown(command));
+                writeln!(Stdout, "    {}", shown(command))?;
             }
         }
         return Ok(ExitCode::SUCCESS);
@@ -59,10 +60,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut failed = 0;
     for (index, step) in chosen.into_iter().enumerate() {
         let started = Instant::now();
-        eprintln!("\n==> {}/{count} {}", index + 1, step.name);
+        writeln!(Stderr, "\n==> {}/{count} {}", index + 1, step.name);
         let before = failures.len();
         for mut command in step.commands {
-            eprintln!("    {}", shown(&command));
+            writeln!(Stderr, "    {}", shown(&command));
             if let Err(failure) = watch(step.name, &mut command) {
                 failures.push(failure);
             }
@@ -70,12 +71,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let passed = failures.len() == before;
         failed += usize::from(!passed);
         let verdict = if passed { "passed" } else { "FAILED" };
-        eprintln!("    {verdict} in {:.0} s", started.elapsed().as_secs_f32());
+        writeln!(Stderr, "    {verdict} in {:.0} s", started.elapsed().as_secs_f32());
     }
     for failure in &failures {
-        eprintln!("\n==> FAILED: {}: {}\n{}", failure.check, failure.reason, failure.tail);
+        writeln!(Stderr, "\n==> FAILED: {}: {}\n{}", failure.check, failure.reason, failure.tail);
     }
-    println!("\nchecks: {} passed, {failed} failed", count - failed);
+    writeln!(Stdout, "\nchecks: {} passed, {failed} failed", count - failed)?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -9,6 +9,7 @@ use resnet_bk_core::Model;
 
 use crate::firmware::{Firmware, Job, Sampling};
 use crate::steps::Steps;
+use crate::terminal::{Stderr, Stdout};
 use crate::tools::{Host, SubjectArgs, Tools};
 use crate::{process, qemu, reference, setup, target_dir};
 use report::{Device, Report};
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
     steps.next("quantizing");
     let (mut names, mut blobs) = (POLICIES.map(|(name, _)| name).to_vec(), Vec::new());
     for (name, policy) in POLICIES {
-        eprintln!("      {name}");
+        writeln!(Stderr, "      {name}");
         blobs.push(
             tools
                 .quantize(
@@ -119,9 +120,9 @@ pub fn run(args: &Args) -> Result<()> {
         seconds: steps.seconds(),
     };
     if args.subject.json {
-        println!("{}", serde_json::to_string(&report)?);
+        writeln!(Stdout, "{}", serde_json::to_string(&report)?)?;
     } else {
-        println!("{report}");
+        writeln!(Stdout, "{report}")?;
     }
     ensure!(
         report.device.matches_host,

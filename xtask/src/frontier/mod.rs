@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::process;
 use crate::steps::Steps;
+use crate::terminal::Stdout;
 use crate::tools::{BENCHMARKS, SubjectArgs, Tools};
 use comparison::Comparison;
 use points::{Blob, Kind, Maker};
@@ -184,11 +185,11 @@ pub fn run(args: &Args) -> Result<()> {
     let shown = blobs.iter().filter(|blob| IN_REPORT.contains(&blob.name.as_str()));
     let page = tools.report(&file, &importance, shown.map(|blob| blob.path.as_path()))?;
     if args.subject.json {
-        println!("{json}");
+        writeln!(Stdout, "{json}")?;
     } else {
-        println!("{frontier}");
+        writeln!(Stdout, "{frontier}")?;
         let (page, file) = (process::shown_path(&page), process::shown_path(&file));
-        println!("{page} has the curves, {file} the figures");
+        writeln!(Stdout, "{page} has the curves, {file} the figures")?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::process;
+use crate::terminal::Stderr;
 use crate::tools::{Made, Quality, Tools};
 
 /// Where a point comes from.
@@ -79,7 +80,11 @@ impl<'a> Maker<'a> {
         );
         let record = tools.work().join("inputs");
         if fs::read_to_string(&record).is_ok_and(|before| before == inputs) {
-            eprintln!("      going on with what is in {}", process::shown_path(tools.work()));
+            writeln!(
+                Stderr,
+                "      going on with what is in {}",
+                process::shown_path(tools.work())
+            );
         } else {
             fs::remove_dir_all(tools.work())
                 .and_then(|()| fs::create_dir_all(tools.work()))
@@ -156,7 +161,7 @@ impl<'a> Maker<'a> {
         let made = match known.filter(|_| path.is_file()) {
             Some(made) => made,
             None => {
-                eprintln!("      {name}");
+                writeln!(Stderr, "      {name}");
                 let (_, made) = make(self.tools, &stem)?;
                 process::write(&record, &serde_json::to_vec(&made)?)?;
                 made

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use defmt_decoder::{DecodeError, StreamDecoder, Table};
 
+use crate::setup::unpacked;
+
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-arm";
 
@@ -41,6 +43,11 @@ pub const QUIET: [&str; 9] = [
     "enable=on,target=native",
 ];
 
+/// An emulator: the one that `cargo xtask setup` unpacked, if it did, or the system's.
+pub(crate) fn command(program: &str) -> Command {
+    unpacked::command(program).unwrap_or_else(|| Command::new(program))
+}
+
 /// How to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -56,11 +63,15 @@ impl Default for Options {
 
 /// Runs an ELF to its end and returns everything it said, however it ended.
 pub fn run(elf: &Path, options: Options) -> Result<Report> {
-    run_with(elf, options, |_| {})
+    run_with(elf, options, |_| Ok(()))
 }
 
-/// [`run`] that also hands over every event as it comes.
-pub fn run_with(elf: &Path, options: Options, mut each: impl FnMut(&Event)) -> Result<Report> {
+/// [`run`] that also hands over every event as it comes. An error of `each` ends the run.
+pub fn run_with(
+    elf: &Path,
+    options: Options,
+    mut each: impl FnMut(&Event) -> Result<()>,
+) -> Result<Report> {
     let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let table = Table::parse(&bytes)
         .with_context(|| format!("{} is not an ELF with defmt logs", elf.display()))?
@@ -75,9 +86,10 @@ pub fn run_with(elf: &Path, options: Options, mut each: impl FnMut(&Event)) -> R
             Ok(bytes) => {
                 decoder.received(&bytes);
                 drain(decoder.as_mut(), |message| {
-                    each(&message);
+                    each(&message)?;
                     report.add(message);
-                });
+                    Ok(())
+                })?;
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => bail!(
@@ -94,17 +106,17 @@ pub fn run_with(elf: &Path, options: Options, mut each: impl FnMut(&Event)) -> R
 }
 
 /// Hands over every whole frame that the decoder has.
-fn drain(decoder: &mut dyn StreamDecoder, mut each: impl FnMut(Event)) {
+fn drain(decoder: &mut dyn StreamDecoder, mut each: impl FnMut(Event) -> Result<()>) -> Result<()> {
     loop {
         match decoder.decode() {
             Ok(frame) => {
                 let level = frame.level().map(|level| level.as_str());
-                each(Event::parse(level, frame.display_message().to_string()));
+                each(Event::parse(level, frame.display_message().to_string()))?;
             }
             // The rest of the frame is still to come.
-            Err(DecodeError::UnexpectedEof) => return,
+            Err(DecodeError::UnexpectedEof) => return Ok(()),
             // The encoding finds the start of the next frame by itself.
-            Err(DecodeError::Malformed) => each(Event::Malformed),
+            Err(DecodeError::Malformed) => each(Event::Malformed)?,
         }
     }
 }
@@ -129,7 +141,7 @@ struct Qemu {
 
 impl Qemu {
     fn start(elf: &Path) -> Result<Self> {
-        let mut child = Command::new(PROGRAM)
+        let mut child = command(PROGRAM)
             .args(ARGUMENTS)
             .args(QUIET)
             .arg("-kernel")

@@ -105,7 +105,7 @@ impl Job<'_> {
     }
 
     fn progress(&self) -> impl FnMut(Event) {
-        let bar = progress_bar(&self.recipe.training, self.global.quiet);
+        let bar = progress_bar(&self.recipe.training, self.global);
         move |event| show(&bar, event)
     }
 

@@ -70,11 +70,15 @@ pub(crate) struct Args {
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     args.making.suffix = TUNED;
     let loaded = args.making.load(&args.model, global)?;
+    let given = args.given(&loaded)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
     let teacher = Model::from_checkpoint(&loaded.checkpoint);
     let [train, valid, test] = args.texts(&recipe, &loaded, &teacher, global)?;
     args.making.recorded = Some(test.clone());
-    let start = args.start(&loaded, global)?;
+    let start = match given {
+        Some(blob) => Start { blob, made: None },
+        None => args.start(&loaded, global)?,
+    };
     let job = Job {
         args: &args,
         loaded: &loaded,
@@ -97,8 +101,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
         }
     }
-    report(&args.out, &loaded, &rounds, best, &finished, global);
-    Ok(())
+    report(&args.out, &loaded, &rounds, best, &finished, global)
 }
 
 /// A blob to fine-tune, with what it was made from unless it was given as a file.
@@ -124,7 +127,7 @@ impl Args {
                     .into(),
             ));
         }
-        let windows = (self.recipe.validation_tokens / text.window.max(1)).max(1);
+        let windows = (self.recipe.validation_tokens / text.window).max(1);
         let held_out = windows * text.window + 1;
         let sampled = matches!(Corpus::find(text.corpus.as_deref()), Err(Error::CorpusMissing));
         let tokenizer = loaded.tokenizer.as_ref();
@@ -133,7 +136,7 @@ impl Args {
         let count = sampled.then(|| {
             let training = &recipe.training;
             let wanted = training.steps.saturating_mul((training.batch * training.window) as u64);
-            (wanted as usize).clamp(text.window + 1, SAMPLED_TOKENS)
+            (wanted as usize).min(SAMPLED_TOKENS).max(text.window + 1)
         });
         let train = tokens(Split::Train, count)?;
         let valid = tokens(Split::Valid, Some(held_out))?;
@@ -150,20 +153,23 @@ impl Args {
         PathBuf::from(name)
     }
 
-    /// The blob to start from.
-    fn start(&self, loaded: &Loaded, global: Global) -> Result<Start> {
-        if let Some(path) = &self.blob {
-            let blob = files::read(path)?;
-            let model = parse_blob(&blob, path)?;
-            if model.provenance().source_sha256 != loaded.sha256 {
-                let path = path.display();
-                return Err(Error::Usage(format!("{path} was made from another checkpoint")));
-            }
-            if let Some(tokenizer) = &loaded.tokenizer {
-                check_tokenizer(tokenizer, "the checkpoint's tokenizer", &model, path)?;
-            }
-            return Ok(Start { blob, made: None });
+    /// The blob that is given to start from, if one is.
+    fn given(&self, loaded: &Loaded) -> Result<Option<Vec<u8>>> {
+        let Some(path) = &self.blob else { return Ok(None) };
+        let blob = files::read(path)?;
+        let model = parse_blob(&blob, path)?;
+        if model.provenance().source_sha256 != loaded.sha256 {
+            let path = path.display();
+            return Err(Error::Usage(format!("{path} was made from another checkpoint")));
         }
+        if let Some(tokenizer) = &loaded.tokenizer {
+            check_tokenizer(tokenizer, "the checkpoint's tokenizer", &model, path)?;
+        }
+        Ok(Some(blob))
+    }
+
+    /// The blob of the policy or the target.
+    fn start(&self, loaded: &Loaded, global: Global) -> Result<Start> {
         let made = self.making.make(loaded, false, global)?;
         let made = made.expect("nothing was asked to be left out");
         let blob = self.assemble(&made.0, &made.1)?;

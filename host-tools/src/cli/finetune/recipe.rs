@@ -1,6 +1,7 @@
 //! Flags that say how to fine-tune.
 
 use crate::cli::common::Loaded;
+use crate::cli::numbers;
 use crate::cli::quantize::Making;
 use crate::error::{Error, Result};
 use crate::finetune::Recipe;
@@ -21,13 +22,13 @@ pub(super) struct RecipeArgs {
     train_tokens: Option<u64>,
     /// Rounds that share out those tokens: before each but the first, a target's precisions are chosen
     /// again for the weights as they are by then.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, value_parser = numbers::within(1..=64), default_value_t = 1, value_name = "N")]
     pub(super) rounds: usize,
     /// Windows per step.
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, value_parser = numbers::batch(), default_value_t = 32, value_name = "N")]
     batch: usize,
     /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
     shards: usize,
     /// Highest learning rate of weights [default: 0.0012 times the square root of the KL divergence that
     /// the round begins with, which is about in proportion to the steps between codes].
@@ -66,23 +67,23 @@ pub(super) struct RecipeArgs {
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     clip: f64,
     /// Tokens of the validation split that decide which step was the best.
-    #[arg(long, default_value_t = 65_536, value_name = "N")]
+    #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     pub(super) validation_tokens: usize,
     /// Validations without a better one after which the run ends, counted from the half of its steps on,
     /// where the learning rate is low; 0 for never.
     #[arg(long, default_value_t = 8, value_name = "N")]
     patience: u64,
     /// Steps between validations.
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, value_parser = numbers::steps(), default_value_t = 100, value_name = "N")]
     pub(super) validate_every: u64,
     /// Steps between saves of the state that an interrupted run resumes from.
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, value_parser = numbers::steps(), default_value_t = 100, value_name = "N")]
     pub(super) save_every: u64,
     /// Steps between lines of the log.
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, value_parser = numbers::steps(), default_value_t = 20, value_name = "N")]
     pub(super) log_every: u64,
     /// Threads [default: as many as the machine has cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = numbers::parts(), value_name = "N")]
     pub(super) threads: Option<usize>,
 }
 
@@ -105,39 +106,22 @@ impl RecipeArgs {
     /// What the flags say.
     pub(super) fn recipe(&self, making: &Making, loaded: &Loaded) -> Result<Recipe> {
         let window = making.text.window;
-        let counts = [
-            ("--batch", self.batch as u64),
-            ("--window", window as u64),
-            ("--shards", self.shards as u64),
-            ("--validate-every", self.validate_every),
-            ("--save-every", self.save_every),
-            ("--log-every", self.log_every),
-            ("--rounds", self.rounds as u64),
-            ("--threads", self.threads.unwrap_or(1) as u64),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::Usage(format!("{name} must be at least 1")));
-        }
-        let positive = [
-            ("--lr", self.lr.unwrap_or(1.0)),
-            ("--clip", self.clip),
-            ("--temperature", self.temperature.into()),
-        ];
-        if let Some((name, _)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
-            return Err(Error::Usage(format!("{name} must be positive")));
-        }
-        let fractions = [
-            ("--final-lr", self.final_lr, 1.0),
-            ("--scale-lr", self.scale_lr.into(), 1000.0),
-            ("--replaced", self.replaced, 1.0),
-            ("--first-stage", self.first_stage, 1.0),
-            ("--cross-entropy", self.cross_entropy.into(), 1.0),
-            ("--beta1", self.beta1.into(), 0.999_999),
-            ("--beta2", self.beta2.into(), 0.999_999),
-        ];
-        if let Some((name, _, high)) = fractions.iter().find(|(_, x, h)| !(0.0..=*h).contains(x)) {
-            return Err(Error::Usage(format!("{name} must be between 0 and {high}")));
-        }
+        numbers::check(
+            &[
+                ("--lr", self.lr.unwrap_or(1.0)),
+                ("--clip", self.clip),
+                ("--temperature", self.temperature.into()),
+            ],
+            &[
+                ("--final-lr", self.final_lr, 1.0),
+                ("--scale-lr", self.scale_lr.into(), 1000.0),
+                ("--replaced", self.replaced, 1.0),
+                ("--first-stage", self.first_stage, 1.0),
+                ("--cross-entropy", self.cross_entropy.into(), 1.0),
+                ("--beta1", self.beta1.into(), 0.999_999),
+                ("--beta2", self.beta2.into(), 0.999_999),
+            ],
+        )?;
         let steps = self.tokens(loaded)? / (self.batch * window * self.rounds) as u64;
         if steps == 0 {
             return Err(Error::Usage(

@@ -2,37 +2,34 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::job::{Finished, Measurement, Round};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, print_json};
+use crate::cli::common::{Loaded, escaped, print_json};
+use crate::cli::progress::Progress;
+use crate::error::Result;
 use crate::eval::statistics::with_error;
 use crate::finetune::Event;
+use crate::terminal::Stdout;
 use crate::train;
 
-pub(super) fn progress_bar(recipe: &train::Recipe, quiet: bool) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:24} {percent:>3}% {msg} · {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(recipe.steps).with_style(style)
+pub(super) fn progress_bar(recipe: &train::Recipe, global: Global) -> Progress {
+    Progress::new(recipe.steps, "{bar:24} {percent:>3}% {msg} · {eta} left", global)
 }
 
-pub(super) fn show(bar: &ProgressBar, event: Event) {
+pub(super) fn show(bar: &Progress, event: Event) {
     match event {
         Event::Resumed(step) => {
             bar.set_position(step);
             bar.reset_eta();
-            bar.println(format!("resumed after step {step}"));
+            bar.println(&format!("resumed after step {step}"));
         }
         Event::Step(step, result) => {
-            bar.set_position(step);
             bar.set_message(format!("step {step} KL {:.4} lr {:.1e}", result.kl, result.rate));
+            bar.set_position(step);
         }
-        Event::Validated(step, score) => bar.println(format!(
+        Event::Validated(step, score) => bar.println(&format!(
             "step {step}: validation KL {:.5}, perplexity {:.3}",
             score.kl, score.perplexity
         )),
@@ -46,7 +43,7 @@ pub(super) fn report(
     best: usize,
     finished: &Finished,
     global: Global,
-) {
+) -> Result<()> {
     let summary = &rounds[best].summary;
     let measured = &finished.measured;
     let [fp32, before, after] = [0, 1, 2].map(|i| &measured.quality[i]);
@@ -55,7 +52,7 @@ pub(super) fn report(
     if global.json {
         print_json(&json!({
             "policy": finished.policy,
-            "out": out,
+            "out": escaped(out),
             "blob_bytes": bytes,
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
@@ -71,21 +68,23 @@ pub(super) fn report(
             })).collect::<Vec<_>>(),
             "chosen": shown(&finished.chosen),
             "measured": shown(&finished.measured),
-        }));
-        return;
+        }))?;
+        return Ok(());
     }
-    println!(
+    writeln!(
+        Stdout,
         "{}: {bytes} bytes, {ratio:.2}× smaller; best after step {} of {} in round {} of {}",
         out.display(),
         summary.best_step,
         summary.steps,
         best + 1,
         rounds.len()
-    );
+    )?;
     for (name, quality) in [("before", before), ("after", after)] {
         let Some(fidelity) = &quality.fidelity else { continue };
         let rise = format!("{:+.2}", fidelity.ppl_rise_percent);
-        println!(
+        writeln!(
+            Stdout,
             "{name}: perplexity {:.3} → {:.3} ({} %), KL {} on {} tokens of {}",
             fp32.perplexity,
             quality.perplexity,
@@ -93,9 +92,10 @@ pub(super) fn report(
             with_error(format!("{:.5}", fidelity.kl), fidelity.kl_se, 5),
             quality.tokens,
             measured.corpus
-        );
+        )?;
     }
-    println!("± are standard errors by {}", measured.errors_by);
+    writeln!(Stdout, "± are standard errors by {}", measured.errors_by)?;
+    Ok(())
 }
 
 /// A measurement in JSON.

@@ -4,6 +4,7 @@ use crate::budget::{Bench, Found, Progress, Search};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, note, parse_blob, set};
 use crate::cli::measured::Measuring;
+use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval;
@@ -27,11 +28,11 @@ pub(in crate::cli) struct Target {
     #[arg(long, value_name = "N")]
     target_bytes: Option<usize>,
     /// The best blob that is at least so many times smaller than the checkpoint file.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_parser = numbers::positive, value_name = "R", allow_negative_numbers = true)]
     target_ratio: Option<f64>,
     /// The smallest blob that loses at most this KL divergence, in nats per token, on the text that
     /// it is measured on, through the integer path.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_parser = numbers::not_negative::<f64>, value_name = "X", allow_negative_numbers = true)]
     max_kl: Option<f64>,
 }
 
@@ -85,12 +86,7 @@ pub(super) fn make(
     };
     let (found, capacity) = match (target_bytes, target_ratio, max_kl) {
         (Some(bytes), ..) => within(bytes)?,
-        (_, Some(ratio), _) if ratio.is_finite() && ratio > 0.0 => {
-            within((loaded.bytes as f64 / ratio) as usize)?
-        }
-        (_, Some(ratio), _) => {
-            return Err(Error::Usage(format!("--target-ratio {ratio} is not a positive number")));
-        }
+        (_, Some(ratio), _) => within((loaded.bytes as f64 / ratio) as usize)?,
         (.., Some(limit)) => {
             let found = job.below(&search, limit)?;
             let bytes = found.bytes;

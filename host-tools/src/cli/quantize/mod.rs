@@ -11,6 +11,7 @@ use crate::budget::{Bench, Sensitivities, refine};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, set};
 use crate::cli::measured::StepArgs;
+use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
@@ -103,11 +104,11 @@ pub(super) struct Making {
     #[command(flatten)]
     steps: StepArgs,
     /// Calibration tokens, from the training split.
-    #[arg(long, default_value_t = 65_536, value_name = "N")]
+    #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     calibration_tokens: usize,
     /// Tokens of the validation split by which precisions are chosen, and of the test split on which the
     /// blob's perplexity is measured and recorded in it; 0 records none.
-    #[arg(long, default_value_t = 8_192, value_name = "N")]
+    #[arg(long, value_parser = numbers::tokens(0), default_value_t = 8_192, value_name = "N")]
     pub(super) measure_tokens: usize,
     #[command(flatten)]
     pub(super) text: TextArgs,
@@ -121,7 +122,7 @@ pub(super) struct Making {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let Args { model, making, out, dry_run } = args;
+    let Args { model, mut making, out, dry_run } = args;
     let loaded = making.load(&model, global)?;
     let Some((source, made)) = making.make(&loaded, dry_run, global)? else { return Ok(()) };
     let out = out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
@@ -134,9 +135,11 @@ impl Making {
         self.target.is_some()
     }
 
-    /// Reads the checkpoint.
-    pub(super) fn load(&self, model: &Path, global: Global) -> Result<Loaded> {
-        Loaded::read(model, self.tokenizer.as_deref(), global)
+    /// Reads the checkpoint and settles what depends on it.
+    pub(super) fn load(&mut self, model: &Path, global: Global) -> Result<Loaded> {
+        let loaded = Loaded::read(model, self.tokenizer.as_deref(), global)?;
+        self.text.fit(loaded.checkpoint.config.positions)?;
+        Ok(loaded)
     }
 
     /// Quantizes a checkpoint, or prints what would come out and returns nothing.

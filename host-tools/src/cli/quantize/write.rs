@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Made, Making};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, bar, parse_blob, print_json, set};
+use crate::cli::common::{Loaded, bar, escaped, parse_blob, print_json, set};
 use crate::error::{Error, Result};
 use crate::eval::Quality;
 use crate::eval::statistics::with_error;
@@ -17,6 +17,7 @@ use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::table::table;
+use crate::terminal::Stdout;
 use crate::{eval, files};
 
 /// Assembles the blob, measures it, writes it and says so.
@@ -63,7 +64,7 @@ pub(super) fn write(
     if global.json {
         print_json(&json!({
             "policy": assignment.name,
-            "out": out,
+            "out": escaped(out),
             "blob_bytes": blob.len(),
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
@@ -73,31 +74,33 @@ pub(super) fn write(
             })),
             "chosen": chosen.map(shown),
             "measured": measured.map(shown),
-        }));
+        }))?;
     } else {
-        println!(
+        writeln!(
+            Stdout,
             "{}: {} bytes, {ratio:.2}× smaller, {}",
             out.display(),
             blob.len(),
             summary(assignment)
-        );
+        )?;
         if let Some((corpus, errors_by, quality)) = &measured {
             let [fp32, blob] = [0, 1].map(|i| &quality[i]);
-            print!("perplexity {:.3} → {:.3} ", fp32.perplexity, blob.perplexity);
+            write!(Stdout, "perplexity {:.3} → {:.3} ", fp32.perplexity, blob.perplexity)?;
             if let Some(f) = &blob.fidelity {
                 let rise = format!("{:+.2}", f.ppl_rise_percent);
-                print!("({} %), ", with_error(rise, f.ppl_rise_percent_se, 2));
-                print!("KL {} ", with_error(format!("{:.5}", f.kl), f.kl_se, 5));
+                write!(Stdout, "({} %), ", with_error(rise, f.ppl_rise_percent_se, 2))?;
+                write!(Stdout, "KL {} ", with_error(format!("{:.5}", f.kl), f.kl_se, 5))?;
             }
-            println!(
+            writeln!(
+                Stdout,
                 "on {} tokens of {corpus} (standard errors by {errors_by}); calibrated on {}",
                 blob.tokens, text.name
-            );
+            )?;
         }
         if let Some((corpus, _, quality)) = &chosen
             && let Some(fidelity) = &quality[1].fidelity
         {
-            println!("KL {:.5} on {corpus}, which chose the precisions", fidelity.kl);
+            writeln!(Stdout, "KL {:.5} on {corpus}, which chose the precisions", fidelity.kl)?;
         }
     }
     Ok(())
@@ -140,7 +143,7 @@ pub(super) fn preview(
         print_json(&json!({
             "policy": assignment.name, "blob_bytes": bytes, "fp32_bytes": loaded.bytes,
             "ratio": ratio, "tensors": tensors,
-        }));
+        }))?;
         return Ok(());
     }
     let mut rows = table(&["tensor", "shape", "storage", "bytes"]);
@@ -148,10 +151,11 @@ pub(super) fn preview(
         let storage = storage.to_string();
         rows.add_row([name, format!("{out} × {cols}"), storage, bytes.to_string()]);
     }
-    println!(
+    writeln!(
+        Stdout,
         "{rows}\n{bytes} bytes, {ratio:.2}× smaller, {}; nothing was written",
         summary(assignment)
-    );
+    )?;
     Ok(())
 }
 

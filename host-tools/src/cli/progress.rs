@@ -1,0 +1,156 @@
+//! Progress on standard error: a bar on a terminal, a plain line now and then anywhere else.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use crate::cli::Global;
+use crate::terminal::Stderr;
+
+/// Time between two lines of a log: enough to see that work goes on, and few enough to read.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// What a share of 1 is in positions of a bar.
+const WHOLE: u64 = 1000;
+
+/// What goes on with a piece of work. It can be told from any thread.
+pub(crate) struct Progress {
+    /// Hidden off a terminal.
+    bar: ProgressBar,
+    /// Off a terminal.
+    log: Option<Mutex<Log>>,
+    quiet: bool,
+}
+
+/// A share between 0 and 1 of the work that `message` names.
+pub(crate) fn bar(message: &'static str, global: Global) -> Progress {
+    let template = "{msg} {bar:24} {percent:>3}% · {eta} left";
+    Progress::new(WHOLE, template, global).with_message(message)
+}
+
+/// Shows the share that is done.
+pub(crate) fn set(progress: &Progress, share: f64) {
+    progress.set_position((share * WHOLE as f64) as u64);
+}
+
+impl Progress {
+    /// Work of this length; the template is one of `indicatif`, `{rate}` being positions a second.
+    pub(crate) fn new(length: u64, template: &str, global: Global) -> Self {
+        let on_terminal = std::io::stderr().is_terminal();
+        let bar = match on_terminal && !global.quiet {
+            true => ProgressBar::new(length),
+            false => ProgressBar::hidden(),
+        };
+        let rate = |state: &ProgressState, out: &mut dyn Write| {
+            // A progress line that cannot be written is no reason to stop.
+            let _ = write!(out, "{:.0}", state.per_sec());
+        };
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", rate);
+        let log = (!on_terminal && !global.quiet).then(|| Mutex::new(Log::new(length)));
+        Self { bar: bar.with_style(style), log, quiet: global.quiet }
+    }
+
+    fn with_message(self, message: &'static str) -> Self {
+        self.set_message(message.to_owned());
+        self
+    }
+
+    /// What the work is, or what it has come to.
+    pub(crate) fn set_message(&self, message: String) {
+        if let Some(mut log) = self.log() {
+            log.message.clone_from(&message);
+        }
+        self.bar.set_message(message);
+    }
+
+    /// So much of the work is done.
+    pub(crate) fn set_position(&self, position: u64) {
+        self.bar.set_position(position);
+        let line = self.log().and_then(|mut log| {
+            let now = log.started.elapsed();
+            log.line(position, now)
+        });
+        if let Some(line) = line {
+            writeln!(Stderr, "{line}");
+        }
+    }
+
+    /// Work that was done before does not count for the time that is left.
+    pub(crate) fn reset_eta(&self) {
+        self.bar.reset_eta();
+    }
+
+    /// A line that stays, on a terminal and off it.
+    pub(crate) fn println(&self, line: &str) {
+        if self.log.is_some() {
+            writeln!(Stderr, "{line}");
+        } else if !self.quiet {
+            self.bar.println(line);
+        }
+    }
+
+    /// The work is done, and its bar goes.
+    pub(crate) fn finish_and_clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn log(&self) -> Option<std::sync::MutexGuard<'_, Log>> {
+        // What a thread that panicked has left of a message is good enough to show.
+        self.log.as_ref().map(|log| log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+}
+
+/// When lines of a log are due, and what is in them.
+struct Log {
+    length: u64,
+    message: String,
+    started: Instant,
+    /// Time of the last line, since the start; the start itself before any.
+    last: Duration,
+}
+
+impl Log {
+    fn new(length: u64) -> Self {
+        let (message, started) = (String::new(), Instant::now());
+        Self { length, message, started, last: Duration::ZERO }
+    }
+
+    /// The line that is due `now`, so long after the start.
+    fn line(&mut self, position: u64, now: Duration) -> Option<String> {
+        if now < self.last + INTERVAL {
+            return None;
+        }
+        self.last = now;
+        let percent = 100.0 * position as f64 / self.length.max(1) as f64;
+        Some(format!("{}: {percent:.0} % after {} s", self.message, now.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_has_a_line_every_ten_seconds_at_most() {
+        let mut log = Log::new(200);
+        log.message = "calibrating".into();
+        let at = Duration::from_secs;
+        assert_eq!(log.line(1, at(0)), None, "short work leaves no trace");
+        assert_eq!(log.line(20, Duration::from_millis(9_999)), None);
+        assert_eq!(log.line(50, at(12)).unwrap(), "calibrating: 25 % after 12 s");
+        assert_eq!(log.line(51, at(12)), None);
+        assert_eq!(log.line(52, at(21)), None);
+        assert_eq!(log.line(100, at(3600)).unwrap(), "calibrating: 50 % after 3600 s");
+    }
+
+    #[test]
+    fn nothing_is_shown_when_quiet() {
+        let global = Global { json: false, quiet: true };
+        let progress = bar("work", global);
+        assert!(progress.log.is_none() && progress.bar.is_hidden());
+    }
+}

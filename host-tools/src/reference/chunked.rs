@@ -1,0 +1,113 @@
+//! The forward pass over windows of any length, without a tape: what grows with the length of a
+//! window is what its chains need, a few numbers a position; everything else is computed a chunk of
+//! positions at a time.
+
+use std::ops::Range;
+
+use crate::reference::bk;
+use crate::reference::forward::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
+use crate::reference::layer_norm;
+use crate::reference::model::{BlockLayout, Model};
+use crate::reference::moe;
+use crate::reference::real::{add_scaled, size};
+
+/// Positions of a chunk.
+pub const CHUNK: usize = 1024;
+
+/// The last residual stream of a batch of windows, whose logits can be had a chunk at a time.
+#[derive(Debug)]
+pub struct Hidden<'a> {
+    model: &'a Model,
+    /// Normalised, `[positions, d]`.
+    states: Vec<f32>,
+}
+
+impl Hidden<'_> {
+    /// Number of positions.
+    pub fn positions(&self) -> usize {
+        self.states.len() / self.model.config().width
+    }
+
+    /// Computes the logits of a range of positions, `[positions, V]`.
+    ///
+    /// # Panics
+    /// If there are no such positions.
+    pub fn logits(&self, positions: Range<usize>, logits: &mut Vec<f32>) {
+        let (d, head) = (self.model.config().width, &self.model.layout.head);
+        let states = &self.states[positions.start * d..positions.end * d];
+        size(logits, positions.len() * head.outputs);
+        head.forward(&self.model.parameters, states, logits);
+    }
+}
+
+impl Model {
+    /// Everything but the logits of windows that follow each other, of `window` tokens each and a
+    /// last one of what is left. Logits are those of [`Model::forward`], to the bit where that has
+    /// at most [`CHUNK`] positions.
+    ///
+    /// # Panics
+    /// If a token is not below V, or a window is longer than the position table.
+    pub fn hidden(&self, tokens: &[u32], window: usize) -> Hidden<'_> {
+        let (d, k) = (self.config().width, self.config().potentials);
+        let rows = tokens.len();
+        let (mut h, mut states) = (vec![0.0; rows * d], vec![0.0; rows * d]);
+        let (mut v, mut g) = (vec![0.0; rows * k], vec![0.0; rows * 2 * k]);
+        self.embed(tokens, window, &mut h);
+        let mut scratch = Scratch::default();
+        for block in &self.layout.blocks {
+            let parts = h.chunks(CHUNK * d).zip(states.chunks_mut(CHUNK * d));
+            for ((h, u), v) in parts.zip(v.chunks_mut(CHUNK * k)) {
+                block.norm.forward(&self.parameters, h, u, &mut scratch.norm);
+                self.potentials(block, u, v, &mut scratch);
+            }
+            let eta = self.eta(block);
+            let core = self.core(block, &eta);
+            for (v, g) in v.chunks(window * k).zip(g.chunks_mut(window * 2 * k)) {
+                bk::forward(&core, v, g, &mut scratch.chain);
+            }
+            let parts = h.chunks_mut(CHUNK * d).zip(states.chunks(CHUNK * d));
+            for ((h, u), g) in parts.zip(g.chunks(CHUNK * 2 * k)) {
+                self.finish(block, u, g, h, &mut scratch);
+            }
+        }
+        for (h, u) in h.chunks(CHUNK * d).zip(states.chunks_mut(CHUNK * d)) {
+            self.layout.norm.forward(&self.parameters, h, u, &mut scratch.norm);
+        }
+        Hidden { model: self, states }
+    }
+
+    /// Clamped potentials of a chunk from its normalised inputs.
+    fn potentials(&self, block: &BlockLayout, u: &[f32], v: &mut [f32], scratch: &mut Scratch) {
+        size(&mut scratch.raw, v.len());
+        block.v_proj.forward(&self.parameters, u, &mut scratch.raw);
+        clip_into(&scratch.raw, POTENTIAL_BOUND, &mut scratch.clipped);
+        v.copy_from_slice(&scratch.clipped);
+    }
+
+    /// Adds a block's experts and features to the residual stream of a chunk.
+    fn finish(
+        &self,
+        block: &BlockLayout,
+        u: &[f32],
+        g: &[f32],
+        h: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        clip_into(g, FEATURE_BOUND, &mut scratch.clipped);
+        size(&mut scratch.projected, h.len());
+        block.output_proj.forward(&self.parameters, &scratch.clipped, &mut scratch.projected);
+        moe::forward(block, &self.parameters, self.config().top_k, u, h, &mut scratch.moe);
+        add_scaled(h, self.parameters[block.scale], &scratch.projected);
+    }
+}
+
+/// Buffers of a chunk.
+#[derive(Default)]
+struct Scratch {
+    norm: layer_norm::Tape<f32>,
+    moe: moe::Tape<f32>,
+    chain: bk::Tape<f32>,
+    raw: Vec<f32>,
+    clipped: Vec<f32>,
+    projected: Vec<f32>,
+}

@@ -1,0 +1,115 @@
+//! Puts in place what the repository needs beside cargo: Rust's embedded targets and QEMU.
+//!
+//! What is there already is left alone, so this costs nothing the second time.
+
+mod manager;
+pub(crate) mod unpacked;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{exists, output, run, shown_path};
+use crate::terminal::Stderr;
+use crate::{qemu, root, target_dir};
+use manager::{APT, MANAGERS};
+
+/// Every target that `core` is built for, the firmware's among them, and one without multiplication.
+pub const TARGETS: [&str; 6] = [
+    "thumbv6m-none-eabi",
+    "thumbv7m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "riscv32imc-unknown-none-elf",
+    "riscv32imac-unknown-none-elf",
+    "riscv32i-unknown-none-elf",
+];
+
+/// The emulators.
+const EMULATORS: [&str; 2] = [qemu::PROGRAM, qemu::RISCV_PROGRAM];
+
+/// Installs what is missing.
+pub fn run_setup() -> Result<()> {
+    rust_targets()?;
+    EMULATORS.iter().enumerate().try_for_each(|(index, program)| emulator(index, program))
+}
+
+/// Rust's targets, by rustup.
+fn rust_targets() -> Result<()> {
+    let mut missing = Vec::new();
+    for target in TARGETS {
+        if !has_target(target)? {
+            missing.push(target);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let targets = missing.join(" ");
+    writeln!(Stderr, "setup: adding Rust targets {targets}");
+    let mut command = Command::new("rustup");
+    command.args(["target", "add"]).args(&missing).current_dir(root());
+    run(&mut command).with_context(|| {
+        format!(
+            "Rust's standard library for {targets} is missing: run `rustup target add {targets}` \
+             in this folder, or install it from where your Rust comes from, then try again"
+        )
+    })
+}
+
+/// Whether the compiler in use has a target's standard library.
+fn has_target(target: &str) -> Result<bool> {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", target]).current_dir(root());
+    let directory = String::from_utf8_lossy(&output(&mut rustc)?).trim().to_owned();
+    Ok(Path::new(&directory).read_dir().is_ok_and(|mut files| files.next().is_some()))
+}
+
+/// An emulator: by the system's packages or, where those conflict with others that are installed,
+/// unpacked beside them. No package is ever removed.
+fn emulator(index: usize, program: &str) -> Result<()> {
+    if is_there(program) {
+        return Ok(());
+    }
+    let Some(manager) = MANAGERS.iter().find(|manager| exists(manager.program)) else {
+        bail!(
+            "{program} is missing and no package manager that this command knows was found: install \
+             QEMU's system emulators from https://www.qemu.org/download, then try again"
+        );
+    };
+    let package = manager.packages[index];
+    writeln!(Stderr, "setup: installing {package} by {}", manager.program);
+    let remedy = || {
+        format!(
+            "{program} is missing, and installing it may remove packages that you use: run `{}`, \
+             which asks first, then try again",
+            manager.by_hand(package)
+        )
+    };
+    let mut installed = manager.install(package);
+    if let (Err(_), Some(update)) = (&installed, manager.update) {
+        writeln!(Stderr, "setup: fetching package lists first");
+        // If that fails, so does the second try, which says why.
+        let _ = run(&mut manager.command(update));
+        installed = manager.install(package);
+    }
+    if installed.is_err() && manager.program == APT.program && unpacked::possible() {
+        writeln!(
+            Stderr,
+            "setup: no package may be removed for it, so it is unpacked into {} instead",
+            shown_path(&target_dir().join("qemu"))
+        );
+        // Both at once: what is unpacked replaces what was unpacked before.
+        installed = unpacked::unpack(&APT.packages);
+    }
+    installed.with_context(remedy)?;
+    if !is_there(program) {
+        bail!(remedy());
+    }
+    Ok(())
+}
+
+/// Whether an emulator can be started.
+fn is_there(program: &str) -> bool {
+    unpacked::command(program).is_some() || exists(program)
+}

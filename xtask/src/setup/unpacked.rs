@@ -1,0 +1,129 @@
+//! QEMU beside the system's packages: fetched by apt and unpacked into the build directory, where it
+//! conflicts with nothing that is installed. This needs no root either.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::manager::APT;
+use crate::process::{exists, output, run};
+use crate::target_dir;
+
+/// What apt knows of installed packages.
+const STATUS: &str = "/var/lib/dpkg/status";
+
+/// Where it is unpacked.
+fn directory() -> PathBuf {
+    target_dir().join("qemu")
+}
+
+/// A program that was unpacked, with the libraries that came with it; nothing where there is none.
+pub(crate) fn command(program: &str) -> Option<Command> {
+    let root = directory();
+    let file = root.join("usr/bin").join(program);
+    if !file.is_file() {
+        return None;
+    }
+    let mut command = Command::new(file);
+    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let libraries = ["lib", "usr/lib"].map(|part| root.join(part).join(&triple));
+    let others = std::env::var_os("LD_LIBRARY_PATH");
+    let others = others.iter().flat_map(std::env::split_paths);
+    if let Ok(path) = std::env::join_paths(libraries.into_iter().chain(others)) {
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    Some(command)
+}
+
+/// Whether packages can be unpacked here.
+pub(super) fn possible() -> bool {
+    exists(APT.program) && exists("dpkg-deb") && Path::new(STATUS).is_file()
+}
+
+/// Fetches the packages, and what they need that is not installed, and unpacks them.
+pub(super) fn unpack(packages: &[&str]) -> Result<()> {
+    let partial = directory().with_added_extension("partial");
+    let archives = partial.join("archives");
+    // What an interrupted run left is of no use.
+    let _ = fs::remove_dir_all(&partial);
+    fs::create_dir_all(archives.join("partial"))
+        .with_context(|| format!("cannot create {}", archives.display()))?;
+
+    // As if what stands in the way were not installed: that is how the rest is found.
+    let planned =
+        output(apt(&["--simulate", "install", "--no-install-recommends"]).args(packages))?;
+    let installed = fs::read_to_string(STATUS).with_context(|| format!("cannot read {STATUS}"))?;
+    let status = partial.join("status");
+    fs::write(&status, without(&installed, &removed(&String::from_utf8_lossy(&planned))))
+        .with_context(|| format!("cannot write {}", status.display()))?;
+    let mut fetch = apt(&["install", "-y", "--no-install-recommends", "--download-only"]);
+    for (option, path) in [("Dir::State::status", &status), ("Dir::Cache::archives", &archives)] {
+        fetch.arg("-o").arg(format!("{option}={}", path.display()));
+    }
+    // Its own caches know another status; its locks are root's, and nothing of the system changes.
+    for option in ["Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=", "Debug::NoLocking=1"] {
+        fetch.args(["-o", option]);
+    }
+    run(fetch.args(packages))?;
+
+    let root = partial.join("root");
+    let mut count = 0;
+    for entry in fs::read_dir(&archives)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&root))?;
+            count += 1;
+        }
+    }
+    ensure!(count > 0, "apt fetched none of {}", packages.join(", "));
+    let _ = fs::remove_dir_all(directory());
+    fs::rename(&root, directory()).with_context(|| format!("cannot rename {}", root.display()))?;
+    // Kept, it would only take room.
+    let _ = fs::remove_dir_all(&partial);
+    Ok(())
+}
+
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new(APT.program);
+    // Its output is read.
+    command.args(arguments).env("LC_ALL", "C");
+    command
+}
+
+/// The packages that apt would remove, from what it simulates.
+fn removed(planned: &str) -> BTreeSet<&str> {
+    planned
+        .lines()
+        .filter_map(|line| line.strip_prefix("Remv ")?.split_whitespace().next())
+        .collect()
+}
+
+/// The status of installed packages without these.
+fn without(status: &str, packages: &BTreeSet<&str>) -> String {
+    let is_kept = |paragraph: &&str| {
+        let name = paragraph.lines().find_map(|line| line.strip_prefix("Package: "));
+        name.is_none_or(|name| !packages.contains(name.trim()))
+    };
+    status.split_inclusive("\n\n").filter(is_kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_is_left_out() {
+        let planned = "Reading package lists...\nRemv qemu-utils [1:10.0.2+ds-2]\n\
+                       Inst libfdt1 (1.6.1 Debian:12 [amd64])\nConf libfdt1 (1.6.1)\n";
+        let gone = removed(planned);
+        assert_eq!(gone, BTreeSet::from(["qemu-utils"]));
+        let status = "Package: libc6\nVersion: 2\n\nPackage: qemu-utils\nVersion: 1\n\n\
+                      Package: qemu-utils-doc\nDepends: qemu-utils\n\n";
+        let left = "Package: libc6\nVersion: 2\n\nPackage: qemu-utils-doc\nDepends: qemu-utils\n\n";
+        assert_eq!(without(status, &gone), left);
+        assert_eq!(without(status, &removed("Inst libfdt1\n")), status);
+    }
+}
