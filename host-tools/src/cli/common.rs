@@ -8,14 +8,17 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::Global;
-use crate::corpus::Split;
+use crate::corpus::{Corpus, Split};
+pub(crate) use crate::digest::hex;
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::eval::text::{TextSource, Tokens};
 use crate::files;
-use crate::importance::Importance;
-use crate::quantize::Source;
+use crate::importance::{Importance, Settings, Text};
+use crate::output::Plan;
 use crate::quantize::calibration::Calibration;
 use crate::quantize::tokenizer::section;
+use crate::quantize::{Methods, Source};
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 
@@ -64,9 +67,52 @@ impl Loaded {
         Source::new(&self.checkpoint, self.sha256, self.bytes, section)
     }
 
+    /// What importance that is computed on this calibration text depends on.
+    pub(crate) fn settings(
+        &self,
+        calibration: &Tokens,
+        text: &TextArgs,
+        methods: Methods,
+    ) -> Result<Settings> {
+        let tokenizer = self.tokenizer.as_ref().map(Tokenizer::to_bytes).transpose()?;
+        Ok(Settings {
+            model_sha256: self.sha256_hex(),
+            tokenizer_sha256: tokenizer.as_deref().map(sha256),
+            text: Text::of(calibration),
+            window: text.window,
+            seed: text.seed,
+            methods,
+        })
+    }
+
     /// Reads the importance file of this checkpoint.
     pub(crate) fn importance(&self, path: &Path) -> Result<Importance> {
+        if !path.exists() {
+            return Err(Error::ImportanceMissing(path.to_path_buf()));
+        }
         Importance::read(path, &self.sha256_hex())
+    }
+}
+
+/// The files that [`Loaded::read`] reads.
+pub(crate) fn model_files(model: &Path, tokenizer: Option<&Path>) -> [PathBuf; 2] {
+    let beside = || model.with_file_name("tokenizer.json");
+    [model.to_path_buf(), tokenizer.map_or_else(beside, Path::to_path_buf)]
+}
+
+/// The flag that lifts the rule about what may be replaced.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Force {
+    /// Replace what is in the way: an input, a file of another kind, a finished model, what other
+    /// settings left.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+impl Force {
+    /// A plan of what is written, after these inputs.
+    pub(crate) fn plan(self, inputs: impl IntoIterator<Item: AsRef<Path>>) -> Plan {
+        Plan::new(self.force).reads(inputs)
     }
 }
 
@@ -89,6 +135,14 @@ pub(crate) struct TextArgs {
 }
 
 impl TextArgs {
+    /// The files that the text may be read from.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let corpus = Corpus::find(self.corpus.as_deref()).into_iter().flat_map(|corpus| {
+            [Split::Train, Split::Valid, Split::Test].map(|split| corpus.file(split))
+        });
+        self.text.clone().into_iter().chain(corpus).collect()
+    }
+
     /// Reads or samples the text.
     pub(crate) fn tokens(
         &self,
@@ -165,11 +219,6 @@ pub(crate) fn note(global: Global, text: &str) {
 /// Prints a JSON value on standard output.
 pub(crate) fn print_json(value: &serde_json::Value) {
     println!("{value:#}");
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a file begins like a blob.

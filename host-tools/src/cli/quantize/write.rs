@@ -1,7 +1,5 @@
 //! The finished blob, and what would become one.
 
-use std::path::Path;
-
 use resnet_bk_core::blob::Measured;
 use serde_json::json;
 
@@ -10,17 +8,18 @@ use crate::cli::Global;
 use crate::cli::common::{Loaded, bar, parse_blob, print_json, set};
 use crate::corpus::Split;
 use crate::error::Result;
+use crate::eval;
+use crate::output::Output;
 use crate::policy::Assignment;
 use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::table::table;
-use crate::{eval, files};
 
 /// Assembles the blob, measures it, writes it and says so.
 pub(super) fn write(
     args: &Making,
-    out: &Path,
+    out: &Output,
     loaded: &Loaded,
     source: &Source,
     made: &Made,
@@ -44,7 +43,7 @@ pub(super) fn write(
         let progress = bar("measuring", global);
         let quality = eval::evaluate(
             Some(&reference),
-            &[eval::Subject::Blob(parse_blob(&blob, out)?)],
+            &[eval::Subject::Blob(parse_blob(&blob, out.path())?)],
             &held_out.tokens,
             args.text.window,
             None,
@@ -60,12 +59,15 @@ pub(super) fn write(
         blob = source.assemble(encoded, assignment, &origin)?;
         measured = Some((held_out.name.clone(), quality));
     }
-    files::write_atomically(out, &blob)?;
+    out.write(&blob)?;
+    if out.is_standard_output() {
+        return Ok(());
+    }
     let ratio = loaded.bytes as f64 / blob.len() as f64;
     if global.json {
         print_json(&json!({
             "policy": assignment.name,
-            "out": out,
+            "out": out.path(),
             "blob_bytes": blob.len(),
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
@@ -80,7 +82,7 @@ pub(super) fn write(
     } else {
         println!(
             "{}: {} bytes, {ratio:.2}× smaller, {}",
-            out.display(),
+            out.path().display(),
             blob.len(),
             summary(assignment)
         );
