@@ -103,8 +103,9 @@ fn a_bad_place_is_found_before_the_work() {
         refused(at, &["finetune", "no", "--policy", "static", "--out", out], &cause);
         refused(at, &["analyze", "no", "--out", out], &cause);
         refused(at, &["import", "no", "--top-k", "1", "--out", out], &cause);
-        refused(at, &["report", "no", "--out", out], &cause);
     }
+    let report = ["report", "no", "--out", "nowhere/page.html"];
+    refused(at, &report, "cannot write nowhere/page.html");
 }
 
 const ANALYZE: [&str; 6] =

@@ -45,8 +45,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let inputs = [&args.frontier].into_iter().chain(&args.importance).chain(&args.blob);
     let mut plan = args.force.plan(inputs);
-    let page = plan.writes(&args.out, Kind::Page)?;
     let directory = args.plots()?;
+    let page = plan.writes(&args.out, Kind::Page)?;
     let findings = args.findings()?;
     let plots = report::plots(&findings);
     files::create_directory(&directory)?;
