@@ -62,9 +62,14 @@ impl Corpus {
         &self.directory
     }
 
+    /// The file of a split, whether it exists or not.
+    pub fn file(&self, split: Split) -> PathBuf {
+        self.directory.join(split.name()).with_extension("txt")
+    }
+
     /// The text of a split.
     pub fn text(&self, split: Split) -> Result<String> {
-        let path = self.directory.join(split.name()).with_extension("txt");
+        let path = self.file(split);
         if !path.exists() {
             let (directory, split) = (self.directory.clone(), split.name().to_string());
             return Err(Error::SplitMissing { directory, split });

@@ -13,7 +13,7 @@ pub enum Error {
     /// The operating system refused to read or write.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: "read", "write", "create", "remove".
+        /// What was tried: "read", "write", "create", "remove", "lock".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -31,6 +31,35 @@ pub enum Error {
         wanted: &'static str,
         /// What to do about it.
         remedy: &'static str,
+    },
+    /// An output would replace what must stay.
+    #[error("{} would be replaced, but {reason}", path.display())]
+    Overwrite {
+        /// The output.
+        path: PathBuf,
+        /// What is there.
+        reason: String,
+    },
+    /// Another process writes to the same place.
+    #[error("another run{} holds {}", of(*process), path.display())]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+        /// The other process, where it is known.
+        process: Option<u32>,
+    },
+    /// An importance file that is not there. Measuring one takes minutes, so none is made unasked.
+    #[error("there is no importance file {}", .0.display())]
+    ImportanceMissing(PathBuf),
+    /// A table was measured with other settings than those that it would now be used or extended
+    /// with.
+    #[error("{} was measured with other steps or another calibration:{}", path.display(),
+            list(differences))]
+    OtherSettings {
+        /// The importance file.
+        path: PathBuf,
+        /// One line per setting that differs.
+        differences: Vec<String>,
     },
     /// A file is not what its name or position promises.
     #[error("{} is not a valid {kind}: {reason}", path.display())]
@@ -224,6 +253,19 @@ impl Error {
             }
             Self::Io { .. } => "check that the directory exists and that you may write to it".into(),
             Self::WrongKind { remedy, .. } => (*remedy).into(),
+            Self::Overwrite { .. } => {
+                "name another file or directory, or add --force to replace what is there".into()
+            }
+            Self::ImportanceMissing(path) => format!(
+                "check that the path is spelled correctly, or write the file with \
+                 `resnet-bk analyze MODEL --out {}`",
+                path.display()
+            ),
+            Self::Busy { .. } => "wait until it has ended, or choose another --out".into(),
+            Self::OtherSettings { .. } => {
+                "repeat those settings, name another file, or begin it anew with `analyze --force`"
+                    .into()
+            }
             Self::Format { kind, .. } => format_help(kind).into(),
             Self::Tensors(_) => {
                 "the checkpoint was written for other dimensions or is damaged; export it again \
@@ -272,7 +314,9 @@ impl Error {
                 "cut the text into tokens with the model's own tokenizer".into()
             }
             Self::ResumeMismatch { .. } => {
-                "repeat the original settings to resume, or choose a new --out directory".into()
+                "repeat the original settings to resume, choose another --out, or add --force to \
+                 begin anew"
+                    .into()
             }
             Self::Diverged { .. } => {
                 "train again with a lower --lr or a longer --warmup".into()
@@ -320,6 +364,10 @@ impl Error {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
     }
+}
+
+fn of(process: Option<u32>) -> String {
+    process.map_or_else(String::new, |process| format!(" (process {process})"))
 }
 
 fn list(lines: &[String]) -> String {

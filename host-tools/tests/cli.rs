@@ -74,6 +74,8 @@ fn budgets_are_kept_and_sensitivities_reused() {
         let rest = ["--out", out, "--json", "--quiet"];
         json(at, &[&arguments[..], target, &rest, &SHORT].concat())
     };
+    let analyze = ["analyze", "model.safetensors", "--out", "importance.json", "--json", "--quiet"];
+    json(at, &[&analyze[..], &["--tokens", "1024", "--measure-tokens", "512"]].concat());
     let six = make(&["--target-ratio", "6"], "six.rbk");
     assert_eq!(six["policy"], "budget");
     assert!(six["ratio"].as_f64().unwrap() >= 6.0, "{six}");

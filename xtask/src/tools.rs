@@ -178,7 +178,8 @@ impl Tools {
     pub(crate) fn analyze(&self, arguments: &[&str]) -> Result<PathBuf> {
         let out = self.work.join("importance.json");
         let mut command = self.command("analyze");
-        command.arg(&self.model).arg("--out").arg(&out).args(arguments);
+        // What another model or other settings left in the work directory is nobody's.
+        command.arg(&self.model).arg("--force").arg("--out").arg(&out).args(arguments);
         process::output(command.args(self.corpus_arguments()))?;
         Ok(out)
     }
@@ -205,7 +206,12 @@ impl Tools {
     ) -> Result<(PathBuf, Made)> {
         let out = self.work.join(format!("{name}.rbk"));
         let mut command = self.command("finetune");
-        command.arg(&self.model).arg("--blob").arg(blob).args(arguments).arg("--json");
+        command
+            .arg(&self.model)
+            .arg("--blob")
+            .arg(blob)
+            .args(arguments)
+            .args(["--force", "--json"]);
         Ok((out.clone(), parse(command.args(self.corpus_arguments()).arg("--out").arg(&out))?))
     }
 
@@ -244,7 +250,8 @@ impl Tools {
     ) -> Result<PathBuf> {
         let out = self.work.join("report.html");
         let mut command = self.command("report");
-        command.arg(frontier).arg("--importance").arg(importance).arg("--out").arg(&out);
+        command.arg(frontier).arg("--importance").arg(importance);
+        command.arg("--force").arg("--out").arg(&out);
         for blob in blobs {
             command.arg("--blob").arg(blob);
         }

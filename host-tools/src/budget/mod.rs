@@ -23,5 +23,5 @@ pub use division::divide;
 pub use knapsack::{Choice, solve};
 pub use prefix::refine;
 pub use search::{Found, Progress, Search};
-pub use sensitivity::{CANDIDATES, Sensitivities, candidates, measure};
+pub use sensitivity::{CANDIDATES, Sensitivities, candidates, is_complete, measure};
 pub use symmetries::choose;

@@ -35,6 +35,27 @@ pub type Sensitivities = BTreeMap<String, BTreeMap<Storage, f64>>;
 /// Storages that are measured between two calls of `save`.
 const PART: usize = 24;
 
+/// A tensor, by number and name, in a storage.
+type Entry = (usize, String, Storage);
+
+/// Everything that a table holds.
+fn entries<'a>(bench: &'a Bench<'_>) -> impl Iterator<Item = Entry> + 'a {
+    bench.source().dims.tensors().enumerate().flat_map(|(index, id)| {
+        let name = weight_name(id);
+        let cols = bench.source().shape(id).1;
+        candidates(cols).map(move |storage| (index, name.clone(), storage))
+    })
+}
+
+fn is_known(known: &Sensitivities, (_, name, storage): &Entry) -> bool {
+    known.get(name).is_some_and(|costs| costs.contains_key(storage))
+}
+
+/// Whether [`measure`] would have nothing to do.
+pub fn is_complete(bench: &Bench<'_>, known: &Sensitivities) -> bool {
+    entries(bench).all(|entry| is_known(known, &entry))
+}
+
 /// Measures every tensor in every storage, everything else staying FP32. What `known` holds already
 /// is not measured again; `save` is given the table whenever a part of it has been added, with the
 /// share that is done.
@@ -44,17 +65,8 @@ pub fn measure(
     mut save: impl FnMut(&Sensitivities, f64) -> Result<()>,
 ) -> Result<Sensitivities> {
     let dims = &bench.source().dims;
-    let all: Vec<(usize, String, Storage)> = dims
-        .tensors()
-        .enumerate()
-        .flat_map(|(index, id)| {
-            let name = weight_name(id);
-            let cols = bench.source().shape(id).1;
-            candidates(cols).map(move |storage| (index, name.clone(), storage))
-        })
-        .collect();
-    let is_known = |name: &str, storage| known.get(name).is_some_and(|t| t.contains_key(storage));
-    let jobs: Vec<_> = all.iter().filter(|(_, name, storage)| !is_known(name, storage)).collect();
+    let all: Vec<Entry> = entries(bench).collect();
+    let jobs: Vec<_> = all.iter().filter(|entry| !is_known(known, entry)).collect();
     let mut table = known.clone();
     let mut left = jobs.len();
     for part in jobs.chunks(PART) {

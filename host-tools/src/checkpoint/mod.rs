@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const CONFIG_KEY: &str = "resnet_bk_config";
-const FORMAT_KEY: &str = "resnet_bk_format";
+/// The metadata that every checkpoint has, and no other safetensors file.
+pub(crate) const FORMAT_KEY: &str = "resnet_bk_format";
+/// The origin of a checkpoint that was imported: the name of the file.
+pub(crate) const IMPORTED_KEY: &str = "imported_from";
 const FORMAT: &str = "1";
 /// A bias that no product of weights and inputs makes up for, but far from where sums overflow.
 const MASK: f32 = -1e30;

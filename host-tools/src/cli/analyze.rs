@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::common::{Loaded, TextArgs, bar, escaped, print_json, set};
+use super::common::{Force, Loaded, TextArgs, bar, escaped, model_files, print_json, set};
 use super::measured::{Measuring, StepArgs};
 use crate::cli::Global;
 use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
-use crate::importance::{self, Importance};
+use crate::importance::{self, Importance, Text};
+use crate::output::{Kind, Output, Plan};
 use crate::quantize::encode::Storage;
 use crate::reference::Model;
 use crate::table::table;
@@ -31,8 +32,10 @@ Examples:
 
 The file has, per layer, the three published metrics (gradient magnitude 0.5, activation variance
 0.3, weight magnitude 0.2, z-scored and joined) and, per tensor and precision, the measured rise in
-KL divergence when only that tensor is quantized, with the experts that round better in other units or
-another order. `quantize --importance` reads it. An interrupted run goes on where it was.";
+KL divergence when only that tensor is quantized, with the experts that round better in other units
+or another order. `quantize --importance` reads it. An interrupted run goes on where it was. A file
+that was computed with other settings (checkpoint, tokenizer, text, window, seed, steps), or that
+cannot be read, stays as it is: name another, or begin it anew with --force.";
 
 /// Find out which layers matter and write it to a file.
 #[derive(Debug, clap::Args)]
@@ -40,9 +43,11 @@ another order. `quantize --importance` reads it. An interrupted run goes on wher
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
-    /// Importance file to write.
+    /// Importance file to write. One that was computed with the same settings is gone on with.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// Tokenizer, if not the tokenizer.json beside the checkpoint.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -62,10 +67,19 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
+    let out = args.plan().writes(&args.out, Kind::Importance)?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
     args.text.fit(loaded.checkpoint.config.positions)?;
+    let before = args.before(&out, &loaded)?;
     if !args.merge.is_empty() {
-        return conclude(&args, &merge(&args.merge, &loaded)?, global);
+        let merged = merge(&args.merge, &loaded)?;
+        if before.is_some_and(|before| before != merged) && !args.force.force {
+            return Err(Error::Overwrite {
+                path: args.out,
+                reason: "it holds another table than the one that would be written".into(),
+            });
+        }
+        return conclude(&out, &merged, global);
     }
     let mut source = loaded.source(false)?;
     source.methods = args.steps.methods();
@@ -73,27 +87,71 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let (mut calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
     // The published metrics are those of the checkpoint as it was trained, not of the folded one.
     let trained = Model::from_checkpoint(&loaded.checkpoint);
+    let held_out = match args.measure_tokens {
+        0 => None,
+        limit => {
+            Some(args.text.tokens(Split::Valid, Some(limit), Some(&trained), tokenizer, global)?)
+        }
+    };
+    let settings = loaded.settings(&text, &args.text, source.methods);
+    // What a run with these settings has measured already.
+    let going_on = |mut before: Importance| {
+        before.require(&settings, &args.out)?;
+        held_out.iter().try_for_each(|on| before.measure_on(Text::of(on), &args.out))?;
+        Ok(before)
+    };
+    let before = match before.map(going_on) {
+        Some(Err(_)) if args.force.force => None,
+        before => before.transpose()?,
+    };
     let progress = bar("published importance", global);
     let published = importance::publish(&trained, &text.tokens, args.text.window, |share| {
         set(&progress, share)
     });
     progress.finish_and_clear();
-    let (hash, seed) = (loaded.sha256_hex(), args.text.seed);
-    let mut importance = Importance::new(hash, &text, seed, source.methods, published);
-    if args.measure_tokens > 0 {
-        let limit = Some(args.measure_tokens);
-        let held_out = args.text.tokens(Split::Valid, limit, Some(&trained), tokenizer, global)?;
-        importance.measure_on(&held_out);
-        // What an interrupted run with these settings has measured already.
-        if let Ok(before) = Importance::read(&args.out, &importance.model_sha256) {
-            importance.resume(before);
-        }
-        let save = |importance: &Importance| importance.write(&args.out);
-        let measuring = Measuring { text: &args.text, held_out: &held_out, save: &save, global };
+    let mut importance = match before {
+        Some(before) => Importance { published, ..before },
+        None => Importance::new(settings, published),
+    };
+    if let Some(held_out) = held_out {
+        let save = |importance: &Importance| match out.is_file() {
+            true => out.write(&importance.to_bytes()),
+            // A pipe gets what is finished, once.
+            false => Ok(()),
+        };
+        let measuring = Measuring {
+            text: &args.text,
+            held_out: &held_out,
+            path: out.path(),
+            save: &save,
+            global,
+        };
         measuring.arrange(&mut source, &mut calibration, &mut importance)?;
         measuring.measure(&measuring.bench(&source, &calibration), &mut importance)?;
     }
-    conclude(&args, &importance, global)
+    conclude(&out, &importance, global)
+}
+
+impl Args {
+    fn plan(&self) -> Plan {
+        let mut inputs = self.text.files();
+        inputs.extend(model_files(&self.model, self.tokenizer.as_deref()));
+        inputs.extend(self.merge.iter().cloned());
+        self.force.plan(inputs)
+    }
+
+    /// What the file to write holds already.
+    fn before(&self, out: &Output, loaded: &Loaded) -> Result<Option<Importance>> {
+        if !out.is_occupied() {
+            return Ok(None);
+        }
+        match loaded.importance(out.path()) {
+            Err(_) if self.force.force => Ok(None),
+            Err(Error::Format { path, reason, .. }) => Err(Error::Overwrite { path, reason }),
+            Err(error) => Err(error),
+            Ok(before) => Ok(Some(before)),
+        }
+    }
 }
 
 /// Joins importance files.
@@ -111,18 +169,21 @@ fn merge(paths: &[PathBuf], loaded: &Loaded) -> Result<Importance> {
 }
 
 /// Writes the file and shows it.
-fn conclude(args: &Args, importance: &Importance, global: Global) -> Result<()> {
-    importance.write(&args.out)?;
+fn conclude(out: &Output, importance: &Importance, global: Global) -> Result<()> {
+    out.write(&importance.to_bytes())?;
+    if out.is_standard_output() {
+        return Ok(());
+    }
     if global.json {
-        print_json(&json!({ "out": escaped(&args.out), "importance": importance }))?;
+        print_json(&json!({ "out": escaped(out.path()), "importance": importance }))?;
     } else {
         print(importance)?;
         writeln!(
             Stdout,
             "{} layers on {} written to {}",
             importance.published.len(),
-            importance.corpus,
-            args.out.display()
+            importance.settings.text.name,
+            out.path().display()
         )?;
     }
     Ok(())

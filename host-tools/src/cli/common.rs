@@ -11,13 +11,15 @@ use crate::checkpoint::{Checkpoint, TOKENIZER_KEY};
 use crate::cli::Global;
 use crate::cli::numbers;
 pub(crate) use crate::cli::progress::{bar, set};
-use crate::corpus::Split;
+use crate::corpus::{Corpus, Split};
+pub(crate) use crate::digest::hex;
 use crate::error::{Error, Result};
 use crate::eval::text::{TextSource, Tokens};
 use crate::files;
-use crate::importance::Importance;
-use crate::quantize::Source;
+use crate::importance::{Importance, Settings, Text};
+use crate::output::Plan;
 use crate::quantize::calibration::Calibration;
+use crate::quantize::{Methods, Source};
 use crate::reference::Model;
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
@@ -65,8 +67,28 @@ impl Loaded {
         Source::new(&self.checkpoint, self.sha256, self.bytes, section)
     }
 
+    /// What importance that is computed on this calibration text depends on.
+    pub(crate) fn settings(
+        &self,
+        calibration: &Tokens,
+        text: &TextArgs,
+        methods: Methods,
+    ) -> Settings {
+        Settings {
+            model_sha256: self.sha256_hex(),
+            tokenizer_sha256: self.tokenizer.as_ref().map(Tokenizer::sha256),
+            text: Text::of(calibration),
+            window: text.window,
+            seed: text.seed,
+            methods,
+        }
+    }
+
     /// Reads the importance file of this checkpoint.
     pub(crate) fn importance(&self, path: &Path) -> Result<Importance> {
+        if !path.exists() {
+            return Err(Error::ImportanceMissing(path.to_path_buf()));
+        }
         Importance::read(path, &self.sha256_hex())
     }
 }
@@ -91,6 +113,28 @@ pub(crate) fn check_tokenizer(
     let expected = carried(model)?.map(|tokenizer| tokenizer.sha256());
     let (blob, vocab) = (path.display().to_string(), model.dims().vocab as usize);
     tokenizer.belongs_to(name, &blob, vocab, expected.as_deref())
+}
+
+/// The files that [`Loaded::read`] reads.
+pub(crate) fn model_files(model: &Path, tokenizer: Option<&Path>) -> [PathBuf; 2] {
+    let beside = || model.with_file_name("tokenizer.json");
+    [model.to_path_buf(), tokenizer.map_or_else(beside, Path::to_path_buf)]
+}
+
+/// The flag that lifts the rule about what may be replaced.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Force {
+    /// Replace what is in the way: an input, a file of another kind, a finished model, what other
+    /// settings left.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+impl Force {
+    /// A plan of what is written, after these inputs.
+    pub(crate) fn plan(self, inputs: impl IntoIterator<Item: AsRef<Path>>) -> Plan {
+        Plan::new(self.force).reads(inputs)
+    }
 }
 
 /// Flags that choose a text.
@@ -121,6 +165,14 @@ impl TextArgs {
     pub(crate) fn fit(&mut self, positions: Option<usize>) -> Result<()> {
         self.window = numbers::fit_window(self.asked_window, positions)?;
         Ok(())
+    }
+
+    /// The files that the text may be read from.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let corpus = Corpus::find(self.corpus.as_deref()).into_iter().flat_map(|corpus| {
+            [Split::Train, Split::Valid, Split::Test].map(|split| corpus.file(split))
+        });
+        self.text.clone().into_iter().chain(corpus).collect()
     }
 
     /// Reads or samples the text of a split.
@@ -237,11 +289,6 @@ pub(crate) fn escaped(text: impl AsRef<OsStr>) -> String {
         shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
     shown
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a file begins like a blob.

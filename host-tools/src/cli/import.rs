@@ -2,13 +2,13 @@
 
 use crate::checkpoint::{Chain, Checkpoint};
 use crate::cli::Global;
-use crate::cli::common::escaped;
+use crate::cli::common::{Force, escaped};
 use crate::cli::numbers;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::import::{LEFT_OUT_KEY, Options, import};
+use crate::output::Kind;
 use crate::terminal::Stdout;
 use clap::ValueEnum;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -51,9 +51,11 @@ pub(crate) struct Args {
     /// Which part of the chain a position sees.
     #[arg(long, value_enum, default_value_t = ChainArg::Full)]
     chain: ChainArg,
-    /// File to write.
+    /// Checkpoint to write; one that was imported before is replaced, one that was trained is not.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -65,22 +67,18 @@ enum ChainArg {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    if same_file(&args.checkpoint, &args.out) {
-        return Err(Error::Usage("--out would overwrite the checkpoint that is imported".into()));
-    }
+    let out = args.force.plan([&args.checkpoint]).writes(&args.out, Kind::Imported)?;
     let chain = match args.chain {
         ChainArg::Full => Chain::Full,
         ChainArg::Half => Chain::Half,
     };
     let checkpoint =
         import(&args.checkpoint, Options { top_k: args.top_k, chain, state: args.state })?;
-    checkpoint.write(&args.out)?;
+    out.write(&checkpoint.to_bytes())?;
+    if out.is_standard_output() {
+        return Ok(());
+    }
     report(&checkpoint, &args.out, global)
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    // A path that does not exist names no file yet.
-    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn report(checkpoint: &Checkpoint, path: &Path, global: Global) -> Result<()> {

@@ -1,11 +1,13 @@
 //! Measured importance, which `analyze` writes and a target of `quantize` needs.
 
+use std::path::Path;
+
 use super::common::{TextArgs, bar, set};
 use crate::budget::{self, Bench};
 use crate::cli::Global;
 use crate::error::Result;
 use crate::eval::text::Tokens;
-use crate::importance::Importance;
+use crate::importance::{Importance, Text};
 use crate::quantize::calibration::Calibration;
 use crate::quantize::{Methods, Source};
 
@@ -67,6 +69,8 @@ impl StepArgs {
 pub(super) struct Measuring<'a> {
     pub(super) text: &'a TextArgs,
     pub(super) held_out: &'a Tokens,
+    /// The importance file, for messages.
+    pub(super) path: &'a Path,
     /// Keeps what is known so far.
     pub(super) save: &'a dyn Fn(&Importance) -> Result<()>,
     pub(super) global: Global,
@@ -81,6 +85,9 @@ impl Measuring<'_> {
         calibration: &mut Calibration,
         importance: &mut Importance,
     ) -> Result<()> {
+        if importance.symmetries.is_none() || importance.division.is_none() {
+            importance.measure_on(Text::of(self.held_out), self.path)?;
+        }
         if importance.symmetries.is_none() {
             let bench = self.bench(source, calibration);
             let progress = bar("symmetries", self.global);
@@ -108,6 +115,10 @@ impl Measuring<'_> {
 
     /// Measures what the file lacks of the table.
     pub(super) fn measure(&self, bench: &Bench<'_>, importance: &mut Importance) -> Result<()> {
+        if budget::is_complete(bench, &importance.measured) {
+            return Ok(());
+        }
+        importance.measure_on(Text::of(self.held_out), self.path)?;
         let progress = bar("measured importance", self.global);
         let known = std::mem::take(&mut importance.measured);
         let table = budget::measure(bench, &known, |table, share| {

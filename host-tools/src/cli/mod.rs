@@ -24,9 +24,25 @@ use std::process::ExitCode;
 const EXIT_CODES: &str = "\
 Exit codes: 0 success, 1 failure, 2 wrong command line, 141 nobody reads standard output any more.";
 
+const OUTPUTS: &str = "\
+Outputs:
+  No command replaces a file that it reads, a file of another kind than it writes (by content, not
+  by name) or a model that `train` has finished, unless it is told so by --force. Where an output
+  goes is checked before the work begins. Files are replaced at once, when all of the new content
+  is on the disk; links are followed and modes are kept. What is no file (/dev/stdout, /dev/null,
+  a pipe) is written to; a command whose output is standard output prints nothing else there.
+
+Exit codes: 0 success, 1 failure, 2 wrong command line, 141 nobody reads standard output any more.";
+
 /// Train, analyse, quantize and evaluate ResNet-BK language models.
 #[derive(Debug, Parser)]
-#[command(name = "resnet-bk", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(
+    name = "resnet-bk",
+    version,
+    max_term_width = 100,
+    after_help = EXIT_CODES,
+    after_long_help = OUTPUTS
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,

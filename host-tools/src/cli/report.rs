@@ -1,15 +1,17 @@
 //! `resnet-bk report`.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{escaped, parse_blob, print_json};
+use super::common::{Force, escaped, parse_blob, print_json};
 use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::importance::Importance;
-use crate::report::{self, Findings, Frontier};
+use crate::output::{Kind, Output, Plan};
+use crate::report::{self, Findings, Frontier, Plot};
 use crate::terminal::Stdout;
 
 const EXAMPLES: &str = "\
@@ -34,44 +36,34 @@ pub(crate) struct Args {
     /// Blob whose bytes are shown; may be repeated.
     #[arg(long, value_name = "FILE")]
     blob: Vec<PathBuf>,
-    /// Page to write.
+    /// Page to write; an older page is replaced, and so are its plots.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let frontier = Frontier::read(&args.frontier)?;
-    let importance = args.importance.as_deref().map(Importance::read_any).transpose()?;
-    let mut blobs = Vec::new();
-    for path in &args.blob {
-        let bytes = files::read(path)?;
-        let model = parse_blob(&bytes, path)?;
-        let parts = report::bytes_by_part(&model, bytes.len());
-        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
-        blobs.push((stem.into_owned(), parts));
-    }
-    let sensitivities = importance.map(|importance| importance.measured).unwrap_or_default();
-    let findings = Findings { frontier, sensitivities, blobs };
+    let inputs = [&args.frontier].into_iter().chain(&args.importance).chain(&args.blob);
+    let mut plan = args.force.plan(inputs);
+    let directory = args.plots()?;
+    let page = plan.writes(&args.out, Kind::Page)?;
+    let findings = args.findings()?;
     let plots = report::plots(&findings);
-    let directory = args.out.with_extension("");
-    if directory == args.out {
-        return Err(Error::Usage(format!(
-            "--out {} needs an ending, such as .html: plots go to a directory without it",
-            args.out.display()
-        )));
-    }
     files::create_directory(&directory)?;
+    // Every place is known to be free before the first is written to.
+    let places = plots.iter().map(|plot| Places::new(&mut plan, &directory, plot));
+    let places: Vec<Places> = places.collect::<Result<_>>()?;
     let mut written = Vec::new();
-    for plot in &plots {
-        let path = directory.join(plot.name);
-        files::write_atomically(&path.with_extension("svg"), plot.svg.as_bytes())?;
-        written.push(path.with_extension("svg"));
+    for (plot, place) in plots.iter().zip(&places) {
+        place.svg.write(plot.svg.as_bytes())?;
+        written.push(place.svg.path());
         if let Some(png) = report::png(&plot.svg) {
-            files::write_atomically(&path.with_extension("png"), &png)?;
-            written.push(path.with_extension("png"));
+            place.png.write(&png)?;
+            written.push(place.png.path());
         }
     }
-    files::write_atomically(&args.out, report::page(&findings, &plots).as_bytes())?;
+    page.write(report::page(&findings, &plots).as_bytes())?;
     if global.json {
         let plots: Vec<_> = written.iter().map(escaped).collect();
         print_json(&json!({ "out": escaped(&args.out), "plots": plots }))?;
@@ -79,4 +71,53 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         writeln!(Stdout, "{}\n\n{} has the plots", report::text(&findings), args.out.display())?;
     }
     Ok(())
+}
+
+/// Where a plot goes.
+struct Places {
+    svg: Output,
+    png: Output,
+}
+
+impl Places {
+    fn new(plan: &mut Plan, directory: &Path, plot: &Plot) -> Result<Self> {
+        let path = directory.join(plot.name);
+        Ok(Self {
+            svg: plan.writes(&path.with_extension("svg"), Kind::Svg)?,
+            png: plan.writes(&path.with_extension("png"), Kind::Png)?,
+        })
+    }
+}
+
+impl Args {
+    /// The directory of the plots.
+    fn plots(&self) -> Result<PathBuf> {
+        let directory = self.out.with_extension("");
+        if directory == self.out {
+            return Err(Error::Usage(format!(
+                "--out {} needs an ending, such as .html: plots go to a directory without it",
+                self.out.display()
+            )));
+        }
+        if directory.exists() && !directory.is_dir() {
+            return Err(Error::io("create", &directory)(ErrorKind::NotADirectory.into()));
+        }
+        Ok(directory)
+    }
+
+    /// Everything that the report shows.
+    fn findings(&self) -> Result<Findings> {
+        let frontier = Frontier::read(&self.frontier)?;
+        let importance = self.importance.as_deref().map(Importance::read_any).transpose()?;
+        let mut blobs = Vec::new();
+        for path in &self.blob {
+            let bytes = files::read(path)?;
+            let model = parse_blob(&bytes, path)?;
+            let parts = report::bytes_by_part(&model, bytes.len());
+            let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+            blobs.push((stem.into_owned(), parts));
+        }
+        let sensitivities = importance.map(|importance| importance.measured).unwrap_or_default();
+        Ok(Findings { frontier, sensitivities, blobs })
+    }
 }

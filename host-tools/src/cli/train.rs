@@ -2,18 +2,19 @@
 
 use crate::checkpoint::{Chain, ModelConfig, TOKENIZER_KEY};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, escaped, hex};
+use crate::cli::common::{Force, Loaded, escaped, model_files};
 use crate::cli::numbers;
 use crate::cli::progress::Progress;
 use crate::corpus::{Corpus, Split};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
+use crate::output::{self, Kind};
 use crate::reference::Model;
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Output, Recipe, Run, Summary};
 use clap::ValueEnum;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -36,6 +37,9 @@ The output directory receives
   tokenizer.json      the tokenizer that the model was trained with, written together with it
   train.jsonl         one JSON object per line: step, tokens, loss, validation bits per byte
   state               while the run lasts: what it needs to resume
+  train.lock          while the run lasts: keeps other runs out
+
+A directory with a finished model is left as it is, unless --force is given.
 
 The same seed, text and settings give the same bytes on the same machine, whatever --threads.";
 
@@ -49,6 +53,8 @@ pub(crate) struct Args {
     /// Directory to write to; it is created where it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// Tokenizer to use, instead of training one on train.txt.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -179,6 +185,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let train_text = corpus.text(Split::Train)?;
     let valid_text = corpus.text(Split::Valid)?;
     files::create_directory(&args.out)?;
+    let _lock = Lock::acquire(&args.out.join("train.lock"))?;
+    let places = args.places(&corpus)?;
     let tokenizer = match (&args.tokenizer, &mut initial) {
         (Some(path), _) => Tokenizer::load(path)?,
         (None, Some(initial)) => initial.tokenizer.take().ok_or_else(|| {
@@ -200,7 +208,6 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     }
     let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let state = args.out.join("state");
     let training = Run {
         config,
         initial: initial.map(|initial| Model::from_checkpoint(&initial.checkpoint)),
@@ -211,11 +218,12 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         data,
         threads: args.recipe.threads.unwrap_or_else(cores),
         output: Output {
-            log: args.log.unwrap_or_else(|| args.out.join("train.jsonl")),
-            state: state.clone(),
+            log: places.log,
+            state: places.state.clone(),
             save_every: args.recipe.save_every,
             validate_every: args.recipe.validate_every,
             log_every: args.recipe.log_every,
+            anew: args.force.force,
         },
     };
     if !global.quiet {
@@ -237,14 +245,41 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         .insert("command".into(), format!("resnet-bk {}", command.join(" ")));
     // Together, and not before there is a model: until then the directory may hold another model
     // with its own tokenizer, and a run that is resumed makes the same tokenizer again.
-    tokenizer.save(&args.out.join("tokenizer.json"))?;
-    let path = args.out.join("model.safetensors");
-    summary.checkpoint.write(&path)?;
+    places.tokenizer.write(&tokenizer.to_bytes())?;
+    places.model.write(&summary.checkpoint.to_bytes())?;
     // The model is safe: the state is of no more use.
-    if state.exists() {
-        std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
+    files::remove(&places.state)?;
+    report(&summary, places.model.path(), global)
+}
+
+/// Where everything goes.
+struct Places {
+    model: output::Output,
+    tokenizer: output::Output,
+    state: PathBuf,
+    log: PathBuf,
+}
+
+impl Args {
+    /// The files to write, if their places are free. A finished model is only replaced by a run
+    /// that began before it was finished, or that was told to.
+    fn places(&self, corpus: &Corpus) -> Result<Places> {
+        let mut inputs = vec![corpus.file(Split::Train), corpus.file(Split::Valid)];
+        inputs.extend(self.tokenizer.clone());
+        inputs.extend(self.init.iter().flat_map(|init| model_files(init, None)));
+        let mut plan = self.force.plan(inputs);
+        let at = |name: &str| self.out.join(name);
+        let state = plan.writes(&at("state"), Kind::State)?;
+        let model = match state.is_occupied() {
+            true => plan.writes(&at("model.safetensors"), Kind::Checkpoint)?,
+            false => plan.creates(&at("model.safetensors"), "a finished model")?,
+        };
+        let tokenizer = plan.writes(&at("tokenizer.json"), Kind::Tokenizer)?;
+        let log = self.log.clone().unwrap_or_else(|| at("train.jsonl"));
+        let log = plan.writes(&log, Kind::Log)?;
+        let path = |output: output::Output| output.path().to_path_buf();
+        Ok(Places { model, tokenizer, state: path(state), log: path(log) })
     }
-    report(&summary, &path, global)
 }
 
 impl ModelArgs {
@@ -297,10 +332,6 @@ impl RecipeArgs {
             dropout: self.dropout,
         })
     }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 fn progress_bar(recipe: &Recipe, global: Global) -> Progress {

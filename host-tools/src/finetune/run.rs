@@ -1,6 +1,7 @@
 //! A whole fine-tuning run: steps, validation, early stop, log, resume file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,6 @@ use serde_json::json;
 use super::{Recipe, Step, Student, Tuner};
 use crate::corpus;
 use crate::error::Result;
-use crate::files;
 use crate::reference::{Losses, Model, Tape};
 use crate::train::{Log, Output, parallel, state};
 
@@ -171,17 +171,16 @@ impl Run<'_> {
             resnet_bk_core::Model::from_bytes(self.blob).map_err(crate::error::Error::Blob)?;
         let student = Student::new(&blob, self.teacher.config())?;
         let mut tuner = Tuner::new(self.teacher, student, self.recipe.clone(), self.threads);
-        files::remove_leftovers(&self.output.state)?;
-        if !self.output.state.exists() {
+        let names = ARRAYS.map(|name| (name, tuner.parameters().len()));
+        let wanted = self.settings();
+        let load = |path: &Path| state::read(path, names, &wanted);
+        let found: Option<(Progress, _)> = self.output.resume(load)?;
+        let Some((progress, [parameters, first, second, best])) = found else {
             let before = held.score(tuner.student(), self.threads);
             let progress = Progress { step: 0, before, best: before, best_step: 0, stale: 0 };
             let best = tuner.parameters().to_vec();
             return Ok((tuner, progress, best));
-        }
-        let names = ARRAYS.map(|name| (name, tuner.parameters().len()));
-        let wanted = self.settings();
-        let (progress, arrays): (Progress, _) = state::read(&self.output.state, names, &wanted)?;
-        let [parameters, first, second, best] = arrays;
+        };
         tuner.resume(progress.step, [parameters, first, second])?;
         Ok((tuner, progress, best))
     }

@@ -98,6 +98,7 @@ fn run<'a>(teacher: &'a Model, made: &'a Made, directory: &Path, steps: u64) -> 
             save_every: 10,
             validate_every: 10,
             log_every: 5,
+            anew: false,
         },
     }
 }

@@ -17,7 +17,7 @@ mod tests;
 #[cfg(test)]
 mod written;
 
-use crate::checkpoint::{Chain, Checkpoint};
+use crate::checkpoint::{Chain, Checkpoint, IMPORTED_KEY};
 use crate::error::{Error, Result};
 use crate::files;
 use element::{Element, Entry};
@@ -62,7 +62,7 @@ pub fn from_bytes(bytes: &[u8], path: &Path, options: Options) -> Result<Checkpo
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut provenance = BTreeMap::from([
-        ("imported_from".to_string(), file.into_owned()),
+        (IMPORTED_KEY.to_string(), file.into_owned()),
         ("imported_sha256".to_string(), digest),
     ]);
     if state != state::OUTERMOST {

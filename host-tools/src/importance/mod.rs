@@ -1,48 +1,45 @@
 //! Which layers matter: the published score, and what quantizing each tensor costs when measured.
 
 mod published;
+mod settings;
 
 pub use published::publish;
+use settings::short;
+pub use settings::{Settings, Text};
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::budget::Sensitivities;
 use crate::error::{Error, Result};
-use crate::eval::text::Tokens;
 use crate::files;
-use crate::quantize::Methods;
 use crate::quantize::division::Division;
 use crate::quantize::symmetry::Symmetries;
+
+/// What every importance file has at its beginning, and no other JSON.
+pub(crate) const MARKER: &str = "resnet-bk importance";
 
 /// The importance file: what `analyze` writes and `quantize` reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Importance {
+    /// Always the same text, which tells the file from other JSON.
+    pub kind: String,
     /// Version of the file's format.
     pub format: u32,
-    /// SHA-256 of the checkpoint file, in hexadecimal.
-    pub model_sha256: String,
-    /// Text it was computed on.
-    pub corpus: String,
-    /// Tokens of that text.
-    pub tokens: usize,
-    /// Seed.
-    pub seed: u64,
+    /// What everything in the file depends on.
+    pub settings: Settings,
     /// The published metrics by layer.
     pub published: BTreeMap<String, LayerImportance>,
-    /// How tensors were quantized for what follows.
-    pub methods: Methods,
     /// Experts that round better in other units or another order; absent where none were tried.
     pub symmetries: Option<Symmetries>,
     /// How budgets divide the model; absent where that was not decided.
     pub division: Option<Division>,
-    /// Text that sensitivities were measured on; empty where none were.
-    pub measured_on: String,
-    /// Tokens of that text.
-    pub measured_tokens: usize,
+    /// Text that sensitivities are measured on; absent where none are.
+    pub measured_on: Option<Text>,
     /// KL rise in nats per token by tensor and storage.
     pub measured: Sensitivities,
 }
@@ -62,29 +59,20 @@ pub struct LayerImportance {
 }
 
 impl Importance {
-    /// The format this version writes.
-    pub const FORMAT: u32 = 4;
+    /// The format this version writes. Up to format 4 a text went by its name and its number of
+    /// tokens, which say nothing of its content.
+    pub const FORMAT: u32 = 5;
 
-    /// What was computed on a text, before anything is measured.
-    pub fn new(
-        model_sha256: String,
-        text: &Tokens,
-        seed: u64,
-        methods: Methods,
-        published: BTreeMap<String, LayerImportance>,
-    ) -> Self {
+    /// What was computed with these settings, before anything is measured.
+    pub fn new(settings: Settings, published: BTreeMap<String, LayerImportance>) -> Self {
         Self {
+            kind: MARKER.into(),
             format: Self::FORMAT,
-            model_sha256,
-            corpus: text.name.clone(),
-            tokens: text.tokens.len(),
-            seed,
+            settings,
             published,
-            methods,
             symmetries: None,
             division: None,
-            measured_on: String::new(),
-            measured_tokens: 0,
+            measured_on: None,
             measured: Sensitivities::new(),
         }
     }
@@ -92,13 +80,14 @@ impl Importance {
     /// Reads the importance file of the checkpoint with this hash.
     pub fn read(path: &Path, model_sha256: &str) -> Result<Self> {
         let importance = Self::read_any(path)?;
-        if importance.model_sha256 != model_sha256 {
+        let found = &importance.settings.model_sha256;
+        if found != model_sha256 {
             return Err(Self::bad(
                 path,
                 format!(
-                    "it was computed for another checkpoint ({}…, this one is {}…)",
-                    importance.model_sha256.get(..12).unwrap_or(""),
-                    &model_sha256[..12]
+                    "it was computed for another checkpoint ({}, this one is {})",
+                    short(found),
+                    short(model_sha256)
                 ),
             ));
         }
@@ -112,69 +101,69 @@ impl Importance {
     /// Reads an importance file, whatever its checkpoint.
     pub fn read_any(path: &Path) -> Result<Self> {
         let bad = |reason| Self::bad(path, reason);
-        let importance: Self =
+        let value: Value =
             serde_json::from_str(&files::read_text(path)?).map_err(|e| bad(e.to_string()))?;
-        if importance.format != Self::FORMAT {
-            return Err(bad(format!("it has format {}, not {}", importance.format, Self::FORMAT)));
+        match value["format"].as_u64() {
+            Some(format) if format == u64::from(Self::FORMAT) => {}
+            Some(format) if format < u64::from(Self::FORMAT) => {
+                return Err(bad(format!(
+                    "it has format {format}, which does not say what text and tokenizer it was \
+                     measured with; `analyze --out` writes format {}",
+                    Self::FORMAT
+                )));
+            }
+            Some(format) => {
+                return Err(bad(format!("it has format {format}, not {}", Self::FORMAT)));
+            }
+            None => return Err(bad("it has no `format`".into())),
         }
-        Ok(importance)
+        serde_json::from_value(value).map_err(|e| bad(e.to_string()))
     }
 
-    /// Writes the file, wholly or not at all.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("a plain struct serialises");
-        files::write_atomically(path, text.as_bytes())
+    /// The file's bytes; the same importance always gives the same.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a plain struct serialises")
     }
 
-    /// Says what sensitivities will be measured on.
-    pub fn measure_on(&mut self, text: &Tokens) {
-        self.measured_on.clone_from(&text.name);
-        self.measured_tokens = text.tokens.len();
+    /// Fails unless the file at `path`, from which this was read, was computed with these settings.
+    pub fn require(&self, settings: &Settings, path: &Path) -> Result<()> {
+        other_settings(self.settings.differences(settings), path)
     }
 
-    /// Takes what tensors cost and which experts are rearranged from another file of the same
-    /// checkpoint, unless that was measured on another text or with other settings.
-    pub fn resume(&mut self, other: Self) {
-        let on = |i: &Self| (i.measured_on.clone(), i.measured_tokens);
-        if self.same_settings(&other) && on(self) == on(&other) {
-            self.symmetries = other.symmetries;
-            self.division = other.division;
-            self.measured = other.measured;
-        }
-    }
-
-    /// Whether two files quantize alike: the same calibration and the same methods.
-    pub fn same_settings(&self, other: &Self) -> bool {
-        let key = |i: &Self| (i.corpus.clone(), i.tokens, i.seed, i.methods);
-        key(self) == key(other)
+    /// Says what sensitivities will be measured on. Fails where some in the file at `path`, from
+    /// which this was read, were measured on another text: the rest would not compare with them.
+    pub fn measure_on(&mut self, text: Text, path: &Path) -> Result<()> {
+        let before = self.measured_on.get_or_insert_with(|| text.clone());
+        let mut differences = Vec::new();
+        text.differ_from(before, "text to measure on", &mut differences);
+        other_settings(differences, path)
     }
 
     /// Joins tables of the same checkpoint and settings. What both measured on different texts is
     /// averaged by tokens; on the same text it is the same. `Err` says why they cannot be joined.
     pub fn merge(mut self, other: Self) -> Result<Self, String> {
-        if self.model_sha256 != other.model_sha256 {
+        if self.settings.model_sha256 != other.settings.model_sha256 {
             return Err("they are of different checkpoints".into());
         }
-        if !self.same_settings(&other) {
-            return Err("their tensors were quantized with different calibration or steps".into());
+        let differences = self.settings.differences(&other.settings);
+        if !differences.is_empty() {
+            return Err(format!(
+                "their tensors were quantized with different calibration or steps: {}",
+                differences.join("; ")
+            ));
         }
-        let measured = |i: &Self| !i.measured.is_empty();
-        let arranged = |i: &Self| (i.symmetries.clone(), i.division.clone());
-        if measured(&self) && measured(&other) && arranged(&self) != arranged(&other) {
+        let Some(theirs) = other.measured_on else { return Ok(self) };
+        let Some(ours) = self.measured_on else {
+            return Ok(Self { published: self.published, measured_on: Some(theirs), ..other });
+        };
+        if (&self.symmetries, &self.division) != (&other.symmetries, &other.division) {
             return Err(
                 "they arrange or divide the model differently: measure with one file's arrangement"
                     .into(),
             );
         }
-        if !measured(&self) {
-            (self.measured_on, self.measured_tokens) = (other.measured_on, other.measured_tokens);
-            (self.symmetries, self.division) = (other.symmetries, other.division);
-            self.measured = other.measured;
-            return Ok(self);
-        }
-        let same_text = (&self.measured_on, self.measured_tokens)
-            == (&other.measured_on, other.measured_tokens);
-        let tokens = (self.measured_tokens as f64, other.measured_tokens as f64);
+        let same_text = ours == theirs;
+        let tokens = (ours.tokens as f64, theirs.tokens as f64);
         for (tensor, costs) in other.measured {
             let known = self.measured.entry(tensor).or_default();
             for (storage, cost) in costs {
@@ -186,10 +175,7 @@ impl Importance {
                     .or_insert(cost);
             }
         }
-        if !same_text && !other.measured_on.is_empty() {
-            self.measured_on = format!("{} and {}", self.measured_on, other.measured_on);
-            self.measured_tokens += other.measured_tokens;
-        }
+        self.measured_on = Some(if same_text { ours } else { ours.and(theirs) });
         Ok(self)
     }
 
@@ -199,18 +185,39 @@ impl Importance {
     }
 }
 
+fn other_settings(differences: Vec<String>, path: &Path) -> Result<()> {
+    match differences[..] {
+        [] => Ok(()),
+        _ => Err(Error::OtherSettings { path: path.to_path_buf(), differences }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::text::Tokens;
+    use crate::quantize::Methods;
     use crate::quantize::encode::Storage;
 
-    fn table(text: &str, tokens: usize, costs: &[(&str, Storage, f64)]) -> Importance {
-        let corpus = Tokens { name: "train".into(), tokens: vec![1; 9], parts: None };
-        let mut importance =
-            Importance::new("abc".into(), &corpus, 1, Methods::default(), BTreeMap::new());
+    fn settings() -> Settings {
+        Settings {
+            model_sha256: "abc".into(),
+            tokenizer_sha256: Some("012".into()),
+            text: text("train", 9),
+            window: 128,
+            seed: 1,
+            methods: Methods::default(),
+        }
+    }
+
+    fn text(name: &str, tokens: usize) -> Text {
+        Text::of(&Tokens { name: name.into(), tokens: vec![1; tokens], parts: None })
+    }
+
+    fn table(text: Text, costs: &[(&str, Storage, f64)]) -> Importance {
+        let mut importance = Importance::new(settings(), BTreeMap::new());
         importance.symmetries = Some(Symmetries::new());
-        importance.measured_on = text.into();
-        importance.measured_tokens = tokens;
+        importance.measured_on = Some(text);
         for &(tensor, storage, cost) in costs {
             importance.measured.entry(tensor.into()).or_default().insert(storage, cost);
         }
@@ -219,25 +226,69 @@ mod tests {
 
     #[test]
     fn tables_are_joined_by_tokens() {
-        let one = table("a", 100, &[("v", Storage::INT4, 1.0), ("v", Storage::INT8, 0.5)]);
-        let two = table("b", 300, &[("v", Storage::INT4, 3.0), ("w", Storage::INT4, 7.0)]);
+        let costs = [("v", Storage::INT4, 1.0), ("v", Storage::INT8, 0.5)];
+        let one = table(text("a", 100), &costs);
+        let costs = [("v", Storage::INT4, 3.0), ("w", Storage::INT4, 7.0)];
+        let two = table(text("b", 300), &costs);
         let both = one.clone().merge(two).unwrap();
-        assert_eq!((both.measured_on.as_str(), both.measured_tokens), ("a and b", 400));
+        let on = both.measured_on.unwrap();
+        assert_eq!((on.name.as_str(), on.tokens), ("a and b", 400));
         assert_eq!(both.measured["v"][&Storage::INT4], 2.5);
         assert_eq!(both.measured["v"][&Storage::INT8], 0.5);
         assert_eq!(both.measured["w"][&Storage::INT4], 7.0);
         // The same text twice counts once.
         assert_eq!(one.clone().merge(one.clone()).unwrap(), one);
+        // A file without a table takes the other's.
+        let empty = Importance::new(settings(), BTreeMap::new());
+        assert_eq!(empty.clone().merge(one.clone()).unwrap(), one);
+        assert_eq!(one.clone().merge(empty).unwrap(), one);
     }
 
     #[test]
     fn tables_that_do_not_belong_together_are_refused() {
-        let one = table("a", 1, &[("v", Storage::INT4, 1.0)]);
-        let other = Importance { model_sha256: "def".into(), ..one.clone() };
+        let one = table(text("a", 1), &[("v", Storage::INT4, 1.0)]);
+        let with = |settings| Importance { settings, ..one.clone() };
+        let other = with(Settings { model_sha256: "def".into(), ..settings() });
         assert!(one.clone().merge(other).unwrap_err().contains("different checkpoints"));
-        let other = Importance { methods: Methods::NONE, ..one.clone() };
+        let other = with(Settings { methods: Methods::NONE, ..settings() });
         assert!(one.clone().merge(other).unwrap_err().contains("steps"));
         let other = Importance { symmetries: None, ..one.clone() };
         assert!(one.merge(other).unwrap_err().contains("arrange"));
+    }
+
+    #[test]
+    fn a_table_is_extended_on_its_own_text_only() {
+        let path = Path::new("table.json");
+        let mut one = table(text("a", 9), &[("v", Storage::INT4, 1.0)]);
+        one.measure_on(text("a", 9), path).unwrap();
+        let other = Text { sha256: "def".into(), ..text("a", 9) };
+        let error = one.measure_on(other, path).unwrap_err();
+        assert!(error.to_string().contains("text to measure on"), "{error}");
+        let mut empty = Importance::new(settings(), BTreeMap::new());
+        empty.measure_on(text("b", 9), path).unwrap();
+        assert_eq!(empty.measured_on, Some(text("b", 9)));
+    }
+
+    #[test]
+    fn files_of_other_formats_are_refused_with_the_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table.json");
+        let said = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Importance::read(&path, "abc").unwrap_err().to_string()
+        };
+        let written = String::from_utf8(table(text("a", 1), &[]).to_bytes()).unwrap();
+        let changed = |from: &str, to: &str| {
+            assert!(written.contains(from), "{written}");
+            written.replacen(from, to, 1)
+        };
+        assert!(said(&changed("\"format\": 5", "\"format\": 4")).contains("format 4"));
+        assert!(said(&changed("\"format\": 5", "\"format\": 6")).contains("format 6, not 5"));
+        assert!(said(&changed("\"seed\"", "\"sead\"")).contains("sead"));
+        assert!(said(&changed("\"abc\"", "\"abcdef\"")).contains("another checkpoint"));
+        assert!(said("{}").contains("no `format`"));
+        assert!(said("{").contains("EOF"));
+        std::fs::write(&path, &written).unwrap();
+        assert_eq!(Importance::read(&path, "abc").unwrap().to_bytes(), written.as_bytes());
     }
 }

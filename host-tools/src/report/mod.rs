@@ -13,6 +13,7 @@ mod png;
 mod text;
 
 pub use bytes::{Part, bytes_by_part};
+pub(crate) use page::GENERATOR;
 pub use page::page;
 pub use plots::{Plot, plots};
 pub use png::png;

@@ -5,6 +5,9 @@ use std::fmt::Write;
 use super::{Findings, Plot};
 use crate::eval::statistics::with_error;
 
+/// What tells the page from others.
+pub(crate) const GENERATOR: &str = "<meta name=\"generator\" content=\"resnet-bk report\">";
+
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;\
 color:#222}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid \
 #ddd;text-align:right}td:first-child,th:first-child{text-align:left}figure{margin:2em 0}figcaption{color:\
@@ -14,8 +17,8 @@ color:#222}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;b
 pub fn page(findings: &Findings, plots: &[Plot]) -> String {
     let frontier = &findings.frontier;
     let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{model}</title>\
-         <style>{STYLE}</style>\n<h1>{model}</h1>\n<p>{subject}.</p>\n",
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">{GENERATOR}\
+         <title>{model}</title><style>{STYLE}</style>\n<h1>{model}</h1>\n<p>{subject}.</p>\n",
         model = escaped(&frontier.model),
         subject = escaped(&frontier.subject()),
     );

@@ -18,7 +18,9 @@ impl Log {
     /// after it last saved its state, and will be written again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
         let mut kept = String::new();
-        if step > 0 && path.exists() {
+        // What is no regular file, such as a pipe, has no lines to keep and cannot be replaced.
+        let replaceable = !files::is_special(path);
+        if step > 0 && replaceable && path.exists() {
             for line in files::read_text(path)?.lines() {
                 let at = serde_json::from_str::<Value>(line).ok();
                 if at.and_then(|v| v["step"].as_u64()).is_some_and(|at| at <= step) {
@@ -27,7 +29,9 @@ impl Log {
                 }
             }
         }
-        files::write_atomically(path, kept.as_bytes())?;
+        if replaceable {
+            files::write_atomically(path, kept.as_bytes())?;
+        }
         let file = OpenOptions::new().append(true).open(path).map_err(Error::io("write", path))?;
         Ok(Self { file, path: path.to_path_buf() })
     }

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::corpus;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::reference::Model;
 use crate::train::evaluate::{Score, evaluate};
@@ -11,7 +11,7 @@ use crate::train::state;
 use crate::train::trainer::{Recipe, Step, Trainer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Windows of the validation text that are scored during a run.
@@ -30,6 +30,22 @@ pub struct Output {
     pub validate_every: u64,
     /// Steps between lines of the log.
     pub log_every: u64,
+    /// Whether a resume file that belongs to another run, or cannot be read, is given up.
+    pub anew: bool,
+}
+
+impl Output {
+    /// What `load` finds in the resume file, if there is one to go on with.
+    pub(crate) fn resume<T>(&self, load: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
+        files::remove_leftovers(&self.state)?;
+        if !self.state.exists() {
+            return Ok(None);
+        }
+        match load(&self.state) {
+            Err(Error::ResumeMismatch { .. } | Error::Format { .. }) if self.anew => Ok(None),
+            found => found.map(Some),
+        }
+    }
 }
 
 /// Data and settings of a training run.
@@ -131,13 +147,13 @@ impl Run<'_> {
 
     fn start(&self) -> Result<Trainer> {
         let (config, recipe) = (self.config.clone(), self.recipe.clone());
-        files::remove_leftovers(&self.output.state)?;
-        if self.output.state.exists() {
-            state::load(&self.output.state, config, recipe, &self.data, self.threads)
-        } else if let Some(initial) = &self.initial {
-            Ok(Trainer::from_model(initial.clone(), recipe, self.threads))
-        } else {
-            Trainer::new(config, recipe, self.threads)
+        let load = |path: &Path| {
+            state::load(path, config.clone(), recipe.clone(), &self.data, self.threads)
+        };
+        match (self.output.resume(load)?, &self.initial) {
+            (Some(trainer), _) => Ok(trainer),
+            (None, Some(initial)) => Ok(Trainer::from_model(initial.clone(), recipe, self.threads)),
+            (None, None) => Trainer::new(config, recipe, self.threads),
         }
     }
 

@@ -64,6 +64,7 @@ fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64)
             save_every: 10,
             validate_every: 10,
             log_every: 5,
+            anew: false,
         },
     }
 }

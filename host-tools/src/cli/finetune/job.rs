@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use resnet_bk_core::blob::{Measured, Provenance};
-use sha2::{Digest, Sha256};
 
 use super::report::{progress_bar, show};
 use super::{Args, Start, TUNED};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, hex, note, parse_blob};
+use crate::cli::common::{Loaded, note, parse_blob};
+use crate::digest::{sha256, sha256_of_tokens};
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::eval::{self, Quality, Subject};
@@ -90,8 +90,8 @@ impl Job<'_> {
             data: BTreeMap::from([
                 ("teacher_sha256".to_string(), self.loaded.sha256_hex()),
                 ("blob_sha256".to_string(), sha256(blob)),
-                ("train_text_sha256".to_string(), sha256_of(&self.train.tokens)),
-                ("valid_text_sha256".to_string(), sha256_of(&self.valid.tokens)),
+                ("train_text_sha256".to_string(), sha256_of_tokens(&self.train.tokens)),
+                ("valid_text_sha256".to_string(), sha256_of_tokens(&self.valid.tokens)),
             ]),
             threads,
             output: Output {
@@ -100,6 +100,7 @@ impl Job<'_> {
                 save_every: flags.save_every,
                 validate_every: flags.validate_every,
                 log_every: flags.log_every,
+                anew: self.args.force.force,
             },
         })
     }
@@ -173,12 +174,4 @@ pub(super) struct Measurement {
     pub(super) errors_by: String,
     /// Of the checkpoint, of the blob that the run started with and of the one that came out.
     pub(super) quality: Vec<Quality>,
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn sha256_of(tokens: &[u32]) -> String {
-    sha256(&tokens.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>())
 }

@@ -6,14 +6,15 @@ mod report;
 
 use std::path::PathBuf;
 
-use super::common::{Loaded, check_tokenizer, parse_blob};
+use super::common::{Force, Loaded, check_tokenizer, parse_blob};
 use super::quantize::{Made, Making};
 use crate::cli::Global;
 use crate::corpus::{Corpus, Split};
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
-use crate::files;
+use crate::files::{self, Lock};
 use crate::finetune::Recipe;
+use crate::output::{Kind, Output};
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use job::{Job, Round};
@@ -46,7 +47,8 @@ What happens:
   With --rounds 2 a target's precisions are chosen a second time, for the weights as they are after half
   of the tokens, and the better of both rounds is written.
 
-  While a run lasts, FILE.state holds what it needs to resume and FILE.jsonl its log, FILE being --out.
+  While a run lasts, FILE.state holds what it needs to resume, FILE.jsonl its log, and FILE.lock
+  keeps out other runs, FILE being --out.
   The same seed, text and settings give the same bytes on the same machine, whatever --threads.";
 
 /// Fine-tune a quantized model towards its checkpoint and write the blob.
@@ -58,9 +60,11 @@ pub(crate) struct Args {
     /// Blob of this checkpoint to start from, instead of a policy or a target.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "targets"])]
     blob: Option<PathBuf>,
-    /// Blob to write.
+    /// Blob to write; an older blob is replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     #[command(flatten, next_help_heading = "Quantization")]
     making: Making,
     #[command(flatten, next_help_heading = "Training")]
@@ -69,6 +73,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     args.making.suffix = TUNED;
+    let out = args.output()?;
+    let _lock = Lock::acquire(&args.beside(0, "lock"))?;
     let loaded = args.making.load(&args.model, global)?;
     let given = args.given(&loaded)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
@@ -93,13 +99,10 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let better = |a: &Round, b: &Round| a.summary.after.kl.total_cmp(&b.summary.after.kl);
     let (best, _) = rounds.iter().enumerate().min_by(|a, b| better(a.1, b.1)).expect("one round");
     let finished = job.export(&rounds[0], &rounds[best])?;
-    files::write_atomically(&args.out, &finished.blob)?;
+    out.write(&finished.blob)?;
     // The blob is safe: the states are of no more use.
     for round in 0..args.recipe.rounds {
-        let state = args.beside(round, "state");
-        if state.exists() {
-            std::fs::remove_file(&state).map_err(Error::io("remove", &state))?;
-        }
+        files::remove(&args.beside(round, "state"))?;
     }
     report(&args.out, &loaded, &rounds, best, &finished, global)
 }
@@ -141,6 +144,23 @@ impl Args {
         let train = tokens(Split::Train, count)?;
         let valid = tokens(Split::Valid, Some(held_out))?;
         Ok([train, valid, text.reported(held_out, teacher, tokenizer, global)?])
+    }
+
+    /// The blob to write, if its place and those of the files beside it are free.
+    fn output(&self) -> Result<Output> {
+        let mut plan = self.force.plan(self.making.inputs(&self.model)).reads(&self.blob);
+        let out = plan.writes(&self.out, Kind::Blob)?;
+        if !out.is_file() {
+            return Err(Error::Usage(format!(
+                "a run keeps its state and its log beside --out: {} cannot be but a file",
+                self.out.display()
+            )));
+        }
+        for round in 0..self.recipe.rounds {
+            plan.writes(&self.beside(round, "state"), Kind::State)?;
+            plan.writes(&self.beside(round, "jsonl"), Kind::Log)?;
+        }
+        Ok(out)
     }
 
     /// A file of a round, beside the blob that is to be written.

@@ -1,5 +1,7 @@
 //! `resnet-bk quantize --target-bytes | --target-ratio | --max-kl`.
 
+use std::path::Path;
+
 use crate::budget::{Bench, Found, Progress, Search};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, note, parse_blob, set};
@@ -9,6 +11,7 @@ use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::eval::text::Tokens;
+use crate::files;
 use crate::importance::Importance;
 use crate::policy::Assignment;
 use crate::quantize::calibration::Calibration;
@@ -51,6 +54,7 @@ pub(super) fn make(
     args: &Making,
     loaded: &Loaded,
     source: &mut Source,
+    importance: Option<Importance>,
     dry_run: bool,
     global: Global,
 ) -> Result<Option<Made>> {
@@ -60,10 +64,20 @@ pub(super) fn make(
     let folded = Model::from_checkpoint(&source.folded);
     let limit = Some(args.measured_on());
     let held_out = args.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
-    let mut importance = importance(args, loaded, (&text, &held_out), global)?;
-    let path = args.importance.as_deref();
-    let save = |importance: &Importance| path.map_or(Ok(()), |path| importance.write(path));
-    let measuring = Measuring { text: &args.text, held_out: &held_out, save: &save, global };
+    // Without a file there is none that something could belong to.
+    let path = args.importance.as_deref().unwrap_or(Path::new(""));
+    let mut importance = match importance {
+        Some(importance) => {
+            importance.require(&args.settings(loaded, &text), path)?;
+            importance
+        }
+        None => super::publish(args, loaded, &text, global),
+    };
+    let save = |importance: &Importance| match &args.importance {
+        Some(path) => files::write_atomically(path, &importance.to_bytes()),
+        None => Ok(()),
+    };
+    let measuring = Measuring { text: &args.text, held_out: &held_out, path, save: &save, global };
     measuring.arrange(source, &mut calibration, &mut importance)?;
     let source = &*source;
     let bench = measuring.bench(source, &calibration);
@@ -170,38 +184,6 @@ fn budget_assignment(args: &Making, storage: &[Storage]) -> Assignment {
         storage: storage.to_vec(),
         potentials_int8: false,
     }
-}
-
-/// The importance file, if there is one that was measured with these settings.
-fn importance(
-    args: &Making,
-    loaded: &Loaded,
-    (text, held_out): (&Tokens, &Tokens),
-    global: Global,
-) -> Result<Importance> {
-    let Some(path) = args.importance.as_deref().filter(|path| path.exists()) else {
-        let mut importance = super::publish(args, loaded, text, global);
-        importance.measure_on(held_out);
-        return Ok(importance);
-    };
-    let mut found = loaded.importance(path)?;
-    let (hash, methods) = (loaded.sha256_hex(), args.steps.methods());
-    let wanted = Importance::new(hash, text, args.text.seed, methods, found.published.clone());
-    if found.measured.is_empty() && found.symmetries.is_none() {
-        found = wanted;
-        found.measure_on(held_out);
-    } else if !found.same_settings(&wanted) {
-        return Err(Error::Format {
-            kind: "importance file for this target",
-            path: path.into(),
-            reason: format!(
-                "its tensors were quantized with other steps or another calibration ({} tokens of \
-                 {}, seed {}; here {} of {}, seed {}): name another file, or the same settings",
-                found.tokens, found.corpus, found.seed, wanted.tokens, wanted.corpus, wanted.seed
-            ),
-        });
-    }
-    Ok(found)
 }
 
 /// Bytes of a blob beside the aligned sections of its matrices.

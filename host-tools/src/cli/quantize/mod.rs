@@ -9,13 +9,14 @@ use resnet_bk_core::blob::Measured;
 
 use crate::budget::{Bench, Sensitivities, refine};
 use crate::cli::Global;
-use crate::cli::common::{Loaded, TextArgs, bar, set};
+use crate::cli::common::{Force, Loaded, TextArgs, bar, model_files, set};
 use crate::cli::measured::StepArgs;
 use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
-use crate::importance::{self, Importance};
+use crate::importance::{self, Importance, Settings};
+use crate::output::{Kind, Output};
 use crate::policy::{Assignment, Policy};
 use crate::quantize::encode::{Encoded, Storage};
 use crate::quantize::{Origin, Source};
@@ -29,11 +30,12 @@ Examples:
       resnet-bk quantize model.safetensors --policy static --out static.rbk
 
   By importance that `analyze` found before:
+      resnet-bk analyze model.safetensors --out importance.json
       resnet-bk quantize model.safetensors --policy dynamic --importance importance.json \\
           --out dynamic.rbk
 
-  The best model that fits 750,000 bytes, or is 7 times smaller, or loses 0.02 nats a token; the
-  measured sensitivities are kept in a file, so that the next target takes seconds:
+  The best model that fits 750,000 bytes, or is 7 times smaller, or loses 0.02 nats a token; with
+  the measured sensitivities of `analyze`, a target takes seconds:
       resnet-bk quantize model.safetensors --target-bytes 750000 --importance importance.json \\
           --out budget.rbk
       resnet-bk quantize model.safetensors --target-ratio 7 --importance importance.json --out 7x.rbk
@@ -74,9 +76,11 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     making: Making,
-    /// Blob to write.
+    /// Blob to write; an older blob is replaced.
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// Print the exact size and the precision of every tensor, and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -90,9 +94,10 @@ pub(super) struct Making {
     pub(super) policy: Option<String>,
     #[command(flatten)]
     pub(super) target: budget::Target,
-    /// Importance file of `analyze`, for the dynamic policy and for targets, and for the arrangement of
-    /// experts under any policy. What a target needs and the file lacks is measured and added to it, so
-    /// an interrupted run goes on where it was.
+    /// Importance file that `analyze` wrote, for the dynamic policy and for targets, and for the
+    /// arrangement of experts under any policy. What a target needs and the file lacks is measured
+    /// and added to it, so an interrupted run goes on where it was; a target needs a file of the
+    /// same calibration, window, seed and steps.
     #[arg(long, value_name = "FILE")]
     importance: Option<PathBuf>,
     /// Tokenizer, if not the tokenizer.json beside the checkpoint.
@@ -122,17 +127,37 @@ pub(super) struct Making {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let Args { model, mut making, out, dry_run } = args;
+    let Args { model, mut making, out, force, dry_run } = args;
+    let out = match (dry_run, out) {
+        (true, _) => None,
+        (false, Some(out)) => Some(force.plan(making.inputs(&model)).writes(&out, Kind::Blob)?),
+        (false, None) => return Err(Error::Usage("--out is missing".into())),
+    };
     let loaded = making.load(&model, global)?;
     let Some((source, made)) = making.make(&loaded, dry_run, global)? else { return Ok(()) };
-    let out = out.as_deref().ok_or_else(|| Error::Usage("--out is missing".into()))?;
-    write(&making, out, &loaded, &source, &made, global)
+    let out: Output = out.expect("a dry run makes nothing");
+    write(&making, &out, &loaded, &source, &made, global)
 }
 
 impl Making {
     /// Whether precisions are chosen for a target.
     pub(super) fn has_target(&self) -> bool {
         self.target.is_some()
+    }
+
+    /// The files that quantizing this checkpoint reads.
+    pub(super) fn inputs(&self, model: &Path) -> Vec<PathBuf> {
+        let mut inputs = self.text.files();
+        inputs.extend(model_files(model, self.tokenizer.as_deref()));
+        inputs.extend(self.importance.clone());
+        // Of policies, some are files; no file has the name of another.
+        inputs.extend(self.policy.as_ref().map(PathBuf::from));
+        inputs
+    }
+
+    /// What importance depends on here.
+    fn settings(&self, loaded: &Loaded, text: &Tokens) -> Settings {
+        loaded.settings(text, &self.text, self.steps.methods())
     }
 
     /// Reads the checkpoint and settles what depends on it.
@@ -152,12 +177,12 @@ impl Making {
         let policy = self.policy.as_deref().map(Policy::parse).transpose()?;
         let mut source = loaded.source(!self.no_tokenizer)?;
         source.methods = self.steps.methods();
-        let Some(policy) = policy else {
-            let made = budget::make(self, loaded, &mut source, dry_run, global)?;
-            return Ok(made.map(|made| (source, made)));
-        };
         let importance =
             self.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;
+        let Some(policy) = policy else {
+            let made = budget::make(self, loaded, &mut source, importance, dry_run, global)?;
+            return Ok(made.map(|made| (source, made)));
+        };
         if dry_run {
             self.dry_run(&policy, loaded, &source, importance.as_ref(), global)?;
             return Ok(None);
@@ -267,7 +292,7 @@ fn publish(args: &Making, loaded: &Loaded, text: &Tokens, global: Global) -> Imp
     let published =
         importance::publish(&model, &text.tokens, args.text.window, |share| set(&progress, share));
     progress.finish_and_clear();
-    Importance::new(loaded.sha256_hex(), text, args.text.seed, args.steps.methods(), published)
+    Importance::new(args.settings(loaded, text), published)
 }
 
 impl Making {

@@ -1,7 +1,5 @@
 //! The finished blob, and what would become one.
 
-use std::path::Path;
-
 use resnet_bk_core::blob::Measured;
 use serde_json::json;
 
@@ -9,21 +7,22 @@ use super::{Made, Making};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, bar, escaped, parse_blob, print_json, set};
 use crate::error::{Error, Result};
+use crate::eval;
 use crate::eval::Quality;
 use crate::eval::statistics::with_error;
 use crate::eval::text::Tokens;
+use crate::output::Output;
 use crate::policy::Assignment;
 use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::table::table;
 use crate::terminal::Stdout;
-use crate::{eval, files};
 
 /// Assembles the blob, measures it, writes it and says so.
 pub(super) fn write(
     args: &Making,
-    out: &Path,
+    out: &Output,
     loaded: &Loaded,
     source: &Source,
     made: &Made,
@@ -39,7 +38,7 @@ pub(super) fn write(
     let mut blob = source.assemble(encoded, assignment, &origin)?;
     let reference = Model::from_checkpoint(&loaded.checkpoint);
     let measure = |text: &Tokens| {
-        let subjects = [eval::Subject::Blob(parse_blob(&blob, out)?)];
+        let subjects = [eval::Subject::Blob(parse_blob(&blob, out.path())?)];
         let blocks = text.blocks(args.text.window);
         let progress = bar("measuring", global);
         let show = |share| set(&progress, share);
@@ -59,12 +58,15 @@ pub(super) fn write(
         });
         blob = source.assemble(encoded, assignment, &origin)?;
     }
-    files::write_atomically(out, &blob)?;
+    out.write(&blob)?;
+    if out.is_standard_output() {
+        return Ok(());
+    }
     let ratio = loaded.bytes as f64 / blob.len() as f64;
     if global.json {
         print_json(&json!({
             "policy": assignment.name,
-            "out": escaped(out),
+            "out": escaped(out.path()),
             "blob_bytes": blob.len(),
             "fp32_bytes": loaded.bytes,
             "ratio": ratio,
@@ -79,7 +81,7 @@ pub(super) fn write(
         writeln!(
             Stdout,
             "{}: {} bytes, {ratio:.2}× smaller, {}",
-            out.display(),
+            out.path().display(),
             blob.len(),
             summary(assignment)
         )?;

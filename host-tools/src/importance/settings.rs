@@ -1,0 +1,162 @@
+//! What importance depends on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{sha256, sha256_of_tokens};
+use crate::eval::text::Tokens;
+use crate::quantize::Methods;
+
+/// A text, by its content: texts of the same name and length differ, and the same text may have two
+/// names.
+#[derive(Clone, Debug, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// Name for tables; it decides nothing.
+    pub name: String,
+    /// Number of tokens.
+    pub tokens: usize,
+    /// SHA-256 of the tokens as little-endian u32, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What everything in an importance file depends on. Two files can be joined, and a file can be
+/// extended, only where all of it is the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// SHA-256 of the checkpoint file, in hexadecimal.
+    pub model_sha256: String,
+    /// SHA-256 of the tokenizer as this tool writes it, in hexadecimal; absent where a model has
+    /// none.
+    pub tokenizer_sha256: Option<String>,
+    /// Text of the published metrics and of the calibration.
+    pub text: Text,
+    /// Tokens per window.
+    pub window: usize,
+    /// Seed.
+    pub seed: u64,
+    /// How tensors are quantized when they are measured.
+    pub methods: Methods,
+}
+
+impl Text {
+    /// What these tokens are.
+    pub fn of(text: &Tokens) -> Self {
+        Self {
+            name: text.name.clone(),
+            tokens: text.tokens.len(),
+            sha256: sha256_of_tokens(&text.tokens),
+        }
+    }
+
+    /// This text and another, one after the other.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            name: format!("{} and {}", self.name, other.name),
+            tokens: self.tokens + other.tokens,
+            sha256: sha256(format!("{} {}", self.sha256, other.sha256).as_bytes()),
+        }
+    }
+
+    /// Says where this text differs from the one that there was before.
+    pub(super) fn differ_from(&self, before: &Self, what: &str, differences: &mut Vec<String>) {
+        if self != before {
+            let show = |text: &Self| {
+                format!("{} tokens of {} ({})", text.tokens, text.name, short(&text.sha256))
+            };
+            differences.push(format!("the {what} was {}, is now {}", show(before), show(self)));
+        }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256
+    }
+}
+
+impl Settings {
+    /// One line for each setting that is another in `now`.
+    pub fn differences(&self, now: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, before: String, now: String| {
+            if before != now {
+                differences.push(format!("the {what} was {before}, is now {now}"));
+            }
+        };
+        compare("checkpoint", short(&self.model_sha256), short(&now.model_sha256));
+        let tokenizer =
+            |settings: &Self| settings.tokenizer_sha256.as_deref().map_or("none".into(), short);
+        compare("tokenizer", tokenizer(self), tokenizer(now));
+        compare("window", self.window.to_string(), now.window.to_string());
+        compare("seed", self.seed.to_string(), now.seed.to_string());
+        compare("set of steps", steps(self.methods), steps(now.methods));
+        now.text.differ_from(&self.text, "calibration text", &mut differences);
+        differences
+    }
+}
+
+/// Which steps are taken, in words.
+fn steps(methods: Methods) -> String {
+    let Ok(serde_json::Value::Object(steps)) = serde_json::to_value(methods) else {
+        return "".into();
+    };
+    let left_out: Vec<String> =
+        steps.into_iter().filter(|(_, taken)| *taken == false).map(|(step, _)| step).collect();
+    if left_out.is_empty() { "all".into() } else { format!("all but {}", left_out.join(", ")) }
+}
+
+/// The beginning of a hash: enough to tell two apart.
+pub(super) fn short(sha256: &str) -> String {
+    match sha256.get(..12) {
+        Some(start) => format!("{start}…"),
+        None => sha256.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(name: &str, tokens: &[u32]) -> Text {
+        Text::of(&Tokens { name: name.into(), tokens: tokens.to_vec(), parts: None })
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            model_sha256: "a".repeat(64),
+            tokenizer_sha256: None,
+            text: text("train", &[1, 2, 3]),
+            window: 128,
+            seed: 1,
+            methods: Methods::default(),
+        }
+    }
+
+    #[test]
+    fn a_text_is_its_content() {
+        assert_eq!(text("a", &[1, 2]), text("b", &[1, 2]));
+        // The same name and the same number of tokens.
+        assert_ne!(text("a", &[1, 2]), text("a", &[2, 1]));
+        let both = text("a", &[1]).and(text("b", &[2]));
+        assert_eq!(both.tokens, 2);
+        assert_ne!(both, text("b", &[2]).and(text("a", &[1])));
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        assert_eq!(settings().differences(&settings()), Vec::<String>::new());
+        for (other, what) in [
+            (Settings { model_sha256: "b".repeat(64), ..settings() }, "checkpoint"),
+            (Settings { tokenizer_sha256: Some("c".repeat(64)), ..settings() }, "tokenizer"),
+            (Settings { text: text("train", &[1, 2, 4]), ..settings() }, "calibration text"),
+            (Settings { window: 64, ..settings() }, "window"),
+            (Settings { seed: 2, ..settings() }, "seed"),
+            (Settings { methods: Methods::NONE, ..settings() }, "steps"),
+        ] {
+            let differences = settings().differences(&other);
+            assert_eq!(differences.len(), 1, "{differences:?}");
+            assert!(differences[0].contains(what), "{differences:?}");
+        }
+    }
+}
