@@ -1,7 +1,7 @@
 //! Running other programs, and saying which one failed and how.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -48,10 +48,17 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
 
 /// Writes a file under a temporary name and renames it, so that it is there wholly or not at all.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_added_extension("partial");
+    let partial = partial(path);
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Where something is made that appears at `path` when it is complete.
+pub fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
 }
 
 /// Whether a program starts at all. It is asked for its version and nothing is shown.

@@ -63,10 +63,10 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             blob(&model, bytes.len(), &kernels, global)
         }
     } else if args.target.is_some() {
-        return Err(Error::Usage(format!(
+        Err(Error::Usage(format!(
             "--target says which kernels serve a blob, and {} is none: quantize it first",
             path.display()
-        )));
+        )))
     } else {
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
         let dims = dimensions(&checkpoint.config);

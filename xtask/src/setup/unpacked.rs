@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::manager::APT;
-use crate::process::{exists, output, run};
+use crate::process::{exists, output, partial, run};
 use crate::target_dir;
 
 /// What apt knows of installed packages.
@@ -45,7 +45,7 @@ pub(super) fn possible() -> bool {
 
 /// Fetches the packages, and what they need that is not installed, and unpacks them.
 pub(super) fn unpack(packages: &[&str]) -> Result<()> {
-    let partial = directory().with_added_extension("partial");
+    let partial = partial(&directory());
     let archives = partial.join("archives");
     // What an interrupted run left is of no use.
     let _ = fs::remove_dir_all(&partial);
