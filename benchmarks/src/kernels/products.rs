@@ -113,7 +113,8 @@ fn measure_case(
         columns: &[],
     };
     // A model has a copy by columns of what comes behind a ReLU.
-    let columns = if sparse { by_columns(&matrix) } else { vec![] };
+    let room = if sparse { usize::MAX } else { 0 };
+    let columns = by_columns(&matrix, room).expect("room for the copy");
     let matrix = Tensor { columns: &columns, ..matrix };
     let prepare = if sparse { quantize_relu } else { quantize };
     let (mut codes, mut scales) = (vec![0; vectors * cols], vec![0; vectors]);
