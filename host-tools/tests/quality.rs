@@ -82,31 +82,31 @@ const INT8: Baseline = Baseline {
     how: &["--policy", "uniform-int8"],
     seeds: 3,
     kl: 0.00265,
-    deviation: 0.00059,
+    deviation: 0.00062,
 };
-/// Deviation over seeds 1 to 5.
+/// Deviation over seeds 1 to 10 but 4: that one loses 0.286, four times as much as any other.
 const INT4: Baseline = Baseline {
     model: "tiny",
     how: &["--policy", "uniform-int4"],
     seeds: 3,
-    kl: 0.0667,
-    deviation: 0.0069,
+    kl: 0.0705,
+    deviation: 0.0098,
 };
-/// Average and deviation over seeds 1 and 2.
+/// Average and deviation over seeds 1 to 6.
 const BUDGET: Baseline = Baseline {
     model: "tiny",
     how: &["--target-ratio", "5"],
     seeds: 1,
-    kl: 0.00311,
-    deviation: 0.00022,
+    kl: 0.00352,
+    deviation: 0.00062,
 };
-/// Average and deviation over seeds 1 and 2.
+/// Average and deviation over seeds 1 to 5.
 const SHIPPED: Baseline = Baseline {
     model: "wikitext2",
     how: &["--policy", "uniform-int4", "--without", "prefix"],
     seeds: 1,
-    kl: 0.0393,
-    deviation: 0.0015,
+    kl: 0.0408,
+    deviation: 0.0013,
 };
 
 #[test]
