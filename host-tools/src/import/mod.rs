@@ -18,11 +18,11 @@ mod tests;
 mod written;
 
 use crate::checkpoint::{Chain, Checkpoint, IMPORTED_KEY};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::files;
 use element::{Element, Entry};
 use safetensors::SafeTensors;
-use sha2::{Digest, Sha256};
 use state::{Dictionary, State};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,10 +60,9 @@ pub fn from_bytes(bytes: &[u8], path: &Path, options: Options) -> Result<Checkpo
         Error::Import { path: path.to_path_buf(), problems, remedy }
     })?;
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut provenance = BTreeMap::from([
         (IMPORTED_KEY.to_string(), file.into_owned()),
-        ("imported_sha256".to_string(), digest),
+        ("imported_sha256".to_string(), sha256(bytes)),
     ]);
     if state != state::OUTERMOST {
         provenance.insert("imported_state".into(), state);

@@ -26,12 +26,12 @@ mod tests;
 mod train;
 mod vocabulary;
 
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::files;
 use file::Parts;
 use rayon::prelude::*;
 use resnet_bk_core as core;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -107,7 +107,7 @@ impl Tokenizer {
     /// SHA-256 of [`Tokenizer::to_bytes`] in hexadecimal: equal for equal tokenizers, however their
     /// files are laid out.
     pub fn sha256(&self) -> String {
-        Sha256::digest(self.to_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(&self.to_bytes())
     }
 
     /// Writes the `tokenizer.json`, wholly or not at all.
