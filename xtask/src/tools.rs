@@ -174,9 +174,10 @@ impl Tools {
         self.corpus.as_deref()
     }
 
-    /// Importance of each layer, with these further arguments; returns the file.
-    pub(crate) fn analyze(&self, arguments: &[&str]) -> Result<PathBuf> {
-        let out = self.work.join("importance.json");
+    /// Importance of each layer, with these further arguments; returns the file. One of the same settings
+    /// is gone on with.
+    pub(crate) fn analyze(&self, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+        let out = self.work.join(format!("{name}.json"));
         let mut command = self.command("analyze");
         // What another model or other settings left in the work directory is nobody's.
         command.arg(&self.model).arg("--force").arg("--out").arg(&out).args(arguments);

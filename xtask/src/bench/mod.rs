@@ -124,7 +124,7 @@ fn products(machine: &'static Machine) -> Result<Vec<Kernel>> {
 /// The shipped model's blobs, by policy.
 fn blobs() -> Result<Vec<(&'static str, PathBuf)>> {
     let tools = Tools::build(&SubjectArgs::default().model(), None, "bench", &[])?;
-    let importance = tools.analyze(&["--tokens", CALIBRATION])?;
+    let importance = tools.analyze("importance", &["--tokens", CALIBRATION])?;
     let quantize = |policy| {
         let (blob, _) = tools.quantize(
             policy,

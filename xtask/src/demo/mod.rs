@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
     let tools = Tools::build(&model, args.subject.corpus.as_deref(), "demo", &[])?;
 
     steps.next("measuring how much each layer matters");
-    let importance = tools.analyze(&["--tokens", CALIBRATION])?;
+    let importance = tools.analyze("importance", &["--tokens", CALIBRATION])?;
 
     steps.next("quantizing");
     let (mut names, mut blobs) = (POLICIES.map(|(name, _)| name).to_vec(), Vec::new());

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use resnet_bk_core::blob::{Precision, TensorLayout, align_up};
@@ -105,8 +104,8 @@ pub(super) fn rivals(
     maker: &Maker<'_>,
     ratios: &[f64],
     blobs: &mut Vec<Blob>,
-    importance: &Path,
 ) -> Result<Vec<Rivals>> {
+    let importance = maker.importance();
     let table: Table = serde_json::from_slice(&fs::read(importance)?)?;
     let mut kinds = Vec::new();
     for base in ["uniform-int8", "static", "dynamic"] {
@@ -121,13 +120,13 @@ pub(super) fn rivals(
     }
     let mut rivals = Vec::new();
     for &ratio in ratios {
-        let (budget, whole) = (maker.ratio(ratio, importance)?, maker.whole(ratio)?);
+        let (budget, whole) = (maker.ratio(ratio)?, maker.whole(ratio)?);
         let bytes = budget.bytes.max(whole.bytes);
         let mut others = Vec::new();
         for candidates in &kinds {
             let Some(policy) = nearest(candidates, bytes) else { continue };
             if !blobs.iter().any(|blob| blob.name == *policy) {
-                blobs.push(maker.policy(policy, importance)?);
+                blobs.push(maker.policy(policy)?);
             }
             others.push(policy.to_owned());
         }

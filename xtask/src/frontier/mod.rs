@@ -61,8 +61,6 @@ const COMPARED: [f64; 4] = [5.0, 6.0, 7.0, 7.5];
 const ABLATED: &str = "uniform-int4";
 /// The blobs whose bytes the report shows.
 const IN_REPORT: [&str; 5] = ["static", "dynamic", "uniform-int4", "budget 6x", "tuned 8x"];
-/// Tokens that sensitivities are measured on.
-const MEASURE_TOKENS: &str = "8192";
 
 /// What to make.
 #[derive(Debug, clap::Args)]
@@ -124,26 +122,25 @@ pub fn run(args: &Args) -> Result<()> {
 
     steps.next("measuring what every tensor costs in every precision");
     let maker = Maker::new(&tools, &model)?;
-    let importance = tools.analyze(&["--measure-tokens", MEASURE_TOKENS])?;
 
     steps.next("quantizing");
     let mut blobs = Vec::new();
     for policy in points.policies {
-        blobs.push(maker.policy(policy, &importance)?);
+        blobs.push(maker.policy(policy)?);
     }
     for &ratio in points.ratios {
-        blobs.push(maker.ratio(ratio, &importance)?);
+        blobs.push(maker.ratio(ratio)?);
     }
     for quality in &general.blobs {
-        blobs.push(maker.bytes(quality, &importance)?);
+        blobs.push(maker.bytes(quality)?);
     }
     let compared: Vec<f64> = COMPARED.into_iter().filter(|r| points.ratios.contains(r)).collect();
-    let rivals = comparison::rivals(&tools, &maker, &compared, &mut blobs, &importance)?;
+    let rivals = comparison::rivals(&tools, &maker, &compared, &mut blobs)?;
 
     steps.next("fine-tuning");
     let train_tokens = args.train_tokens.unwrap_or(points.train_tokens).to_string();
     for &ratio in points.tuned {
-        blobs.push(maker.tuned(ratio, &["--train-tokens", &train_tokens], &importance)?);
+        blobs.push(maker.tuned(ratio, &["--train-tokens", &train_tokens])?);
     }
 
     steps.next("evaluating every blob through the integer path");
@@ -160,7 +157,7 @@ pub fn run(args: &Args) -> Result<()> {
         true => Vec::new(),
         false => {
             steps.next("what each step gives");
-            table::ablation(&tools, &maker, ABLATED, &importance, tokens)?
+            table::ablation(&tools, &maker, ABLATED, tokens)?
         }
     };
     let frontier = Frontier {
@@ -183,7 +180,7 @@ pub fn run(args: &Args) -> Result<()> {
     let json = serde_json::to_string_pretty(&frontier)?;
     process::write(&file, json.as_bytes())?;
     let shown = blobs.iter().filter(|blob| IN_REPORT.contains(&blob.name.as_str()));
-    let page = tools.report(&file, &importance, shown.map(|blob| blob.path.as_path()))?;
+    let page = tools.report(&file, maker.importance(), shown.map(|blob| blob.path.as_path()))?;
     if args.subject.json {
         writeln!(Stdout, "{json}")?;
     } else {

@@ -61,10 +61,20 @@ pub(super) struct Blob {
 /// Makes blobs, or finds those of an interrupted run.
 pub(super) struct Maker<'a> {
     tools: &'a Tools,
+    /// What is measured of every tensor.
+    importance: PathBuf,
+    /// The same of tensors that are not divided.
+    undivided: PathBuf,
 }
 
+/// Arguments that say how many tokens sensitivities are measured on.
+const MEASURE: [&str; 2] = ["--measure-tokens", "8192"];
+/// Arguments that leave out what uniform and published policies lack: classes of tokens and pruning.
+const UNDIVIDED: [&str; 2] = ["--without", "classes,prune"];
+
 impl<'a> Maker<'a> {
-    /// Forgets what was made from another model, on another corpus or by another program.
+    /// Forgets what was made from another model, on another corpus or by another program, and measures
+    /// what every tensor costs.
     pub(super) fn new(tools: &'a Tools, model: &Path) -> Result<Self> {
         let changed = |path: &Path| -> Result<u128> {
             let time = fs::metadata(path).and_then(|m| m.modified());
@@ -91,51 +101,61 @@ impl<'a> Maker<'a> {
                 .with_context(|| format!("cannot empty {}", tools.work().display()))?;
             process::write(&record, inputs.as_bytes())?;
         }
-        Ok(Self { tools })
+        let importance = tools.analyze("importance", &MEASURE)?;
+        let undivided = tools.analyze("importance-undivided", &[MEASURE, UNDIVIDED].concat())?;
+        Ok(Self { tools, importance, undivided })
+    }
+
+    /// The importance file that budgets and published policies choose by.
+    pub(super) fn importance(&self) -> &Path {
+        &self.importance
     }
 
     /// Under a policy.
-    pub(super) fn policy(&self, policy: &str, importance: &Path) -> Result<Blob> {
+    pub(super) fn policy(&self, policy: &str) -> Result<Blob> {
         let stem = Path::new(policy).file_stem().map_or(policy.into(), |s| s.to_string_lossy());
         let name = if policy.ends_with(".toml") { stem.into_owned() } else { policy.to_owned() };
-        self.make(&name, Kind::of(policy), &["--policy", policy], importance)
+        self.make(&name, Kind::of(policy), &["--policy", policy])
     }
 
     /// The budget so many times smaller than FP32.
-    pub(super) fn ratio(&self, ratio: f64, importance: &Path) -> Result<Blob> {
+    pub(super) fn ratio(&self, ratio: f64) -> Result<Blob> {
         let text = ratio.to_string();
-        self.make(&format!("budget {text}x"), Kind::Budget, &["--target-ratio", &text], importance)
+        self.make(&format!("budget {text}x"), Kind::Budget, &["--target-ratio", &text])
     }
 
     /// The same of tensors that are not divided, from measurements of their own.
     pub(super) fn whole(&self, ratio: f64) -> Result<Blob> {
         let name = format!("budget {ratio}x, tensors whole");
-        self.undivided(&name, Kind::Whole, &["--target-ratio", &ratio.to_string()])
+        self.undivided(&name, &["--target-ratio", &ratio.to_string()])
     }
 
-    /// By arguments of `quantize`, without classes of tokens and pruning.
-    pub(super) fn undivided(&self, name: &str, kind: Kind, arguments: &[&str]) -> Result<Blob> {
-        let importance = self.tools.work().join("importance-whole.json");
-        let arguments = [arguments, &["--without", "classes,prune"]].concat();
-        self.make(name, kind, &arguments, &importance)
+    /// By arguments of `quantize` that name a target, without classes of tokens and pruning.
+    pub(super) fn undivided(&self, name: &str, target: &[&str]) -> Result<Blob> {
+        let arguments = [target, &UNDIVIDED].concat();
+        self.quantized(name, Kind::Whole, &arguments, &self.undivided)
     }
 
     /// The budget of no more bytes than a general quantizer takes.
-    pub(super) fn bytes(&self, general: &Quality, importance: &Path) -> Result<Blob> {
+    pub(super) fn bytes(&self, general: &Quality) -> Result<Blob> {
         let bytes = general.blob_bytes.context("a general quantizer without a size")?.to_string();
         let name = format!("budget as {}", general.name);
-        self.make(&name, Kind::Budget, &["--target-bytes", &bytes], importance)
+        self.make(&name, Kind::Budget, &["--target-bytes", &bytes])
     }
 
     /// The same, then fine-tuned with these further arguments.
-    pub(super) fn tuned(&self, ratio: f64, arguments: &[&str], importance: &Path) -> Result<Blob> {
-        let budget = self.ratio(ratio, importance)?;
+    pub(super) fn tuned(&self, ratio: f64, arguments: &[&str]) -> Result<Blob> {
+        let budget = self.ratio(ratio)?;
         let make = |tools: &Tools, stem: &str| tools.finetune(stem, &budget.path, arguments);
         self.once(&format!("tuned {ratio}x"), Kind::Tuned, make)
     }
 
     /// By arguments of `quantize`.
-    pub(super) fn make(
+    pub(super) fn make(&self, name: &str, kind: Kind, arguments: &[&str]) -> Result<Blob> {
+        self.quantized(name, kind, arguments, &self.importance)
+    }
+
+    fn quantized(
         &self,
         name: &str,
         kind: Kind,

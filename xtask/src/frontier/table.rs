@@ -1,7 +1,7 @@
 //! The figures of the frontier and how they are shown.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
@@ -191,7 +191,6 @@ pub(super) fn ablation(
     tools: &Tools,
     maker: &Maker<'_>,
     policy: &str,
-    importance: &Path,
     tokens: &[&str],
 ) -> Result<Vec<Ablation>> {
     let mut blobs = Vec::new();
@@ -204,15 +203,15 @@ pub(super) fn ablation(
             arguments.extend(["--without", &without]);
         }
         let name = format!("{policy} {count} steps");
-        blobs.push(maker.make(&name, Kind::Uniform, &arguments, importance)?);
+        blobs.push(maker.make(&name, Kind::Uniform, &arguments)?);
         names.extend(STEPS.get(count).map(|step| step.1.to_owned()));
     }
     let bytes = blobs[0].bytes.to_string();
     let target = ["--target-bytes", &bytes];
     let name = format!("budget as {policy}, tensors whole");
-    blobs.push(maker.undivided(&name, Kind::Whole, &target)?);
+    blobs.push(maker.undivided(&name, &target)?);
     names.push("+ a precision for every tensor (budget)".to_owned());
-    blobs.push(maker.make(&format!("budget as {policy}"), Kind::Budget, &target, importance)?);
+    blobs.push(maker.make(&format!("budget as {policy}"), Kind::Budget, &target)?);
     names.push("+ classes of tokens, hidden units given up".to_owned());
     let paths: Vec<PathBuf> = blobs.iter().map(|blob| blob.path.clone()).collect();
     let evaluation = tools.evaluate(&paths, tokens)?;
