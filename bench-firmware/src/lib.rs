@@ -10,9 +10,9 @@
 #![no_std]
 
 pub mod blob;
+pub mod laps;
 pub mod machine;
 pub mod random;
-pub mod walk;
 
 /// The program's entry, by the runtime of the architecture.
 #[macro_export]

@@ -31,7 +31,7 @@
 //!
 //! fn generate(prompt: &[u32], memory: &mut [u32]) -> Result<(), Error> {
 //!     let model = Model::from_bytes(MODEL)?;
-//!     let mut session = Session::new(&model, memory)?;
+//!     let mut session = Session::new(model, memory)?;
 //!     let mut sampler = Sampler::new(0.8, 40, 1)?.with_top_p(0.95)?;
 //!     let Some((&last, first)) = prompt.split_last() else { return Ok(()) };
 //!     for &token in first {
@@ -93,17 +93,22 @@ mod model;
 #[forbid(unsafe_code)]
 pub mod numeric;
 #[forbid(unsafe_code)]
+mod piece;
+#[forbid(unsafe_code)]
 pub mod sampler;
 #[forbid(unsafe_code)]
 mod session;
+#[forbid(unsafe_code)]
+mod snapshot;
 #[forbid(unsafe_code)]
 pub mod tokenizer;
 #[forbid(unsafe_code)]
 mod window;
 
 pub use digest::LogitsDigest;
-pub use error::{Error, TensorProblem};
+pub use error::{Error, SnapshotProblem, TensorProblem};
 pub use model::Model;
+pub use piece::Piece;
 pub use sampler::Sampler;
 pub use session::Session;
 pub use tokenizer::Tokenizer;

@@ -18,7 +18,7 @@ impl<'a> Arena<'a> {
     }
 
     /// `len` integers.
-    pub(crate) fn wide(&mut self, len: usize) -> &'a mut [i32] {
+    pub(crate) fn integers(&mut self, len: usize) -> &'a mut [i32] {
         bytemuck::cast_slice_mut(self.words(len))
     }
 

@@ -6,7 +6,7 @@ use core::fmt;
 use crate::blob::Column;
 use crate::blob::{
     ALIGN, Chain, Dimensions, Header, PREAMBLE_LEN, Preamble, Provenance, RECORD_LEN, Section,
-    Tensor, TensorId, TensorRecord, TokenClasses,
+    Tensor, TensorId, TensorRecord, TokenClasses, stored_checksum,
 };
 use crate::error::{Error, TensorProblem};
 use crate::kernels::{self, Choice, Core};
@@ -21,6 +21,8 @@ use crate::tokenizer::Tokenizer;
 /// blob can fail or reach outside of it.
 #[derive(Clone)]
 pub struct Model<'a> {
+    /// Checksum and length of the blob.
+    identity: (u32, u32),
     dims: Dimensions,
     format: ChainFormat,
     header: Header<'a>,
@@ -61,6 +63,8 @@ impl<'a> Model<'a> {
     /// takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
     /// [`crate::include_blob!`] aligns a blob, a flash address that is a multiple of 16 does, and
     /// [`Model::kernels`] tells.
+    // Outlined: compiled as the crate is, for size on devices.
+    #[inline(never)]
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let preamble = Preamble::parse(bytes)?;
         let encoded = &bytes[PREAMBLE_LEN..PREAMBLE_LEN + preamble.header_len as usize];
@@ -133,6 +137,7 @@ impl<'a> Model<'a> {
         #[cfg(feature = "std")]
         let tensors = cut_all(&dims, header.records, sections, COPIES * bytes.len())?;
         Ok(Self {
+            identity: (stored_checksum(bytes), preamble.total_len),
             dims,
             format,
             header,
@@ -143,6 +148,11 @@ impl<'a> Model<'a> {
             #[cfg(feature = "std")]
             tensors,
         })
+    }
+
+    /// Checksum and length of the blob, which tell it from others.
+    pub(crate) fn identity(&self) -> (u32, u32) {
+        self.identity
     }
 
     /// Dimensions and chain kind.

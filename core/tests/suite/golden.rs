@@ -179,9 +179,9 @@ const AMONG_ALL: [u32; 17] =
 fn golden_text() {
     let blob = all()[0].bytes;
     let model = Model::from_bytes(blob).unwrap();
-    let words = Session::<Vec<u32>>::words(model.dims());
+    let words = model.dims().session_words();
     let generate = |mut sampler: Sampler| {
-        let mut session = Session::new(&model, vec![0; words]).unwrap();
+        let mut session = Session::new(model.clone(), vec![0; words]).unwrap();
         let mut text = vec![0u32];
         for i in 0..16 {
             text.push(sampler.sample(session.step(text[i]).unwrap()));
