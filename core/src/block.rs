@@ -150,10 +150,7 @@ impl Cursor {
                 let experts = dims.experts as usize;
                 let logits = &mut tile.gate_logits[..x.scales.len() * experts];
                 matmul(&model.tensor(TensorId::Gate(layer)), x, logits);
-                let routed = routes.chunks_exact_mut(dims.top_k as usize);
-                for (logits, routes) in logits.chunks_exact(experts).zip(routed) {
-                    route(logits, routes);
-                }
+                route_all(logits, routes, x.scales.len());
                 self.seek_expert(routes, 0)
             }
             Some(Piece::ExpertUp) => {
@@ -263,6 +260,18 @@ fn project(
     );
 }
 
+/// Chooses the experts of `batch` vectors.
+///
+/// Shapes: `logits` is `[batch, E]`, `routes` is `[batch, top_k]`.
+// Outlined: its scratch is not on the stack while matrices are multiplied.
+#[inline(never)]
+fn route_all(logits: &[i32], routes: &mut [u32], batch: usize) {
+    let (experts, top_k) = (logits.len() / batch, routes.len() / batch);
+    for (logits, routes) in logits.chunks_exact(experts).zip(routes.chunks_exact_mut(top_k)) {
+        route(logits, routes);
+    }
+}
+
 /// One class of tokens.
 struct Class<'a> {
     classes: TokenClasses<'a>,
@@ -276,6 +285,8 @@ const CHUNK: usize = 32;
 /// the token behind the last of them.
 ///
 /// Shapes: `values` is `[B, rows]`, `logits` is `[B, V]`.
+// Outlined: its scratch is not on the stack while matrices are multiplied.
+#[inline(never)]
 fn scatter(
     values: &[i32],
     rows: usize,

@@ -114,7 +114,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     ///
     /// [`Error::NotCausal`] for a full-chain model, [`Error::Memory`] for less than
     /// [`Dimensions::session_words`].
-    pub fn new(model: Model<'a>, memory: M) -> Result<Self, Error> {
+    pub fn new(model: Model<'a>, mut memory: M) -> Result<Self, Error> {
         if !model.is_causal() {
             return Err(Error::NotCausal);
         }
@@ -122,11 +122,9 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         if given < needed {
             return Err(Error::Memory { needed, given });
         }
-        let (token, cursor) = (0, Cursor::DONE);
-        let mut session =
-            Self { model, memory, position: 0, token, cursor, logits_wanted: false };
-        session.reset();
-        Ok(session)
+        memory.as_mut()[..model.dims().state_words()].fill(0);
+        let cursor = Cursor::DONE;
+        Ok(Self { model, memory, position: 0, token: 0, cursor, logits_wanted: false })
     }
 
     /// The model.

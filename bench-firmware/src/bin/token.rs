@@ -77,6 +77,8 @@ fn measure(memory: &mut [u32]) -> Result<(), Error> {
 }
 
 /// Takes the tokens once more, piece by piece, and prints what the pieces take.
+// Outlined: its frame is none of a session's stack.
+#[inline(never)]
 fn pieces(
     session: &mut Session<'_, &mut [u32]>,
     tokens: &[u32],

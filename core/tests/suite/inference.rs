@@ -13,7 +13,7 @@ use crate::reference;
 /// Bits of logits, a position after the other.
 pub(crate) type Bits = Vec<Vec<u16>>;
 
-fn bits(logits: &[f16]) -> Vec<u16> {
+pub(crate) fn bits(logits: &[f16]) -> Vec<u16> {
     logits.iter().map(|logit| logit.to_bits()).collect()
 }
 

@@ -134,13 +134,11 @@ fn print_dims(dims: &Dimensions) -> Result<()> {
 /// Bytes of memory that running a model needs beside its weights: a session, or for a full chain
 /// a window of its position table (64 tokens without one).
 fn ram_bytes(dims: &Dimensions) -> (String, usize) {
-    type Session<'a> = core::Session<'a, Vec<u32>>;
-    type Window<'a> = core::Window<'a, Vec<u32>>;
     match dims.chain {
-        core::blob::Chain::Half => ("session".into(), 4 * Session::words(dims)),
+        core::blob::Chain::Half => ("session".into(), 4 * dims.session_words()),
         core::blob::Chain::Full => {
             let tokens = if dims.positions == 0 { 64 } else { dims.positions as usize };
-            (format!("window of {tokens}"), 4 * Window::words(dims, tokens, 1))
+            (format!("window of {tokens}"), 4 * dims.window_words(tokens, 1))
         }
     }
 }

@@ -183,7 +183,7 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
 /// Digest of the logits that the device's tokens have, computed here.
 fn host_digest(blob: &[u8]) -> Result<String> {
     let model = Model::from_bytes(blob)?;
-    let mut session = Session::allocate(&model)?;
+    let mut session = Session::allocate(model)?;
     let mut sampler = Sampler::greedy();
     let mut digest = LogitsDigest::new();
     let mut token = FIRST;
