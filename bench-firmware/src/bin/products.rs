@@ -1,7 +1,8 @@
 //! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
 //!
 //! A line per count: `product <storage> <inputs> <outputs> <instructions>`, a storage being a precision and, behind a
-//! slash, its group if that is not 32; `-sparse` behind it where of twenty codes one is not zero.
+//! slash, its group if that is not 32; `-sparse` behind it where of twenty codes one is not zero. Lines of `portable`
+//! are the same for the portable kernel, with `-portable` behind the storage.
 #![no_std]
 #![no_main]
 
@@ -33,6 +34,10 @@ const STORAGES: [(Precision, usize); 11] = [
     (Precision::Int8, 0),
     (Precision::Fp16, 0),
 ];
+/// Groups that the portable kernel is counted with: what it takes falls with the size of a group.
+const PORTABLE_GROUPS: [usize; 3] = [1, 8, 32];
+/// Inputs and outputs of what it is counted for.
+const PORTABLE: (usize, usize) = (64, 128);
 /// A count is of so many calls, which makes it so much finer than a tick.
 const CALLS: u64 = 8;
 /// Bytes of the largest matrix, FP16 128 to 1024, with its biases.
@@ -71,6 +76,7 @@ fn run() -> ! {
             count(room, Shape { precision, group, rows, cols }, Draw::Sparse, &mut random);
         }
     }
+    count_portable(room, &mut random);
     println!("checked {checked}");
     machine::exit(0)
 }
@@ -92,6 +98,28 @@ fn count(room: &mut Room, shape: Shape, draw: Draw, random: &mut Random) {
     match group {
         0 | 32 => println!("product {name}{kind} {cols} {rows} {instructions}"),
         _ => println!("product {name}/{group}{kind} {cols} {rows} {instructions}"),
+    }
+}
+
+/// Prints the instructions of products that no fast kernel takes, their codes being off alignment.
+fn count_portable(room: &mut Room, random: &mut Random) {
+    let (cols, rows) = PORTABLE;
+    for precision in Precision::ALL {
+        let groups = if precision.is_grouped() { &PORTABLE_GROUPS[..] } else { &[0] };
+        for &group in groups {
+            let shape = Shape { precision, group, rows, cols };
+            let matrix = matrix(shape, Draw::Even, &mut room.matrix.0[1..], random);
+            room.vector.draw(&matrix, Draw::Even, random);
+            let out = &mut room.out[..rows];
+            let started = Moment::now();
+            matmul(black_box(&matrix), black_box(room.vector.get()), black_box(&mut *out));
+            let instructions = started.instructions_until(Moment::now());
+            let name = precision.name();
+            match group {
+                0 | 32 => println!("portable {name}-portable {cols} {rows} {instructions}"),
+                _ => println!("portable {name}/{group}-portable {cols} {rows} {instructions}"),
+            }
+        }
     }
 }
 
