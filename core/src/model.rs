@@ -30,14 +30,15 @@ pub struct Model<'a> {
     classes: TokenClasses<'a>,
     chain: &'a [u8],
     tokenizer: Option<Tokenizer<'a>>,
-    /// Every matrix, which a host looks up often enough to cut it once.
+    /// Every matrix: a host looks them up so often that decoding each once pays.
     #[cfg(feature = "std")]
     tensors: alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>,
 }
 
-/// How many times the bytes of a blob copies of its matrices may take together. A copy has two bytes a weight, where
-/// INT2 has a quarter of one and as many of the first matrix beside it, so that experts of usual shapes stay below;
-/// single rows, of which 32 share a line, could ask for 250 times as much.
+/// Limit on all copies by columns together, in multiples of the blob's bytes. A copy has two bytes a
+/// weight; INT2 has a quarter of one, and as much again in the expert's first matrix, so experts of
+/// usual shapes stay below. Matrices of a single row could ask for 250 times as much, as 32 rows
+/// share a cache line.
 #[cfg(feature = "std")]
 const COPIES: usize = 4;
 
@@ -190,8 +191,8 @@ impl<'a> Model<'a> {
         self.classes
     }
 
-    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have. On a host it
-    /// may come with a copy by columns that the model has made.
+    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have. On a
+    /// host it may come with a copy by columns.
     #[inline(never)]
     pub fn tensor(&self, id: TensorId) -> Tensor<'_> {
         let index = self.dims.contains(id).then(|| self.dims.index(id));
@@ -240,8 +241,8 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
-/// Every matrix, and of those that meet what a ReLU leaves, mostly zeros, a copy by columns, as long as all copies
-/// take no more than `room` bytes.
+/// Every matrix, and of those whose input comes from a ReLU (mostly zeros) a copy by columns, as long
+/// as all copies take at most `room` bytes.
 #[cfg(feature = "std")]
 fn cut_all<'a>(
     dims: &Dimensions,

@@ -1,8 +1,8 @@
 //! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
 //!
-//! A line per count: `product <storage> <inputs> <outputs> <instructions>`, a storage being a precision and, behind a
-//! slash, its group if that is not 32; `-sparse` behind it where of twenty codes one is not zero. Lines of `portable`
-//! are the same for the portable kernel, with `-portable` behind the storage.
+//! A line per count: `product <storage> <inputs> <outputs> <instructions>`. A storage is a precision
+//! and, after a slash, its group unless that is 32; `-sparse` marks vectors with one code in twenty
+//! that is not zero. `portable` lines are the same of the portable kernel, marked `-portable`.
 #![no_std]
 #![no_main]
 
@@ -18,7 +18,7 @@ resnet_bk_bench::entry!(run);
 
 /// Inputs and outputs of what is counted.
 const COUNTED: [(usize, usize); 4] = [(128, 256), (256, 128), (128, 1024), (64, 128)];
-/// Inputs and outputs of what is counted with few codes that are not zero, too: an expert's second matrix.
+/// Inputs and outputs that are also counted with a sparse vector: an expert's second matrix.
 const SPARSE: (usize, usize) = (256, 128);
 /// Storages that are counted: all that a budget chooses from, and groups of 32 of every precision.
 const STORAGES: [(Precision, usize); 11] = [
@@ -123,8 +123,8 @@ fn count_portable(room: &mut Room, random: &mut Random) {
     }
 }
 
-/// Compares kernels on shapes that they have code for and shapes that they have none for, random numbers
-/// and extreme ones. Returns how many products it compared.
+/// Compares kernels with the portable one on shapes with and without a fast kernel, on random and
+/// extreme numbers. Returns how many products it compared.
 fn check(room: &mut Room, random: &mut Random) -> u32 {
     let groups = |precision: Precision| -> &[usize] {
         if precision.is_grouped() { &[32, 16, 64, 7] } else { &[0] }
