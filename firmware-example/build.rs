@@ -1,5 +1,5 @@
-//! Reads the blob on the workstation, with the code that the device will run, and writes down what
-//! the firmware has to know at compile time: how much memory a session takes, and what to do.
+//! Reads the settings of a run from the environment, and tells the linker where the memory map is.
+//! What the blob needs, the firmware reads from the blob itself, in constants.
 //!
 //! | variable | default | is |
 //! |---|---|---|
@@ -16,16 +16,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{env, fs};
 
-use resnet_bk_core::blob::Chain;
-use resnet_bk_core::{Error, Model, Sampler, Session, Window};
-
 /// The blob that a plain `cargo run --release` takes.
 const DEFAULT_BLOB: &str = "../models/wikitext2/model.rbk";
 const DEFAULT_PROMPT: &str = "The castle was built in";
-/// Longest window that is scored, in tokens.
-const WINDOW_TOKENS: usize = 64;
-/// Positions that a window computes at a time.
-const WINDOW_TILE: usize = 4;
 
 fn main() {
     let result = link().and_then(|()| settings());
@@ -50,65 +43,35 @@ fn link() -> Result<(), String> {
 /// Writes `settings.rs`.
 fn settings() -> Result<(), String> {
     let path = blob_path()?;
-    let bytes = fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    let model = Model::from_bytes(&bytes).map_err(|e| format!("{}: {e}", path.display()))?;
-    let dims = model.dims();
-
     let tokens: usize = variable("RESNET_BK_TOKENS", "64")?;
     let temperature: f32 = variable("RESNET_BK_TEMPERATURE", "0")?;
     let top_k: usize = variable("RESNET_BK_TOP_K", "0")?;
     let top_p: f32 = variable("RESNET_BK_TOP_P", "1")?;
     let seed: u64 = variable("RESNET_BK_SEED", "1")?;
     let windows: usize = variable("RESNET_BK_WINDOWS", "4")?;
-    Sampler::new(temperature, top_k, seed)
-        .and_then(|sampler| sampler.with_top_p(top_p))
-        .map_err(|e| format!("RESNET_BK_TEMPERATURE, RESNET_BK_TOP_K or RESNET_BK_TOP_P: {e}"))?;
     let prompt: String = variable("RESNET_BK_PROMPT", DEFAULT_PROMPT)?;
-    let prompt_tokens = match model.tokenizer() {
-        Err(Error::NoTokenizer) if dims.chain == Chain::Half => prompt_tokens(&prompt)?,
-        _ => Vec::new(),
-    };
     if tokens == 0 || windows == 0 || prompt.is_empty() {
         return Err("RESNET_BK_TOKENS and RESNET_BK_WINDOWS must be at least 1, and \
                     RESNET_BK_PROMPT must not be empty"
             .into());
     }
-
-    let window = match dims.positions {
-        0 => WINDOW_TOKENS,
-        positions => WINDOW_TOKENS.min(positions as usize),
-    };
-    let (scores_windows, words) = match dims.chain {
-        Chain::Half => (false, Session::<&mut [u32]>::words(dims)),
-        Chain::Full => (true, Window::<&mut [u32]>::words(dims, window, WINDOW_TILE)),
-    };
     let text = format!(
         "/// The blob, in flash.\n\
-         pub(crate) static BLOB: &[u8] = resnet_bk_core::include_blob!({path:?});\n\
-         /// Whether the blob can only score whole windows.\n\
-         pub(crate) const SCORES_WINDOWS: bool = {scores_windows};\n\
-         /// Words of memory that it takes.\n\
-         pub(crate) const MEMORY_WORDS: usize = {words};\n\
-         /// Text to continue.\n\
-         pub(crate) const PROMPT: &str = {prompt:?};\n\
-         /// The same as tokens, where the blob has no tokenizer.\n\
-         pub(crate) const PROMPT_TOKENS: &[u16] = &{prompt_tokens:?};\n\
+         pub static BLOB: &[u8] = resnet_bk_core::include_blob!({path:?});\n\
+         /// Text to continue; token numbers where the blob has no tokenizer.\n\
+         pub const PROMPT: &str = {prompt:?};\n\
          /// Tokens to generate.\n\
-         pub(crate) const TOKENS: usize = {tokens};\n\
+         pub const TOKENS: usize = {tokens};\n\
          /// Temperature of the sampler.\n\
-         pub(crate) const TEMPERATURE: f32 = f32::from_bits({temperature});\n\
+         pub const TEMPERATURE: f32 = f32::from_bits({temperature});\n\
          /// Candidates of the sampler.\n\
-         pub(crate) const TOP_K: usize = {top_k};\n\
+         pub const TOP_K: usize = {top_k};\n\
          /// Probability that the candidates have together.\n\
-         pub(crate) const TOP_P: f32 = f32::from_bits({top_p});\n\
+         pub const TOP_P: f32 = f32::from_bits({top_p});\n\
          /// Seed of the sampler or of the windows' tokens.\n\
-         pub(crate) const SEED: u64 = {seed};\n\
+         pub const SEED: u64 = {seed};\n\
          /// Windows to score.\n\
-         pub(crate) const WINDOWS: usize = {windows};\n\
-         /// Tokens of a window.\n\
-         pub(crate) const WINDOW_TOKENS: usize = {window};\n\
-         /// Positions that are computed at a time.\n\
-         pub(crate) const WINDOW_TILE: usize = {WINDOW_TILE};\n",
+         pub const WINDOWS: usize = {windows};\n",
         temperature = temperature.to_bits(),
         top_p = top_p.to_bits(),
     );
@@ -137,21 +100,6 @@ fn variable<T: FromStr<Err: std::fmt::Display>>(name: &str, default: &str) -> Re
         Err(error) => return Err(format!("{name}: {error}")),
     };
     text.parse().map_err(|e| format!("{name}={text}: {e}"))
-}
-
-/// A prompt for a blob without a tokenizer: token numbers, by default the first token.
-fn prompt_tokens(prompt: &str) -> Result<Vec<u16>, String> {
-    if prompt == DEFAULT_PROMPT {
-        return Ok(vec![0]);
-    }
-    let numbers = prompt.split([',', ' ']).filter(|number| !number.is_empty());
-    let tokens: Result<Vec<u16>, _> = numbers.map(str::parse).collect();
-    tokens.ok().filter(|tokens| !tokens.is_empty()).ok_or_else(|| {
-        format!(
-            "the blob carries no tokenizer, so RESNET_BK_PROMPT must be token numbers such as \
-             `1 2 3`, not `{prompt}`; or quantize with a tokenizer"
-        )
-    })
 }
 
 fn out_dir() -> PathBuf {

@@ -1,19 +1,21 @@
-//! What sessions and windows share: from a token to the residual, through a block, to the logits.
+//! The forward pass that sessions and windows share: from a token to the residual, through a block
+//! behind its chain, to the logits.
 //!
-//! Everything works on a tile of B vectors. A session uses tiles of one; a window larger ones, so
-//! that each weight is read once per tile. Every sum has the same terms in the same order either
-//! way, so the tile size is a matter of speed and memory alone.
+//! Everything works on a tile of B vectors: one in a session, more in a window, so that each weight
+//! is read once per tile. Every sum has the same terms in the same order either way, so the size of
+//! a tile changes speed and memory, and no bit.
 
 use half::f16;
 
-use crate::blob::{Dimensions, TensorId};
+use crate::blob::{Dimensions, TensorId, TokenClasses};
 use crate::error::Error;
 use crate::kernels::{self, Vectors, matmul, portable, to_halves, wide};
 use crate::layers::activation::{normalize, quantize};
-use crate::layers::gate::route;
+use crate::layers::gate::{Route, route};
 use crate::layers::moe;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
+use crate::piece::Piece;
 
 /// Scratch for B vectors of one model.
 pub(crate) struct Tile<'a> {
@@ -36,7 +38,7 @@ impl<'a> Tile<'a> {
         ])
     }
 
-    /// Codes of a vector that share one place: features', and later a hidden vector's.
+    /// Codes of a vector that share one place: the features', and later those of a hidden vector.
     const fn codes(dims: &Dimensions) -> usize {
         let (hidden, features) = (dims.hidden as usize, product([2, dims.potentials as usize]));
         if hidden > features { hidden } else { features }
@@ -46,47 +48,38 @@ impl<'a> Tile<'a> {
         let (width, hidden) = (dims.width as usize, dims.hidden as usize);
         Self {
             routes: arena.words(batch * dims.top_k as usize),
-            gate_logits: arena.wide(batch * dims.experts as usize),
+            gate_logits: arena.integers(batch * dims.experts as usize),
             experts: moe::Scratch {
                 codes: arena.codes(batch * width),
                 scales: arena.words(batch),
-                hidden: arena.wide(batch * hidden),
+                hidden: arena.integers(batch * hidden),
                 hidden_codes: arena.codes(batch * Self::codes(dims)),
-                outputs: arena.wide(batch * width),
+                outputs: arena.integers(batch * width),
                 routed: arena.words(batch),
             },
         }
     }
 }
 
-/// Embedding of `token` at `position` into `h` (`[d]`), which also checks both.
-#[inline(always)]
-pub(crate) fn embed(
-    model: &Model<'_>,
-    token: u32,
-    position: usize,
-    h: &mut [i32],
-) -> Result<(), Error> {
-    let dims = model.dims();
+/// Refuses a token that the model does not have and a position behind the end of its table.
+pub(crate) fn check(dims: &Dimensions, token: u32, position: usize) -> Result<(), Error> {
     if token >= dims.vocab {
         return Err(Error::Token { token, vocab: dims.vocab });
     }
-    if dims.positions == 0 {
-        token_row(model, token, h);
-        return Ok(());
-    }
-    if position >= dims.positions as usize {
+    if dims.positions != 0 && position >= dims.positions as usize {
         return Err(Error::EndOfPositions { positions: dims.positions });
     }
-    token_row(model, token, h);
-    portable::add_row(&model.tensor(TensorId::PositionEmbedding), position, h);
     Ok(())
 }
 
+/// Embedding of `token` at `position`, both of which [`check`] admits, into `h` (`[d]`).
 #[inline(always)]
-fn token_row(model: &Model<'_>, token: u32, h: &mut [i32]) {
+pub(crate) fn embed(model: &Model<'_>, token: u32, position: usize, h: &mut [i32]) {
     let (class, place) = model.token_classes().place(token);
     kernels::row(&model.tensor(TensorId::TokenEmbedding(class)), place, h);
+    if model.dims().positions != 0 {
+        portable::add_row(&model.tensor(TensorId::PositionEmbedding), position, h);
+    }
 }
 
 /// Layer normalization of every vector of `h` into codes and scales.
@@ -105,22 +98,150 @@ pub(crate) fn normalize_all(h: &[i32], codes: &mut [i16], scales: &mut [u32]) {
     );
 }
 
-/// The block's output from its normalized input `x` and its chain's `features`: h += s + f.
+/// Where a forward pass stands. All else that it has computed is in the memory that it works in.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor {
+    /// The piece that comes next; `None` behind the last one.
+    pub(crate) next: Option<Piece>,
+    /// Its block.
+    pub(crate) layer: u32,
+    /// Its expert; in the output layer the class of tokens.
+    index: u32,
+    /// Vectors of the tile that are routed to the expert; in the output layer the first token that
+    /// has not been looked at.
+    count: u32,
+    /// Hidden units of the expert; in the output layer the rows of the class that are done.
+    rows: u32,
+}
+
+impl Cursor {
+    /// Behind the last piece.
+    pub(crate) const DONE: Self = Self::at(None, 0);
+    /// At the output layer.
+    pub(crate) const OUTPUT: Self = Self::at(Some(Piece::OutputLayer), 0);
+
+    /// At the first piece of a kind.
+    pub(crate) const fn at(next: Option<Piece>, layer: u32) -> Self {
+        Self { next, layer, index: 0, count: 0, rows: 0 }
+    }
+
+    /// Does the next piece of a block behind its chain: h += s + f, from the block's normalized
+    /// input `x` and its chain's `features`. Behind the last one comes the next block's
+    /// normalization. Nothing is done at any other piece.
+    ///
+    /// Shapes: `x` is `[B, d]`, `features` is `[B, 2K]`, `h` is `[B, d]` in Q15.16.
+    pub(crate) fn advance_block(
+        &mut self,
+        model: &Model<'_>,
+        x: Vectors<'_>,
+        features: &[i32],
+        h: &mut [i32],
+        tile: &mut Tile<'_>,
+    ) {
+        let dims = model.dims();
+        let (layer, expert, count) = (self.layer, self.index, self.count as usize);
+        let routes = &mut tile.routes[..x.scales.len() * dims.top_k as usize];
+        self.next = match self.next {
+            Some(Piece::OutputProjection) => {
+                project(model, layer, features, h, &mut tile.experts);
+                Some(Piece::Gate)
+            }
+            Some(Piece::Gate) => {
+                let experts = dims.experts as usize;
+                let logits = &mut tile.gate_logits[..x.scales.len() * experts];
+                matmul(&model.tensor(TensorId::Gate(layer)), x, logits);
+                route_all(logits, routes, x.scales.len());
+                self.seek_expert(routes, 0)
+            }
+            Some(Piece::ExpertUp) => {
+                let up = model.tensor(TensorId::ExpertUp(layer, expert));
+                self.rows = up.rows as u32;
+                self.count = moe::up(expert, &up, x, routes, &mut tile.experts) as u32;
+                Some(Piece::Hidden)
+            }
+            Some(Piece::Hidden) => {
+                moe::requantize(self.rows as usize, count, &mut tile.experts);
+                Some(Piece::ExpertDown)
+            }
+            Some(Piece::ExpertDown) => {
+                let down = model.tensor(TensorId::ExpertDown(layer, expert));
+                moe::down(&down, count, &mut tile.experts);
+                Some(Piece::Mixing)
+            }
+            Some(Piece::Mixing) => {
+                moe::mix(dims.width as usize, count, h, &tile.experts);
+                self.seek_expert(routes, expert + 1)
+            }
+            other => other,
+        };
+    }
+
+    /// Moves to the first expert from `first` on that a vector is routed to, or to the next block.
+    /// Experts come in ascending order: sums that saturate depend on it.
+    fn seek_expert(&mut self, routes: &[u32], first: u32) -> Option<Piece> {
+        let experts = routes.iter().map(|&route| u32::from(Route::unpack(route).expert));
+        match experts.filter(|&expert| expert >= first).min() {
+            Some(expert) => {
+                self.index = expert;
+                Some(Piece::ExpertUp)
+            }
+            None => {
+                *self = Self::at(None, self.layer + 1);
+                Some(Piece::Normalization)
+            }
+        }
+    }
+
+    /// Computes the next rows of the output layer from normalized vectors: at most `hidden` rows of
+    /// one class of tokens, which go where their tokens are.
+    ///
+    /// Shapes: `x` is `[B, d]`, `logits` is `[B, V]`.
+    pub(crate) fn advance_output(
+        &mut self,
+        model: &Model<'_>,
+        x: Vectors<'_>,
+        logits: &mut [f16],
+        tile: &mut Tile<'_>,
+    ) {
+        let dims = model.dims();
+        let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
+        let matrix = model.tensor(TensorId::LmHead(self.index));
+        let first = self.rows as usize;
+        let rows = (dims.hidden as usize).min(matrix.rows - first);
+        let values = &mut tile.experts.hidden[..batch * rows];
+        matmul(&matrix.rows(first, rows), x, values);
+        if dims.token_classes == 1 {
+            let vectors = logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows));
+            for (logits, values) in vectors {
+                to_halves(values, &mut logits[first..][..rows]);
+            }
+        } else {
+            let class = Class { classes: model.token_classes(), class: self.index };
+            self.count = scatter(values, rows, class, self.count..dims.vocab, logits);
+        }
+        self.rows += rows as u32;
+        if self.rows as usize == matrix.rows {
+            *self = Self { index: self.index + 1, ..Self::OUTPUT };
+        }
+        if self.index == dims.token_classes {
+            self.next = None;
+        }
+    }
+}
+
+/// h += s: the chain's features, quantized, times the output projection.
 ///
-/// Shapes: `x` is `[B, d]`, `features` is `[B, 2K]`, `h` is `[B, d]` in Q15.16.
-pub(crate) fn finish(
+/// Shapes: `features` is `[B, 2K]`, `h` is `[B, d]`.
+fn project(
     model: &Model<'_>,
     layer: u32,
-    x: Vectors<'_>,
     features: &[i32],
     h: &mut [i32],
-    tile: &mut Tile<'_>,
+    scratch: &mut moe::Scratch<'_>,
 ) {
-    let dims = model.dims();
-    let batch = x.scales.len();
-    let feature_width = 2 * dims.potentials as usize;
-    let codes = &mut tile.experts.hidden_codes[..batch * feature_width];
-    let scales = &mut tile.experts.scales[..batch];
+    let feature_width = 2 * model.dims().potentials as usize;
+    let codes = &mut scratch.hidden_codes[..features.len()];
+    let scales = &mut scratch.scales[..features.len() / feature_width];
     let vectors = features.chunks_exact(feature_width).zip(codes.chunks_exact_mut(feature_width));
     wide(
         #[inline(always)]
@@ -130,76 +251,61 @@ pub(crate) fn finish(
             }
         },
     );
-    let outputs = &mut tile.experts.outputs[..h.len()];
+    let outputs = &mut scratch.outputs[..h.len()];
     matmul(&model.tensor(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
     let sums = h.iter_mut().zip(outputs.iter());
     wide(
         #[inline(always)]
         || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
     );
+}
 
-    let logits = &mut tile.gate_logits[..batch * dims.experts as usize];
-    let routes = &mut tile.routes[..batch * dims.top_k as usize];
-    matmul(&model.tensor(TensorId::Gate(layer)), x, logits);
-    let routed = routes.chunks_exact_mut(dims.top_k as usize);
-    for (logits, routes) in logits.chunks_exact(dims.experts as usize).zip(routed) {
+/// Chooses the experts of `batch` vectors.
+///
+/// Shapes: `logits` is `[batch, E]`, `routes` is `[batch, top_k]`.
+// Outlined: its scratch is not on the stack while matrices are multiplied.
+#[inline(never)]
+fn route_all(logits: &[i32], routes: &mut [u32], batch: usize) {
+    let (experts, top_k) = (logits.len() / batch, routes.len() / batch);
+    for (logits, routes) in logits.chunks_exact(experts).zip(routes.chunks_exact_mut(top_k)) {
         route(logits, routes);
-    }
-    for e in 0..dims.experts {
-        let up = model.tensor(TensorId::ExpertUp(layer, e));
-        let down = model.tensor(TensorId::ExpertDown(layer, e));
-        moe::expert(e as usize, (&up, &down), x, routes, h, &mut tile.experts);
     }
 }
 
-/// Logits of normalized vectors, a stretch of the vocabulary at a time.
-///
-/// Shapes: `x` is `[B, d]`, `logits` is `[B, V]`.
-pub(crate) fn head(model: &Model<'_>, x: Vectors<'_>, logits: &mut [f16], tile: &mut Tile<'_>) {
-    let dims = model.dims();
-    let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
-    for class in 0..dims.token_classes {
-        let matrix = model.tensor(TensorId::LmHead(class));
-        let mut tokens = model.token_classes().tokens(class);
-        let mut first = 0;
-        while first < matrix.rows {
-            let rows = (dims.hidden as usize).min(matrix.rows - first);
-            let values = &mut tile.experts.hidden[..batch * rows];
-            matmul(&matrix.rows(first, rows), x, values);
-            if dims.token_classes == 1 {
-                for (logits, values) in
-                    logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows))
-                {
-                    to_halves(values, &mut logits[first..][..rows]);
-                }
-            } else {
-                scatter(values, rows, &mut tokens, logits, vocab);
-            }
-            first += rows;
-        }
-    }
+/// One class of tokens.
+struct Class<'a> {
+    classes: TokenClasses<'a>,
+    class: u32,
 }
 
 /// Rows that are converted at a time.
-const PIECE: usize = 32;
+const CHUNK: usize = 32;
 
-/// Puts what belongs to the next `rows` of `tokens` where those are.
+/// Writes `rows` logits to the next so many tokens of a class among `tokens`, which it has; returns
+/// the token behind the last of them.
 ///
 /// Shapes: `values` is `[B, rows]`, `logits` is `[B, V]`.
+// Outlined: its scratch is not on the stack while matrices are multiplied.
+#[inline(never)]
 fn scatter(
     values: &[i32],
     rows: usize,
-    tokens: &mut impl Iterator<Item = u32>,
+    Class { classes, class }: Class<'_>,
+    tokens: core::ops::Range<u32>,
     logits: &mut [f16],
-    vocab: usize,
-) {
-    let (mut own, mut halves) = ([0; PIECE], [f16::ZERO; PIECE]);
-    for first in (0..rows).step_by(PIECE) {
-        let count = PIECE.min(rows - first);
-        own[..count].iter_mut().zip(tokens.by_ref()).for_each(|(own, token)| *own = token as usize);
+) -> u32 {
+    let (vocab, mut behind) = (tokens.end as usize, tokens.start);
+    let mut tokens = tokens.filter(|&token| classes.class(token) == class);
+    let (mut own, mut halves) = ([0; CHUNK], [f16::ZERO; CHUNK]);
+    for first in (0..rows).step_by(CHUNK) {
+        let count = CHUNK.min(rows - first);
+        for (own, token) in own[..count].iter_mut().zip(tokens.by_ref()) {
+            (*own, behind) = (token as usize, token + 1);
+        }
         for (logits, values) in logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows)) {
             to_halves(&values[first..][..count], &mut halves[..count]);
             own[..count].iter().zip(&halves).for_each(|(&token, &half)| logits[token] = half);
         }
     }
+    behind
 }

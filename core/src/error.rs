@@ -97,6 +97,10 @@ pub enum Error {
     },
     /// A full-chain model sees its future: it scores windows and cannot stream.
     NotCausal,
+    /// A token is in progress: advance it to its end, or reset the session.
+    Busy,
+    /// A snapshot that cannot be restored.
+    Snapshot(SnapshotProblem),
     /// A window without tokens.
     EmptyWindow,
     /// The memory that was lent is too small.
@@ -124,6 +128,30 @@ pub enum Error {
     Temperature,
     /// A top-p that is not above 0 and at most 1.
     TopP,
+}
+
+/// What is wrong with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum SnapshotProblem {
+    /// The bytes do not begin with the magic of a snapshot.
+    NotASnapshot,
+    /// Another version of the snapshot's format.
+    Version {
+        /// Version of the snapshot.
+        found: u32,
+        /// Version that this crate reads.
+        supported: u32,
+    },
+    /// It is of another blob.
+    Model,
+    /// It has more or fewer bytes than a snapshot of the model.
+    Length,
+    /// Its checksum does not match: the bytes were changed after they were written.
+    Checksum,
+    /// Its state or position is none that a stream of the model can have.
+    State,
 }
 
 /// What is wrong with a matrix.
@@ -212,6 +240,10 @@ impl fmt::Display for Error {
             Self::NotCausal => f.write_str(
                 "a full-chain model sees its future and cannot stream; score whole windows",
             ),
+            Self::Busy => f.write_str(
+                "a token is in progress; advance the session to its end, or reset it",
+            ),
+            Self::Snapshot(problem) => write!(f, "the snapshot cannot be restored: {problem}"),
             Self::EmptyWindow => f.write_str("a window needs at least one token"),
             Self::Memory { needed, given } => {
                 write!(f, "{given} words of memory lent, {needed} needed")
@@ -226,6 +258,21 @@ impl fmt::Display for Error {
                 f.write_str("the temperature must be zero (greedy) or a positive finite number")
             }
             Self::TopP => f.write_str("top-p must be above 0 and at most 1, which means all"),
+        }
+    }
+}
+
+impl fmt::Display for SnapshotProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NotASnapshot => f.write_str("the magic bytes are missing"),
+            Self::Version { found, supported } => {
+                write!(f, "it has format {found}, this build reads format {supported}")
+            }
+            Self::Model => f.write_str("it was taken of another blob"),
+            Self::Length => f.write_str("it has more or fewer bytes than one of this model"),
+            Self::Checksum => f.write_str("its checksum does not match, it was damaged"),
+            Self::State => f.write_str("no stream of this model reaches its state"),
         }
     }
 }

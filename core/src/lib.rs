@@ -1,15 +1,17 @@
-//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, no floating-point
-//! inner loop, the same bits on every machine.
+//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, the same bits on every
+//! machine.
 //!
 //! The crate reads a blob where it lies (flash, a file, a slice) and runs it. From the outside in:
 //!
 //! 1. [`blob`]: the file. Preamble, postcard header, aligned weight sections, all validated once by
 //!    [`Model::from_bytes`]; afterwards inference cannot reach outside of them.
 //! 2. [`Session`]: one token in, the next one's logits out if wanted, O(1) state, in memory that the
-//!    caller lends. [`Window`]: whole windows at once, the only way to run a full-chain model.
+//!    caller lends; in bounded pieces ([`Session::advance`]) for watchdogs and executors, and with a
+//!    state that survives a loss of power ([`Session::snapshot`]). [`Window`]: whole windows at once,
+//!    the only way to run a full-chain model.
 //! 3. [`layers`]: activation quantization fused with layer normalization, the fixed-point BK-core,
 //!    gating, experts.
-//! 4. [`kernels`]: matrix-vector products in INT4, INT8 and FP16 behind one seam. The portable
+//! 4. [`kernels`]: matrix-vector products in INT2 to INT8 and FP16 behind one interface. The portable
 //!    kernels are the specification; faster ones must return the same bits. [`Model::kernels`] says
 //!    which one serves each matrix, and why it is the portable one where it is.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
@@ -24,16 +26,23 @@
 //!
 //! # Example
 //!
-//! ```no_run
-//! use resnet_bk_core::{Error, Model, Sampler, Session};
+//! Memory is sized at compile time by the blob's first bytes; with a heap, by
+//! `Session::allocate`.
 //!
-//! static MODEL: &[u8] = &[]; // resnet_bk_core::include_blob!("model.rbk")
+//! ```
+//! use resnet_bk_core::blob::Dimensions;
+//! use resnet_bk_core::{Error, Model, Sampler, Session, include_blob};
 //!
-//! fn generate(prompt: &[u32], memory: &mut [u32]) -> Result<(), Error> {
-//!     let model = Model::from_bytes(MODEL)?;
-//!     let mut session = Session::new(&model, memory)?;
+//! static BLOB: &[u8] = include_blob!("../tests/golden/v2/half-int4.rbk");
+//! const DIMS: Dimensions = match Dimensions::of_blob(BLOB) {
+//!     Ok(dims) => dims,
+//!     Err(_) => panic!("not a blob of this version"),
+//! };
+//!
+//! fn generate(prompt: &[u32], memory: &mut [u32; DIMS.session_words()]) -> Result<u32, Error> {
+//!     let mut session = Session::new(Model::from_bytes(BLOB)?, memory)?;
 //!     let mut sampler = Sampler::new(0.8, 40, 1)?.with_top_p(0.95)?;
-//!     let Some((&last, first)) = prompt.split_last() else { return Ok(()) };
+//!     let (&last, first) = prompt.split_last().expect("a prompt has a token");
 //!     for &token in first {
 //!         session.feed(token)?; // no logits, which nobody would read
 //!     }
@@ -41,8 +50,13 @@
 //!     for _ in 0..100 {
 //!         token = sampler.sample(session.step(token)?);
 //!     }
-//!     Ok(())
+//!     Ok(token)
 //! }
+//!
+//! // On a device the array is a static, lent once: `&'static mut`.
+//! let token = generate(&[3, 1, 4], &mut [0; DIMS.session_words()])?;
+//! assert!(token < DIMS.vocab);
+//! # Ok::<(), Error>(())
 //! ```
 //!
 //! # Features
@@ -93,17 +107,22 @@ mod model;
 #[forbid(unsafe_code)]
 pub mod numeric;
 #[forbid(unsafe_code)]
+mod piece;
+#[forbid(unsafe_code)]
 pub mod sampler;
 #[forbid(unsafe_code)]
 mod session;
+#[forbid(unsafe_code)]
+mod snapshot;
 #[forbid(unsafe_code)]
 pub mod tokenizer;
 #[forbid(unsafe_code)]
 mod window;
 
 pub use digest::LogitsDigest;
-pub use error::{Error, TensorProblem};
+pub use error::{Error, SnapshotProblem, TensorProblem};
 pub use model::Model;
+pub use piece::Piece;
 pub use sampler::Sampler;
 pub use session::Session;
 pub use tokenizer::Tokenizer;

@@ -1,7 +1,7 @@
-//! Memory that the caller lends: one slice of words, cut into typed pieces by size alone.
+//! Memory that the caller lends: one slice of words, cut into typed slices by size alone.
 
-/// Cuts pieces off the front of a slice of words. Sizes are validated by the caller's total, so a
-/// piece always fits.
+/// Cuts slices off the front of a slice of words. Sizes are validated by the caller's total, so a
+/// slice always fits.
 pub(crate) struct Arena<'a> {
     rest: &'a mut [u32],
 }
@@ -12,13 +12,13 @@ impl<'a> Arena<'a> {
     }
 
     pub(crate) fn words(&mut self, len: usize) -> &'a mut [u32] {
-        let (piece, rest) = core::mem::take(&mut self.rest).split_at_mut(len);
+        let (slice, rest) = core::mem::take(&mut self.rest).split_at_mut(len);
         self.rest = rest;
-        piece
+        slice
     }
 
     /// `len` integers.
-    pub(crate) fn wide(&mut self, len: usize) -> &'a mut [i32] {
+    pub(crate) fn integers(&mut self, len: usize) -> &'a mut [i32] {
         bytemuck::cast_slice_mut(self.words(len))
     }
 
@@ -58,7 +58,7 @@ pub(crate) fn allocate(words: usize) -> Result<alloc::vec::Vec<u32>, crate::Erro
     Ok(memory)
 }
 
-/// Room on the heap for so many elements more, or the error that says how many words there was no room for.
+/// Reserves `count` more elements on the heap, or returns the error with the words that were missing.
 #[cfg(feature = "alloc")]
 pub(crate) fn reserve<T>(
     memory: &mut alloc::vec::Vec<T>,

@@ -6,7 +6,7 @@ use core::fmt;
 use crate::blob::Column;
 use crate::blob::{
     ALIGN, Chain, Dimensions, Header, PREAMBLE_LEN, Preamble, Provenance, RECORD_LEN, Section,
-    Tensor, TensorId, TensorRecord, TokenClasses,
+    Tensor, TensorId, TensorRecord, TokenClasses, stored_checksum,
 };
 use crate::error::{Error, TensorProblem};
 use crate::kernels::{self, Choice, Core};
@@ -21,6 +21,8 @@ use crate::tokenizer::Tokenizer;
 /// blob can fail or reach outside of it.
 #[derive(Clone)]
 pub struct Model<'a> {
+    /// Checksum and length of the blob.
+    identity: (u32, u32),
     dims: Dimensions,
     format: ChainFormat,
     header: Header<'a>,
@@ -28,14 +30,15 @@ pub struct Model<'a> {
     classes: TokenClasses<'a>,
     chain: &'a [u8],
     tokenizer: Option<Tokenizer<'a>>,
-    /// Every matrix, which a host looks up often enough to cut it once.
+    /// Every matrix: a host looks them up so often that decoding each once pays.
     #[cfg(feature = "std")]
     tensors: alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>,
 }
 
-/// How many times the bytes of a blob copies of its matrices may take together. A copy has two bytes a weight, where
-/// INT2 has a quarter of one and as many of the first matrix beside it, so that experts of usual shapes stay below;
-/// single rows, of which 32 share a line, could ask for 250 times as much.
+/// Limit on all copies by columns together, in multiples of the blob's bytes. A copy has two bytes a
+/// weight; INT2 has a quarter of one, and as much again in the expert's first matrix, so experts of
+/// usual shapes stay below. Matrices of a single row could ask for 250 times as much, as 32 rows
+/// share a cache line.
 #[cfg(feature = "std")]
 const COPIES: usize = 4;
 
@@ -61,6 +64,8 @@ impl<'a> Model<'a> {
     /// takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
     /// [`crate::include_blob!`] aligns a blob, a flash address that is a multiple of 16 does, and
     /// [`Model::kernels`] tells.
+    // Outlined: compiled as the crate is, for size on devices.
+    #[inline(never)]
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let preamble = Preamble::parse(bytes)?;
         let encoded = &bytes[PREAMBLE_LEN..PREAMBLE_LEN + preamble.header_len as usize];
@@ -133,6 +138,7 @@ impl<'a> Model<'a> {
         #[cfg(feature = "std")]
         let tensors = cut_all(&dims, header.records, sections, COPIES * bytes.len())?;
         Ok(Self {
+            identity: (stored_checksum(bytes), preamble.total_len),
             dims,
             format,
             header,
@@ -143,6 +149,11 @@ impl<'a> Model<'a> {
             #[cfg(feature = "std")]
             tensors,
         })
+    }
+
+    /// Checksum and length of the blob, which tell it from others.
+    pub(crate) fn identity(&self) -> (u32, u32) {
+        self.identity
     }
 
     /// Dimensions and chain kind.
@@ -180,8 +191,8 @@ impl<'a> Model<'a> {
         self.classes
     }
 
-    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have. On a host it
-    /// may come with a copy by columns that the model has made.
+    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have. On a
+    /// host it may come with a copy by columns.
     #[inline(never)]
     pub fn tensor(&self, id: TensorId) -> Tensor<'_> {
         let index = self.dims.contains(id).then(|| self.dims.index(id));
@@ -230,8 +241,8 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
-/// Every matrix, and of those that meet what a ReLU leaves, mostly zeros, a copy by columns, as long as all copies
-/// take no more than `room` bytes.
+/// Every matrix, and of those whose input comes from a ReLU (mostly zeros) a copy by columns, as long
+/// as all copies take at most `room` bytes.
 #[cfg(feature = "std")]
 fn cut_all<'a>(
     dims: &Dimensions,

@@ -5,25 +5,57 @@ use core::fmt;
 use half::f16;
 
 use crate::blob::{Dimensions, TensorId};
-use crate::block::{Tile, embed, finish, head, normalize_all};
+use crate::block::{Cursor, Tile, check, embed, normalize_all};
 use crate::error::Error;
 use crate::kernels::{Vectors, half_step, matmul};
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
+use crate::piece::Piece;
 
 /// A stream of tokens through a half-chain model.
 ///
-/// The memory is the caller's: a static array, a slice, or with the feature `alloc` a vector.
-/// [`Session::words`] says how much a model needs.
+/// The session owns its model, which is cheap to clone: the weights stay where the blob lies. Its
+/// memory is the caller's: a static array, a slice, or with the feature `alloc` a vector.
+/// [`Dimensions::session_words`] says how much a model needs, at compile time where the blob is
+/// part of the program. An array that is passed by value moves through the stack; firmware lends a
+/// `&'static mut` instead.
+///
+/// A token is taken at once by [`Session::step`] or [`Session::feed`], or in bounded pieces:
+///
+/// ```
+/// # use resnet_bk_core::{Error, Model, Session};
+/// # static BLOB: &[u8] =
+/// #     resnet_bk_core::include_blob!("../tests/golden/v2/half-int4.rbk");
+/// let model = Model::from_bytes(BLOB)?;
+/// let mut memory = vec![0; model.dims().session_words()];
+/// let mut session = Session::new(model, &mut memory[..])?;
+///
+/// session.begin(3)?;
+/// let mut pieces = 0;
+/// while let Some(piece) = session.advance() {
+///     pieces += 1; // feed a watchdog, yield to other tasks, look at `piece`
+/// }
+/// let polled = session.logits().expect("the token is complete").to_vec();
+/// assert!(pieces > 10);
+///
+/// session.reset();
+/// assert_eq!(session.step(3)?, polled); // the same bits
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Session<'a, M> {
-    model: &'a Model<'a>,
-    memory: M,
+    pub(crate) model: Model<'a>,
+    pub(crate) memory: M,
     position: usize,
+    token: u32,
+    /// The token in progress, or behind it.
+    cursor: Cursor,
+    /// Whether `token` gets logits.
+    logits_wanted: bool,
 }
 
-/// The pieces of a session's memory. State first: the rest is scratch between two tokens.
+/// The parts of a session's memory. State first: the rest is scratch between two tokens.
 struct Parts<'a> {
     /// `[layers, 2K]`: 1/L of the last position.
     state: &'a mut [i32],
@@ -37,118 +69,246 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    #[inline(never)]
     fn carve(words: &'a mut [u32], dims: &Dimensions) -> Self {
         let (width, potentials) = (dims.width as usize, dims.potentials as usize);
         let mut arena = Arena::new(words);
         Self {
-            state: arena.wide(state_words(dims)),
-            h: arena.wide(width),
+            state: arena.integers(dims.state_words()),
+            h: arena.integers(width),
             codes: arena.codes(width),
             scale: arena.words(1),
-            potentials: arena.wide(potentials),
-            features: arena.wide(2 * potentials),
+            potentials: arena.integers(potentials),
+            features: arena.integers(2 * potentials),
             tile: Tile::carve(&mut arena, dims, 1),
             logits: arena.halves(dims.vocab as usize),
         }
     }
 }
 
-const fn state_words(dims: &Dimensions) -> usize {
-    product([dims.layers as usize, 2, dims.potentials as usize])
-}
-
-impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
-    /// 32-bit words of memory that a session of this model needs.
-    pub const fn words(dims: &Dimensions) -> usize {
-        let (width, potentials) = (dims.width as usize, dims.potentials as usize);
+impl Dimensions {
+    /// 32-bit words of memory that a [`Session`] of such a model needs.
+    pub const fn session_words(&self) -> usize {
+        let (width, potentials) = (self.width as usize, self.potentials as usize);
         total([
-            state_words(dims),
+            self.state_words(),
             width,
             code_words(width),
             1,
             product([3, potentials]),
-            Tile::words(dims, 1),
-            code_words(dims.vocab as usize),
+            Tile::words(self, 1),
+            code_words(self.vocab as usize),
         ])
     }
 
+    /// Words of the state: 1/L of every block and potential, a complex number each.
+    pub(crate) const fn state_words(&self) -> usize {
+        product([self.layers as usize, 2, self.potentials as usize])
+    }
+}
+
+impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// A session at the beginning of a stream. The memory may hold anything.
     ///
     /// # Errors
     ///
     /// [`Error::NotCausal`] for a full-chain model, [`Error::Memory`] for less than
-    /// [`Session::words`].
-    pub fn new(model: &'a Model<'a>, memory: M) -> Result<Self, Error> {
+    /// [`Dimensions::session_words`].
+    pub fn new(model: Model<'a>, mut memory: M) -> Result<Self, Error> {
         if !model.is_causal() {
             return Err(Error::NotCausal);
         }
-        let (needed, given) = (Self::words(model.dims()), memory.as_ref().len());
+        let (needed, given) = (model.dims().session_words(), memory.as_ref().len());
         if given < needed {
             return Err(Error::Memory { needed, given });
         }
-        let mut session = Self { model, memory, position: 0 };
-        session.reset();
-        Ok(session)
+        memory.as_mut()[..model.dims().state_words()].fill(0);
+        let cursor = Cursor::DONE;
+        Ok(Self { model, memory, position: 0, token: 0, cursor, logits_wanted: false })
     }
 
-    /// Back to the beginning of a stream.
+    /// The model.
+    pub fn model(&self) -> &Model<'a> {
+        &self.model
+    }
+
+    /// Back to the beginning of a stream; a token in progress is dropped.
     pub fn reset(&mut self) {
-        self.position = 0;
-        self.memory.as_mut()[..state_words(self.model.dims())].fill(0);
+        self.rewind(0);
+        self.state_mut().fill(0);
     }
 
-    /// Tokens taken since the beginning of the stream.
+    /// Tokens taken since the beginning of the stream, without one in progress.
     pub fn position(&self) -> usize {
         self.position
     }
 
-    /// Takes a token and returns the logits (`[V]`) of the one that follows it.
+    /// Takes a token and returns the logits (`[V]`) of the one that follows it: [`Session::begin`]
+    /// with every piece of [`Session::advance`].
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] for a token that the model does not have, [`Error::EndOfPositions`] past the
-    /// end of a position table. Both leave the session as it was.
+    /// As [`Session::begin`].
     pub fn step(&mut self, token: u32) -> Result<&[f16], Error> {
-        self.advance(token, true)
+        self.begin(token)?;
+        Ok(self.finish())
     }
 
-    /// Takes a token whose successor is known, as those of a prompt are but for the last one: what
-    /// follows is as after [`Session::step`], bit for bit, and what only logits need is left out
+    /// Takes a token whose successor is known, as are those of a prompt but for its last token.
+    /// What follows is as after [`Session::step`], bit for bit; what only logits need is left out
     /// (the output layer, and of the last block all but its chain).
     ///
     /// # Errors
     ///
-    /// As [`Session::step`].
+    /// As [`Session::begin`].
     pub fn feed(&mut self, token: u32) -> Result<(), Error> {
-        self.advance(token, false).map(|_| ())
+        self.begin_feed(token)?;
+        self.finish();
+        Ok(())
     }
 
-    /// The logits are of an earlier token unless `logits_wanted`.
-    fn advance(&mut self, token: u32, logits_wanted: bool) -> Result<&[f16], Error> {
-        let model = self.model;
-        let dims = model.dims();
-        let parts = Parts::carve(self.memory.as_mut(), dims);
-        let Parts { state, h, codes, scale, potentials, features, mut tile, logits } = parts;
-        embed(model, token, self.position, h)?;
-        let state = state.chunks_exact_mut(2 * dims.potentials as usize);
-        for (layer, state) in (0..dims.layers).zip(state) {
-            normalize_all(h, codes, scale);
-            let x = Vectors { codes, scales: scale };
-            matmul(&model.tensor(TensorId::VProj(layer)), x, potentials);
-            let parameters = model.chain_parameters(layer);
-            half_step(model.chain_format(), parameters, potentials, state, features);
-            if !logits_wanted && layer + 1 == dims.layers {
-                break;
-            }
-            finish(model, layer, x, features, h, &mut tile);
+    /// Begins a token, which [`Session::advance`] then computes piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] while another token is in progress, [`Error::Token`] for a token that the
+    /// model does not have, [`Error::EndOfPositions`] behind the end of a position table. All leave
+    /// the session as it was.
+    pub fn begin(&mut self, token: u32) -> Result<(), Error> {
+        self.start(token, true)
+    }
+
+    /// [`Session::begin`] for a token whose logits nobody needs, as [`Session::feed`] takes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::begin`].
+    pub fn begin_feed(&mut self, token: u32) -> Result<(), Error> {
+        self.start(token, false)
+    }
+
+    /// Computes the next piece of the token in progress and returns which one it was; `None` where
+    /// there is none: it is complete, or was not begun.
+    ///
+    /// A token that is dropped half way would leave the state of some blocks ahead of others, so
+    /// until it is complete the session refuses another token and a snapshot
+    /// ([`Error::Busy`]). [`Session::reset`] and [`Session::restore`] replace the state and drop it.
+    pub fn advance(&mut self) -> Option<Piece> {
+        let piece = self.cursor.next?;
+        let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
+        let task = Task { token: self.token, position: self.position, logits: self.logits_wanted };
+        parts.advance(&self.model, task, &mut self.cursor);
+        if self.cursor.next.is_none() {
+            self.position = self.position.saturating_add(1);
         }
-        if logits_wanted {
-            normalize_all(h, codes, scale);
-            head(model, Vectors { codes, scales: scale }, logits, &mut tile);
+        Some(piece)
+    }
+
+    /// Whether a token is in progress.
+    pub fn is_busy(&self) -> bool {
+        self.cursor.next.is_some()
+    }
+
+    /// The logits (`[V]`) behind the last token; `None` before the first, while a token is in
+    /// progress, and behind one that was fed.
+    pub fn logits(&self) -> Option<&[f16]> {
+        if self.is_busy() || !self.logits_wanted {
+            return None;
+        }
+        let dims = self.model.dims();
+        let end = dims.session_words();
+        let words = &self.memory.as_ref()[end - code_words(dims.vocab as usize)..end];
+        Some(&bytemuck::cast_slice(words)[..dims.vocab as usize])
+    }
+
+    fn start(&mut self, token: u32, logits_wanted: bool) -> Result<(), Error> {
+        if self.is_busy() {
+            return Err(Error::Busy);
+        }
+        check(self.model.dims(), token, self.position)?;
+        (self.token, self.logits_wanted) = (token, logits_wanted);
+        self.cursor = Cursor::at(Some(Piece::Embedding), 0);
+        Ok(())
+    }
+
+    /// All pieces that are left. The logits are of an earlier token unless this one gets any.
+    fn finish(&mut self) -> &[f16] {
+        let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
+        let task = Task { token: self.token, position: self.position, logits: self.logits_wanted };
+        while self.cursor.next.is_some() {
+            parts.advance(&self.model, task, &mut self.cursor);
         }
         // Only a position table looks at it, and that ends long before.
         self.position = self.position.saturating_add(1);
-        Ok(logits)
+        parts.logits
+    }
+
+    /// At a position, with no token in progress and no logits.
+    pub(crate) fn rewind(&mut self, position: usize) {
+        self.position = position;
+        (self.cursor, self.logits_wanted) = (Cursor::DONE, false);
+    }
+
+    /// `[layers, 2K]`.
+    pub(crate) fn state_mut(&mut self) -> &mut [i32] {
+        bytemuck::cast_slice_mut(&mut self.memory.as_mut()[..self.model.dims().state_words()])
+    }
+
+    /// `[layers, 2K]`.
+    pub(crate) fn state(&self) -> &[i32] {
+        bytemuck::cast_slice(&self.memory.as_ref()[..self.model.dims().state_words()])
+    }
+}
+
+/// The token in progress.
+#[derive(Clone, Copy)]
+struct Task {
+    token: u32,
+    position: usize,
+    /// Whether it gets logits.
+    logits: bool,
+}
+
+impl Parts<'_> {
+    /// Does the next piece of a token and moves on; nothing behind the last one.
+    // Outlined: one copy for all types of memory, compiled as the crate is, for size on devices.
+    #[inline(never)]
+    fn advance(&mut self, model: &Model<'_>, task: Task, cursor: &mut Cursor) {
+        let dims = model.dims();
+        let layer = cursor.layer;
+        let x = Vectors { codes: self.codes, scales: self.scale };
+        cursor.next = match cursor.next {
+            Some(Piece::Embedding) => {
+                embed(model, task.token, task.position, self.h);
+                Some(Piece::Normalization)
+            }
+            Some(Piece::Normalization) => {
+                normalize_all(self.h, self.codes, self.scale);
+                if layer == dims.layers {
+                    *cursor = Cursor::OUTPUT;
+                    cursor.next
+                } else {
+                    Some(Piece::Potentials)
+                }
+            }
+            Some(Piece::Potentials) => {
+                matmul(&model.tensor(TensorId::VProj(layer)), x, self.potentials);
+                Some(Piece::Chain)
+            }
+            Some(Piece::Chain) => {
+                let count = 2 * dims.potentials as usize;
+                let state = &mut self.state[layer as usize * count..][..count];
+                let parameters = model.chain_parameters(layer);
+                let (format, potentials) = (model.chain_format(), &*self.potentials);
+                half_step(format, parameters, potentials, state, self.features);
+                let last = layer + 1 == dims.layers && !task.logits;
+                if last { None } else { Some(Piece::OutputProjection) }
+            }
+            Some(Piece::OutputLayer) => {
+                return cursor.advance_output(model, x, self.logits, &mut self.tile);
+            }
+            _ => return cursor.advance_block(model, x, self.features, self.h, &mut self.tile),
+        };
     }
 }
 
@@ -162,7 +322,8 @@ impl<M> fmt::Debug for Session<'_, M> {
 #[cfg(feature = "alloc")]
 impl<'a> Session<'a, alloc::vec::Vec<u32>> {
     /// A session whose memory is on the heap; [`Error::Memory`] where the heap has no room for it.
-    pub fn allocate(model: &'a Model<'a>) -> Result<Self, Error> {
-        Self::new(model, allocate(Self::words(model.dims()))?)
+    pub fn allocate(model: Model<'a>) -> Result<Self, Error> {
+        let memory = allocate(model.dims().session_words())?;
+        Self::new(model, memory)
     }
 }

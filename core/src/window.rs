@@ -5,7 +5,7 @@ use core::fmt;
 use half::f16;
 
 use crate::blob::{Chain, Dimensions, TensorId};
-use crate::block::{Tile, embed, finish, head, normalize_all};
+use crate::block::{Cursor, Tile, check, embed, normalize_all};
 use crate::error::Error;
 use crate::kernels::{Vectors, half_step, matmul, wide};
 use crate::layers::bk::full_chain;
@@ -13,48 +13,82 @@ use crate::layers::bk::full_chain;
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
+use crate::piece::Piece;
 
 /// Scores windows of up to a fixed number of tokens, a tile of positions at a time.
 ///
 /// A half-chain model gives the same bits here as in a [`crate::Session`] from the beginning of a
 /// stream. Larger tiles read each weight less often and need more memory; they change no bit.
+///
+/// ```
+/// # use resnet_bk_core::{Error, Model, Window};
+/// # static BLOB: &[u8] =
+/// #     resnet_bk_core::include_blob!("../tests/golden/v2/half-int4.rbk");
+/// let model = Model::from_bytes(BLOB)?;
+/// let (vocab, tokens) = (model.dims().vocab as usize, [3, 1, 2]);
+/// let mut memory = vec![0; model.dims().window_words(tokens.len(), 2)];
+/// let mut window = Window::new(model, &mut memory[..], tokens.len(), 2)?;
+///
+/// let mut scored = 0;
+/// window.score(&tokens, |position, logits| {
+///     assert_eq!((position, logits.len()), (scored, vocab));
+///     scored += 1;
+/// })?;
+/// assert_eq!(scored, 3);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Window<'a, M> {
-    model: &'a Model<'a>,
+    model: Model<'a>,
     memory: M,
     tokens: usize,
     tile: usize,
 }
 
-impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
-    /// 32-bit words of memory for windows of at most `tokens`, `tile` positions at a time;
-    /// `usize::MAX` for more than there can be.
-    pub const fn words(dims: &Dimensions, tokens: usize, tile: usize) -> usize {
-        let (width, potentials) = (dims.width as usize, dims.potentials as usize);
+impl Dimensions {
+    /// 32-bit words of memory that a [`Window`] needs for at most `tokens` tokens, `tile` positions
+    /// at a time, both as [`Window::new`] takes them; `usize::MAX` for more than there can be.
+    pub const fn window_words(&self, tokens: usize, tile: usize) -> usize {
+        let (tokens, tile) = sizes(tokens, tile);
+        let (width, potentials) = (self.width as usize, self.potentials as usize);
         total([
             product([tokens, width]),
             code_words(product([tokens, width])),
             tokens,
             product([tokens, 3, potentials]),
-            chain_words(dims, tokens),
-            Tile::words(dims, tile),
-            code_words(product([tile, dims.vocab as usize])),
+            chain_words(self, tokens),
+            Tile::words(self, tile),
+            code_words(product([tile, self.vocab as usize])),
         ])
     }
+}
 
+/// At least one token, and a tile of 1 to 4096 positions.
+const fn sizes(tokens: usize, tile: usize) -> (usize, usize) {
+    const LARGEST: usize = 1 << 12;
+    let tile = if tile > LARGEST { LARGEST } else { tile };
+    (if tokens == 0 { 1 } else { tokens }, if tile == 0 { 1 } else { tile })
+}
+
+impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
     /// Room for windows of at most `tokens`, `tile` positions at a time: at least one of each, and a
     /// tile of at most 4096. The memory may hold anything.
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`] for less than [`Window::words`].
-    pub fn new(model: &'a Model<'a>, memory: M, tokens: usize, tile: usize) -> Result<Self, Error> {
-        let (tokens, tile) = (tokens.max(1), tile.clamp(1, 1 << 12));
-        let needed = Self::words(model.dims(), tokens, tile);
+    /// [`Error::Memory`] for less than [`Dimensions::window_words`].
+    pub fn new(model: Model<'a>, memory: M, tokens: usize, tile: usize) -> Result<Self, Error> {
+        let needed = model.dims().window_words(tokens, tile);
         let given = memory.as_ref().len();
         if given < needed {
             return Err(Error::Memory { needed, given });
         }
+        let (tokens, tile) = sizes(tokens, tile);
         Ok(Self { model, memory, tokens, tile })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<'a> {
+        &self.model
     }
 
     /// Scores a window: calls `each` with every position and its logits (`[V]`), in order.
@@ -69,7 +103,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
         window: &[u32],
         mut each: impl FnMut(usize, &[f16]),
     ) -> Result<(), Error> {
-        let model = self.model;
+        let model = &self.model;
         let dims = model.dims();
         if window.is_empty() {
             return Err(Error::EmptyWindow);
@@ -80,20 +114,23 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
         let (width, count) = (dims.width as usize, dims.potentials as usize);
         let positions = window.len();
         let mut arena = Arena::new(self.memory.as_mut());
-        let h = arena.wide(positions * width);
+        let h = arena.integers(positions * width);
         let codes = arena.codes(positions * width);
         let scales = arena.words(positions);
-        let potentials = arena.wide(positions * count);
-        let features = arena.wide(positions * 2 * count);
-        let chain = arena.wide(chain_words(dims, positions));
+        let potentials = arena.integers(positions * count);
+        let features = arena.integers(positions * 2 * count);
+        let chain = arena.integers(chain_words(dims, positions));
         let mut tile = Tile::carve(&mut arena, dims, self.tile);
         let logits = arena.halves(self.tile * dims.vocab as usize);
 
         let places = window.iter().zip(h.chunks_exact_mut(width)).enumerate();
+        for (position, &token) in window.iter().enumerate() {
+            check(dims, token, position)?;
+        }
         wide(
             #[inline(always)]
-            || places.into_iter().try_for_each(|(t, (&token, h))| embed(model, token, t, h)),
-        )?;
+            || places.for_each(|(t, (&token, h))| embed(model, token, t, h)),
+        );
         for layer in 0..dims.layers {
             normalize_all(h, codes, scales);
             let x = Vectors { codes, scales };
@@ -119,7 +156,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
                     scales: &scales[first..last],
                 };
                 let features = &features[first * 2 * count..last * 2 * count];
-                finish(model, layer, x, features, &mut h[first * width..last * width], &mut tile);
+                let h = &mut h[first * width..last * width];
+                let mut cursor = Cursor::at(Some(Piece::OutputProjection), layer);
+                while cursor.layer == layer {
+                    cursor.advance_block(model, x, features, h, &mut tile);
+                }
             }
         }
         normalize_all(h, codes, scales);
@@ -131,7 +172,10 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
                 scales: &scales[first..last],
             };
             let logits = &mut logits[..(last - first) * vocab];
-            head(model, x, logits, &mut tile);
+            let mut cursor = Cursor::OUTPUT;
+            while cursor.next.is_some() {
+                cursor.advance_output(model, x, logits, &mut tile);
+            }
             for (offset, logits) in logits.chunks_exact(vocab).enumerate() {
                 each(first + offset, logits);
             }
@@ -161,8 +205,8 @@ impl<M> fmt::Debug for Window<'_, M> {
 #[cfg(feature = "alloc")]
 impl<'a> Window<'a, alloc::vec::Vec<u32>> {
     /// Room for windows of at most `tokens`, on the heap; [`Error::Memory`] where it has none.
-    pub fn allocate(model: &'a Model<'a>, tokens: usize, tile: usize) -> Result<Self, Error> {
-        let words = Self::words(model.dims(), tokens.max(1), tile.clamp(1, 1 << 12));
-        Self::new(model, allocate(words)?, tokens, tile)
+    pub fn allocate(model: Model<'a>, tokens: usize, tile: usize) -> Result<Self, Error> {
+        let memory = allocate(model.dims().window_words(tokens, tile))?;
+        Self::new(model, memory, tokens, tile)
     }
 }

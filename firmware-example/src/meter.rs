@@ -13,11 +13,11 @@ const PERIOD: u32 = 1 << 24;
 static WRAPS: AtomicU32 = AtomicU32::new(0);
 
 /// The timer, running.
-pub(crate) struct Meter(());
+pub struct Meter(());
 
 impl Meter {
     /// Starts the timer.
-    pub(crate) fn start(mut timer: SYST) -> Self {
+    pub fn start(mut timer: SYST) -> Self {
         timer.set_clock_source(SystClkSource::Core);
         timer.set_reload(PERIOD - 1);
         timer.clear_current();
@@ -27,7 +27,7 @@ impl Meter {
     }
 
     /// Instructions since the start, in steps of [`board::TICK`].
-    pub(crate) fn instructions(&self) -> u64 {
+    pub fn instructions(&self) -> u64 {
         loop {
             let wraps = WRAPS.load(Ordering::Relaxed);
             let left = SYST::get_current();

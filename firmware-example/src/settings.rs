@@ -1,3 +1,30 @@
-//! What `build.rs` found in the blob and in the environment.
+//! What a run does: from the environment, by `build.rs`; and what its blob needs, from the blob's
+//! first bytes.
+
+use resnet_bk_core::blob::{Chain, Dimensions};
 
 include!(concat!(env!("OUT_DIR"), "/settings.rs"));
+
+/// Dimensions of the blob.
+pub const DIMS: Dimensions = match Dimensions::of_blob(BLOB) {
+    Ok(dims) => dims,
+    Err(_) => panic!("RESNET_BK_BLOB is not a blob of this version: quantize again"),
+};
+
+/// Whether the blob can only score whole windows.
+pub const SCORES_WINDOWS: bool = matches!(DIMS.chain, Chain::Full);
+
+/// Tokens of a window: 64, or as many as a shorter position table has.
+pub const WINDOW_TOKENS: usize = match DIMS.positions {
+    1..64 => DIMS.positions as usize,
+    _ => 64,
+};
+
+/// Positions that a window computes at a time.
+pub const WINDOW_TILE: usize = 4;
+
+/// Words of memory for the session, or for the windows.
+pub const MEMORY_WORDS: usize = match DIMS.chain {
+    Chain::Half => DIMS.session_words(),
+    Chain::Full => DIMS.window_words(WINDOW_TOKENS, WINDOW_TILE),
+};

@@ -4,25 +4,26 @@ use resnet_bk_core::{Error, Model, Session, Window};
 
 use crate::settings::{MEMORY_WORDS, WINDOW_TILE, WINDOW_TOKENS};
 
-pub(crate) use memory::{session, window};
+pub use memory::{Words, session, window};
 
-/// A static array, whose size is known from the blob when the firmware is built.
+/// A static array, whose size is a constant of the blob: the one static that inference needs.
 #[cfg(not(feature = "alloc"))]
 mod memory {
     use super::*;
     use static_cell::ConstStaticCell;
 
-    type Words = &'static mut [u32; MEMORY_WORDS];
+    /// The memory of a session or window.
+    pub type Words = &'static mut [u32; MEMORY_WORDS];
 
     static WORDS: ConstStaticCell<[u32; MEMORY_WORDS]> = ConstStaticCell::new([0; MEMORY_WORDS]);
 
     /// A stream from its beginning. There is memory for one session or window.
-    pub(crate) fn session<'a>(model: &'a Model<'a>) -> Result<Session<'a, Words>, Error> {
+    pub fn session(model: Model<'static>) -> Result<Session<'static, Words>, Error> {
         Session::new(model, WORDS.take())
     }
 
     /// Room for windows. There is memory for one session or window.
-    pub(crate) fn window<'a>(model: &'a Model<'a>) -> Result<Window<'a, Words>, Error> {
+    pub fn window(model: Model<'static>) -> Result<Window<'static, Words>, Error> {
         Window::new(model, WORDS.take(), WINDOW_TOKENS, WINDOW_TILE)
     }
 }
@@ -33,8 +34,10 @@ mod memory {
     extern crate alloc;
 
     use super::*;
-    use alloc::vec::Vec;
     use embedded_alloc::LlffHeap;
+
+    /// The memory of a session or window.
+    pub type Words = alloc::vec::Vec<u32>;
 
     #[global_allocator]
     static HEAP: LlffHeap = LlffHeap::empty();
@@ -49,13 +52,13 @@ mod memory {
     }
 
     /// A stream from its beginning. There is a heap for one session or window.
-    pub(crate) fn session<'a>(model: &'a Model<'a>) -> Result<Session<'a, Vec<u32>>, Error> {
+    pub fn session(model: Model<'static>) -> Result<Session<'static, Words>, Error> {
         start_heap();
         Session::allocate(model)
     }
 
     /// Room for windows. There is a heap for one session or window.
-    pub(crate) fn window<'a>(model: &'a Model<'a>) -> Result<Window<'a, Vec<u32>>, Error> {
+    pub fn window(model: Model<'static>) -> Result<Window<'static, Words>, Error> {
         start_heap();
         Window::allocate(model, WINDOW_TOKENS, WINDOW_TILE)
     }

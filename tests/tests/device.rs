@@ -1,7 +1,7 @@
 //! The device computes the host's bits: every logit, on an emulated Cortex-M4F.
 
 use anyhow::Result;
-use resnet_bk_tests::{blobs, full_chain, tiny};
+use resnet_bk_tests::{blobs, full_chain, repository, tiny};
 use resnet_bk_tools::quantize::Source;
 use xtask::firmware::{Firmware, Job, Sampling};
 use xtask::{qemu, reference};
@@ -37,4 +37,36 @@ fn full_chain_windows_give_the_same_bits() -> Result<()> {
     let source = full_chain()?;
     let job = Job::Score { windows: 4, seed: 9 };
     compare(&source, &job, 4 * source.dims.positions.min(64))
+}
+
+/// A program that computes a token piece by piece, other work between the pieces, gives the bits of one that takes
+/// it at once.
+#[test]
+fn pieces_beside_another_task_give_the_same_bits() -> Result<()> {
+    let job = Job::Generate {
+        prompt: "The castle was".into(),
+        tokens: 32,
+        sampling: Sampling { temperature: 0.8, top_k: 20, top_p: 0.95, seed: 5 },
+    };
+    let place = tempfile::tempdir()?;
+    let elf = place.path().join("embassy.elf");
+    let path = repository("models/wikitext2/model.rbk");
+    Firmware { embassy: true, ..Firmware::new(&path, job.clone()) }.build(&elf)?;
+    let report = qemu::run(&elf, qemu::Options::default())?;
+    let device = report.success()?;
+    let host = reference::run(&std::fs::read(&path)?, &job)?;
+    assert_eq!((device.steps, device.fed), (host.steps, host.fed));
+    assert_eq!(device.digest, host.digest, "the logits differ");
+    assert_eq!(report.text_bytes(), host.text, "the text differs");
+    let line = report.logs.iter().find(|line| line.starts_with("blinks ")).expect("no blinks");
+    let words: Vec<&str> = line.split(' ').collect();
+    let ["blinks", blinks, "pieces", pieces, "longest", longest] = words[..] else {
+        panic!("{line}")
+    };
+    let (blinks, pieces): (u32, u32) = (blinks.parse()?, pieces.parse()?);
+    // Dozens of pieces a token, and the other task had its turn behind each of them.
+    assert!(pieces > 40 * (host.steps + host.fed), "{line}");
+    assert!(blinks.abs_diff(pieces) <= 2, "{line}");
+    assert!(longest.parse::<u64>()? < device.instructions_per_token / 8, "{line}");
+    Ok(())
 }

@@ -61,6 +61,8 @@ pub struct Firmware {
     pub job: Job,
     /// Whether session memory comes from a heap.
     pub alloc: bool,
+    /// Whether it is the program whose inference is one task of an embassy executor.
+    pub embassy: bool,
     /// Whether it also logs the digest after every step, to find the first difference.
     pub every_step: bool,
 }
@@ -68,7 +70,7 @@ pub struct Firmware {
 impl Firmware {
     /// Firmware without a heap that logs no more than it must.
     pub fn new(blob: impl Into<PathBuf>, job: Job) -> Self {
-        Self { blob: blob.into(), job, alloc: false, every_step: false }
+        Self { blob: blob.into(), job, alloc: false, embassy: false, every_step: false }
     }
 
     /// Builds it and puts a copy at `elf`, where the next build leaves it alone.
@@ -91,6 +93,9 @@ impl Firmware {
         }
         if self.alloc {
             command.args(["--features", "alloc"]);
+        }
+        if self.embassy {
+            command.args(["--features", "embassy", "--bin", "embassy"]);
         }
         if self.every_step {
             command.env("DEFMT_LOG", "debug");

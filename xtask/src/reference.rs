@@ -38,7 +38,7 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
     match job {
         Job::Generate { prompt, tokens: count, sampling } => {
             let prompt = encode(&model, prompt)?;
-            let mut session = Session::allocate(&model)?;
+            let mut session = Session::allocate(model.clone())?;
             let sampler = Sampler::new(sampling.temperature, sampling.top_k, sampling.seed)?;
             let mut sampler = sampler.with_top_p(sampling.top_p)?;
             let (&last, first) = prompt.split_last().context("the prompt is empty")?;
@@ -63,7 +63,7 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
                 positions => WINDOW_TOKENS.min(positions as usize),
             };
             let mut generator = *seed;
-            let mut window = Window::allocate(&model, len, len)?;
+            let mut window = Window::allocate(model.clone(), len, len)?;
             for _ in 0..*windows {
                 let tokens: Vec<u32> =
                     (0..len).map(|_| random_token(&mut generator, dims.vocab)).collect();

@@ -1,5 +1,6 @@
 //! The `resnet-bk` command, one function per call.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -123,6 +124,13 @@ pub(crate) struct Weights {
     pub(crate) measured_kl: f64,
 }
 
+/// What `inspect --json` prints of a blob.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Inspected {
+    /// By core the most instructions of every kind of piece.
+    pub(crate) pieces: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
 /// What `generate --json` prints.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Host {
@@ -226,6 +234,11 @@ impl Tools {
         command.arg(&self.model).args(arguments).arg("--importance").arg(importance);
         command.arg("--json").args(self.corpus_arguments());
         command
+    }
+
+    /// What is in a blob.
+    pub(crate) fn inspect(&self, blob: &Path) -> Result<Inspected> {
+        parse(self.command("inspect").arg(blob).arg("--json"))
     }
 
     /// Quality of the model and of blobs, on one text, with these further arguments.

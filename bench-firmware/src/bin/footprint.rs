@@ -1,5 +1,5 @@
-//! Inference and nothing else: reads a blob, generates tokens, says nothing. Its sections are what inference
-//! adds to a firmware, the runtime's few hundred bytes included.
+//! Inference and nothing else: reads a blob, generates tokens, prints nothing. Its sections are
+//! what inference adds to a firmware, with the few hundred bytes of the runtime.
 #![no_std]
 #![no_main]
 
@@ -22,7 +22,7 @@ fn run() -> ! {
 
 fn generate(memory: &mut [u32]) -> Option<()> {
     let model = Model::from_bytes(resnet_bk_bench::blob::bytes()).ok()?;
-    let mut session = Session::new(&model, memory).ok()?;
+    let mut session = Session::new(model, memory).ok()?;
     let mut sampler = Sampler::greedy();
     let mut token = 1;
     for _ in 0..16 {

@@ -1,7 +1,8 @@
 //! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
 //!
-//! A line per count: `product <storage> <inputs> <outputs> <instructions>`, a storage being a precision and, behind a
-//! slash, its group if that is not 32; `-sparse` behind it where of twenty codes one is not zero.
+//! A line per count: `product <storage> <inputs> <outputs> <instructions>`. A storage is a precision
+//! and, after a slash, its group unless that is 32; `-sparse` marks vectors with one code in twenty
+//! that is not zero. `portable` lines are the same of the portable kernel, marked `-portable`.
 #![no_std]
 #![no_main]
 
@@ -17,7 +18,7 @@ resnet_bk_bench::entry!(run);
 
 /// Inputs and outputs of what is counted.
 const COUNTED: [(usize, usize); 4] = [(128, 256), (256, 128), (128, 1024), (64, 128)];
-/// Inputs and outputs of what is counted with few codes that are not zero, too: an expert's second matrix.
+/// Inputs and outputs that are also counted with a sparse vector: an expert's second matrix.
 const SPARSE: (usize, usize) = (256, 128);
 /// Storages that are counted: all that a budget chooses from, and groups of 32 of every precision.
 const STORAGES: [(Precision, usize); 11] = [
@@ -33,6 +34,10 @@ const STORAGES: [(Precision, usize); 11] = [
     (Precision::Int8, 0),
     (Precision::Fp16, 0),
 ];
+/// Groups that the portable kernel is counted with: what it takes falls with the size of a group.
+const PORTABLE_GROUPS: [usize; 3] = [1, 8, 32];
+/// Inputs and outputs of what it is counted for.
+const PORTABLE: (usize, usize) = (64, 128);
 /// A count is of so many calls, which makes it so much finer than a tick.
 const CALLS: u64 = 8;
 /// Bytes of the largest matrix, FP16 128 to 1024, with its biases.
@@ -71,6 +76,7 @@ fn run() -> ! {
             count(room, Shape { precision, group, rows, cols }, Draw::Sparse, &mut random);
         }
     }
+    count_portable(room, &mut random);
     println!("checked {checked}");
     machine::exit(0)
 }
@@ -95,8 +101,30 @@ fn count(room: &mut Room, shape: Shape, draw: Draw, random: &mut Random) {
     }
 }
 
-/// Compares kernels on shapes that they have code for and shapes that they have none for, random numbers
-/// and extreme ones. Returns how many products it compared.
+/// Prints the instructions of products that no fast kernel takes, their codes being off alignment.
+fn count_portable(room: &mut Room, random: &mut Random) {
+    let (cols, rows) = PORTABLE;
+    for precision in Precision::ALL {
+        let groups = if precision.is_grouped() { &PORTABLE_GROUPS[..] } else { &[0] };
+        for &group in groups {
+            let shape = Shape { precision, group, rows, cols };
+            let matrix = matrix(shape, Draw::Even, &mut room.matrix.0[1..], random);
+            room.vector.draw(&matrix, Draw::Even, random);
+            let out = &mut room.out[..rows];
+            let started = Moment::now();
+            matmul(black_box(&matrix), black_box(room.vector.get()), black_box(&mut *out));
+            let instructions = started.instructions_until(Moment::now());
+            let name = precision.name();
+            match group {
+                0 | 32 => println!("portable {name}-portable {cols} {rows} {instructions}"),
+                _ => println!("portable {name}/{group}-portable {cols} {rows} {instructions}"),
+            }
+        }
+    }
+}
+
+/// Compares kernels with the portable one on shapes with and without a fast kernel, on random and
+/// extreme numbers. Returns how many products it compared.
 fn check(room: &mut Room, random: &mut Random) -> u32 {
     let groups = |precision: Precision| -> &[usize] {
         if precision.is_grouped() { &[32, 16, 64, 7] } else { &[0] }

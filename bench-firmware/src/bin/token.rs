@@ -1,15 +1,16 @@
-//! Whole tokens of a blob, greedy: instructions in all and by kind of layer, of tokens without logits and of
-//! every way to sample, memory, and a digest of every logit for the host to compare with.
+//! Whole tokens of a blob, greedy: their instructions, those of their pieces, of tokens without
+//! logits and of every way to sample, memory, and a digest of every logit for the host.
 //!
-//! Lines: `token <instructions>`, `fed <instructions>`, `kind <name> <instructions>`, `sampler <name> <instructions>`
-//! (all per token), `session_ram_bytes <n>`, `stack_bytes <n>`, `digest <hexadecimal>`.
+//! Lines: `token <instructions>`, `fed <instructions>`, `kind <name> <instructions>`,
+//! `sampler <name> <instructions>` (all per token), `piece <name> <instructions>` (the longest of
+//! its kind), `session_ram_bytes <n>`, `stack_bytes <n>`, `digest <hexadecimal>`.
 #![no_std]
 #![no_main]
 
 use core::hint::black_box;
 
+use resnet_bk_bench::laps::Laps;
 use resnet_bk_bench::machine::{self, Moment, Paint};
-use resnet_bk_bench::walk::{Kind, Laps, Walk};
 use resnet_bk_core::{Error, LogitsDigest, Model, Sampler, Session};
 use semihosting::println;
 
@@ -26,23 +27,20 @@ const WORDS: usize = 8 << 10;
 
 fn run() -> ! {
     static mut MEMORY: [u32; WORDS] = [0; WORDS];
-    static mut WALK: Walk = Walk::new();
     machine::start();
-    let (memory, walk) = (&raw mut MEMORY, &raw mut WALK);
-    // SAFETY: this function is called once, and nothing else names the statics.
-    let (memory, walk) = unsafe { (&mut *memory, &mut *walk) };
-    let result = Model::from_bytes(resnet_bk_bench::blob::bytes())
-        .and_then(|model| measure(&model, memory, walk));
-    if let Err(error) = result {
+    let memory = &raw mut MEMORY;
+    // SAFETY: this function is called once, and nothing else names the static.
+    let memory = unsafe { &mut *memory };
+    if let Err(error) = measure(memory) {
         println!("{error}");
         machine::exit(1);
     }
     machine::exit(0)
 }
 
-fn measure(model: &Model<'_>, memory: &mut [u32], walk: &mut Walk) -> Result<(), Error> {
-    let bytes = 4 * Session::<&mut [u32]>::words(model.dims());
-    println!("session_ram_bytes {bytes}");
+fn measure(memory: &mut [u32]) -> Result<(), Error> {
+    let model = Model::from_bytes(resnet_bk_bench::blob::bytes())?;
+    println!("session_ram_bytes {}", 4 * model.dims().session_words());
     let paint = Paint::new();
     let mut session = Session::new(model, memory)?;
     let mut sampler = Sampler::greedy();
@@ -51,12 +49,11 @@ fn measure(model: &Model<'_>, memory: &mut [u32], walk: &mut Walk) -> Result<(),
     let (mut token, mut instructions) = (FIRST, 0);
     let mut tokens = [0; TOKENS];
     let mut digest = LogitsDigest::new();
-    let (mut laps, walks) = (Laps::new(), walk.admits(model));
     for taken in &mut tokens {
         *taken = token;
         let started = Moment::now();
         let logits = session.step(token)?;
-        let chosen = sampler.sample(logits);
+        token = sampler.sample(logits);
         instructions += started.instructions_until(Moment::now());
         digest.update(logits);
         for ((_, sampler), instructions) in samplers.iter_mut().zip(&mut sampled) {
@@ -64,11 +61,6 @@ fn measure(model: &Model<'_>, memory: &mut [u32], walk: &mut Walk) -> Result<(),
             black_box(sampler.sample(black_box(logits)));
             *instructions += started.instructions_until(Moment::now());
         }
-        if walks && (walk.step(model, token, &mut laps) != chosen || walk.logits[..] != *logits) {
-            println!("the parts of a token give other logits than the session");
-            machine::exit(1);
-        }
-        token = chosen;
     }
     println!("stack_bytes {}", paint.high_water());
     println!("token {}", instructions / TOKENS as u64);
@@ -79,12 +71,37 @@ fn measure(model: &Model<'_>, memory: &mut [u32], walk: &mut Walk) -> Result<(),
     for ((name, _), instructions) in samplers.iter().zip(sampled) {
         println!("sampler {name} {}", instructions / TOKENS as u64);
     }
-    if walks {
-        for (kind, instructions) in Kind::ALL.iter().zip(laps.instructions) {
-            println!("kind {} {}", kind.name(), instructions / TOKENS as u64);
-        }
-    }
+    pieces(&mut session, &tokens, digest.value())?;
     println!("digest {:08x}", digest.value());
+    Ok(())
+}
+
+/// Takes the tokens once more, piece by piece, and prints what the pieces take.
+// Outlined: its frame is none of a session's stack.
+#[inline(never)]
+fn pieces(
+    session: &mut Session<'_, &mut [u32]>,
+    tokens: &[u32],
+    expected: u32,
+) -> Result<(), Error> {
+    let (mut laps, mut digest) = (Laps::new(), LogitsDigest::new());
+    session.reset();
+    for &token in tokens {
+        session.begin(token)?;
+        laps.begin();
+        while let Some(piece) = session.advance() {
+            laps.lap(piece);
+        }
+        digest.update(session.logits().unwrap_or_default());
+    }
+    if digest.value() != expected {
+        println!("the pieces of a token give other logits than a step");
+        machine::exit(1);
+    }
+    for (piece, kind) in laps.kinds() {
+        println!("kind {} {}", piece.name(), kind.total / tokens.len() as u64);
+        println!("piece {} {}", piece.name(), kind.longest);
+    }
     Ok(())
 }
 

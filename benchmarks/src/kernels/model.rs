@@ -68,7 +68,7 @@ fn windows(
     tokens: &[u32],
     rounds: usize,
 ) -> Result<(Ratio, Option<InstructionSets>), Box<dyn Error>> {
-    let scorer = core::Window::allocate(model, WINDOW, WINDOW);
+    let scorer = core::Window::allocate(model.clone(), WINDOW, WINDOW);
     let mut scorer = scorer.map_err(|error| error.to_string())?;
     let mut ours = || {
         for window in tokens.chunks(WINDOW) {
@@ -93,7 +93,7 @@ fn generation(
     tokens: &[u32],
     rounds: usize,
 ) -> Result<(Ratio, Option<InstructionSets>), Box<dyn Error>> {
-    let session = core::Session::allocate(model);
+    let session = core::Session::allocate(model.clone());
     let mut session = session.map_err(|error| error.to_string())?;
     let mut stream = Stream::new(reference)?;
     let mut sampler = core::Sampler::greedy();

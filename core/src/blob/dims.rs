@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::TokenClasses;
+use super::{FORMAT_VERSION, MAGIC, PREAMBLE_LEN, TokenClasses};
 use crate::error::Error;
 
 /// Which part of the chain a position may see.
@@ -86,8 +86,79 @@ pub enum TensorId {
 
 /// Sizes are of dimensions that [`Dimensions::validate`] accepts; others may overflow.
 impl Dimensions {
+    /// Reads the dimensions of a blob, at compile time where the blob is part of the program, so
+    /// that the memory of a session can be a static of the right size:
+    ///
+    /// ```
+    /// use resnet_bk_core::blob::Dimensions;
+    ///
+    /// static BLOB: &[u8] =
+    ///     resnet_bk_core::include_blob!("../../tests/golden/v2/half-int4.rbk");
+    /// const DIMS: Dimensions = match Dimensions::of_blob(BLOB) {
+    ///     Ok(dims) => dims,
+    ///     Err(_) => panic!("not a blob of this version"),
+    /// };
+    /// static MEMORY: [u32; DIMS.session_words()] = [0; DIMS.session_words()];
+    /// assert_eq!(MEMORY.len(), DIMS.session_words());
+    /// ```
+    ///
+    /// They are the first fields of the header, directly behind the preamble (`docs/format.md`):
+    /// the first [`Self::PREFIX`] bytes of a blob are enough. Nothing else is looked at;
+    /// [`crate::Model::from_bytes`] validates the blob.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotABlob`], [`Error::Version`], [`Error::Truncated`], [`Error::Header`] or
+    /// [`Error::Dimension`].
+    pub const fn of_blob(bytes: &[u8]) -> Result<Self, Error> {
+        let header_len = match header_len(bytes) {
+            Ok(len) => len,
+            Err(error) => return Err(error),
+        };
+        let mut fields = [0; 9];
+        let (mut at, mut i) = (PREAMBLE_LEN, 0);
+        while i < fields.len() {
+            (fields[i], at) = match varint(bytes, at) {
+                Ok(read) => read,
+                Err(error) => return Err(error),
+            };
+            i += 1;
+        }
+        let chain = match varint(bytes, at) {
+            Ok((0, end)) => (Chain::Full, end),
+            Ok((1, end)) => (Chain::Half, end),
+            Ok(_) => return Err(Error::Header),
+            Err(error) => return Err(error),
+        };
+        if chain.1 - PREAMBLE_LEN > header_len as usize {
+            return Err(Error::Header);
+        }
+        let [vocab, width, layers, experts, top_k, hidden, potentials, positions, token_classes] =
+            fields;
+        let dims = Self {
+            vocab,
+            width,
+            layers,
+            experts,
+            top_k,
+            hidden,
+            potentials,
+            positions,
+            token_classes,
+            chain: chain.0,
+        };
+        match dims.validate() {
+            Ok(()) => Ok(dims),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Bytes at the beginning of a blob that [`Self::of_blob`] reads at most: the preamble and ten
+    /// varints.
+    pub const PREFIX: usize = PREAMBLE_LEN + 10 * VARINT;
+
     /// Checks every dimension against its limit, and names the first one beyond it.
-    pub fn validate(&self) -> Result<(), Error> {
+    pub const fn validate(&self) -> Result<(), Error> {
         let sizes = [
             ("vocab", self.vocab, Limits::VOCAB),
             ("width", self.width, Limits::WIDTH),
@@ -98,10 +169,13 @@ impl Dimensions {
             ("potentials", self.potentials, Limits::POTENTIALS),
             ("token_classes", self.token_classes, TokenClasses::MOST),
         ];
-        for (name, value, limit) in sizes {
+        let mut i = 0;
+        while i < sizes.len() {
+            let (name, value, limit) = sizes[i];
             if value == 0 || value > limit {
                 return Err(Error::Dimension { name, value, limit });
             }
+            i += 1;
         }
         if self.positions > Limits::POSITIONS {
             let (name, value) = ("positions", self.positions);
@@ -211,6 +285,51 @@ impl Dimensions {
             + experts;
         self.layers as u64 * block + macs(TensorId::LmHead(0))
     }
+}
+
+/// The most bytes of a varint of 32 bits.
+const VARINT: usize = 5;
+
+/// The length of the header, behind a magic and a version that are this crate's.
+const fn header_len(bytes: &[u8]) -> Result<u32, Error> {
+    let mut i = 0;
+    while i < MAGIC.len() && i < bytes.len() {
+        if bytes[i] != MAGIC[i] {
+            return Err(Error::NotABlob);
+        }
+        i += 1;
+    }
+    let (Some((_, fields)), true) = (bytes.split_first_chunk::<8>(), bytes.len() >= PREAMBLE_LEN)
+    else {
+        return Err(Error::Truncated { needed: PREAMBLE_LEN, given: bytes.len() });
+    };
+    let [v0, v1, v2, v3, h0, h1, h2, h3, ..] = fields else {
+        return Err(Error::Truncated { needed: PREAMBLE_LEN, given: bytes.len() });
+    };
+    let found = u32::from_le_bytes([*v0, *v1, *v2, *v3]);
+    if found != FORMAT_VERSION {
+        return Err(Error::Version { found, supported: FORMAT_VERSION });
+    }
+    Ok(u32::from_le_bytes([*h0, *h1, *h2, *h3]))
+}
+
+/// The varint of a `u32` at a place, as postcard writes and reads it, and the place behind it.
+const fn varint(bytes: &[u8], mut at: usize) -> Result<(u32, usize), Error> {
+    let (mut value, mut shift) = (0u32, 0);
+    while at < bytes.len() {
+        let byte = bytes[at];
+        at += 1;
+        // The fifth byte has the uppermost four bits and ends the number.
+        if shift == 28 && byte > 0x0f {
+            return Err(Error::Header);
+        }
+        value |= ((byte & 0x7f) as u32) << shift;
+        if byte < 0x80 {
+            return Ok((value, at));
+        }
+        shift += 7;
+    }
+    Err(Error::Truncated { needed: at + 1, given: bytes.len() })
 }
 
 impl TensorId {

@@ -2,7 +2,7 @@
 
 use super::ALIGN;
 
-/// What [`crate::include_blob!`] makes its static of.
+/// What [`crate::include_blob!`] aligns bytes with.
 #[doc(hidden)]
 #[derive(Debug)]
 #[repr(C, align(16))]
@@ -10,14 +10,17 @@ pub struct Aligned<B: ?Sized>(pub B);
 
 const _: () = assert!(align_of::<Aligned<u8>>() == ALIGN);
 
-/// A file's bytes, as `include_bytes!` gives them, at an address that kernels are fast at: a multiple
-/// of 16. The path is taken from the file that names it.
+/// A file's bytes, as `include_bytes!` gives them, at a multiple of 16, where every kernel is fast.
+/// The path is relative to the file that names it. The bytes are a constant expression:
+/// [`crate::blob::Dimensions::of_blob`] sizes the memory of a session by them at compile time.
 ///
-/// `include_bytes!` alone puts bytes anywhere. A blob that lies at an odd address gives the same logits, but
-/// by kernels that read bytes where others read words, at ten times the instructions.
+/// `include_bytes!` alone aligns nothing. A blob at an odd address gives the same logits by kernels
+/// that load bytes instead of words, in ten times the instructions.
 ///
-/// ```ignore
-/// static MODEL: &[u8] = resnet_bk_core::include_blob!("model.rbk");
+/// ```
+/// static BLOB: &[u8] =
+///     resnet_bk_core::include_blob!("../../tests/golden/v2/half-int4.rbk");
+/// assert_eq!(BLOB.as_ptr().addr() % 16, 0);
 /// ```
 #[macro_export]
 macro_rules! include_blob {

@@ -33,7 +33,7 @@ pub use tensor::{
     Column, INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord,
 };
 
-pub(crate) use preamble::CRC;
+pub(crate) use preamble::{CRC, stored_checksum};
 pub(crate) use tensor::{pair_i16, pair_u16};
 
 /// Rounds `offset` up to the next multiple of [`ALIGN`].

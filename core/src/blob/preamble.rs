@@ -52,7 +52,7 @@ impl Preamble {
         if bytes.len() > total {
             return Err(Error::TrailingBytes { expected: total, given: bytes.len() });
         }
-        let stored = word(CRC_FIELD.start);
+        let stored = stored_checksum(bytes);
         let computed = checksum(bytes);
         if stored != computed {
             return Err(Error::Checksum { stored, computed });
@@ -80,10 +80,16 @@ impl Preamble {
     }
 }
 
+/// The checksum that a blob carries; 0 for fewer bytes than a preamble has.
+pub(crate) fn stored_checksum(blob: &[u8]) -> u32 {
+    let field = blob.get(CRC_FIELD).and_then(<[u8]>::first_chunk);
+    field.map_or(0, |field| u32::from_le_bytes(*field))
+}
+
 /// CRC-32C of a blob, its own checksum field read as zero.
 pub fn checksum(blob: &[u8]) -> u32 {
     let mut digest = CRC.digest();
-    // In a loop, for the code of an update is there as often as it is called.
+    // In a loop: `update` is inlined wherever it is called.
     let before = blob.get(..CRC_FIELD.start).unwrap_or(blob);
     for part in [before, &[0; 4], blob.get(CRC_FIELD.end..).unwrap_or(&[])] {
         digest.update(part);

@@ -74,13 +74,25 @@ impl ChainFormat {
             return false;
         }
         let one = 1u64 << self.frac;
-        // 1/η in units, rounded up, plus the unit that the reciprocal may be off.
-        let inverse = (one * one).div_ceil(eta as u64) + 2;
+        let inverse = self.largest_inverse(eta);
         let back = (inverse as u128 * self.off_diagonal as u128) >> 16;
         // 64 units for what INT8 potentials exceed 3 by and for the rounding of α − β/L.
         let bound = diagonal.unsigned_abs() as u128 + 3 * one as u128 + eta as u128 + back + 64;
         // The last condition keeps the shift of `invert` positive: η above 2^−14.
         bound < 1 << 30 && inverse < 1 << 30 && (eta as u64) << 14 > one
+    }
+
+    /// The bound on |1/L|: 1/η in units, rounded up, plus what the reciprocal may be off.
+    fn largest_inverse(&self, eta: i32) -> u64 {
+        (1u64 << (2 * self.frac)).div_ceil(eta.max(1) as u64) + 2
+    }
+
+    /// Whether a recursion with an admitted η can arrive at this 1/L: the parts are at most 1/η,
+    /// the imaginary one is not negative. From such a state no later number overflows, by the
+    /// induction of [`Self::admits`].
+    pub fn admits_state(&self, eta: i32, state: Complex) -> bool {
+        let most = self.largest_inverse(eta);
+        state.im >= 0 && state.im as u64 <= most && u64::from(state.re.unsigned_abs()) <= most
     }
 
     /// Real part of α: the diagonal plus the potential `v` (Q15.16), clamped to ±3 and, where the

@@ -1,13 +1,16 @@
 //! The mixture of experts: h += Σ_e share_e · (W2_e · ReLU(W1_e · u + b1_e) + b2_e).
+//!
+//! An expert is [`up`], [`requantize`], [`down`] and [`mix`], in this order, each from what the one
+//! before left in [`Scratch`].
 
 use super::activation::quantize_relu;
 use super::gate::{Route, WEIGHT_FRAC};
 use crate::blob::Tensor;
 use crate::kernels::{Vectors, matmul, wide};
 
-/// Scratch of [`expert`], for `batch` tokens.
+/// Scratch of an expert, for `batch` vectors.
 pub struct Scratch<'a> {
-    /// `[batch, d]`: the routed tokens' codes, side by side.
+    /// `[batch, d]`: codes of the vectors that are routed to the expert, one after the other.
     pub codes: &'a mut [i16],
     /// `[batch]`: their scales, then the scales of their hidden vectors.
     pub scales: &'a mut [u32],
@@ -17,40 +20,41 @@ pub struct Scratch<'a> {
     pub hidden_codes: &'a mut [i16],
     /// `[batch, d]`.
     pub outputs: &'a mut [i32],
-    /// `[batch]`: position of each routed token, with its share.
+    /// `[batch]`: place of each routed vector in the batch (high half) and its share.
     pub routed: &'a mut [u32],
 }
 
-/// Adds one expert's share to every token that is routed to it.
+/// Gathers the vectors that are routed to an expert and multiplies them by its first matrix;
+/// returns how many there are.
 ///
-/// Shapes: `up` is `[hidden, d]`, `down` is `[d, hidden]`, `x` is `[batch, d]`, `routes` is
-/// `[batch, top_k]`, `h` is `[batch, d]` in Q15.16.
-pub fn expert(
-    index: usize,
-    (up, down): (&Tensor<'_>, &Tensor<'_>),
+/// Shapes: `up` is `[hidden, d]`, `x` is `[batch, d]`, `routes` is `[batch, top_k]`.
+pub fn up(
+    index: u32,
+    up: &Tensor<'_>,
     x: Vectors<'_>,
     routes: &[u32],
-    h: &mut [i32],
     scratch: &mut Scratch<'_>,
-) {
+) -> usize {
     let (width, hidden) = (up.cols, up.rows);
     let top_k = routes.len() / x.scales.len().max(1);
     let mut count = 0;
-    for (token, routes) in routes.chunks_exact(top_k.max(1)).enumerate() {
-        let route = routes.iter().map(|&r| Route::unpack(r)).find(|r| r.expert as usize == index);
+    for (place, routes) in routes.chunks_exact(top_k.max(1)).enumerate() {
+        let route = routes.iter().map(|&r| Route::unpack(r)).find(|r| r.expert as u32 == index);
         let Some(route) = route else { continue };
-        let source = &x.codes[token * width..][..width];
+        let source = &x.codes[place * width..][..width];
         scratch.codes[count * width..][..width].copy_from_slice(source);
-        scratch.scales[count] = x.scales[token];
-        scratch.routed[count] = (token as u32) << 16 | route.weight as u32;
+        scratch.scales[count] = x.scales[place];
+        scratch.routed[count] = (place as u32) << 16 | route.weight as u32;
         count += 1;
-    }
-    if count == 0 {
-        return;
     }
     let inputs =
         Vectors { codes: &scratch.codes[..count * width], scales: &scratch.scales[..count] };
     matmul(up, inputs, &mut scratch.hidden[..count * hidden]);
+    count
+}
+
+/// ReLU and quantization of `count` hidden vectors of `hidden` units.
+pub fn requantize(hidden: usize, count: usize, scratch: &mut Scratch<'_>) {
     let vectors =
         scratch.hidden.chunks_exact(hidden).zip(scratch.hidden_codes.chunks_exact_mut(hidden));
     wide(
@@ -61,19 +65,31 @@ pub fn expert(
             }
         },
     );
+}
+
+/// Multiplies `count` quantized hidden vectors by an expert's second matrix.
+///
+/// Shape: `down` is `[d, hidden]`.
+pub fn down(down: &Tensor<'_>, count: usize, scratch: &mut Scratch<'_>) {
     let inputs = Vectors {
-        codes: &scratch.hidden_codes[..count * hidden],
+        codes: &scratch.hidden_codes[..count * down.cols],
         scales: &scratch.scales[..count],
     };
-    matmul(down, inputs, &mut scratch.outputs[..count * width]);
+    matmul(down, inputs, &mut scratch.outputs[..count * down.rows]);
+}
+
+/// Adds the expert's share to each of `count` vectors.
+///
+/// Shape: `h` is `[batch, width]` in Q15.16.
+pub fn mix(width: usize, count: usize, h: &mut [i32], scratch: &Scratch<'_>) {
     let results = scratch.routed[..count].iter().zip(scratch.outputs.chunks_exact(width));
     wide(
         #[inline(always)]
         || {
             for (&routed, outputs) in results {
-                let (token, weight) = ((routed >> 16) as usize, (routed & 0xffff) as i64);
-                for (h, &y) in h[token * width..][..width].iter_mut().zip(outputs) {
-                    // A share is at most 1: what is rounded fits.
+                let (place, weight) = ((routed >> 16) as usize, (routed & 0xffff) as i64);
+                for (h, &y) in h[place * width..][..width].iter_mut().zip(outputs) {
+                    // A share is at most 1, so the rounded product fits.
                     let share = (weight * y as i64 + (1 << (WEIGHT_FRAC - 1))) >> WEIGHT_FRAC;
                     *h = h.saturating_add(share as i32);
                 }

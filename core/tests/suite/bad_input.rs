@@ -457,8 +457,8 @@ fn use_it(blob: &[u8], random: &mut Random) -> bool {
     let dims = model.dims();
     let mut sampler = Sampler::new(0.7, random.below(30) as usize, random.next()).unwrap();
     let token = |random: &mut Random| random.below(dims.vocab + 1);
-    let words = Session::<Vec<u32>>::words(dims);
-    if let Ok(mut session) = Session::new(&model, vec![0; words]) {
+    let words = dims.session_words();
+    if let Ok(mut session) = Session::new(model.clone(), vec![0; words]) {
         for _ in 0..4 {
             if let Ok(logits) = session.step(token(random)) {
                 assert!(logits.iter().all(|l| l.is_finite()));
@@ -466,8 +466,8 @@ fn use_it(blob: &[u8], random: &mut Random) -> bool {
             }
         }
     }
-    let words = Window::<Vec<u32>>::words(dims, 5, 2);
-    let mut window = Window::new(&model, vec![0; words], 5, 2).unwrap();
+    let words = dims.window_words(5, 2);
+    let mut window = Window::new(model.clone(), vec![0; words], 5, 2).unwrap();
     let tokens = [0; 5].map(|_| token(random));
     let _ = window.score(&tokens, |_, logits| assert!(sampler.sample(logits) < dims.vocab));
     if let Ok(tokenizer) = model.tokenizer() {

@@ -20,9 +20,9 @@ use crate::inference::{Bits, score, stream, tokens};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::mxcsr::in_every_setting;
 
-struct Golden {
-    name: &'static str,
-    bytes: &'static [u8],
+pub(crate) struct Golden {
+    pub(crate) name: &'static str,
+    pub(crate) bytes: &'static [u8],
     recipe: Recipe,
     /// Of the logits of 32 tokens in a session, or of two windows of 16 for a full chain.
     digest: u32,
@@ -40,7 +40,7 @@ macro_rules! golden {
     };
 }
 
-fn all() -> [Golden; 7] {
+pub(crate) fn all() -> [Golden; 7] {
     let dims = small().dims;
     let wide = Dimensions { width: 32, hidden: 64, layers: 1, experts: 2, top_k: 1, ..dims };
     let text = Dimensions { vocab: 272, width: 7, hidden: 13, potentials: 5, ..dims };
@@ -179,9 +179,9 @@ const AMONG_ALL: [u32; 17] =
 fn golden_text() {
     let blob = all()[0].bytes;
     let model = Model::from_bytes(blob).unwrap();
-    let words = Session::<Vec<u32>>::words(model.dims());
+    let words = model.dims().session_words();
     let generate = |mut sampler: Sampler| {
-        let mut session = Session::new(&model, vec![0; words]).unwrap();
+        let mut session = Session::new(model.clone(), vec![0; words]).unwrap();
         let mut text = vec![0u32];
         for i in 0..16 {
             text.push(sampler.sample(session.step(text[i]).unwrap()));

@@ -13,21 +13,21 @@ use crate::reference;
 /// Bits of logits, a position after the other.
 pub(crate) type Bits = Vec<Vec<u16>>;
 
-fn bits(logits: &[f16]) -> Vec<u16> {
+pub(crate) fn bits(logits: &[f16]) -> Vec<u16> {
     logits.iter().map(|logit| logit.to_bits()).collect()
 }
 
 /// Logits of every step of a fresh session, in memory that is anything but zero.
 pub(crate) fn stream(model: &Model<'_>, tokens: &[u32]) -> Bits {
-    let memory = vec![0xdead_beef; Session::<Vec<u32>>::words(model.dims())];
-    let mut session = Session::new(model, memory).unwrap();
+    let memory = vec![0xdead_beef; model.dims().session_words()];
+    let mut session = Session::new(model.clone(), memory).unwrap();
     tokens.iter().map(|&token| bits(session.step(token).unwrap())).collect()
 }
 
 /// Logits of a window, in memory that is anything but zero.
 pub(crate) fn score(model: &Model<'_>, tokens: &[u32], tile: usize) -> Bits {
-    let memory = vec![0xdead_beef; Window::<Vec<u32>>::words(model.dims(), tokens.len(), tile)];
-    let mut window = Window::new(model, memory, tokens.len(), tile).unwrap();
+    let memory = vec![0xdead_beef; model.dims().window_words(tokens.len(), tile)];
+    let mut window = Window::new(model.clone(), memory, tokens.len(), tile).unwrap();
     window_bits(&mut window, tokens)
 }
 
@@ -108,8 +108,8 @@ proptest! {
         let model = Model::from_bytes(&blob).unwrap();
         let tokens = tokens(len, recipe.dims.vocab, recipe.seed);
         let expected = stream(&model, &tokens);
-        let memory = vec![0xdead_beef; Session::<Vec<u32>>::words(model.dims())];
-        let mut session = Session::new(&model, memory).unwrap();
+        let memory = vec![0xdead_beef; model.dims().session_words()];
+        let mut session = Session::new(model.clone(), memory).unwrap();
         for (i, (&token, expected)) in tokens.iter().zip(&expected).enumerate() {
             if fed >> i & 1 == 1 {
                 session.feed(token).unwrap();
@@ -214,23 +214,23 @@ fn full_chains_do_not_stream() {
     let blob = Recipe { dims, ..small() }.build();
     let model = Model::from_bytes(&blob).unwrap();
     assert!(!model.is_causal());
-    assert_eq!(Session::new(&model, vec![0; 1 << 16]).unwrap_err(), Error::NotCausal);
+    assert_eq!(Session::new(model.clone(), vec![0; 1 << 16]).unwrap_err(), Error::NotCausal);
 }
 
 #[test]
 fn memory_of_one_word_less_is_refused() {
     let blob = small().build();
     let model = Model::from_bytes(&blob).unwrap();
-    let needed = Session::<Vec<u32>>::words(model.dims());
-    let error = Session::new(&model, vec![0; needed - 1]).unwrap_err();
+    let needed = model.dims().session_words();
+    let error = Session::new(model.clone(), vec![0; needed - 1]).unwrap_err();
     assert_eq!(error, Error::Memory { needed, given: needed - 1 });
     let mut words = vec![0; needed];
-    Session::new(&model, &mut words[..]).unwrap().step(0).unwrap();
+    Session::new(model.clone(), &mut words[..]).unwrap().step(0).unwrap();
 
-    let needed = Window::<Vec<u32>>::words(model.dims(), 9, 4);
-    let error = Window::new(&model, vec![0; needed - 1], 9, 4).unwrap_err();
+    let needed = model.dims().window_words(9, 4);
+    let error = Window::new(model.clone(), vec![0; needed - 1], 9, 4).unwrap_err();
     assert_eq!(error, Error::Memory { needed, given: needed - 1 });
-    Window::new(&model, vec![0; needed], 9, 4).unwrap().score(&[1; 9], |_, _| ()).unwrap();
+    Window::new(model.clone(), vec![0; needed], 9, 4).unwrap().score(&[1; 9], |_, _| ()).unwrap();
 }
 
 #[test]
@@ -239,11 +239,11 @@ fn windows_beyond_the_address_space_are_refused() {
     let model = Model::from_bytes(&blob).unwrap();
     let (needed, given) = (usize::MAX, 100);
     for tokens in [usize::MAX, usize::MAX / 2, usize::MAX / 16 + 2] {
-        let error = Window::new(&model, vec![0; given], tokens, 4).unwrap_err();
+        let error = Window::new(model.clone(), vec![0; given], tokens, 4).unwrap_err();
         assert_eq!(error, Error::Memory { needed, given });
         #[cfg(feature = "alloc")]
         assert_eq!(
-            Window::allocate(&model, tokens, 4).unwrap_err(),
+            Window::allocate(model.clone(), tokens, 4).unwrap_err(),
             Error::Memory { needed, given: 0 }
         );
     }
@@ -254,8 +254,8 @@ fn the_end_of_the_position_table_changes_nothing() {
     let dims = Dimensions { positions: 5, ..small().dims };
     let blob = Recipe { dims, ..small() }.build();
     let model = Model::from_bytes(&blob).unwrap();
-    let words = Session::<Vec<u32>>::words(&dims);
-    let mut session = Session::new(&model, vec![0; words]).unwrap();
+    let words = dims.session_words();
+    let mut session = Session::new(model.clone(), vec![0; words]).unwrap();
     for token in 0..5 {
         session.step(token).unwrap();
     }
@@ -268,8 +268,8 @@ fn the_end_of_the_position_table_changes_nothing() {
     assert_eq!(session.position(), 0);
     assert_eq!(bits(session.step(3).unwrap()), stream(&model, &[3])[0]);
 
-    let words = Window::<Vec<u32>>::words(&dims, 6, 2);
-    let mut window = Window::new(&model, vec![0; words], 6, 2).unwrap();
+    let words = dims.window_words(6, 2);
+    let mut window = Window::new(model.clone(), vec![0; words], 6, 2).unwrap();
     let refused = window.score(&[0; 6], |_, _| panic!("a logit of a refused window"));
     assert_eq!(refused, Err(Error::EndOfPositions { positions: 5 }));
     assert_eq!(window_bits(&mut window, &[1, 2, 3]), stream(&model, &[1, 2, 3]));
@@ -279,8 +279,8 @@ fn the_end_of_the_position_table_changes_nothing() {
 fn a_refused_token_changes_nothing() {
     let blob = small().build();
     let model = Model::from_bytes(&blob).unwrap();
-    let words = Session::<Vec<u32>>::words(model.dims());
-    let mut session = Session::new(&model, vec![0; words]).unwrap();
+    let words = model.dims().session_words();
+    let mut session = Session::new(model.clone(), vec![0; words]).unwrap();
     let expected = stream(&model, &[1, 2, 3, 4]);
     for (token, expected) in (1..).zip(&expected) {
         for bad in [20, 21, u32::MAX] {
@@ -297,8 +297,8 @@ fn a_refused_token_changes_nothing() {
 }
 
 fn window_error(model: &Model<'_>, tokens: &[u32]) -> Error {
-    let words = Window::<Vec<u32>>::words(model.dims(), 4, 2);
-    let mut window = Window::new(model, vec![0; words], 4, 2).unwrap();
+    let words = model.dims().window_words(4, 2);
+    let mut window = Window::new(model.clone(), vec![0; words], 4, 2).unwrap();
     window.score(tokens, |_, _| panic!("a logit of a refused window")).unwrap_err()
 }
 
@@ -309,8 +309,8 @@ fn windows_and_sessions_can_be_used_again() {
         let dims = Dimensions { chain, ..small().dims };
         let blob = Recipe { dims, ..small() }.build();
         let model = Model::from_bytes(&blob).unwrap();
-        let words = Window::<Vec<u32>>::words(&dims, 12, 4);
-        let mut window = Window::new(&model, vec![0; words], 12, 4).unwrap();
+        let words = dims.window_words(12, 4);
+        let mut window = Window::new(model.clone(), vec![0; words], 12, 4).unwrap();
         for (len, seed) in [(12, 1), (5, 2), (1, 3), (12, 1)] {
             let tokens = tokens(len, dims.vocab, seed);
             assert_eq!(window_bits(&mut window, &tokens), score(&model, &tokens, 3));
@@ -318,8 +318,8 @@ fn windows_and_sessions_can_be_used_again() {
     }
     let blob = small().build();
     let model = Model::from_bytes(&blob).unwrap();
-    let words = Session::<Vec<u32>>::words(model.dims());
-    let mut session = Session::new(&model, vec![0; words]).unwrap();
+    let words = model.dims().session_words();
+    let mut session = Session::new(model.clone(), vec![0; words]).unwrap();
     for token in 0..9 {
         session.step(token).unwrap();
     }
@@ -359,8 +359,8 @@ fn matrices_that_a_model_lacks_are_empty() {
 fn models_and_sessions_print_without_their_numbers() {
     let blob = small().build();
     let model = Model::from_bytes(&blob).unwrap();
-    let words = Session::<Vec<u32>>::words(model.dims());
-    let session = Session::new(&model, vec![0; words]).unwrap();
+    let words = model.dims().session_words();
+    let session = Session::new(model.clone(), vec![0; words]).unwrap();
     for text in [format!("{model:?}"), format!("{session:?}")] {
         assert!(text.len() < 300, "{text}");
     }
@@ -370,9 +370,9 @@ fn models_and_sessions_print_without_their_numbers() {
 fn a_seed_samples_the_same_text_every_time() {
     let blob = small().build();
     let model = Model::from_bytes(&blob).unwrap();
-    let words = Session::<Vec<u32>>::words(model.dims());
+    let words = model.dims().session_words();
     let generate = |mut sampler: Sampler| {
-        let mut session = Session::new(&model, vec![0; words]).unwrap();
+        let mut session = Session::new(model.clone(), vec![0; words]).unwrap();
         let mut text = vec![0];
         for i in 0..40 {
             text.push(sampler.sample(session.step(text[i]).unwrap()));

@@ -3,10 +3,13 @@
 mod bad_input;
 mod blob;
 mod chain;
+mod dims;
 mod golden;
 mod inference;
 mod kernels;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod mxcsr;
+mod pieces;
 mod random;
 mod reference;
+mod snapshot;

@@ -9,4 +9,4 @@
 
 mod mps2_an386;
 
-pub(crate) use mps2_an386::{NAME, TICK, exit, protect_stack};
+pub use mps2_an386::{NAME, TICK, exit, protect_stack};

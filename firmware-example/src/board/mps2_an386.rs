@@ -6,16 +6,16 @@ use cortex_m::peripheral::MPU;
 use defmt_semihosting as _;
 
 /// Name of the board.
-pub(crate) const NAME: &str = "QEMU mps2-an386, Cortex-M4F";
+pub const NAME: &str = "QEMU mps2-an386, Cortex-M4F";
 
 /// Instructions per tick of SysTick. With `-icount shift=0` every instruction takes a nanosecond of
 /// virtual time, and a tick of 25 MHz takes forty: the count is exact to a tick and the same in
 /// every run. On hardware SysTick counts clock cycles, so this is 1 and the unit is cycles.
-pub(crate) const TICK: u64 = 40;
+pub const TICK: u64 = 40;
 
 /// Makes the addresses below RAM fault. On most hardware they do already; QEMU takes writes there as
 /// if they had reached a device, so that an overflowing stack would go on unnoticed.
-pub(crate) fn protect_stack(mpu: MPU) {
+pub fn protect_stack(mpu: MPU) {
     /// 16 MB that end where RAM begins, at 0x2000_0000.
     const BASE: u32 = 0x1f00_0000;
     /// No access and no execution (bit 28), 2^(23 + 1) bytes (bits 5 to 1), enabled (bit 0).
@@ -34,6 +34,6 @@ pub(crate) fn protect_stack(mpu: MPU) {
 }
 
 /// Ends QEMU with this exit code.
-pub(crate) fn exit(code: i32) -> ! {
+pub fn exit(code: i32) -> ! {
     semihosting::process::exit(code)
 }

@@ -86,7 +86,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let bytes = files::read(&args.model)?;
     if is_blob(&bytes) {
         let model = parse_blob(&bytes, &args.model)?;
-        let writer = Writer::Core(Session::allocate(&model).map_err(Error::Blob)?);
+        let writer = Writer::Core(Session::allocate(model.clone()).map_err(Error::Blob)?);
         let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
         if let (Some(named), Some(path)) = (&named, &args.tokenizer) {
             check_tokenizer(named, &path.display().to_string(), &model, &args.model)?;

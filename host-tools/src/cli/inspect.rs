@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::common::{hex, is_blob, parse_blob, print_json};
 use super::kernels::{Kernels, core_parser};
+use super::pieces::Bounds;
 use crate::checkpoint::Checkpoint;
 use crate::cli::Global;
 use crate::error::{Error, Result};
@@ -60,7 +61,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             print_estimate(model.dims(), global)
         } else {
             let kernels = Kernels::of(&model, &bytes, args.target)?;
-            blob(&model, bytes.len(), &kernels, global)
+            blob(&model, bytes.len(), &kernels, &Bounds::of(&bytes)?, global)
         }
     } else if args.target.is_some() {
         Err(Error::Usage(format!(
@@ -134,18 +135,22 @@ fn print_dims(dims: &Dimensions) -> Result<()> {
 /// Bytes of memory that running a model needs beside its weights: a session, or for a full chain
 /// a window of its position table (64 tokens without one).
 fn ram_bytes(dims: &Dimensions) -> (String, usize) {
-    type Session<'a> = core::Session<'a, Vec<u32>>;
-    type Window<'a> = core::Window<'a, Vec<u32>>;
     match dims.chain {
-        core::blob::Chain::Half => ("session".into(), 4 * Session::words(dims)),
+        core::blob::Chain::Half => ("session".into(), 4 * dims.session_words()),
         core::blob::Chain::Full => {
             let tokens = if dims.positions == 0 { 64 } else { dims.positions as usize };
-            (format!("window of {tokens}"), 4 * Window::words(dims, tokens, 1))
+            (format!("window of {tokens}"), 4 * dims.window_words(tokens, 1))
         }
     }
 }
 
-fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) -> Result<()> {
+fn blob(
+    model: &core::Model<'_>,
+    len: usize,
+    kernels: &Kernels,
+    bounds: &Bounds,
+    global: Global,
+) -> Result<()> {
     let dims = model.dims();
     let tensors: Vec<_> = dims
         .tensors()
@@ -182,7 +187,7 @@ fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) 
             "kind": "blob", "bytes": len, "dimensions": dims_json(dims), "tensors": tensors,
             "chain_bytes": model.header().chain.len, "tokenizer_bytes": tokenizer,
             "ram_bytes": ram, "ram_for": ram_kind, "macs_per_token": dims.macs_per_token(),
-            "kernels": kernels.json(),
+            "kernels": kernels.json(), "pieces": bounds.json(),
             "potentials_int8": model.header().potentials_int8,
             "provenance": {
                 "source_sha256": hex(provenance.source_sha256),
@@ -220,6 +225,9 @@ fn blob(model: &core::Model<'_>, len: usize, kernels: &Kernels, global: Global) 
     writeln!(Stdout, "RAM   {ram} bytes for a {ram_kind}, beside the stack")?;
     writeln!(Stdout, "kernels {}", kernels.summary())?;
     writeln!(Stdout, "work  {} multiply-accumulates per token", dims.macs_per_token())?;
+    if let Some(longest) = bounds.summary() {
+        writeln!(Stdout, "piece at most {longest}")?;
+    }
     writeln!(
         Stdout,
         "made  by {} under policy {} from checkpoint {}… ({} bytes, {:.2}×)",

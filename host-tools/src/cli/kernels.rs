@@ -15,6 +15,27 @@ pub(super) fn core_parser() -> impl TypedValueParser<Value = Core> {
     })
 }
 
+/// A blob at a multiple of 16 bytes, as `include_blob!` puts it: where a file was read to says
+/// nothing of where it will lie.
+pub(super) struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    pub(super) fn new(blob: &[u8]) -> Self {
+        let (len, mut memory) = (blob.len(), vec![0; blob.len() + ALIGN]);
+        let start = memory.as_ptr().align_offset(ALIGN);
+        memory[start..][..len].copy_from_slice(blob);
+        Self { memory, start, len }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
 /// The kernel of every matrix.
 pub(super) struct Kernels {
     core: Option<Core>,
@@ -22,18 +43,13 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// Those of this machine, or on `core` those of a blob that lies at a multiple of 16 bytes, as
-    /// `include_blob!` puts it.
+    /// Those of this machine, or on `core` those of an [`Aligned`] blob.
     pub(super) fn of(model: &Model<'_>, blob: &[u8], core: Option<Core>) -> Result<Self> {
         let Some(target) = core else {
             return Ok(Self { core, choices: model.kernels().map(|(_, choice)| choice).collect() });
         };
-        // Where the file was read to says nothing of where it will lie.
-        let mut memory = vec![0; blob.len() + ALIGN];
-        let start = memory.as_ptr().align_offset(ALIGN);
-        let aligned = &mut memory[start..][..blob.len()];
-        aligned.copy_from_slice(blob);
-        let model = Model::from_bytes(aligned).map_err(Error::Blob)?;
+        let aligned = Aligned::new(blob);
+        let model = Model::from_bytes(aligned.bytes()).map_err(Error::Blob)?;
         Ok(Self { core, choices: model.kernels_on(target).map(|(_, choice)| choice).collect() })
     }
 

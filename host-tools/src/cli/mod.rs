@@ -10,6 +10,7 @@ mod inspect;
 mod kernels;
 mod measured;
 mod numbers;
+mod pieces;
 mod progress;
 mod quantize;
 mod report;

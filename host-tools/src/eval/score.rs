@@ -156,7 +156,7 @@ fn of_blob(
     let vocab = model.dims().vocab as usize;
     let (mut floats, mut probabilities) = (vec![0.0; vocab], Vec::with_capacity(vocab));
     let longest = text.window.min(text.inputs.len());
-    let mut scorer = core::Window::allocate(model, longest, TILE).map_err(Error::Blob)?;
+    let mut scorer = core::Window::allocate(model.clone(), longest, TILE).map_err(Error::Blob)?;
     for (index, part) in text.inputs.chunks(text.window).enumerate() {
         let score = |offset: usize, logits: &[f16]| {
             log_softmax_of_halves(logits, &mut floats, &mut probabilities);

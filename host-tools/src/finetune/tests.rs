@@ -111,7 +111,7 @@ fn student(made: &Made) -> Student {
 /// Logits of a blob by the integer path.
 fn integer_logits(blob: &[u8], tokens: &[u32]) -> Vec<f32> {
     let model = core::Model::from_bytes(blob).unwrap();
-    let mut scorer = core::Window::allocate(&model, WINDOW, 4).unwrap();
+    let mut scorer = core::Window::allocate(model.clone(), WINDOW, 4).unwrap();
     let mut logits = Vec::new();
     for window in tokens.chunks(WINDOW) {
         scorer.score(window, |_, row| logits.extend(row.iter().map(|l| l.to_f32()))).unwrap();

@@ -62,7 +62,7 @@ fn origin() -> Origin<'static> {
 fn score(blob: &[u8], window: &[u32]) -> Vec<f32> {
     let model = Model::from_bytes(blob).unwrap();
     let mut logits = Vec::new();
-    let mut scorer = Window::allocate(&model, window.len(), 4).unwrap();
+    let mut scorer = Window::allocate(model.clone(), window.len(), 4).unwrap();
     scorer.score(window, |_, l| logits.extend(l.iter().map(|l| l.to_f32()))).unwrap();
     logits
 }

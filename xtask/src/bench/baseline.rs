@@ -24,7 +24,7 @@ impl Baseline {
     /// The counts of a run.
     pub(super) fn of(measured: &Measured) -> Self {
         let mut counts = BTreeMap::new();
-        for kernel in &measured.kernels {
+        for kernel in measured.kernels.iter().chain(&measured.portable) {
             let (core, precision) = (kernel.core, &kernel.precision);
             let name = format!("{core} {precision} {}->{}", kernel.inputs, kernel.outputs);
             counts.insert(name, kernel.instructions);
@@ -34,6 +34,7 @@ impl Baseline {
             counts.insert(format!("{core} token {policy}"), token.instructions);
             counts.insert(format!("{core} stack bytes {policy}"), token.stack_bytes);
             counts.insert(format!("{core} token of a prompt {policy}"), token.fed_instructions);
+            counts.insert(format!("{core} longest piece {policy}"), token.longest_piece());
             let off = token.off_alignment;
             counts.extend(off.map(|n| (format!("{core} token off alignment {policy}"), n)));
             for (sampler, instructions) in &token.samplers {

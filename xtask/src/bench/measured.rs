@@ -10,6 +10,8 @@ use super::machine::Machine;
 pub(super) struct Measured {
     /// Complete matrix-vector products on emulated targets.
     pub(super) kernels: Vec<Kernel>,
+    /// The same of the portable kernel, for matrices that no other takes.
+    pub(super) portable: Vec<Kernel>,
     /// Whole tokens of the shipped model on emulated targets.
     pub(super) tokens: Vec<Token>,
     /// Throughput of this machine's kernels over others', measured in turns.
@@ -45,6 +47,9 @@ pub(super) struct Token {
     /// Where they go, in the order of a token.
     #[serde(serialize_with = "as_map")]
     pub(super) kinds: Vec<(String, u64)>,
+    /// The longest piece of every kind.
+    #[serde(serialize_with = "as_map")]
+    pub(super) pieces: Vec<(String, u64)>,
     /// Of a token whose logits nobody needs, as those of a prompt.
     pub(super) fed_instructions: u64,
     /// Of every way to sample, beside a token.
@@ -103,6 +108,13 @@ impl Kernel {
             instructions,
             per_mac: (per_mac * 1e4).round() / 1e4,
         }
+    }
+}
+
+impl Token {
+    /// The longest piece.
+    pub(super) fn longest_piece(&self) -> u64 {
+        self.pieces.iter().map(|(_, instructions)| *instructions).max().unwrap_or(0)
     }
 }
 

@@ -16,7 +16,7 @@ use resnet_bk_core::{LogitsDigest, Model, Sampler, Session};
 
 use crate::steps::Steps;
 use crate::terminal::{Stderr, Stdout};
-use crate::tools::{SubjectArgs, Tools};
+use crate::tools::{Inspected, SubjectArgs, Tools};
 use crate::{process, setup};
 use baseline::Baseline;
 use machine::{MACHINES, Machine};
@@ -64,16 +64,20 @@ pub fn run(args: &Args) -> Result<()> {
     steps.next("products on every target, checked against the portable kernel");
     for machine in &MACHINES {
         writeln!(Stderr, "      {}", machine.core);
-        measured.kernels.extend(products(machine)?);
+        let (kernels, portable) = products(machine)?;
+        measured.kernels.extend(kernels);
+        measured.portable.extend(portable);
     }
     if !args.kernels {
         steps.next("quantizing the shipped model");
-        let blobs = blobs()?;
+        let (tools, blobs) = blobs()?;
         steps.next("whole tokens and code");
         for machine in &MACHINES {
             writeln!(Stderr, "      {}", machine.core);
             for (policy, blob) in &blobs {
-                measured.tokens.push(token(machine, policy, blob)?);
+                let token = token(machine, policy, blob)?;
+                check_pieces(&token, &tools.inspect(blob)?)?;
+                measured.tokens.push(token);
             }
             measured.code.push(code::of(machine, &machine.build("footprint")?)?);
         }
@@ -106,23 +110,27 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Counts of a machine's kernels. The firmware fails where one differs from the portable kernel.
-fn products(machine: &'static Machine) -> Result<Vec<Kernel>> {
+/// Counts of a machine's kernels, and of the portable one. The firmware fails where one differs from the portable kernel.
+fn products(machine: &'static Machine) -> Result<(Vec<Kernel>, Vec<Kernel>)> {
     let lines = machine.run(&machine.build("products")?, None)?;
-    let mut kernels = Vec::new();
+    let (mut kernels, mut portable) = (Vec::new(), Vec::new());
     for line in &lines {
         if let ["product", precision, inputs, outputs, instructions] = line.words()[..] {
             let (inputs, outputs) = (inputs.parse()?, outputs.parse()?);
             kernels.push(Kernel::new(machine, precision, inputs, outputs, instructions.parse()?));
         }
+        if let ["portable", precision, inputs, outputs, instructions] = line.words()[..] {
+            let (inputs, outputs) = (inputs.parse()?, outputs.parse()?);
+            portable.push(Kernel::new(machine, precision, inputs, outputs, instructions.parse()?));
+        }
     }
     let checked = machine::number(&lines, "checked")?;
     ensure!(checked > 0 && !kernels.is_empty(), "{} compared nothing", machine.core);
-    Ok(kernels)
+    Ok((kernels, portable))
 }
 
 /// The shipped model's blobs, by policy.
-fn blobs() -> Result<Vec<(&'static str, PathBuf)>> {
+fn blobs() -> Result<(Tools, Vec<(&'static str, PathBuf)>)> {
     let tools = Tools::build(&SubjectArgs::default().model(), None, "bench", &[])?;
     let importance = tools.analyze("importance", &["--tokens", CALIBRATION])?;
     let quantize = |policy| {
@@ -133,7 +141,31 @@ fn blobs() -> Result<Vec<(&'static str, PathBuf)>> {
         )?;
         Ok((policy, blob))
     };
-    POLICIES.into_iter().map(quantize).collect()
+    let blobs = POLICIES.into_iter().map(quantize).collect::<Result<_>>()?;
+    Ok((tools, blobs))
+}
+
+/// Holds the longest pieces of a core to the bounds that `inspect` prints for it, if it does: none
+/// is longer, and the longest bound is at most three times the longest piece.
+fn check_pieces(token: &Token, inspected: &Inspected) -> Result<()> {
+    let Some(bounds) = inspected.pieces.get(&token.core.to_lowercase()) else { return Ok(()) };
+    for (piece, instructions) in &token.pieces {
+        let bound = bounds.get(piece).with_context(|| format!("no bound for {piece}"))?;
+        ensure!(
+            instructions <= bound,
+            "{}, policy {}: {piece} takes {instructions} instructions, inspect says at most {bound}",
+            token.core,
+            token.policy
+        );
+    }
+    let (measured, bound) = (token.longest_piece(), bounds.values().max());
+    ensure!(
+        bound.is_some_and(|&bound| bound <= 3 * measured),
+        "{}, policy {}: the longest piece takes {measured} instructions, inspect says {bound:?}",
+        token.core,
+        token.policy
+    );
+    Ok(())
 }
 
 /// A machine's whole tokens, which must have the logits of this machine.
@@ -156,10 +188,11 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
         INT4 => Some(machine::number(&run(OFF_ALIGNMENT)?, "token")?),
         _ => None,
     };
-    let (mut kinds, mut samplers) = (Vec::new(), Vec::new());
+    let (mut kinds, mut pieces, mut samplers) = (Vec::new(), Vec::new(), Vec::new());
     for line in &lines {
         match line.words()[..] {
             ["kind", name, instructions] => kinds.push((name.to_owned(), instructions.parse()?)),
+            ["piece", name, instructions] => pieces.push((name.to_owned(), instructions.parse()?)),
             ["sampler", name, instructions] => {
                 samplers.push((name.to_owned(), instructions.parse()?));
             }
@@ -172,6 +205,7 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
         policy: policy.to_owned(),
         instructions: machine::number(&lines, "token")?,
         kinds,
+        pieces,
         fed_instructions: machine::number(&lines, "fed")?,
         samplers,
         off_alignment,
@@ -183,7 +217,7 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
 /// Digest of the logits that the device's tokens have, computed here.
 fn host_digest(blob: &[u8]) -> Result<String> {
     let model = Model::from_bytes(blob)?;
-    let mut session = Session::allocate(&model)?;
+    let mut session = Session::allocate(model)?;
     let mut sampler = Sampler::greedy();
     let mut digest = LogitsDigest::new();
     let mut token = FIRST;

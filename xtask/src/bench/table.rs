@@ -87,6 +87,7 @@ fn tokens(tokens: &[Token]) -> Table {
     }
     row("whole token", &|token| Some(token.instructions));
     row("token of a prompt", &|token| Some(token.fed_instructions));
+    row("longest piece", &|token| Some(token.longest_piece()));
     row("whole token, blob not aligned", &|token| token.off_alignment);
     let samplers = tokens.first().map(|token| &token.samplers);
     for (sampler, _) in samplers.into_iter().flatten() {

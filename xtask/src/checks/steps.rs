@@ -12,7 +12,7 @@ use crate::{process, root};
 /// Feature sets that `core` is built with for every target.
 const CORE_FEATURES: [&str; 3] = ["", "defmt", "alloc"];
 /// Feature sets of the firmware.
-const FIRMWARE_FEATURES: [&str; 2] = ["", "alloc"];
+const FIRMWARE_FEATURES: [&str; 3] = ["", "alloc", "embassy"];
 
 /// One check.
 pub(super) struct Step {

@@ -1,0 +1,153 @@
+//! State that survives a loss of power: a stream as bytes, and back.
+//!
+//! ```text
+//! byte  0   magic "RBKstate"
+//!       8   version             u32, little endian like every number here
+//!      12   checksum of blob    u32, as its preamble has it
+//!      16   length of blob      u32
+//!      20   position            u64
+//!      28   state               i32 [layers, 2K]: 1/L of the last position
+//!   len−4   CRC-32C             u32, over all bytes before it
+//! ```
+//!
+//! `docs/format.md` specifies it.
+
+use crate::blob::{CRC, Dimensions};
+use crate::error::{Error, SnapshotProblem};
+use crate::layers::bk::Complex;
+use crate::memory::{product, total};
+use crate::session::Session;
+
+/// First eight bytes of every snapshot.
+const MAGIC: [u8; 8] = *b"RBKstate";
+/// The version that is written and read.
+const VERSION: u32 = 1;
+/// Bytes before the state.
+const HEAD: usize = 28;
+/// Bytes of the checksum.
+const CHECKSUM: usize = 4;
+
+impl Dimensions {
+    /// Bytes of a [`Session::snapshot`] of such a model.
+    pub const fn snapshot_len(&self) -> usize {
+        total([HEAD, product([4, self.state_words()]), CHECKSUM])
+    }
+}
+
+impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
+    /// Writes the stream's state and position to the first [`Dimensions::snapshot_len`] bytes of
+    /// `bytes`, and returns how many that are. A session of the same blob that restores them goes
+    /// on with the same bits, on this machine or another.
+    ///
+    /// ```
+    /// # use resnet_bk_core::{Error, Model, Session};
+    /// # static BLOB: &[u8] =
+    /// #     resnet_bk_core::include_blob!("../tests/golden/v2/half-int4.rbk");
+    /// let model = Model::from_bytes(BLOB)?;
+    /// let mut memory = [vec![0; model.dims().session_words()], vec![]];
+    /// memory[1] = memory[0].clone();
+    /// let [first, second] = &mut memory;
+    ///
+    /// let mut session = Session::new(model.clone(), &mut first[..])?;
+    /// session.feed(3)?;
+    /// let mut saved = [0; 256];
+    /// let len = session.snapshot(&mut saved)?; // to flash, say
+    ///
+    /// let mut restored = Session::new(model, &mut second[..])?; // after the loss of power
+    /// restored.restore(&saved[..len])?;
+    /// assert_eq!(restored.position(), 1);
+    /// assert_eq!(restored.step(7)?, session.step(7)?); // the same bits
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] while a token is in progress, [`Error::Buffer`] where `bytes` is too short;
+    /// both leave `bytes` as they were.
+    pub fn snapshot(&self, bytes: &mut [u8]) -> Result<usize, Error> {
+        if self.is_busy() {
+            return Err(Error::Busy);
+        }
+        let (needed, given) = (self.model().dims().snapshot_len(), bytes.len());
+        let Some(bytes) = bytes.get_mut(..needed) else {
+            return Err(Error::Buffer { needed, given });
+        };
+        let (content, sum) = bytes.split_at_mut(needed - CHECKSUM);
+        let (checksum, len) = self.model().identity();
+        content[..8].copy_from_slice(&MAGIC);
+        content[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        content[12..16].copy_from_slice(&checksum.to_le_bytes());
+        content[16..20].copy_from_slice(&len.to_le_bytes());
+        content[20..HEAD].copy_from_slice(&(self.position() as u64).to_le_bytes());
+        for (bytes, part) in content[HEAD..].as_chunks_mut().0.iter_mut().zip(self.state()) {
+            *bytes = part.to_le_bytes();
+        }
+        sum.copy_from_slice(&CRC.checksum(content).to_le_bytes());
+        Ok(needed)
+    }
+
+    /// Replaces the stream by the one that `bytes` hold, all of them and nothing else: the state and
+    /// the position as they were when [`Session::snapshot`] wrote them. A token in progress is
+    /// dropped. There are no logits before the next token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Snapshot`] with the first problem: of another kind, version, length or model,
+    /// damaged, or a state that no stream of this model reaches. The session is then as it was, a
+    /// token in progress included.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let position = self.check_snapshot(bytes).map_err(Error::Snapshot)?;
+        self.rewind(position);
+        let state = bytes[HEAD..].as_chunks().0;
+        for (part, bytes) in self.state_mut().iter_mut().zip(state) {
+            *part = i32::from_le_bytes(*bytes);
+        }
+        Ok(())
+    }
+
+    /// The position of a snapshot that this session can go on from.
+    fn check_snapshot(&self, bytes: &[u8]) -> Result<usize, SnapshotProblem> {
+        let dims = self.model().dims();
+        if !bytes.starts_with(&MAGIC) {
+            return Err(SnapshotProblem::NotASnapshot);
+        }
+        let word = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk);
+        let word = |at: usize| word(at).map(|word| u32::from_le_bytes(*word));
+        let found = word(8).ok_or(SnapshotProblem::Length)?;
+        if found != VERSION {
+            return Err(SnapshotProblem::Version { found, supported: VERSION });
+        }
+        let identity = word(12).zip(word(16)).ok_or(SnapshotProblem::Length)?;
+        if identity != self.model().identity() {
+            return Err(SnapshotProblem::Model);
+        }
+        if bytes.len() != dims.snapshot_len() {
+            return Err(SnapshotProblem::Length);
+        }
+        let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM);
+        if sum != CRC.checksum(content).to_le_bytes() {
+            return Err(SnapshotProblem::Checksum);
+        }
+        let [low, high] = [word(20), word(24)].map(|word| u64::from(word.unwrap_or(0)));
+        let position = low | high << 32;
+        if dims.positions != 0 && position > u64::from(dims.positions) {
+            return Err(SnapshotProblem::State);
+        }
+        let (format, count) = (self.model().chain_format(), dims.potentials as usize);
+        let blocks = content[HEAD..].as_chunks().0.chunks_exact(2 * count);
+        for (layer, block) in (0..dims.layers).zip(blocks) {
+            let (re, im) = block.split_at(count);
+            let parts = re.iter().zip(im).map(|(re, im)| Complex {
+                re: i32::from_le_bytes(*re),
+                im: i32::from_le_bytes(*im),
+            });
+            let parameters = self.model().chain_parameters(layer);
+            let mut states = parts.zip(parameters.iter());
+            if !states.all(|(state, (_, eta))| format.admits_state(eta, state)) {
+                return Err(SnapshotProblem::State);
+            }
+        }
+        // As a session of a 32-bit machine counts.
+        Ok(usize::try_from(position).unwrap_or(usize::MAX))
+    }
+}

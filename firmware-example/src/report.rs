@@ -1,0 +1,92 @@
+//! What the programs print of the blob and of their run.
+
+use resnet_bk_core::kernels::Reason;
+use resnet_bk_core::{Error, LogitsDigest, Model};
+
+use crate::meter::Meter;
+use crate::{board, memory, settings};
+
+/// What a run amounted to.
+pub struct Outcome {
+    /// Tokens that were generated or scored.
+    pub tokens: u32,
+    /// Digest of all logits that were computed: behind the prompt and every token but the last.
+    pub digest: LogitsDigest,
+    /// Instructions of these steps, inference alone: without sampling, digest and logging.
+    pub instructions: u64,
+    /// Tokens of the prompt before its last, whose logits nobody needs.
+    pub fed: u32,
+    /// Their instructions.
+    pub fed_instructions: u64,
+}
+
+/// Loads the blob and prints what it is.
+///
+/// # Errors
+///
+/// As [`Model::from_bytes`].
+pub fn load(meter: &Meter) -> Result<Model<'static>, Error> {
+    let started = meter.instructions();
+    let model = Model::from_bytes(settings::BLOB)?;
+    let spent = meter.instructions() - started;
+    let provenance = model.provenance();
+    defmt::info!("{=str}", board::NAME);
+    defmt::info!("{} policy {=str}", model.dims(), provenance.policy);
+    defmt::info!(
+        "{=usize} bytes of blob checked in {=u64} instructions",
+        settings::BLOB.len(),
+        spent
+    );
+    kernels(&model);
+    Ok(model)
+}
+
+/// Prints how many tensors have a fast kernel, and warns where they would if the blob lay elsewhere.
+fn kernels(model: &Model<'_>) {
+    let (mut all, mut fast, mut unaligned) = (0u32, 0u32, 0u32);
+    for (_, choice) in model.kernels() {
+        all += 1;
+        fast += u32::from(choice.fallback.is_none());
+        unaligned += u32::from(choice.fallback == Some(Reason::Alignment));
+    }
+    defmt::info!("fast kernels for {=u32} of {=u32} tensors", fast, all);
+    if unaligned > 0 {
+        defmt::warn!(
+            "{=u32} tensors are slow because the blob is not aligned: include it by include_blob!",
+            unaligned
+        );
+    }
+}
+
+/// Prints what the run amounted to, as `key=value` pairs for people and programs, and ends it.
+pub fn end(result: Result<Outcome, Error>) -> ! {
+    match result {
+        Ok(outcome) => {
+            summarize(&outcome);
+            board::exit(0)
+        }
+        Err(error) => {
+            defmt::error!("{}", error);
+            board::exit(1)
+        }
+    }
+}
+
+fn summarize(outcome: &Outcome) {
+    let stack = memory::stack_high_water();
+    defmt::println!(
+        "summary tokens={=u32} steps={=u32} digest={=u32:08x} instructions_per_token={=u64} \
+         fed={=u32} instructions_per_fed_token={=u64} session_bytes={=usize} stack_bytes={=usize} \
+         ram_bytes={=usize} flash_bytes={=usize}",
+        outcome.tokens,
+        outcome.digest.steps(),
+        outcome.digest.value(),
+        outcome.instructions / u64::from(outcome.digest.steps().max(1)),
+        outcome.fed,
+        outcome.fed_instructions / u64::from(outcome.fed.max(1)),
+        4 * settings::MEMORY_WORDS,
+        stack,
+        memory::static_bytes() + stack,
+        memory::flash_bytes(),
+    );
+}

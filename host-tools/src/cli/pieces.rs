@@ -1,0 +1,211 @@
+//! Upper bounds on the instructions of one piece of a token (`Session::advance`), for watchdogs and
+//! executors: from the shapes of a model and what `cargo xtask bench` has counted.
+//!
+//! A matrix takes the most instructions per multiply-accumulate that any counted shape of its
+//! storage takes on the core, by the kernel that serves it there, a quarter more for vectors that
+//! are less kind than the counted ones. Shapes below the smallest counted one are charged as that:
+//! 128 rows of 64 inputs. All that a piece does besides is charged per value ([`Costs`]). `cargo
+//! xtask bench` fails where a piece of a benchmarked model takes more than its bound, or its
+//! longest one takes less than a third of the bound.
+
+use std::collections::BTreeMap;
+
+use resnet_bk_core::blob::{Chain, Precision, TensorId};
+use resnet_bk_core::kernels::Core;
+use resnet_bk_core::{Model, Piece};
+use serde_json::{Map, Value, json};
+
+use super::kernels::Aligned;
+use crate::error::{Error, Result};
+
+/// The committed counts, by name.
+const BASELINE: &str = include_str!("../../../bench-firmware/baseline.json");
+
+/// A core whose counts serve as bounds.
+struct Costs {
+    core: Core,
+    /// As the baseline names it.
+    name: &'static str,
+    /// Instructions per value of an embedding: at most 86 counted on the first core, 527 (FP16) on
+    /// the second; more for groups of a few inputs.
+    embedded: u64,
+    /// Instructions per value that is normalized, quantized, added or converted: at most 33 and 99
+    /// counted.
+    value: u64,
+    /// Instructions per potential of the chain: 180 and 907 counted.
+    potential: u64,
+}
+
+const COSTS: [Costs; 2] = [
+    Costs { core: Core::CortexM4F, name: "Cortex-M4F", embedded: 300, value: 50, potential: 300 },
+    Costs { core: Core::CortexM0, name: "Cortex-M0", embedded: 1000, value: 150, potential: 1300 },
+];
+
+/// What a matrix is charged at least: the smallest counted shape.
+const LEAST: (u64, u64) = (128, 64);
+/// Values that a choice among experts is charged for each of them: an exponential and comparisons.
+const VALUES_PER_EXPERT: u64 = 24;
+/// Tokens whose class is looked up for the charge of a value.
+const TOKENS_PER_VALUE: u64 = 4;
+
+/// Bounds on every kind of piece of a model, by core.
+pub(super) struct Bounds(Vec<(Core, Vec<(Piece, u64)>)>);
+
+impl Bounds {
+    /// For a blob that lies at a multiple of 16 bytes. None for a full-chain model, which has no
+    /// pieces.
+    pub(super) fn of(blob: &[u8]) -> Result<Self> {
+        let aligned = Aligned::new(blob);
+        let model = Model::from_bytes(aligned.bytes()).map_err(Error::Blob)?;
+        if model.dims().chain == Chain::Full {
+            return Ok(Self(Vec::new()));
+        }
+        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE)
+            .map_err(|e| Error::Usage(format!("the counts of this build are damaged: {e}")))?;
+        let of_core = |costs: &Costs| (costs.core, longest(&model, costs, &counts));
+        Ok(Self(COSTS.iter().map(of_core).collect()))
+    }
+
+    /// Behind `pieces` of `--json`: by core the bound on each kind of piece.
+    pub(super) fn json(&self) -> Value {
+        let of_core = |(core, bounds): &(Core, Vec<(Piece, u64)>)| {
+            let bounds: Map<_, _> = bounds
+                .iter()
+                .map(|&(piece, bound)| (piece.name().to_owned(), json!(bound)))
+                .collect();
+            (core.name().to_owned(), Value::Object(bounds))
+        };
+        Value::Object(self.0.iter().map(of_core).collect())
+    }
+
+    /// The longest piece on every core; `None` without pieces.
+    pub(super) fn summary(&self) -> Option<String> {
+        let of_core = |(core, bounds): &(Core, Vec<(Piece, u64)>)| {
+            let (piece, bound) = bounds.iter().max_by_key(|(_, bound)| *bound)?;
+            Some(format!("{bound} instructions on {} ({})", core.name(), piece.name()))
+        };
+        let all: Option<Vec<_>> = self.0.iter().map(of_core).collect();
+        all.filter(|all| !all.is_empty()).map(|all| all.join(", "))
+    }
+}
+
+/// The bound on each kind of piece: that on its longest one.
+fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> Vec<(Piece, u64)> {
+    let dims = model.dims();
+    let kernels: Vec<_> = model.kernels_on(costs.core).collect();
+    let matrices = |wanted: fn(TensorId) -> bool, most_rows: u32| {
+        let all = kernels.iter().filter(move |(id, _)| wanted(*id));
+        let bounds = all.map(|(id, choice)| {
+            let matrix = model.tensor(*id);
+            let fast = choice.fallback.is_none();
+            let per_mac = per_mac(costs, (matrix.precision, matrix.group), fast, counts);
+            matrix_bound(matrix.rows.min(most_rows as usize), matrix.cols, per_mac)
+        });
+        bounds.max().unwrap_or(0)
+    };
+    let values = |count: u64| costs.value * count;
+    let [width, hidden, potentials] = [dims.width, dims.hidden, dims.potentials].map(u64::from);
+    // With several classes of tokens, a row is found by counting, and rows by looking.
+    let classes = if dims.token_classes > 1 { u64::from(dims.vocab) / TOKENS_PER_VALUE } else { 0 };
+    let bound = |piece| match piece {
+        Piece::Embedding => {
+            costs.embedded * width * (1 + u64::from(dims.positions != 0)) + values(classes)
+        }
+        Piece::Normalization | Piece::Mixing => values(width),
+        Piece::Potentials => matrices(|id| matches!(id, TensorId::VProj(_)), u32::MAX),
+        Piece::Chain => costs.potential * potentials,
+        Piece::OutputProjection => {
+            matrices(|id| matches!(id, TensorId::OutputProj(_)), u32::MAX)
+                + values(2 * potentials + width)
+        }
+        Piece::Gate => {
+            matrices(|id| matches!(id, TensorId::Gate(_)), u32::MAX)
+                + values(VALUES_PER_EXPERT * u64::from(dims.experts))
+        }
+        Piece::ExpertUp => {
+            matrices(|id| matches!(id, TensorId::ExpertUp(..)), u32::MAX) + values(width / 8)
+        }
+        Piece::Hidden => values(hidden),
+        Piece::ExpertDown => matrices(|id| matches!(id, TensorId::ExpertDown(..)), u32::MAX),
+        Piece::OutputLayer => {
+            let rows = u64::from(dims.hidden.min(dims.vocab));
+            matrices(|id| matches!(id, TensorId::LmHead(_)), dims.hidden) + values(rows + classes)
+        }
+        // A kind that this build does not know is no shorter than all others together.
+        _ => u64::MAX,
+    };
+    Piece::ALL.into_iter().map(|piece| (piece, bound(piece))).collect()
+}
+
+/// Instructions of a matrix.
+fn matrix_bound(rows: usize, cols: usize, per_mac: f64) -> u64 {
+    let (rows, cols) = ((rows as u64).max(LEAST.0), (cols as u64).max(LEAST.1));
+    (1.25 * per_mac * (rows * cols) as f64).ceil() as u64
+}
+
+/// The most instructions per multiply-accumulate that were counted for a storage; for one that was
+/// not counted, or has no fast kernel, those of the portable kernel with the next smaller group.
+fn per_mac(
+    costs: &Costs,
+    (precision, group): (Precision, usize),
+    fast: bool,
+    counts: &BTreeMap<String, u64>,
+) -> f64 {
+    let name = precision.name();
+    let storage = if matches!(group, 0 | 32) { name.to_owned() } else { format!("{name}/{group}") };
+    let group = [32, 8].into_iter().find(|&counted| counted <= group).unwrap_or(1);
+    let portable = match (precision, group) {
+        (Precision::Fp16 | Precision::Int8, _) | (_, 32) => format!("{name}-portable"),
+        _ => format!("{name}/{group}-portable"),
+    };
+    let most = |storage: &str| {
+        let prefix = format!("{} {storage} ", costs.name);
+        let counted = counts.iter().filter_map(|(key, &count)| {
+            let (inputs, outputs) = key.strip_prefix(&prefix)?.split_once("->")?;
+            let macs = inputs.parse::<u64>().ok()? * outputs.parse::<u64>().ok()?;
+            Some(count as f64 / macs as f64)
+        });
+        counted.fold(0.0, f64::max)
+    };
+    let kernel = if fast { most(&storage) } else { 0.0 };
+    if kernel > 0.0 { kernel } else { most(&portable) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_storage_has_counts_on_every_core() {
+        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE).unwrap();
+        for costs in &COSTS {
+            for precision in Precision::ALL {
+                let groups: &[usize] =
+                    if precision.is_grouped() { &[1, 7, 8, 16, 31, 32, 64] } else { &[0] };
+                for &group in groups {
+                    let of = |fast| per_mac(costs, (precision, group), fast, &counts);
+                    let (fast, portable) = (of(true), of(false));
+                    let storage = format!("{} {precision:?}/{group}", costs.name);
+                    assert!(portable > 1.0, "{storage}: {portable}");
+                    assert!(fast > 1.0 && fast <= 1.1 * portable, "{storage}: {fast}, {portable}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn smaller_groups_are_charged_no_less() {
+        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE).unwrap();
+        for costs in &COSTS {
+            let of = |group| per_mac(costs, (Precision::Int4, group), false, &counts);
+            assert!(of(1) > of(8) && of(8) > of(32) && of(32) == of(64));
+            assert_eq!((of(7), of(31)), (of(1), of(8)));
+        }
+    }
+
+    #[test]
+    fn small_matrices_are_charged_as_the_smallest_counted() {
+        assert_eq!(matrix_bound(5, 3, 2.0), 5 * 128 * 64 / 2);
+        assert_eq!(matrix_bound(200, 100, 1.0), 25_000);
+    }
+}
