@@ -124,6 +124,10 @@ pub enum Error {
     Temperature,
     /// A top-p that is not above 0 and at most 1.
     TopP,
+    /// A repetition penalty that is not between 1 and the largest allowed.
+    RepetitionPenalty,
+    /// Text is to be continued, but there is not one token of it yet.
+    EmptyPrompt,
 }
 
 /// What is wrong with a matrix.
@@ -226,6 +230,12 @@ impl fmt::Display for Error {
                 f.write_str("the temperature must be zero (greedy) or a positive finite number")
             }
             Self::TopP => f.write_str("top-p must be above 0 and at most 1, which means all"),
+            Self::RepetitionPenalty => f.write_str(
+                "the repetition penalty must be from 1, which changes nothing, to 1000",
+            ),
+            Self::EmptyPrompt => f.write_str(
+                "there is nothing to continue: feed at least one token before generating",
+            ),
         }
     }
 }
@@ -246,3 +256,4 @@ impl fmt::Display for TensorProblem {
 }
 
 impl core::error::Error for Error {}
+impl core::error::Error for TensorProblem {}

@@ -108,7 +108,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     ///
     /// [`Error::Token`] for a token that the model does not have, [`Error::EndOfPositions`] past the
     /// end of a position table. Both leave the session as it was.
-    pub fn step(&mut self, token: u32) -> Result<&[f16], Error> {
+    pub fn step(&mut self, token: u32) -> Result<&mut [f16], Error> {
         self.advance(token, true)
     }
 
@@ -124,7 +124,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     }
 
     /// The logits are of an earlier token unless `logits_wanted`.
-    fn advance(&mut self, token: u32, logits_wanted: bool) -> Result<&[f16], Error> {
+    fn advance(&mut self, token: u32, logits_wanted: bool) -> Result<&mut [f16], Error> {
         let model = self.model;
         let dims = model.dims();
         let parts = Parts::carve(self.memory.as_mut(), dims);

@@ -3,13 +3,17 @@
 //! Everything here is integer arithmetic with a stated rounding, so two machines that agree on
 //! two's complement agree on every bit. `docs/numerics.md` is the contract; this is its reference.
 
+mod exp;
 mod reciprocal;
 mod scale;
+mod softmax;
 
 use half::f16;
 
+pub(crate) use exp::exp_nonpositive;
 pub use reciprocal::reciprocal_mantissa;
 pub use scale::Scale;
+pub(crate) use softmax::{SURPRISE_FRAC, surprise};
 
 /// Fraction bits of the residual stream and of every layer output: Q15.16.
 pub const RESIDUAL_FRAC: u32 = 16;
