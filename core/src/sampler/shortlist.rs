@@ -52,58 +52,76 @@ fn token(key: u32) -> usize {
     (key as u16 ^ 0xffff) as usize
 }
 
+/// A binary heap with the least key at its root: node p, from 1 up, has the children 2p and 2p + 1,
+/// which are a pair here. Places that are not in use hold the largest number.
+struct Heap([[u32; 2]; MAX_TOP_K / 2 + 1]);
+
+impl Heap {
+    fn new(keys: impl Iterator<Item = u32>) -> Self {
+        let mut heap = Self([[u32::MAX; 2]; MAX_TOP_K / 2 + 1]);
+        heap.nodes().iter_mut().zip(keys).for_each(|(node, key)| *node = key);
+        for node in (1..=MAX_TOP_K / 2).rev() {
+            heap.put(node, heap.0.as_flattened()[node]);
+        }
+        heap
+    }
+
+    /// All places, the root's first.
+    fn nodes(&mut self) -> &mut [u32] {
+        &mut self.0.as_flattened_mut()[1..]
+    }
+
+    /// The least key.
+    fn root(&self) -> u32 {
+        self.0[0][1]
+    }
+
+    /// Puts `key` in the place of what is at `node`, or below it where there are lesser ones.
+    #[inline(always)]
+    fn put(&mut self, mut node: usize, key: u32) {
+        while let Some(&[left, right]) = self.0.get(node) {
+            let (child, least) =
+                if right < left { (2 * node + 1, right) } else { (2 * node, left) };
+            if least >= key {
+                break;
+            }
+            self.0.as_flattened_mut()[node] = least;
+            node = child;
+        }
+        self.0.as_flattened_mut()[node] = key;
+    }
+}
+
 /// Keys of the `k` tokens with the largest logits, in no order; the lower token wins a tie.
 fn likeliest(logits: &[f16], k: usize) -> Vec<u32, MAX_TOP_K> {
     let logits = &logits[..logits.len().min(1 << 16)];
     let (first, rest) = logits.split_at(k.min(MAX_TOP_K).min(logits.len()));
-    // A heap, the least key at its root.
-    let mut keys: Vec<u32, MAX_TOP_K> = (0..).zip(first).map(|(t, &logit)| key(t, logit)).collect();
-    (0..keys.len() / 2).rev().for_each(|place| sift_down(&mut keys, place));
-    let Some(&root) = keys.first() else { return keys };
-    let mut floor = order_of(root);
-    for (token, &logit) in (first.len()..).zip(rest) {
+    let mut heap = Heap::new((0..).zip(first).map(|(token, &logit)| key(token, logit)));
+    let (mut root, mut floor) = (heap.root(), floor_of(heap.root()));
+    let mut rest = rest.iter();
+    while let Some(&logit) = rest.next() {
         // Most logits are below all that are kept.
         if below(logit, floor) {
             continue;
         }
-        let key = key(token, logit);
-        if key > keys[0] {
-            keys[0] = key;
-            sift_down(&mut keys, 0);
-            floor = order_of(keys[0]);
+        let key = key(logits.len() - rest.len() - 1, logit);
+        if key > root {
+            heap.put(1, key);
+            root = heap.root();
+            floor = floor_of(root);
         }
     }
-    keys
+    heap.nodes()[..first.len()].iter().copied().collect()
 }
 
-/// Moves the key at `place` down until none below it is less.
-fn sift_down(keys: &mut [u32], mut place: usize) {
-    let key = keys[place];
-    loop {
-        let mut child = 2 * place + 1;
-        let Some(&(mut least)) = keys.get(child) else { break };
-        if let Some(&other) = keys.get(child + 1)
-            && other < least
-        {
-            (child, least) = (child + 1, other);
-        }
-        if least >= key {
-            break;
-        }
-        keys[place] = least;
-        place = child;
-    }
-    keys[place] = key;
+/// The order of the root's logit, for [`below`].
+fn floor_of(root: u32) -> i32 {
+    ((root >> 16) as u16 ^ 0x8000) as i16 as i32
 }
 
-/// The order of a key's logit.
-fn order_of(key: u32) -> i32 {
-    ((key >> 16) as u16 ^ 0x8000) as i16 as i32
-}
-
-/// Whether a logit's order is `floor` or less, so that a later token is no candidate: if so for
-/// sure, in fewer instructions than [`order`] takes. The bits, all but the sign of negative ones
-/// flipped, are the order or one less. For NaN they are arbitrary.
+/// Whether a later token than the root's with this logit is no candidate, its order being `floor` or
+/// less: if so, for all but a few, in fewer instructions than [`order`] takes. The bits, all but the
+/// sign of negative ones flipped, are the order or one less. For NaN they are arbitrary.
 #[inline(always)]
 fn below(logit: f16, floor: i32) -> bool {
     let bits = logit.to_bits() as i16 as i32;
@@ -128,15 +146,18 @@ fn keep_nucleus(keys: &mut Vec<u32, MAX_TOP_K>, odds: &Odds<'_>, top_p: u32) {
     }
 }
 
-/// Insertion sort, ascending: for at most 64 numbers smaller than the library's and fast enough.
+/// Sorts at most 64 numbers, ascending: Shell's sort with the gaps of Ciura (2001), which is smaller
+/// than the library's.
 fn sort(keys: &mut [u32]) {
-    for end in 1..keys.len() {
-        let key = keys[end];
-        let mut place = end;
-        while place > 0 && keys[place - 1] > key {
-            keys[place] = keys[place - 1];
-            place -= 1;
+    for gap in [23, 10, 4, 1] {
+        for end in gap..keys.len() {
+            let key = keys[end];
+            let mut place = end;
+            while place >= gap && keys[place - gap] > key {
+                keys[place] = keys[place - gap];
+                place -= gap;
+            }
+            keys[place] = key;
         }
-        keys[place] = key;
     }
 }
