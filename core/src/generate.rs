@@ -97,14 +97,15 @@ pub struct Generator<'a, P, const RECENT: usize = 0> {
 }
 
 impl<'a, P: Predictor, const RECENT: usize> Generator<'a, P, RECENT> {
-    /// Generates with `sampler` from the state that `predictor` is in, without stop tokens or a limit.
+    /// Generates with `sampler` from the state that `predictor` is in, without stop tokens or a
+    /// limit.
     pub fn new(predictor: P, sampler: Sampler<RECENT>) -> Self {
         let limit = usize::MAX;
         Self { predictor, sampler, stops: &[], limit, left: limit, pending: None }
     }
 
-    /// Ends before each of these tokens. The one that ended the text belongs to it all the same: where
-    /// more is fed, the predictor takes it first.
+    /// Ends before each of these tokens. The one that ended the text belongs to it all the same:
+    /// where more is fed, the predictor takes it first.
     #[must_use]
     pub fn stop_at(self, stops: &'a [u32]) -> Self {
         Self { stops, ..self }

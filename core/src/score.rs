@@ -11,9 +11,9 @@ const NATS: f32 = 1.0 / (1u32 << SURPRISE_FRAC) as f32;
 
 /// ln of the probability that the softmax of `logits` gives `token`, in nats: 0 or less.
 ///
-/// Computed by integers, so that every target returns the same bits. Within 3e-7 + 2⁻²⁴ · |result| of
-/// the real number for finite logits: 1.5e-6 for results down to −20 (`docs/numerics.md`, section 14).
-/// There is no smallest probability: results go down to −131,020, the range of halves.
+/// Computed by integers, so that every target returns the same bits. Within 3e-7 + 2⁻²⁴ · |result|
+/// of the real number for finite logits: 1.5e-6 for results down to −20 (`docs/numerics.md`,
+/// section 14). There is no smallest probability: results go down to −131,020, the range of halves.
 ///
 /// # Errors
 ///
@@ -34,6 +34,7 @@ fn units(logits: &[f16], token: u32) -> Result<u64, Error> {
 
 /// The surprise of a text, added up exactly: the same for the same tokens on every machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Score {
     tokens: u32,
     /// In units of 2^−24 nats.
@@ -117,13 +118,14 @@ impl<P: Predictor> Scorer<P> {
         Self { predictor, pending: None, score: Score::default() }
     }
 
-    /// Takes the next token and returns its surprise in nats; `None` for the first one. The step of a
-    /// token is made when the next one comes, so the last one costs none.
+    /// Takes the next token and returns its surprise in nats; `None` for the first one. The step of
+    /// a token is made when the next one comes, so the last one costs none.
     ///
     /// # Errors
     ///
-    /// As [`Predictor::step`], for the token before, which then is left out: `token` is a first one.
-    /// [`Error::Token`] for a token that has no logit; it is left out, and the next one not scored.
+    /// As [`Predictor::step`], for the token before, which then is left out: `token` is a first
+    /// one. [`Error::Token`] for a token that has no logit; it is left out, and the next one not
+    /// scored.
     pub fn next(&mut self, token: u32) -> Result<Option<f32>, P::Error> {
         let Some(before) = self.pending.replace(token) else { return Ok(None) };
         let logits = self.predictor.step(before)?;

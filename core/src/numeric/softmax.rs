@@ -38,8 +38,8 @@ const LOG_FRAC: u32 = 26;
 /// −ln softmax(`logits`)\[`token`\] in units of 2^−[`SURPRISE_FRAC`] nats; never negative.
 ///
 /// Within 3e-7 nats of the real number for finite logits (proof: `docs/numerics.md`, section 14).
-/// Logits that are not finite give some number. `token` must be an index of `logits`, of which there
-/// are at most 2^16.
+/// Logits that are not finite give some number. `token` must be an index of `logits`, of which
+/// there are at most 2^16.
 pub(crate) fn surprise(logits: &[f16], token: usize) -> u64 {
     let largest = logits.iter().map(|&logit| units(logit)).max().unwrap_or(0);
     let sum = logits.iter().fold(0u64, |sum, &logit| {

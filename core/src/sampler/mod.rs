@@ -14,7 +14,8 @@ use recent::Recent;
 
 /// The most candidates of top-k sampling.
 pub const MAX_TOP_K: usize = 64;
-/// The largest repetition penalty: with it every float stays normal, and text would long be no text.
+/// The largest repetition penalty: with it every float stays normal, and text would long be no
+/// text.
 pub const MAX_REPETITION_PENALTY: f32 = 1000.0;
 /// Bits of a top-p.
 const TOP_P_BITS: u32 = 24;
@@ -62,7 +63,8 @@ impl Sampler {
         Self { settings, generator: 0, penalty: 1.0, recent: Recent::new() }
     }
 
-    /// Settings to choose: from the softmax among all tokens, with a seed of 0, until told otherwise.
+    /// Settings to choose: from the softmax among all tokens, with a seed of 0, until told
+    /// otherwise.
     pub const fn builder() -> SamplerBuilder {
         SamplerBuilder { temperature: 1.0, top_k: 0, top_p: 1.0, penalty: 1.0, seed: 0 }
     }
@@ -121,8 +123,8 @@ impl<const RECENT: usize> SamplerBuilder<RECENT> {
         Self { temperature, ..self }
     }
 
-    /// Only the `top_k` likeliest tokens are candidates, at most [`MAX_TOP_K`]; the lower token wins a
-    /// tie. 0, the default, means all tokens.
+    /// Only the `top_k` likeliest tokens are candidates, at most [`MAX_TOP_K`]; the lower token
+    /// wins a tie. 0, the default, means all tokens.
     pub const fn top_k(self, top_k: usize) -> Self {
         Self { top_k, ..self }
     }
@@ -151,8 +153,8 @@ impl<const RECENT: usize> SamplerBuilder<RECENT> {
     ///
     /// # Errors
     ///
-    /// [`Error::Temperature`] for one that is negative, infinite or not a number, [`Error::TopK`] for
-    /// more than [`MAX_TOP_K`], [`Error::TopP`] for one that is not above 0 and at most 1,
+    /// [`Error::Temperature`] for one that is negative, infinite or not a number, [`Error::TopK`]
+    /// for more than [`MAX_TOP_K`], [`Error::TopP`] for one that is not above 0 and at most 1,
     /// [`Error::RepetitionPenalty`] for one that is not from 1 to [`MAX_REPETITION_PENALTY`].
     pub fn build(self) -> Result<Sampler<RECENT>, Error> {
         let Self { temperature, top_k, top_p, penalty, seed } = self;

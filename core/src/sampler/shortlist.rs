@@ -119,9 +119,9 @@ fn floor_of(root: u32) -> i32 {
     ((root >> 16) as u16 ^ 0x8000) as i16 as i32
 }
 
-/// Whether a later token than the root's with this logit is no candidate, its order being `floor` or
-/// less: if so, for all but a few, in fewer instructions than [`order`] takes. The bits, all but the
-/// sign of negative ones flipped, are the order or one less. For NaN they are arbitrary.
+/// Whether a later token than the root's with this logit is no candidate, its order being `floor`
+/// or less: if so, for all but a few, in fewer instructions than [`order`] takes. The bits, all but
+/// the sign of negative ones flipped, are the order or one less. For NaN they are arbitrary.
 #[inline(always)]
 fn below(logit: f16, floor: i32) -> bool {
     let bits = logit.to_bits() as i16 as i32;
@@ -146,8 +146,8 @@ fn keep_nucleus(keys: &mut Vec<u32, MAX_TOP_K>, odds: &Odds<'_>, top_p: u32) {
     }
 }
 
-/// Sorts at most 64 numbers, ascending: Shell's sort with the gaps of Ciura (2001), which is smaller
-/// than the library's.
+/// Sorts at most 64 numbers, ascending: Shell's sort with the gaps of Ciura (2001), which is
+/// smaller than the library's.
 fn sort(keys: &mut [u32]) {
     for gap in [23, 10, 4, 1] {
         for end in gap..keys.len() {

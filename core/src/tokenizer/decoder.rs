@@ -25,12 +25,13 @@ impl<'a> Decoder<'a> {
         Self { tokenizer, pending: Vec::new() }
     }
 
-    /// Calls `each` with the characters that `token` completes: not at all, or with parts of some 30
-    /// bytes, one after the other.
+    /// Calls `each` with the characters that `token` completes: not at all, or with parts of some
+    /// 30 bytes, one after the other.
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] for a token without text, be it one of the model or not: it changes nothing.
+    /// [`Error::Token`] for a token without text, be it one of the model or not: it changes
+    /// nothing.
     pub fn decode(&mut self, token: u32, mut each: impl FnMut(&str)) -> Result<(), Error> {
         let mut part: String<PART> = String::new();
         let pending = &mut self.pending;
@@ -49,7 +50,8 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Ends the text: what is left of a character becomes U+FFFD. The next token begins another text.
+    /// Ends the text: what is left of a character becomes U+FFFD. The next token begins another
+    /// text.
     pub fn finish(&mut self, each: impl FnOnce(&str)) {
         if !self.pending.is_empty() {
             self.pending.clear();

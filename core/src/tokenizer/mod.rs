@@ -5,9 +5,9 @@
 //! tokens before it, so one pass over the merges in order, each applied from left to right, gives
 //! what the usual priority queue gives, with no memory but the tokens themselves.
 //!
-//! Text is first cut into pieces that no token crosses: a run of other bytes together with the space
-//! (0x20) right before it, if there is one; and what is left of a run of white space. White space
-//! means the bytes 0x20, 0x09, 0x0a and 0x0d.
+//! Text is first cut into pieces that no token crosses: a run of other bytes together with the
+//! space (0x20) right before it, if there is one; and what is left of a run of white space. White
+//! space means the bytes 0x20, 0x09, 0x0a and 0x0d.
 
 mod decoder;
 
@@ -21,8 +21,8 @@ const BYTE_TABLE: usize = 512;
 /// The longest token in bytes. Merges can double a token's length every time, so without a limit a
 /// small table could ask for more bytes than there is time to print.
 pub const MAX_TOKEN_BYTES: usize = 256;
-/// The most bytes that all tokens of a table may have together: what it costs to look at each of them once, and twice
-/// what a vocabulary of 2^16 tokens of eight bytes has.
+/// The most bytes that all tokens of a table may have together: what it costs to look at each of
+/// them once, and twice what a vocabulary of 2^16 tokens of eight bytes has.
 pub const MAX_TEXT_BYTES: u32 = 1 << 20;
 
 /// A tokenizer that lies in a blob.
@@ -34,12 +34,14 @@ pub struct Tokenizer<'a> {
 
 impl<'a> Tokenizer<'a> {
     /// Reads a section: every token must exist in a vocabulary of `vocab`, every merge refer to
-    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes, and all tokens have at most
-    /// [`MAX_TEXT_BYTES`] together. The time it takes is linear in those bytes and the section's.
+    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes, and all tokens
+    /// have at most [`MAX_TEXT_BYTES`] together. The time it takes is linear in those bytes and the
+    /// section's.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenizerText`] where the tokens have more bytes together, else [`Error::TokenizerSection`].
+    /// [`Error::TokenizerText`] where the tokens have more bytes together, else
+    /// [`Error::TokenizerSection`].
     pub fn from_bytes(bytes: &'a [u8], vocab: u32) -> Result<Self, Error> {
         if bytes.len() < BYTE_TABLE || !(bytes.len() - BYTE_TABLE).is_multiple_of(4) {
             return Err(Error::TokenizerSection);
