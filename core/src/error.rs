@@ -166,14 +166,12 @@ impl fmt::Display for Error {
                 "blob format {found}, but this build reads format {supported}; quantize the \
                  checkpoint again with the same version of the tools as the firmware"
             ),
-            Self::Truncated { needed, given } => write!(
-                f,
-                "blob is cut short: {given} of {needed} bytes; copy it again, whole"
-            ),
-            Self::TrailingBytes { expected, given } => write!(
-                f,
-                "{given} bytes given, but the blob has {expected}; pass exactly the blob"
-            ),
+            Self::Truncated { needed, given } => {
+                write!(f, "blob is cut short: {given} of {needed} bytes; copy it again, whole")
+            }
+            Self::TrailingBytes { expected, given } => {
+                write!(f, "{given} bytes given, but the blob has {expected}; pass exactly the blob")
+            }
             Self::Checksum { stored, computed } => write!(
                 f,
                 "checksum {computed:08x} instead of {stored:08x}: the blob was damaged after it \
@@ -182,10 +180,10 @@ impl fmt::Display for Error {
             Self::Header => f.write_str("the blob's header cannot be decoded; quantize again"),
             Self::Dimension { name, value, limit } => {
                 write!(
-                f,
-                "{name} is {value}, but must be between 1 and {limit}; train a model within the \
+                    f,
+                    "{name} is {value}, but must be between 1 and {limit}; train a model within the \
                  limits"
-            )
+                )
             }
             Self::Tensor { index, problem } => {
                 write!(f, "tensor {index} of the blob: {problem}; quantize again")
@@ -202,13 +200,13 @@ impl fmt::Display for Error {
             ),
             Self::ChainSection => {
                 f.write_str("the blob's chain section is malformed; quantize again")
-            },
+            }
             Self::TokenClasses => {
                 f.write_str("the blob's token classes are malformed; quantize again")
-            },
+            }
             Self::TokenizerSection => {
                 f.write_str("the blob's tokenizer section is malformed; quantize again")
-            },
+            }
             Self::TokenizerText { limit } => write!(
                 f,
                 "the tokens of the blob's tokenizer have more than {limit} bytes together; train \
@@ -247,9 +245,9 @@ impl fmt::Display for Error {
                 f.write_str("the temperature must be zero (greedy) or a positive finite number")
             }
             Self::TopP => f.write_str("top-p must be above 0 and at most 1, which means all"),
-            Self::RepetitionPenalty => f.write_str(
-                "the repetition penalty must be from 1, which changes nothing, to 1000",
-            ),
+            Self::RepetitionPenalty => {
+                f.write_str("the repetition penalty must be from 1, which changes nothing, to 1000")
+            }
             Self::EmptyPrompt => f.write_str(
                 "there is nothing to continue: feed at least one token before generating",
             ),

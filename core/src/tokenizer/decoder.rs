@@ -84,6 +84,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::string::String as Text;
+    use std::vec;
 
     /// Every byte is the token of its number, and merges make tokens of two to eight bytes: of
     /// characters, parts of them, and what is none.
