@@ -9,6 +9,8 @@
 //! | `RESNET_BK_TEMPERATURE` | 0 | 0 always takes the likeliest token |
 //! | `RESNET_BK_TOP_K` | 0 | sample among so many candidates; 0 is all |
 //! | `RESNET_BK_TOP_P` | 1 | sample among the likeliest that together have this probability; 1 is all |
+//! | `RESNET_BK_REPETITION_PENALTY` | 1 | makes the last 64 distinct tokens less likely; 1 is no penalty |
+//! | `RESNET_BK_STOP` | | text of one token that ends the continuation; token numbers without a tokenizer |
 //! | `RESNET_BK_SEED` | 1 | of the sampler, or of the windows' tokens |
 //! | `RESNET_BK_WINDOWS` | 4 | windows to score, for a full-chain blob |
 
@@ -47,9 +49,11 @@ fn settings() -> Result<(), String> {
     let temperature: f32 = variable("RESNET_BK_TEMPERATURE", "0")?;
     let top_k: usize = variable("RESNET_BK_TOP_K", "0")?;
     let top_p: f32 = variable("RESNET_BK_TOP_P", "1")?;
+    let penalty: f32 = variable("RESNET_BK_REPETITION_PENALTY", "1")?;
     let seed: u64 = variable("RESNET_BK_SEED", "1")?;
     let windows: usize = variable("RESNET_BK_WINDOWS", "4")?;
     let prompt: String = variable("RESNET_BK_PROMPT", DEFAULT_PROMPT)?;
+    let stop: String = variable("RESNET_BK_STOP", "")?;
     if tokens == 0 || windows == 0 || prompt.is_empty() {
         return Err("RESNET_BK_TOKENS and RESNET_BK_WINDOWS must be at least 1, and \
                     RESNET_BK_PROMPT must not be empty"
@@ -68,12 +72,17 @@ fn settings() -> Result<(), String> {
          pub const TOP_K: usize = {top_k};\n\
          /// Probability that the candidates have together.\n\
          pub const TOP_P: f32 = f32::from_bits({top_p});\n\
+         /// Makes recent tokens less likely.\n\
+         pub const REPETITION_PENALTY: f32 = f32::from_bits({penalty});\n\
+         /// Text of one token that ends the continuation, if any.\n\
+         pub const STOP: &str = {stop:?};\n\
          /// Seed of the sampler or of the windows' tokens.\n\
          pub const SEED: u64 = {seed};\n\
          /// Windows to score.\n\
          pub const WINDOWS: usize = {windows};\n",
         temperature = temperature.to_bits(),
         top_p = top_p.to_bits(),
+        penalty = penalty.to_bits(),
     );
     let file = out_dir().join("settings.rs");
     fs::write(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))

@@ -1,9 +1,9 @@
-//! What can be wrong with a blob, a token or the memory that the caller lends.
+//! Errors: what is wrong with a blob, a token, a setting or the memory that the caller lends.
 
 use core::fmt;
 
-/// Every way in which this crate refuses. Small, `Copy` and free of strings to format, so that a
-/// device can log it; [`fmt::Display`] adds the remedy.
+/// Every error of this crate. Small, `Copy` and without owned strings, so that a device can log it;
+/// [`fmt::Display`] adds the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -76,7 +76,7 @@ pub enum Error {
     TokenClasses,
     /// The tokenizer section is malformed or refers to tokens that do not exist.
     TokenizerSection,
-    /// The tokens of the blob's tokenizer have more bytes together than a reader looks at.
+    /// The tokens of the blob's tokenizer have more bytes together than the limit.
     TokenizerText {
         /// The most that they may have.
         limit: u32,
@@ -117,17 +117,21 @@ pub enum Error {
         /// Elements that it has.
         given: usize,
     },
-    /// Top-k sampling with more candidates than the sampler has room for.
+    /// A top-k with more candidates than the sampler has room for.
     TopK {
-        /// What was asked for.
+        /// Candidates that were asked for.
         asked: usize,
-        /// The most it can keep.
+        /// The most there can be.
         limit: usize,
     },
     /// A temperature that is negative, infinite or not a number.
     Temperature,
     /// A top-p that is not above 0 and at most 1.
     TopP,
+    /// A repetition penalty that is not between 1 and the largest allowed.
+    RepetitionPenalty,
+    /// Text is to be continued, but there is not one token of it yet.
+    EmptyPrompt,
 }
 
 /// What is wrong with a snapshot.
@@ -182,21 +186,20 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NotABlob => f.write_str(
-                "not a resnet-bk blob: the magic bytes are missing; make one with `resnet-bk quantize`",
+                "not a resnet-bk blob: the magic bytes are missing; make one with `resnet-bk \
+                 quantize`",
             ),
             Self::Version { found, supported } => write!(
                 f,
                 "blob format {found}, but this build reads format {supported}; quantize the \
                  checkpoint again with the same version of the tools as the firmware"
             ),
-            Self::Truncated { needed, given } => write!(
-                f,
-                "blob is cut short: {given} of {needed} bytes; copy it again, whole"
-            ),
-            Self::TrailingBytes { expected, given } => write!(
-                f,
-                "{given} bytes given, but the blob has {expected}; pass exactly the blob"
-            ),
+            Self::Truncated { needed, given } => {
+                write!(f, "blob is cut short: {given} of {needed} bytes; copy it again, whole")
+            }
+            Self::TrailingBytes { expected, given } => {
+                write!(f, "{given} bytes given, but the blob has {expected}; pass exactly the blob")
+            }
             Self::Checksum { stored, computed } => write!(
                 f,
                 "checksum {computed:08x} instead of {stored:08x}: the blob was damaged after it \
@@ -204,9 +207,15 @@ impl fmt::Display for Error {
             ),
             Self::Header => f.write_str("the blob's header cannot be decoded; quantize again"),
             Self::Dimension { name, value, limit } => {
-                write!(f, "{name} is {value}, but must be between 1 and {limit}")
+                write!(
+                    f,
+                    "{name} is {value}, but must be between 1 and {limit}; train a model within the \
+                 limits"
+                )
             }
-            Self::Tensor { index, problem } => write!(f, "tensor {index} of the blob: {problem}"),
+            Self::Tensor { index, problem } => {
+                write!(f, "tensor {index} of the blob: {problem}; quantize again")
+            }
             Self::ChainRange { layer, potential } => write!(
                 f,
                 "chain of block {layer}, potential {potential}: diagonal and eta leave the range \
@@ -217,9 +226,15 @@ impl fmt::Display for Error {
                 "the chain's off-diagonal product is {found}/65536, but may be at most \
                  {limit}/65536; quantize a checkpoint whose off_diagonal is smaller"
             ),
-            Self::ChainSection => f.write_str("the blob's chain section is malformed"),
-            Self::TokenClasses => f.write_str("the blob's token classes are malformed"),
-            Self::TokenizerSection => f.write_str("the blob's tokenizer section is malformed"),
+            Self::ChainSection => {
+                f.write_str("the blob's chain section is malformed; quantize again")
+            }
+            Self::TokenClasses => {
+                f.write_str("the blob's token classes are malformed; quantize again")
+            }
+            Self::TokenizerSection => {
+                f.write_str("the blob's tokenizer section is malformed; quantize again")
+            }
             Self::TokenizerText { limit } => write!(
                 f,
                 "the tokens of the blob's tokenizer have more than {limit} bytes together; train \
@@ -244,20 +259,30 @@ impl fmt::Display for Error {
                 "a token is in progress; advance the session to its end, or reset it",
             ),
             Self::Snapshot(problem) => write!(f, "the snapshot cannot be restored: {problem}"),
-            Self::EmptyWindow => f.write_str("a window needs at least one token"),
+            Self::EmptyWindow => f.write_str("the window is empty; pass at least one token"),
             Self::Memory { needed, given } => {
-                write!(f, "{given} words of memory lent, {needed} needed")
+                write!(f, "{given} words of memory lent, {needed} needed; lend as many")
             }
             Self::Buffer { needed, given } => {
-                write!(f, "the result needs room for {needed} elements, the buffer has {given}")
+                write!(
+                    f,
+                    "the result needs room for {needed} elements, the buffer has {given}; \
+                     enlarge it"
+                )
             }
             Self::TopK { asked, limit } => {
-                write!(f, "top-k of {asked}: this sampler keeps at most {limit} candidates")
+                write!(f, "top-k is {asked}; choose at most {limit}, or 0 for all tokens")
             }
             Self::Temperature => {
                 f.write_str("the temperature must be zero (greedy) or a positive finite number")
             }
             Self::TopP => f.write_str("top-p must be above 0 and at most 1, which means all"),
+            Self::RepetitionPenalty => {
+                f.write_str("the repetition penalty must be from 1, which changes nothing, to 1000")
+            }
+            Self::EmptyPrompt => f.write_str(
+                "there is nothing to continue: feed at least one token before generating",
+            ),
         }
     }
 }
@@ -293,3 +318,4 @@ impl fmt::Display for TensorProblem {
 }
 
 impl core::error::Error for Error {}
+impl core::error::Error for TensorProblem {}

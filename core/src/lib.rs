@@ -15,7 +15,8 @@
 //!    kernels are the specification; faster ones must return the same bits. [`Model::kernels`] says
 //!    which one serves each matrix, and why it is the portable one where it is.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
-//! 6. [`sampler`] and [`tokenizer`]: from logits to text.
+//! 6. [`sampler`], [`tokenizer`] and [`Generator`]: from logits to text; [`Scorer`]: how unlikely a
+//!    text is.
 //!
 //! ```text
 //!  bytes ──Model::from_bytes──▶ Model ──▶ Session::step(token) ──▶ logits ──▶ Sampler ──▶ token
@@ -41,7 +42,7 @@
 //!
 //! fn generate(prompt: &[u32], memory: &mut [u32; DIMS.session_words()]) -> Result<u32, Error> {
 //!     let mut session = Session::new(Model::from_bytes(BLOB)?, memory)?;
-//!     let mut sampler = Sampler::new(0.8, 40, 1)?.with_top_p(0.95)?;
+//!     let mut sampler = Sampler::builder().temperature(0.8).top_k(40).top_p(0.95).build()?;
 //!     let (&last, first) = prompt.split_last().expect("a prompt has a token");
 //!     for &token in first {
 //!         session.feed(token)?; // no logits, which nobody would read
@@ -97,6 +98,8 @@ mod block;
 mod digest;
 #[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
+mod generate;
 pub mod kernels;
 #[forbid(unsafe_code)]
 pub mod layers;
@@ -111,6 +114,8 @@ mod piece;
 #[forbid(unsafe_code)]
 pub mod sampler;
 #[forbid(unsafe_code)]
+mod score;
+#[forbid(unsafe_code)]
 mod session;
 #[forbid(unsafe_code)]
 mod snapshot;
@@ -121,9 +126,11 @@ mod window;
 
 pub use digest::LogitsDigest;
 pub use error::{Error, SnapshotProblem, TensorProblem};
+pub use generate::{Generator, Predictor};
 pub use model::Model;
 pub use piece::Piece;
 pub use sampler::Sampler;
+pub use score::{Score, Scorer, log_probability};
 pub use session::Session;
 pub use tokenizer::Tokenizer;
 pub use window::Window;

@@ -149,7 +149,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// # Errors
     ///
     /// As [`Session::begin`].
-    pub fn step(&mut self, token: u32) -> Result<&[f16], Error> {
+    pub fn step(&mut self, token: u32) -> Result<&mut [f16], Error> {
         self.begin(token)?;
         Ok(self.finish())
     }
@@ -210,15 +210,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     }
 
     /// The logits (`[V]`) behind the last token; `None` before the first, while a token is in
-    /// progress, and behind one that was fed.
-    pub fn logits(&self) -> Option<&[f16]> {
+    /// progress, and behind one that was fed. They may be overwritten: the next token computes all of
+    /// them anew.
+    pub fn logits(&mut self) -> Option<&mut [f16]> {
         if self.is_busy() || !self.logits_wanted {
             return None;
         }
         let dims = self.model.dims();
-        let end = dims.session_words();
-        let words = &self.memory.as_ref()[end - code_words(dims.vocab as usize)..end];
-        Some(&bytemuck::cast_slice(words)[..dims.vocab as usize])
+        let (vocab, end) = (dims.vocab as usize, dims.session_words());
+        let words = &mut self.memory.as_mut()[end - code_words(vocab)..end];
+        Some(&mut bytemuck::cast_slice_mut(words)[..vocab])
     }
 
     fn start(&mut self, token: u32, logits_wanted: bool) -> Result<(), Error> {
@@ -232,7 +233,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     }
 
     /// All pieces that are left. The logits are of an earlier token unless this one gets any.
-    fn finish(&mut self) -> &[f16] {
+    fn finish(&mut self) -> &mut [f16] {
         let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
         let task = Task { token: self.token, position: self.position, logits: self.logits_wanted };
         while self.cursor.next.is_some() {

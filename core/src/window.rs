@@ -14,6 +14,7 @@ use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
 use crate::piece::Piece;
+use crate::score::log_probability;
 
 /// Scores windows of up to a fixed number of tokens, a tile of positions at a time.
 ///
@@ -89,6 +90,28 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
     /// The model.
     pub fn model(&self) -> &Model<'a> {
         &self.model
+    }
+
+    /// Calls `each` with the index of every token of `window` but the first, in order, and the
+    /// log-probability, in nats, that the logits of the position before it give the token; the same
+    /// bits as [`crate::log_probability`] has of a session's. Logits are computed a tile at a time and
+    /// not kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Window::score`].
+    pub fn log_probabilities(
+        &mut self,
+        window: &[u32],
+        mut each: impl FnMut(usize, f32),
+    ) -> Result<(), Error> {
+        self.score(window, |position, logits| {
+            let next = position + 1;
+            // A token that the model does not have has been refused before.
+            if let Some(Ok(value)) = window.get(next).map(|&t| log_probability(logits, t)) {
+                each(next, value);
+            }
+        })
     }
 
     /// Scores a window: calls `each` with every position and its logits (`[V]`), in order.

@@ -23,6 +23,9 @@ pub const WINDOW_TOKENS: usize = match DIMS.positions {
 /// Positions that a window computes at a time.
 pub const WINDOW_TILE: usize = 4;
 
+/// Distinct tokens that the repetition penalty remembers.
+pub const RECENT: usize = 64;
+
 /// Words of memory for the session, or for the windows.
 pub const MEMORY_WORDS: usize = match DIMS.chain {
     Chain::Half => DIMS.session_words(),

@@ -60,6 +60,34 @@ fn from_checkpoint_to_text() {
     assert_eq!(nucleus("1"), first);
     assert_ne!(nucleus("0.5")["tokens"], first["tokens"]);
     fails(at, &[&generate[..], &["--top-p", "0"]].concat(), 2, "--top-p 0: top-p must be above 0");
+    let distinct = |penalty: &str| {
+        let text = json(at, &[&generate[..], &["--repetition-penalty", penalty]].concat());
+        let mut tokens: Vec<u64> =
+            text["tokens"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens.len()
+    };
+    assert!(distinct("1.5") > distinct("1"));
+    let refused = [&generate[..], &["--repetition-penalty", "0.5"]].concat();
+    fails(at, &refused, 2, "--repetition-penalty 0.5: the repetition penalty must be from 1");
+
+    // The text ends before the first of these tokens, whose logits count.
+    let tokenizer = Tokenizer::load(&at.join("tokenizer.json")).unwrap();
+    let tokens: Vec<u32> =
+        first["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+    let one_token = |&token: &u32| {
+        let text = String::from_utf8(tokenizer.decode(&[token])).ok()?;
+        (tokenizer.encode(&text).unwrap() == [token]).then_some((token, text))
+    };
+    let (token, stop) = tokens[10..].iter().find_map(one_token).unwrap();
+    let before = tokens.iter().position(|&t| t == token).unwrap();
+    let stopped = json(at, &[&sampled[..], &["--stop", &stop]].concat());
+    assert_eq!(stopped["tokens"], tokens[..before].to_vec());
+    assert_eq!(stopped["steps"], before + 1);
+    let many = [&generate[..], &["--stop", "several words"]].concat();
+    fails(at, &many, 2, "choose a text that is one");
+
     let greedy = json(at, &["generate", "model.safetensors", "--tokens", "8", "--json"]);
     assert!(greedy["text"].as_str().unwrap().starts_with("The "));
     assert_eq!(greedy["steps"], 8);

@@ -21,13 +21,16 @@ pub struct Sampling {
     pub top_k: usize,
     /// Probability that the candidates have together; 1 is all.
     pub top_p: f32,
+    /// What recent tokens' logits are divided or multiplied by; 1 is no penalty.
+    pub repetition_penalty: f32,
     /// Seed of the draws.
     pub seed: u64,
 }
 
 impl Sampling {
     /// Always the likeliest token.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1 };
+    pub const GREEDY: Self =
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
 }
 
 /// What the firmware does with its blob. A causal blob can only generate, a full-chain one only
@@ -78,7 +81,8 @@ impl Firmware {
         self.build_in(root(), None, elf)
     }
 
-    /// [`Firmware::build`] in another copy of the repository, with builds in a directory of their own.
+    /// [`Firmware::build`] in another copy of the repository, with builds in a directory of their
+    /// own.
     pub(crate) fn build_in(&self, root: &Path, builds: Option<&Path>, elf: &Path) -> Result<()> {
         let blob = self.blob.canonicalize().with_context(|| {
             format!("no blob at {}; make one with `resnet-bk quantize`", self.blob.display())
@@ -131,8 +135,8 @@ pub(crate) fn cargo_home() -> Result<PathBuf> {
     directory.context("neither CARGO_HOME nor a home directory is known")
 }
 
-/// Has cargo compile without absolute paths, which panics would otherwise have in flash: the same image from every
-/// directory of every user. Flags of the caller's environment stay.
+/// Has cargo compile without absolute paths, which panics would otherwise have in flash: the same
+/// image from every directory of every user. Flags of the caller's environment stay.
 pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
     const SEPARATOR: &str = "\u{1f}";
     let mut flags = match (std::env::var("CARGO_ENCODED_RUSTFLAGS"), std::env::var("RUSTFLAGS")) {
@@ -151,7 +155,7 @@ pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
 impl Job {
     /// Every variable that the firmware's build script reads beside the blob, so that none is left
     /// to the caller's environment.
-    fn variables(&self) -> [(&'static str, String); 7] {
+    fn variables(&self) -> [(&'static str, String); 9] {
         let defaults = (String::from("0"), 1, Sampling::GREEDY, 1);
         let (prompt, tokens, sampling, windows) = match self {
             Self::Generate { prompt, tokens, sampling } => {
@@ -167,6 +171,8 @@ impl Job {
             ("RESNET_BK_TEMPERATURE", sampling.temperature.to_string()),
             ("RESNET_BK_TOP_K", sampling.top_k.to_string()),
             ("RESNET_BK_TOP_P", sampling.top_p.to_string()),
+            ("RESNET_BK_REPETITION_PENALTY", sampling.repetition_penalty.to_string()),
+            ("RESNET_BK_STOP", String::new()),
             ("RESNET_BK_SEED", sampling.seed.to_string()),
             ("RESNET_BK_WINDOWS", windows.to_string()),
         ]

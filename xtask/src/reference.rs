@@ -1,12 +1,15 @@
 //! The firmware's job on this machine: what a device must reproduce.
 
 use anyhow::{Context, Result};
-use resnet_bk_core::{LogitsDigest, Model, Sampler, Session, Window};
+use resnet_bk_core::{Generator, LogitsDigest, Model, Sampler, Session, Window};
 
 use crate::firmware::Job;
 
 /// The longest window that the firmware scores, in tokens.
 const WINDOW_TOKENS: usize = 64;
+
+/// Distinct tokens that the firmware's repetition penalty remembers.
+const RECENT: usize = 64;
 
 /// What the job gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +17,7 @@ pub struct Outcome {
     /// Tokens that were generated; none for windows.
     pub tokens: Vec<u32>,
     /// Their text, as far as the blob has a tokenizer.
-    pub text: Vec<u8>,
+    pub text: String,
     /// Positions whose logits were computed.
     pub steps: u32,
     /// Tokens of the prompt before its last, whose logits were not.
@@ -33,27 +36,28 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
         digest.update(logits);
         digests.push(digest.value());
     };
-    let (mut tokens, mut text) = (Vec::new(), Vec::new());
+    let (mut tokens, mut text) = (Vec::new(), String::new());
     let mut fed = 0;
     match job {
         Job::Generate { prompt, tokens: count, sampling } => {
             let prompt = encode(&model, prompt)?;
-            let mut session = Session::allocate(model.clone())?;
-            let sampler = Sampler::new(sampling.temperature, sampling.top_k, sampling.seed)?;
-            let mut sampler = sampler.with_top_p(sampling.top_p)?;
-            let (&last, first) = prompt.split_last().context("the prompt is empty")?;
-            first.iter().try_for_each(|&token| session.feed(token))?;
-            fed = first.len() as u32;
-            for _ in 0..*count {
-                let row = session.step(tokens.last().copied().unwrap_or(last))?;
-                add(row);
-                tokens.push(sampler.sample(row));
+            let session = Session::allocate(model.clone())?;
+            let sampler = Sampler::builder().temperature(sampling.temperature);
+            let sampler = sampler.top_k(sampling.top_k).top_p(sampling.top_p).seed(sampling.seed);
+            let sampler = sampler.repetition_penalty::<RECENT>(sampling.repetition_penalty);
+            let mut generator = Generator::new(session, sampler.build()?).limit(*count);
+            generator.feed(&prompt)?;
+            fed = prompt.len().saturating_sub(1) as u32;
+            while let Some(token) = generator.next_token(&mut add)? {
+                tokens.push(token);
             }
             if let Ok(tokenizer) = model.tokenizer() {
+                let mut decoder = tokenizer.decoder();
                 for &token in &tokens {
                     // A token that the tokenizer does not know has no text.
-                    let _ = tokenizer.decode(token, |byte| text.push(byte));
+                    let _ = decoder.decode(token, |part| text.push_str(part));
                 }
+                decoder.finish(|part| text.push_str(part));
             }
         }
         Job::Score { windows, seed } => {
@@ -78,9 +82,7 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
 /// The prompt's tokens: its text by the blob's tokenizer, or numbers where there is none.
 fn encode(model: &Model<'_>, prompt: &str) -> Result<Vec<u32>> {
     let tokens: Vec<u32> = match model.tokenizer() {
-        Ok(tokenizer) => {
-            tokenizer.encode_vec(prompt.as_bytes()).into_iter().map(u32::from).collect()
-        }
+        Ok(tokenizer) => tokenizer.encode_vec(prompt.as_bytes()),
         Err(_) => prompt
             .split([',', ' '])
             .filter(|number| !number.is_empty())

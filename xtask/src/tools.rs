@@ -286,6 +286,8 @@ impl Tools {
         command.args(["--tokens", &tokens.to_string(), "--seed", &sampling.seed.to_string()]);
         command.args(["--temperature", &sampling.temperature.to_string()]);
         command.args(["--top-k", &sampling.top_k.to_string()]);
+        let penalty = sampling.repetition_penalty.to_string();
+        command.args(["--repetition-penalty", &penalty]);
         parse(command.args(["--top-p", &sampling.top_p.to_string()]))
     }
 

@@ -58,7 +58,7 @@ fn measure(memory: &mut [u32]) -> Result<(), Error> {
         digest.update(logits);
         for ((_, sampler), instructions) in samplers.iter_mut().zip(&mut sampled) {
             let started = Moment::now();
-            black_box(sampler.sample(black_box(logits)));
+            black_box(sampler.sample(black_box(&mut *logits)));
             *instructions += started.instructions_until(Moment::now());
         }
     }
@@ -110,10 +110,11 @@ const SAMPLERS: usize = 4;
 
 /// By their names.
 fn samplers() -> Result<[(&'static str, Sampler); SAMPLERS], Error> {
+    let builder = Sampler::builder().temperature(TEMPERATURE).seed(1);
     Ok([
         ("greedy", Sampler::greedy()),
-        ("top-k-40", Sampler::new(TEMPERATURE, 40, 1)?),
-        ("top-p-0.9", Sampler::new(TEMPERATURE, 0, 1)?.with_top_p(0.9)?),
-        ("unrestricted", Sampler::new(TEMPERATURE, 0, 1)?),
+        ("top-k-40", builder.top_k(40).build()?),
+        ("top-p-0.9", builder.top_p(0.9).build()?),
+        ("unrestricted", builder.build()?),
     ])
 }

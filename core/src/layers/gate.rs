@@ -1,9 +1,7 @@
 //! Gating: which experts a token goes to, and with what weight.
 
-use micromath::F32Ext;
-
 use crate::blob::Limits;
-use crate::numeric::residual_to_f32;
+use crate::numeric::{exp_nonpositive, residual_to_f32};
 
 /// Gate weights are fractions of 2^15.
 pub const WEIGHT_FRAC: u32 = 15;
@@ -31,9 +29,6 @@ impl Route {
 
 /// Chooses the experts with the largest logits (the lower index wins a tie) and shares the token
 /// among them by the softmax of their logits. `routes` are packed, largest logit first.
-///
-/// The exponential is `micromath`'s: f32 additions and multiplications in a fixed order, hence the
-/// same everywhere; within 2.5e-3 of e^x, relative, over the whole range (tested).
 ///
 /// Shapes: `logits` is `[E]` in Q15.16, `routes` is `[top_k]` with top_k ≤ E ≤ 64.
 pub fn route(logits: &[i32], routes: &mut [u32]) {
@@ -64,42 +59,9 @@ pub fn route(logits: &[i32], routes: &mut [u32]) {
     }
 }
 
-/// e^x for x ≤ 0; exactly 1 at 0, 0 for NaN and below −80, where a share is nothing in any format
-/// here.
-#[inline(never)]
-pub(crate) fn exp_nonpositive(x: f32) -> f32 {
-    // Named in full: where std is linked, `x.exp()` would silently be the platform's.
-    if x >= -80.0 { F32Ext::exp(x) } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exponential_is_within_its_stated_bound() {
-        for i in 0..=80_000 {
-            let x = -(i as f32) / 1000.0;
-            let exact = (x as f64).exp();
-            let error = (exp_nonpositive(x) as f64 - exact).abs() / exact;
-            assert!(error < 2.5e-3, "exp({x}) is off by {error:e}");
-        }
-        assert_eq!(exp_nonpositive(0.0), 1.0);
-        assert_eq!(exp_nonpositive(-80.001), 0.0);
-        assert_eq!(exp_nonpositive(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp_nonpositive(f32::NAN), 0.0);
-    }
-
-    /// Its bits are part of the number contract: a release of `micromath` that rounds otherwise
-    /// would make hosts and devices disagree.
-    #[test]
-    fn exponential_has_its_bits() {
-        let bits = |i: u32| exp_nonpositive(-(i as f32) / 256.0).to_bits();
-        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
-        let mut digest = crc.digest();
-        (0..=20_480).for_each(|i| digest.update(&bits(i).to_le_bytes()));
-        assert_eq!(digest.finalize(), 0x0915_e5cc);
-    }
 
     #[test]
     fn the_lower_index_wins_a_tie() {

@@ -3,13 +3,17 @@
 //! Everything here is integer arithmetic with a stated rounding, so two machines that agree on
 //! two's complement agree on every bit. `docs/numerics.md` is the contract; this is its reference.
 
+mod exp;
 mod reciprocal;
 mod scale;
+mod softmax;
 
 use half::f16;
 
+pub(crate) use exp::exp_nonpositive;
 pub use reciprocal::reciprocal_mantissa;
 pub use scale::Scale;
+pub(crate) use softmax::{SURPRISE_FRAC, surprise};
 
 /// Fraction bits of the residual stream and of every layer output: Q15.16.
 pub const RESIDUAL_FRAC: u32 = 16;
@@ -58,8 +62,8 @@ pub fn residual_to_f32(value: i32) -> f32 {
     value as f32 * (1.0 / (1u32 << RESIDUAL_FRAC) as f32)
 }
 
-/// A Q15.16 value as a half by way of an f32, so rounded to nearest even twice, without floats: for cores that
-/// have none in hardware.
+/// A Q15.16 value as a half by way of an f32, so rounded to nearest even twice, without floats: for
+/// cores that have none in hardware.
 #[inline(always)]
 pub fn residual_to_half(value: i32) -> f16 {
     /// `n / 2^drop`, rounded to nearest even; a `drop` of at least 1.
@@ -76,7 +80,8 @@ pub fn residual_to_half(value: i32) -> f16 {
     let magnitude = match bits {
         // Subnormal, in units of 2^−24.
         0..=2 => n << 8,
-        // Eleven bits of a normal half, whose leading one adds to the exponent; so does what rounding carries.
+        // Eleven bits of a normal half, whose leading one adds to the exponent; so does what
+        // rounding carries.
         3..=11 => ((bits - 3) << 10) + (n << (11 - bits)),
         _ => ((bits - 3) << 10) + round(n, bits - 11),
     };
@@ -135,7 +140,8 @@ mod tests {
         fn halves_are_those_of_floats(value in any::<i32>(), drop in 0u32..32) {
             let value = value >> drop;
             // Around halfway between two halves, and between two floats that are next to that.
-            for value in [value, value & !0xfff, value | 0xfff, value & !0x1fff | 0x1000, value & !0x1fff | 0x1001] {
+            let half = value & !0x1fff | 0x1000;
+            for value in [value, value & !0xfff, value | 0xfff, half, half + 1] {
                 let expected = f16::from_f32(residual_to_f32(value));
                 prop_assert_eq!(residual_to_half(value).to_bits(), expected.to_bits(), "{}", value);
             }

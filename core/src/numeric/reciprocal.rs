@@ -15,8 +15,8 @@ pub fn reciprocal_mantissa(m: u32) -> u32 {
     if cfg!(target_arch = "x86_64") { by_floats(m) } else { by_halves(m) }
 }
 
-/// A division of floats, where that is the fastest one. Rounded to nearest, its floor is the wanted one or,
-/// from just below a whole number, that number.
+/// A division of floats, where that is the fastest one. Rounded to nearest, its floor is the wanted
+/// one or, from just below a whole number, that number.
 #[inline(always)]
 fn by_floats(m: u32) -> u32 {
     let estimate = (NUMERATOR as f64 / m as f64) as u64;
@@ -32,8 +32,8 @@ fn by_halves(m: u32) -> u32 {
     high << 16 | low
 }
 
-/// The next digit of a quotient and what remains, of `rest · 2^16 + next` over `m`. `rest` is below `m`,
-/// which is at least 2^31, and `next` below 2^16.
+/// The next digit of a quotient and what remains, of `rest · 2^16 + next` over `m`. `rest` is below
+/// `m`, which is at least 2^31, and `next` below 2^16.
 #[inline(always)]
 pub(super) fn digit(rest: u32, next: u32, m: u32) -> (u32, u32) {
     let (high, low) = (m >> 16, m & 0xffff);

@@ -25,8 +25,8 @@ impl Scale {
         if numerator == 0 || denominator == 0 {
             return Self::ZERO;
         }
-        // With 47 bits over 32 bits the quotient is in (2^14, 2^16): a digit of long division, for cores that
-        // divide 32 bits at a time.
+        // With 47 bits over 32 bits the quotient is in (2^14, 2^16): a digit of long division, for
+        // cores that divide 32 bits at a time.
         let (raised, zeros) = (numerator.leading_zeros() as i32 - 17, denominator.leading_zeros());
         let numerator = numerator << raised;
         let next = numerator as u32 & 0xffff;

@@ -10,6 +10,9 @@ pub fn argmax(logits: &[f16]) -> usize {
 }
 
 /// One pass, most of it over bits.
+///
+/// Outlined, so that the loop is compiled once and by itself.
+#[inline(never)]
 fn first_argmax(logits: &[f16]) -> usize {
     let mut best = 0;
     // Bits of positive halves are in the order of the halves, and above those of all others.
@@ -24,7 +27,7 @@ fn first_argmax(logits: &[f16]) -> usize {
     best
 }
 
-/// Two passes over integers, which hosts make many at a time, for one over halves.
+/// Two passes over integers, which SIMD makes faster than one over halves.
 fn widest_argmax(logits: &[f16]) -> usize {
     if logits.first().is_none_or(|first| first.is_nan()) {
         return 0;
@@ -34,8 +37,8 @@ fn widest_argmax(logits: &[f16]) -> usize {
         || {
             let largest = logits.iter().map(|&logit| order(logit)).max().unwrap_or(i16::MIN);
             let found = |&logit: &f16| order(logit) == largest;
-            let stretch = |logits: &[f16]| logits.iter().fold(false, |any, l| any | found(l));
-            let start = 64 * logits.chunks(64).position(stretch).unwrap_or(0);
+            let chunk = |logits: &[f16]| logits.iter().fold(false, |any, l| any | found(l));
+            let start = 64 * logits.chunks(64).position(chunk).unwrap_or(0);
             start + logits[start..].iter().position(found).unwrap_or(0)
         },
     )

@@ -439,6 +439,9 @@ fn every_error_says_what_it_is_about() {
         Error::Buffer { needed: 2, given: 1 },
         Error::TopK { asked: 65, limit: 64 },
         Error::Temperature,
+        Error::TopP,
+        Error::RepetitionPenalty,
+        Error::EmptyPrompt,
     ];
     let texts: std::collections::HashSet<String> = errors.iter().map(Error::to_string).collect();
     assert_eq!(texts.len(), errors.len());
@@ -455,7 +458,9 @@ fn use_it(blob: &[u8], random: &mut Random) -> bool {
         }
     };
     let dims = model.dims();
-    let mut sampler = Sampler::new(0.7, random.below(30) as usize, random.next()).unwrap();
+    let sampler = Sampler::builder().temperature(0.7).top_k(random.below(30) as usize);
+    let sampler = sampler.seed(random.next()).repetition_penalty::<3>(1.2);
+    let mut sampler = sampler.build().unwrap();
     let token = |random: &mut Random| random.below(dims.vocab + 1);
     let words = dims.session_words();
     if let Ok(mut session) = Session::new(model.clone(), vec![0; words]) {
@@ -469,7 +474,10 @@ fn use_it(blob: &[u8], random: &mut Random) -> bool {
     let words = dims.window_words(5, 2);
     let mut window = Window::new(model.clone(), vec![0; words], 5, 2).unwrap();
     let tokens = [0; 5].map(|_| token(random));
-    let _ = window.score(&tokens, |_, logits| assert!(sampler.sample(logits) < dims.vocab));
+    let _ = window.score(&tokens, |_, logits| {
+        assert!(sampler.sample(&mut logits.to_vec()) < dims.vocab);
+    });
+    let _ = window.log_probabilities(&tokens, |_, value| assert!(value <= 0.0));
     if let Ok(tokenizer) = model.tokenizer() {
         let text: Vec<u8> = (0..40).map(|_| b" abc\n\xff\0e"[random.below(8) as usize]).collect();
         assert_round_trip(&tokenizer, &text);
@@ -477,6 +485,10 @@ fn use_it(blob: &[u8], random: &mut Random) -> bool {
             let (token, mut len) = (random.below(dims.vocab + 2), 0);
             let _ = tokenizer.decode(token, |_| len += 1);
             assert!(len <= 256);
+        }
+        let mut decoder = tokenizer.decoder();
+        for _ in 0..10 {
+            let _ = decoder.decode(random.below(dims.vocab + 2), |part| assert!(part.len() <= 32));
         }
     }
     true
@@ -487,7 +499,7 @@ fn assert_round_trip(tokenizer: &Tokenizer<'_>, text: &[u8]) {
     let count = tokenizer.encode(text, &mut tokens).unwrap();
     let mut bytes = Vec::new();
     for &token in &tokens[..count] {
-        tokenizer.decode(token as u32, |b| bytes.push(b)).unwrap();
+        tokenizer.decode(token, |b| bytes.push(b)).unwrap();
     }
     assert_eq!(bytes, text);
 }

@@ -13,7 +13,7 @@
 use half::f16;
 use resnet_bk_core::blob::{Chain, Dimensions, FORMAT_VERSION, Precision};
 use resnet_bk_core::layers::bk::ChainFormat;
-use resnet_bk_core::{Model, Sampler, Session, Tokenizer};
+use resnet_bk_core::{Generator, Model, Sampler, Scorer, Session, Tokenizer};
 
 use crate::blob::{Mix, Recipe, small};
 use crate::inference::{Bits, score, stream, tokens};
@@ -150,9 +150,10 @@ fn golden_blobs_need_no_subnormal_floats() {
         assert_eq!(digest(&logits), golden.digest, "{}", golden.name);
         for temperature in [1e-30, 0.8, 1e30] {
             in_every_setting(golden.name, &|| {
-                let mut sampler = Sampler::new(temperature, 0, 9).unwrap();
+                let sampler = Sampler::builder().temperature(temperature).seed(9);
+                let mut sampler = sampler.build().unwrap();
                 let halves = logits.iter().map(|bits| bits.iter().map(|&b| f16::from_bits(b)));
-                halves.map(|logits| sampler.sample(&logits.collect::<Vec<_>>())).collect::<Vec<_>>()
+                halves.map(|l| sampler.sample(&mut l.collect::<Vec<_>>())).collect::<Vec<_>>()
             });
         }
     }
@@ -171,6 +172,8 @@ const GREEDY: [u32; 17] =
     [0, 168, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161, 161];
 const AMONG_FIVE: [u32; 17] =
     [0, 168, 161, 141, 161, 202, 161, 161, 141, 161, 209, 68, 83, 210, 161, 210, 210];
+const PENALIZED: [u32; 17] =
+    [0, 168, 161, 141, 202, 210, 209, 161, 141, 202, 210, 209, 161, 141, 202, 210, 209];
 const AMONG_ALL: [u32; 17] =
     [0, 201, 161, 61, 83, 192, 179, 141, 68, 105, 210, 32, 83, 210, 161, 250, 240];
 
@@ -188,15 +191,43 @@ fn golden_text() {
         }
         text
     };
+    let builder = Sampler::builder().seed(1234);
     let samplers = [
         (Sampler::greedy(), GREEDY),
-        (Sampler::new(0.8, 5, 1234).unwrap(), AMONG_FIVE),
-        (Sampler::new(1.0, 0, 1234).unwrap(), AMONG_ALL),
+        (builder.temperature(0.8).top_k(5).build().unwrap(), AMONG_FIVE),
+        (builder.build().unwrap(), AMONG_ALL),
     ];
     for (sampler, expected) in samplers {
         assert_eq!(generate(sampler), expected);
     }
 }
+
+/// The same text on every machine with a repetition penalty, too.
+#[test]
+fn golden_penalized_text() {
+    let model = Model::from_bytes(all()[0].bytes).unwrap();
+    let sampler = Sampler::builder().temperature(0.0).repetition_penalty::<4>(3.0);
+    let session = Session::new(model.clone(), vec![0; 4096]).unwrap();
+    let mut generator = Generator::new(session, sampler.build().unwrap()).limit(16);
+    generator.feed(&PENALIZED[..1]).unwrap();
+    let text: Vec<u32> = generator.map(Result::unwrap).collect();
+    assert_eq!(text, PENALIZED[1..]);
+}
+
+/// Scores are part of the contract, too: bits of the surprise of tokens in nats.
+#[test]
+fn golden_surprise() {
+    let model = Model::from_bytes(all()[0].bytes).unwrap();
+    let mut scorer = Scorer::new(Session::new(model.clone(), vec![0; 4096]).unwrap());
+    let tokens = tokens(9, model.dims().vocab, 7);
+    let nats = tokens.iter().filter_map(|&token| scorer.next(token).unwrap());
+    let bits: Vec<u32> = nats.map(f32::to_bits).collect();
+    assert_eq!(bits, SURPRISE);
+}
+
+const SURPRISE: [u32; 8] = [
+    1085300796, 1090225194, 1089701654, 1089567431, 1087214657, 1087152774, 1083498813, 1089635145,
+];
 
 /// Bytes that a token stands for, and tokens that a text becomes.
 #[test]
@@ -212,7 +243,7 @@ fn golden_tokens() {
     }
     let count = tokenizer.encode(&text, &mut tokens).unwrap();
     let space = 140;
-    let expected: Vec<u16> = (256..272).flat_map(|token| [token, space]).collect();
+    let expected: Vec<u32> = (256..272).flat_map(|token| [token, space]).collect();
     assert_eq!(tokens[..count], expected);
 }
 

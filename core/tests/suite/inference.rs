@@ -4,7 +4,7 @@ use half::f16;
 use proptest::prelude::*;
 use resnet_bk_core::blob::{Chain, Dimensions, Precision, TensorId};
 use resnet_bk_core::layers::bk::ChainFormat;
-use resnet_bk_core::{Error, Model, Sampler, Session, Window};
+use resnet_bk_core::{Error, Model, Sampler, Scorer, Session, Window};
 
 use crate::blob::{Mix, Recipe, small};
 use crate::random::Random;
@@ -118,6 +118,29 @@ proptest! {
             }
             prop_assert_eq!(session.position(), i + 1);
         }
+    }
+
+    /// Windows and streams score tokens alike, whatever the tile.
+    #[test]
+    fn log_probabilities_are_those_of_a_session(
+        recipe in recipes(Chain::Half), len in 1usize..16, tile in 1usize..6,
+    ) {
+        let blob = recipe.build();
+        let model = Model::from_bytes(&blob).unwrap();
+        let tokens = tokens(len, recipe.dims.vocab, recipe.seed);
+        let memory = vec![0; model.dims().session_words()];
+        let mut scorer = Scorer::new(Session::new(model.clone(), memory).unwrap());
+        let mut stream = Vec::new();
+        for &token in &tokens {
+            let nats = scorer.next(token).unwrap();
+            stream.extend(nats.map(|nats| (stream.len() + 1, nats)));
+        }
+        let memory = vec![0; model.dims().window_words(len, tile)];
+        let mut window = Window::new(model.clone(), memory, len, tile).unwrap();
+        let mut whole = Vec::new();
+        window.log_probabilities(&tokens, |index, value| whole.push((index, -value))).unwrap();
+        prop_assert_eq!(stream.len(), len - 1);
+        prop_assert_eq!(stream, whole);
     }
 
     #[test]
@@ -379,10 +402,11 @@ fn a_seed_samples_the_same_text_every_time() {
         }
         text
     };
-    let sampler = |seed| Sampler::new(0.9, 5, seed).unwrap();
+    let builder = Sampler::builder();
+    let sampler = |seed| builder.temperature(0.9).top_k(5).seed(seed).build().unwrap();
     assert_eq!(generate(sampler(1)), generate(sampler(1)));
     assert_ne!(generate(sampler(1)), generate(sampler(2)));
     let greedy = generate(Sampler::greedy());
-    assert_eq!(greedy, generate(Sampler::new(0.0, 7, 3).unwrap()));
-    assert_eq!(greedy, generate(Sampler::new(1.5, 1, 3).unwrap()));
+    assert_eq!(greedy, generate(builder.temperature(0.0).top_k(7).seed(3).build().unwrap()));
+    assert_eq!(greedy, generate(builder.temperature(1.5).top_k(1).seed(3).build().unwrap()));
 }

@@ -15,7 +15,9 @@ use embassy_futures::yield_now;
 use resnet_bk_core::{Error, LogitsDigest, Sampler, Session};
 use resnet_bk_firmware::meter::Meter;
 use resnet_bk_firmware::report::{self, Outcome};
-use resnet_bk_firmware::settings::{PROMPT, SEED, TEMPERATURE, TOKENS, TOP_K, TOP_P};
+use resnet_bk_firmware::settings::{
+    PROMPT, RECENT, REPETITION_PENALTY, SEED, TEMPERATURE, TOKENS, TOP_K, TOP_P,
+};
 use resnet_bk_firmware::{board, prompt, storage};
 use static_cell::StaticCell;
 
@@ -60,23 +62,32 @@ async fn generate(meter: &Meter) -> Result<Outcome, Error> {
     let mut buffer = [0; PROMPT.len()];
     let prompt = prompt::encode(&model, &mut buffer)?;
     let mut session = storage::session(model)?;
-    let mut sampler = Sampler::new(TEMPERATURE, TOP_K, SEED)?.with_top_p(TOP_P)?;
+    let sampler = Sampler::builder().temperature(TEMPERATURE).top_k(TOP_K).top_p(TOP_P);
+    let sampler = sampler.repetition_penalty::<RECENT>(REPETITION_PENALTY).seed(SEED);
+    let mut sampler = sampler.build()?;
+    let mut decoder = tokenizer.map(|tokenizer| tokenizer.decoder());
     let (mut fed, mut stepped) = (Pieces::default(), Pieces::default());
     // No prompt is empty.
     let (&last, first) = prompt.split_last().unwrap_or((&0, &[]));
+    prompt.iter().for_each(|&token| sampler.observe(token));
     for &token in first {
-        session.begin_feed(u32::from(token))?;
+        session.begin_feed(token)?;
         fed.run(&mut session, meter).await;
     }
     let mut digest = LogitsDigest::new();
-    let mut token = u32::from(last);
+    let mut token = last;
     for _ in 0..TOKENS {
         session.begin(token)?;
         stepped.run(&mut session, meter).await;
         let logits = session.logits().unwrap_or_default();
         digest.update(logits);
         token = sampler.sample(logits);
-        prompt::print(tokenizer, token);
+        defmt::println!("token {=u32}", token);
+        // A token that the tokenizer does not know has no text.
+        let _ = decoder.as_mut().map(|decoder| decoder.decode(token, prompt::print));
+    }
+    if let Some(decoder) = &mut decoder {
+        decoder.finish(prompt::print);
     }
     defmt::println!(
         "blinks {=u32} pieces {=u32} longest {=u64}",

@@ -1,11 +1,10 @@
 //! `resnet-bk generate`.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use half::f16;
 use resnet_bk_core as core;
-use resnet_bk_core::{LogitsDigest, Sampler, Session};
+use resnet_bk_core::{Generator, LogitsDigest, Predictor, Sampler, Session};
 use serde_json::json;
 
 use super::common::{Loaded, check_tokenizer, is_blob, parse_blob, print_json};
@@ -21,6 +20,9 @@ const EXAMPLES: &str = "\
 Examples:
   What a device would write (a blob runs through the same integer core as on a device):
       resnet-bk generate static.rbk --prompt 'The river ' --tokens 100 --temperature 0.8 --seed 3
+
+  One line that does not repeat itself:
+      resnet-bk generate static.rbk --prompt 'The river ' --repetition-penalty 1.2 --stop $'\\n'
 
   The FP32 model:
       resnet-bk generate model.safetensors --prompt 'The river '
@@ -41,15 +43,25 @@ pub(crate) struct Args {
     #[arg(long, value_parser = numbers::tokens(0), default_value_t = 64, value_name = "N")]
     tokens: usize,
     /// Sampling temperature; 0 always takes the likeliest token.
-    #[arg(long, value_parser = numbers::not_negative::<f32>, default_value_t = 0.0, value_name = "X",
-        allow_negative_numbers = true)]
+    #[arg(long, value_parser = numbers::not_negative::<f32>, default_value_t = 0.0,
+        value_name = "X", allow_negative_numbers = true)]
     temperature: f32,
     /// Sample among so many likeliest tokens only, at most 64; 0 samples among all.
-    #[arg(long, value_parser = numbers::within(0..=core::sampler::MAX_TOP_K as u64), default_value_t = 0, value_name = "K")]
+    #[arg(long, value_parser = numbers::within(0..=core::sampler::MAX_TOP_K as u64),
+        default_value_t = 0, value_name = "K")]
     top_k: usize,
-    /// Sample among the likeliest tokens only that together have this probability, above 0; 1 samples among all.
+    /// Sample among the likeliest tokens only that together have this probability, above 0; 1
+    /// samples among all.
     #[arg(long, default_value_t = 1.0, value_name = "P")]
     top_p: f32,
+    /// Make the last 64 distinct tokens, the prompt's too, less likely: divide their positive
+    /// logits by this, multiply the others by it. 1 changes nothing, 1.1 to 1.3 are usual.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    repetition_penalty: f32,
+    /// End before this text, which must be one token, such as a line break. Can be given several
+    /// times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Seed of the sampler.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -58,27 +70,43 @@ pub(crate) struct Args {
     tokenizer: Option<PathBuf>,
 }
 
+/// Distinct tokens that the repetition penalty remembers.
+const RECENT: usize = 64;
+
 /// A model in the middle of a text.
 enum Writer<'a> {
-    Reference(Box<Stream<'a>>),
+    Reference { stream: Box<Stream<'a>>, logits: Vec<f16> },
     Core(Session<'a, Vec<u32>>),
 }
 
-impl Writer<'_> {
-    /// Takes a token whose logits nobody needs.
-    fn feed(&mut self, token: u32) -> Result<()> {
+/// Why a token was refused: what [`Predictor`] asks to be made from the core's errors.
+struct Refused(Error);
+
+impl From<core::Error> for Refused {
+    fn from(error: core::Error) -> Self {
+        Self(Error::Blob(error))
+    }
+}
+
+impl Predictor for Writer<'_> {
+    type Error = Refused;
+
+    fn feed(&mut self, token: u32) -> std::result::Result<(), Refused> {
         match self {
-            Self::Reference(stream) => stream.feed(token),
-            Self::Core(session) => session.feed(token).map_err(Error::Blob),
+            Self::Reference { stream, .. } => stream.feed(token).map_err(Refused),
+            Self::Core(session) => Ok(session.feed(token)?),
         }
     }
 
-    /// Takes a token and returns the logits of the next one.
-    fn step(&mut self, token: u32) -> Result<Cow<'_, [f16]>> {
-        Ok(match self {
-            Self::Reference(stream) => stream.step(token)?.into_iter().map(f16::from_f32).collect(),
-            Self::Core(session) => Cow::Borrowed(session.step(token).map_err(Error::Blob)?),
-        })
+    fn step(&mut self, token: u32) -> std::result::Result<&mut [f16], Refused> {
+        match self {
+            Self::Reference { stream, logits } => {
+                let values = stream.step(token).map_err(Refused)?;
+                *logits = values.into_iter().map(f16::from_f32).collect();
+                Ok(logits)
+            }
+            Self::Core(session) => Ok(session.step(token)?),
+        }
     }
 }
 
@@ -91,85 +119,86 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         if let (Some(named), Some(path)) = (&named, &args.tokenizer) {
             check_tokenizer(named, &path.display().to_string(), &model, &args.model)?;
         }
-        let text = match (model.tokenizer(), &named) {
-            (Ok(tokenizer), _) => TextCodec::Core(tokenizer),
-            (Err(core::Error::NoTokenizer), Some(tokenizer)) => TextCodec::Host(tokenizer),
-            (Err(error), _) => return Err(Error::Blob(error)),
+        let section = named.as_ref().map(Tokenizer::section);
+        let tokenizer = match (model.tokenizer(), &section) {
+            (Err(core::Error::NoTokenizer), Some(section)) => {
+                core::Tokenizer::from_bytes(section, model.dims().vocab)
+            }
+            (tokenizer, _) => tokenizer,
         };
-        return write(&args, writer, text, global);
+        let tokenizer = tokenizer.map_err(Error::Blob)?;
+        return write(&args, writer, tokenizer, global);
     }
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
     let tokenizer = loaded.tokenizer.as_ref().ok_or_else(|| missing_tokenizer(&args.model))?;
+    let section = tokenizer.section();
+    let tokenizer = core::Tokenizer::from_bytes(&section, tokenizer.vocab() as u32);
+    let tokenizer = tokenizer.map_err(Error::Blob)?;
     let model = Model::from_checkpoint(&loaded.checkpoint);
-    let writer = Writer::Reference(Box::new(Stream::new(&model)?));
-    write(&args, writer, TextCodec::Host(tokenizer), global)
+    let stream = Box::new(Stream::new(&model)?);
+    write(&args, Writer::Reference { stream, logits: Vec::new() }, tokenizer, global)
 }
 
 fn missing_tokenizer(model: &Path) -> Error {
     Error::Tokenizer(format!("there is no tokenizer.json beside {}", model.display()))
 }
 
-/// Text to tokens and back.
-enum TextCodec<'a> {
-    Host(&'a Tokenizer),
-    Core(core::Tokenizer<'a>),
+/// The tokens of `--stop`.
+fn stops(texts: &[String], tokenizer: core::Tokenizer<'_>) -> Result<Vec<u32>> {
+    let token = |text: &String| match tokenizer.encode_vec(text.as_bytes())[..] {
+        [token] => Ok(token),
+        ref tokens => Err(Error::Usage(format!(
+            "--stop {text:?} is {} tokens; choose a text that is one, such as a line break",
+            tokens.len()
+        ))),
+    };
+    texts.iter().map(token).collect()
 }
 
-impl TextCodec<'_> {
-    fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        match self {
-            Self::Host(tokenizer) => tokenizer.encode(text),
-            Self::Core(tokenizer) => {
-                Ok(tokenizer.encode_vec(text.as_bytes()).into_iter().map(u32::from).collect())
-            }
-        }
-    }
-
-    fn decode(&self, token: u32, bytes: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Self::Host(tokenizer) => bytes.extend(tokenizer.decode(&[token])),
-            Self::Core(tokenizer) => {
-                tokenizer.decode(token, |byte| bytes.push(byte)).map_err(Error::Blob)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn write(args: &Args, mut writer: Writer<'_>, codec: TextCodec<'_>, global: Global) -> Result<()> {
-    let prompt = codec.encode(&args.prompt)?;
-    let Some((&last, first)) = prompt.split_last() else {
+fn write(
+    args: &Args,
+    writer: Writer<'_>,
+    tokenizer: core::Tokenizer<'_>,
+    global: Global,
+) -> Result<()> {
+    let prompt = tokenizer.encode_vec(args.prompt.as_bytes());
+    if prompt.is_empty() {
         return Err(Error::Usage(
             "--prompt must not be empty: there is nothing to continue".into(),
         ));
-    };
-    let mut sampler = Sampler::new(args.temperature, args.top_k, args.seed)
-        .map_err(Error::Blob)?
-        .with_top_p(args.top_p)
-        .map_err(|error| Error::Usage(format!("--top-p {}: {error}", args.top_p)))?;
-    let mut digest = LogitsDigest::new();
-    first.iter().try_for_each(|&token| writer.feed(token))?;
-    let mut tokens: Vec<u32> = Vec::new();
-    let mut text = args.prompt.clone().into_bytes();
-    let mut shown = 0;
-    let mut token = last;
-    while tokens.len() < args.tokens {
-        let logits = writer.step(token)?;
-        digest.update(&logits);
-        token = sampler.sample(&logits);
+    }
+    let stops = stops(&args.stop, tokenizer)?;
+    let sampler = Sampler::builder()
+        .temperature(args.temperature)
+        .top_k(args.top_k)
+        .top_p(args.top_p)
+        .repetition_penalty::<RECENT>(args.repetition_penalty)
+        .seed(args.seed)
+        .build()
+        .map_err(|error| bad_setting(args, error))?;
+    let mut generator = Generator::new(writer, sampler).limit(args.tokens).stop_at(&stops);
+    generator.feed(&prompt).map_err(|Refused(error)| error)?;
+    let mut decoder = tokenizer.decoder();
+    let (mut digest, mut tokens) = (LogitsDigest::new(), Vec::new());
+    let (mut text, mut shown) = (args.prompt.clone(), 0);
+    loop {
+        let next = generator.next_token(|logits| digest.update(logits));
+        let Some(token) = next.map_err(|Refused(error)| error)? else { break };
         tokens.push(token);
-        codec.decode(token, &mut text)?;
+        decoder.decode(token, |part| text.push_str(part)).map_err(Error::Blob)?;
         if !global.json {
-            shown = show(&text, shown)?;
+            write!(Stdout, "{}", &text[shown..])?;
+            shown = text.len();
         }
     }
+    decoder.finish(|part| text.push_str(part));
     if global.json {
         print_json(&json!({
-            "text": String::from_utf8_lossy(&text), "prompt_tokens": prompt, "tokens": tokens,
+            "text": text, "prompt_tokens": prompt, "tokens": tokens,
             "steps": digest.steps(), "digest": format!("{:08x}", digest.value()),
         }))?;
     } else {
-        writeln!(Stdout, "{}", String::from_utf8_lossy(&text[shown..]))?;
+        writeln!(Stdout, "{}", &text[shown..])?;
         if !global.quiet {
             writeln!(Stderr, "{} steps, logits digest {:08x}", digest.steps(), digest.value());
         }
@@ -177,13 +206,14 @@ fn write(args: &Args, mut writer: Writer<'_>, codec: TextCodec<'_>, global: Glob
     Ok(())
 }
 
-/// Prints what is whole characters beyond `shown` bytes; returns the bytes shown so far.
-fn show(text: &[u8], shown: usize) -> Result<usize> {
-    let valid = match std::str::from_utf8(&text[shown..]) {
-        Ok(rest) => rest.len(),
-        Err(error) => error.valid_up_to(),
-    };
-    let part = String::from_utf8_lossy(&text[shown..shown + valid]);
-    write!(Stdout, "{part}")?;
-    Ok(shown + valid)
+/// A sampler's error with the flag that it is about.
+fn bad_setting(args: &Args, error: core::Error) -> Error {
+    match error {
+        core::Error::TopP => Error::Usage(format!("--top-p {}: {error}", args.top_p)),
+        core::Error::RepetitionPenalty => {
+            let penalty = args.repetition_penalty;
+            Error::Usage(format!("--repetition-penalty {penalty}: {error}"))
+        }
+        error => Error::Blob(error),
+    }
 }

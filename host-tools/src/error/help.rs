@@ -160,6 +160,8 @@ fn core_help(error: &resnet_bk_core::Error) -> &'static str {
         Core::TopK { .. } => "choose a smaller --top-k, or 0 for all tokens",
         Core::TopP => "choose a --top-p above 0 and at most 1",
         Core::Temperature => "choose a --temperature of 0 (greedy) or a positive number",
+        Core::RepetitionPenalty => "choose a --repetition-penalty from 1 (none) to 1000",
+        Core::EmptyPrompt => "give a --prompt of at least one token",
         _ => "quantize the checkpoint again, and copy or flash the blob whole",
     }
 }

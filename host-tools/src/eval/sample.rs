@@ -40,13 +40,14 @@ pub fn sample(
         .map(|index| {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream(index);
-            let mut sampler = Sampler::new(1.0, 0, random.random()).map_err(Error::Blob)?;
+            let sampler = Sampler::builder().seed(random.random()).build();
+            let mut sampler = sampler.map_err(Error::Blob)?;
             let mut tokens = vec![random.random_range(0..vocab)];
             let mut stream = Stream::new(model)?;
             while tokens.len() < length {
                 let logits = stream.step(tokens[tokens.len() - 1])?;
-                let halves: Vec<f16> = logits.into_iter().map(f16::from_f32).collect();
-                tokens.push(sampler.sample(&halves));
+                let mut halves: Vec<f16> = logits.into_iter().map(f16::from_f32).collect();
+                tokens.push(sampler.sample(&mut halves));
             }
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             progress(count as f64 / streams as f64);

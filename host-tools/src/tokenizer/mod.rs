@@ -76,9 +76,8 @@ impl Tokenizer {
     /// The tokenizer that a blob carries.
     pub fn from_blob(tokenizer: &core::Tokenizer<'_>) -> Result<Self> {
         let pairs = tokenizer.merges().zip(256..);
-        let merges: Vec<Merge> = pairs
-            .map(|((left, right), result)| Merge { left: left.into(), right: right.into(), result })
-            .collect();
+        let merges: Vec<Merge> =
+            pairs.map(|((left, right), result)| Merge { left, right, result }).collect();
         let bytes = |token| {
             let mut bytes = Vec::new();
             tokenizer.decode(token, |byte| bytes.push(byte)).map_err(Error::Blob)?;

@@ -139,9 +139,7 @@ fn nothing_but_white_space_is_a_text_too() {
     assert_eq!(tokenizer.decode(&tokens), text.as_bytes());
     let section = tokenizer.section();
     let device = core::Tokenizer::from_bytes(&section, 260).unwrap().encode_vec(text.as_bytes());
-    assert!(
-        tokens.iter().eq(device.iter().map(|&token| u32::from(token)).collect::<Vec<_>>().iter())
-    );
+    assert!(tokens == device);
 }
 
 #[test]
@@ -382,7 +380,7 @@ proptest! {
             prop_assert_eq!(&host, by_library.get_ids());
             let section = tokenizer.section();
             let blob = core::Tokenizer::from_bytes(&section, tokenizer.vocab() as u32).unwrap();
-            let device: Vec<u32> = blob.encode_vec(text.as_bytes()).into_iter().map(u32::from).collect();
+            let device = blob.encode_vec(text.as_bytes());
             prop_assert_eq!(&host, &device);
             prop_assert_eq!(tokenizer.decode(&host), text.as_bytes());
         }

@@ -31,7 +31,8 @@ const PROMPT: &str = "The castle was built in";
 const TOKENS: usize = 128;
 /// Tokens that it calibrates on: a quarter of the usual number, which the model has to write first.
 const CALIBRATION: &str = "16384";
-const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, seed: 1 };
+const SAMPLING: Sampling =
+    Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
 /// What it is asked where the model cannot generate.
 const WINDOWS: Job = Job::Score { windows: 4, seed: 1 };
 

@@ -108,11 +108,6 @@ impl Report {
         Self { exit_code, emulator_messages, ..self }
     }
 
-    /// The bytes of the generated text.
-    pub fn text_bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// The summary of a run that succeeded; otherwise the last that it said.
     pub fn success(&self) -> Result<&Summary> {
         ensure!(

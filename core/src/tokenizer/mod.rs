@@ -5,21 +5,24 @@
 //! tokens before it, so one pass over the merges in order, each applied from left to right, gives
 //! what the usual priority queue gives, with no memory but the tokens themselves.
 //!
-//! Text is first cut into pieces that no token crosses: a run of other bytes together with the space
-//! (0x20) right before it, if there is one; and what is left of a run of white space. White space
-//! means the bytes 0x20, 0x09, 0x0a and 0x0d.
+//! Text is first cut into pieces that no token crosses: a run of other bytes together with the
+//! space (0x20) right before it, if there is one; and what is left of a run of white space. White
+//! space means the bytes 0x20, 0x09, 0x0a and 0x0d.
+
+mod decoder;
 
 use heapless::Vec;
 
 use crate::blob::{Limits, pair_u16};
 use crate::error::Error;
+pub use decoder::Decoder;
 
 const BYTE_TABLE: usize = 512;
 /// The longest token in bytes. Merges can double a token's length every time, so without a limit a
 /// small table could ask for more bytes than there is time to print.
 pub const MAX_TOKEN_BYTES: usize = 256;
-/// The most bytes that all tokens of a table may have together: what it costs to look at each of them once, and twice
-/// what a vocabulary of 2^16 tokens of eight bytes has.
+/// The most bytes that all tokens of a table may have together: what it costs to look at each of
+/// them once, and twice what a vocabulary of 2^16 tokens of eight bytes has.
 pub const MAX_TEXT_BYTES: u32 = 1 << 20;
 
 /// A tokenizer that lies in a blob.
@@ -31,12 +34,14 @@ pub struct Tokenizer<'a> {
 
 impl<'a> Tokenizer<'a> {
     /// Reads a section: every token must exist in a vocabulary of `vocab`, every merge refer to
-    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes, and all tokens have at most
-    /// [`MAX_TEXT_BYTES`] together. The time it takes is linear in those bytes and the section's.
+    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes, and all tokens
+    /// have at most [`MAX_TEXT_BYTES`] together. The time it takes is linear in those bytes and the
+    /// section's.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenizerText`] where the tokens have more bytes together, else [`Error::TokenizerSection`].
+    /// [`Error::TokenizerText`] where the tokens have more bytes together, else
+    /// [`Error::TokenizerSection`].
     pub fn from_bytes(bytes: &'a [u8], vocab: u32) -> Result<Self, Error> {
         if bytes.len() < BYTE_TABLE || !(bytes.len() - BYTE_TABLE).is_multiple_of(4) {
             return Err(Error::TokenizerSection);
@@ -62,7 +67,7 @@ impl<'a> Tokenizer<'a> {
         let mut left = MAX_TEXT_BYTES - 256;
         for token in 256..256 + count {
             let mut len = 0;
-            tokenizer.walk(token as u16, |_| len += 1)?;
+            tokenizer.walk(token as u32, |_| len += 1)?;
             let limit = MAX_TEXT_BYTES;
             left = left.checked_sub(len).ok_or(Error::TokenizerText { limit })?;
         }
@@ -70,7 +75,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// The two tokens that each merge joins, in order of rank; merge i makes token 256 + i.
-    pub fn merges(&self) -> impl Iterator<Item = (u16, u16)> + 'a {
+    pub fn merges(&self) -> impl Iterator<Item = (u32, u32)> + 'a {
         let merges = self.merges;
         (0..merges.len() / 4).map(move |index| pair(merges, index))
     }
@@ -81,7 +86,7 @@ impl<'a> Tokenizer<'a> {
     ///
     /// [`Error::Buffer`] where `tokens` has no room for one per byte, which is what encoding starts
     /// from.
-    pub fn encode(&self, text: &[u8], tokens: &mut [u16]) -> Result<usize, Error> {
+    pub fn encode(&self, text: &[u8], tokens: &mut [u32]) -> Result<usize, Error> {
         if tokens.len() < text.len() {
             return Err(Error::Buffer { needed: text.len(), given: tokens.len() });
         }
@@ -89,16 +94,21 @@ impl<'a> Tokenizer<'a> {
         for piece in (Pieces { rest: text }) {
             let room = &mut tokens[total..][..piece.len()];
             for (token, &byte) in room.iter_mut().zip(piece) {
-                *token = pair_u16(self.byte_tokens, byte as usize);
+                *token = pair_u16(self.byte_tokens, byte as usize) as u32;
             }
             total += self.merge(room);
         }
         Ok(total)
     }
 
+    /// Text from tokens one after the other, in whole characters.
+    pub fn decoder(&self) -> Decoder<'a> {
+        Decoder::new(*self)
+    }
+
     /// Encodes `text` into a vector.
     #[cfg(feature = "alloc")]
-    pub fn encode_vec(&self, text: &[u8]) -> alloc::vec::Vec<u16> {
+    pub fn encode_vec(&self, text: &[u8]) -> alloc::vec::Vec<u32> {
         let mut tokens = alloc::vec![0; text.len()];
         // Cannot fail: there is one place per byte.
         let count = self.encode(text, &mut tokens).unwrap_or(0);
@@ -107,7 +117,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// Calls `each` with the bytes of `token`, at most [`MAX_TOKEN_BYTES`], which may end in the
-    /// middle of a character.
+    /// middle of a character; [`Tokenizer::decoder`] gives whole ones.
     ///
     /// # Errors
     ///
@@ -117,26 +127,27 @@ impl<'a> Tokenizer<'a> {
         if token as usize >= known {
             return Err(Error::Token { token, vocab: known as u32 });
         }
-        self.walk(token as u16, |first| {
-            let byte = (0..=255u8).find(|&b| pair_u16(self.byte_tokens, b as usize) == first);
+        self.walk(token, |first| {
+            let byte_token = |b: &u8| pair_u16(self.byte_tokens, *b as usize) as u32;
+            let byte = (0..=255u8).find(|b| byte_token(b) == first);
             each(byte.unwrap_or(0));
         })
     }
 
     /// Calls `each` with the byte tokens of `token`, from left to right. Fails for a token of more
     /// than [`MAX_TOKEN_BYTES`], before or after that many calls.
-    fn walk(&self, mut token: u16, mut each: impl FnMut(u16)) -> Result<(), Error> {
+    fn walk(&self, mut token: u32, mut each: impl FnMut(u32)) -> Result<(), Error> {
         // Every pending token stands for a byte at least: for longer tokens the room runs out.
         let mut pending: Vec<u16, MAX_TOKEN_BYTES> = Vec::new();
         for _ in 0..MAX_TOKEN_BYTES {
             while token >= 256 {
                 let (left, right) = pair(self.merges, token as usize - 256);
-                pending.push(right).map_err(|_| Error::TokenizerSection)?;
+                pending.push(right as u16).map_err(|_| Error::TokenizerSection)?;
                 token = left;
             }
             each(token);
             match pending.pop() {
-                Some(next) => token = next,
+                Some(next) => token = next as u32,
                 None => return Ok(()),
             }
         }
@@ -144,7 +155,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// Applies every merge in order of rank; returns how many tokens remain at the front.
-    fn merge(&self, tokens: &mut [u16]) -> usize {
+    fn merge(&self, tokens: &mut [u32]) -> usize {
         let mut count = tokens.len();
         for rank in 0..self.merges.len() / 4 {
             if count < 2 {
@@ -154,7 +165,7 @@ impl<'a> Tokenizer<'a> {
             let (mut read, mut write) = (0, 0);
             while read < count {
                 let joined = tokens[read] == left && read + 1 < count && tokens[read + 1] == right;
-                tokens[write] = if joined { 256 + rank as u16 } else { tokens[read] };
+                tokens[write] = if joined { 256 + rank as u32 } else { tokens[read] };
                 read += if joined { 2 } else { 1 };
                 write += 1;
             }
@@ -164,8 +175,8 @@ impl<'a> Tokenizer<'a> {
     }
 }
 
-fn pair(merges: &[u8], index: usize) -> (u16, u16) {
-    (pair_u16(merges, 2 * index), pair_u16(merges, 2 * index + 1))
+fn pair(merges: &[u8], index: usize) -> (u32, u32) {
+    (pair_u16(merges, 2 * index) as u32, pair_u16(merges, 2 * index + 1) as u32)
 }
 
 /// The pieces of a text that no token crosses.
@@ -208,7 +219,7 @@ mod tests {
         bytes
     }
 
-    fn encode(text: &str) -> std::vec::Vec<u16> {
+    fn encode(text: &str) -> std::vec::Vec<u32> {
         let section = section();
         let tokenizer = Tokenizer::from_bytes(&section, 300).unwrap();
         let mut tokens = std::vec![0; text.len()];
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn merges_apply_in_order_of_rank() {
         assert_eq!(encode("abcab"), [257, 256]);
-        assert_eq!(encode("ab c"), [256, b' ' as u16, b'c' as u16]);
+        assert_eq!(encode("ab c"), [256, b' ' as u32, b'c' as u32]);
     }
 
     #[test]
@@ -323,7 +334,7 @@ mod tests {
             let tokenizer = Tokenizer::from_bytes(&section, 300).unwrap();
             let mut bytes = std::vec::Vec::new();
             for token in encode(&text) {
-                tokenizer.decode(token as u32, |b| bytes.push(b)).unwrap();
+                tokenizer.decode(token, |b| bytes.push(b)).unwrap();
             }
             prop_assert_eq!(String::from_utf8(bytes).unwrap(), text);
         }
