@@ -5,10 +5,10 @@
 use half::f16;
 use resnet_bk_core::Model;
 use resnet_bk_core::blob::TensorId;
-use resnet_bk_core::kernels::{Vectors, matmul, portable, to_halves};
-use resnet_bk_core::layers::activation::{normalize, quantize, quantize_relu};
-use resnet_bk_core::layers::bk::half_step;
-use resnet_bk_core::layers::gate::{Route, WEIGHT_FRAC, route};
+use resnet_bk_core::internals::activation::{normalize, quantize, quantize_relu};
+use resnet_bk_core::internals::bk::half_step;
+use resnet_bk_core::internals::gate::{Route, WEIGHT_FRAC, route};
+use resnet_bk_core::internals::{Matrix, Vectors, matmul, portable, to_halves};
 use resnet_bk_core::numeric::{Scale, shift_round};
 use resnet_bk_core::sampler::argmax;
 
@@ -173,7 +173,7 @@ impl Walk {
         for layer in 0..dims.layers {
             let scale = [self.normalize(laps)];
             let x = Vectors { codes: &self.codes, scales: &scale };
-            matmul(&model.tensor(TensorId::VProj(layer)), x, &mut self.potentials);
+            matmul(&Matrix::new(model.tensor(TensorId::VProj(layer))), x, &mut self.potentials);
             laps.lap(Kind::Potentials);
             let state = &mut self.state[layer as usize];
             let parameters = model.chain_parameters(layer);
@@ -188,7 +188,7 @@ impl Walk {
             self.project(model, layer, laps);
             let x = Vectors { codes: &self.codes, scales: &scale };
             let gate = &mut self.gate[..dims.experts as usize];
-            matmul(&model.tensor(TensorId::Gate(layer)), x, gate);
+            matmul(&Matrix::new(model.tensor(TensorId::Gate(layer))), x, gate);
             route(gate, &mut self.routes[..dims.top_k as usize]);
             laps.lap(Kind::Gate);
             // In the order of experts, as sums saturate.
@@ -220,7 +220,7 @@ impl Walk {
     fn project(&mut self, model: &Model<'_>, layer: u32, laps: &mut Laps) {
         let scales = [quantize(&self.features, &mut self.feature_codes).pack()];
         let x = Vectors { codes: &self.feature_codes, scales: &scales };
-        matmul(&model.tensor(TensorId::OutputProj(layer)), x, &mut self.outputs);
+        matmul(&Matrix::new(model.tensor(TensorId::OutputProj(layer))), x, &mut self.outputs);
         for (h, &s) in self.h.iter_mut().zip(&self.outputs) {
             *h = h.saturating_add(s);
         }
@@ -237,12 +237,12 @@ impl Walk {
     ) {
         let expert = u32::from(route.expert);
         let x = Vectors { codes: &self.codes, scales: &scale };
-        matmul(&model.tensor(TensorId::ExpertUp(layer, expert)), x, &mut self.hidden);
+        matmul(&Matrix::new(model.tensor(TensorId::ExpertUp(layer, expert))), x, &mut self.hidden);
         laps.lap(Kind::ExpertUp);
         let scales = [quantize_relu(&self.hidden, &mut self.hidden_codes).pack()];
         laps.lap(Kind::Hidden);
         let x = Vectors { codes: &self.hidden_codes, scales: &scales };
-        matmul(&model.tensor(TensorId::ExpertDown(layer, expert)), x, &mut self.outputs);
+        matmul(&Matrix::new(model.tensor(TensorId::ExpertDown(layer, expert))), x, &mut self.outputs);
         laps.lap(Kind::ExpertDown);
         for (h, &y) in self.h.iter_mut().zip(&self.outputs) {
             let share = i64::from(route.weight) * i64::from(y);
@@ -252,7 +252,7 @@ impl Walk {
     }
 
     fn head(&mut self, model: &Model<'_>, scales: [u32; 1], laps: &mut Laps) {
-        let matrix = model.tensor(TensorId::LmHead(0));
+        let matrix = Matrix::new(model.tensor(TensorId::LmHead(0)));
         for (stretch, logits) in self.logits.chunks_mut(HIDDEN).enumerate() {
             let x = Vectors { codes: &self.codes, scales: &scales };
             matmul(&matrix.rows(stretch * HIDDEN, logits.len()), x, &mut self.hidden);

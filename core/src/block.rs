@@ -8,7 +8,7 @@ use half::f16;
 
 use crate::blob::{Dimensions, TensorId};
 use crate::error::Error;
-use crate::kernels::{self, Vectors, matmul, portable, to_halves, wide};
+use crate::kernels::{self, Vectors, matmul, portable, to_halves, with_simd};
 use crate::layers::activation::{normalize, quantize};
 use crate::layers::gate::route;
 use crate::layers::moe;
@@ -95,7 +95,7 @@ fn token_row(model: &Model<'_>, token: u32, h: &mut [i32]) {
 pub(crate) fn normalize_all(h: &[i32], codes: &mut [i16], scales: &mut [u32]) {
     let width = h.len() / scales.len().max(1);
     let vectors = h.chunks_exact(width).zip(codes.chunks_exact_mut(width));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for ((h, codes), scale) in vectors.zip(scales) {
@@ -122,7 +122,7 @@ pub(crate) fn finish(
     let codes = &mut tile.experts.hidden_codes[..batch * feature_width];
     let scales = &mut tile.experts.scales[..batch];
     let vectors = features.chunks_exact(feature_width).zip(codes.chunks_exact_mut(feature_width));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for ((values, codes), scale) in vectors.zip(scales.iter_mut()) {
@@ -131,23 +131,23 @@ pub(crate) fn finish(
         },
     );
     let outputs = &mut tile.experts.outputs[..h.len()];
-    matmul(&model.tensor(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
+    matmul(&model.matrix(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
     let sums = h.iter_mut().zip(outputs.iter());
-    wide(
+    with_simd(
         #[inline(always)]
         || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
     );
 
     let logits = &mut tile.gate_logits[..batch * dims.experts as usize];
     let routes = &mut tile.routes[..batch * dims.top_k as usize];
-    matmul(&model.tensor(TensorId::Gate(layer)), x, logits);
+    matmul(&model.matrix(TensorId::Gate(layer)), x, logits);
     let routed = routes.chunks_exact_mut(dims.top_k as usize);
     for (logits, routes) in logits.chunks_exact(dims.experts as usize).zip(routed) {
         route(logits, routes);
     }
     for e in 0..dims.experts {
-        let up = model.tensor(TensorId::ExpertUp(layer, e));
-        let down = model.tensor(TensorId::ExpertDown(layer, e));
+        let up = model.matrix(TensorId::ExpertUp(layer, e));
+        let down = model.matrix(TensorId::ExpertDown(layer, e));
         moe::expert(e as usize, (&up, &down), x, routes, h, &mut tile.experts);
     }
 }
@@ -159,7 +159,7 @@ pub(crate) fn head(model: &Model<'_>, x: Vectors<'_>, logits: &mut [f16], tile: 
     let dims = model.dims();
     let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
     for class in 0..dims.token_classes {
-        let matrix = model.tensor(TensorId::LmHead(class));
+        let matrix = model.matrix(TensorId::LmHead(class));
         let mut tokens = model.token_classes().tokens(class);
         let mut first = 0;
         while first < matrix.rows {

@@ -1,5 +1,4 @@
-//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, no floating-point
-//! inner loop, the same bits on every machine.
+//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, the same bits on every machine.
 //!
 //! The crate reads a blob where it lies (flash, a file, a slice) and runs it. From the outside in:
 //!
@@ -7,11 +6,11 @@
 //!    [`Model::from_bytes`]; afterwards inference cannot reach outside of them.
 //! 2. [`Session`]: one token in, the next one's logits out if wanted, O(1) state, in memory that the
 //!    caller lends. [`Window`]: whole windows at once, the only way to run a full-chain model.
-//! 3. [`layers`]: activation quantization fused with layer normalization, the fixed-point BK-core,
+//! 3. `layers`: activation quantization fused with layer normalization, the fixed-point BK-core,
 //!    gating, experts.
-//! 4. [`kernels`]: matrix-vector products in INT4, INT8 and FP16 behind one seam. The portable
-//!    kernels are the specification; faster ones must return the same bits. [`Model::kernels`] says
-//!    which one serves each matrix, and why it is the portable one where it is.
+//! 4. [`kernels`]: matrix-vector products with INT2 to INT6, INT8 and FP16 weights. The portable kernel is the
+//!    specification; faster ones must return the same bits. [`Model::kernels`] reports which one multiplies each
+//!    matrix, and the reason where it is the portable one.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
 //! 6. [`sampler`] and [`tokenizer`]: from logits to text.
 //!
@@ -85,7 +84,7 @@ mod digest;
 mod error;
 pub mod kernels;
 #[forbid(unsafe_code)]
-pub mod layers;
+mod layers;
 #[forbid(unsafe_code)]
 mod memory;
 #[forbid(unsafe_code)]
@@ -100,6 +99,26 @@ mod session;
 pub mod tokenizer;
 #[forbid(unsafe_code)]
 mod window;
+
+/// For tests, benchmarks and tools of this repository: parts of inference without any promise of stability.
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod internals {
+    #[cfg(feature = "std")]
+    pub use crate::kernels::dispatch::Prepared;
+    pub use crate::kernels::dispatch::{matmul, row, to_halves};
+    pub use crate::kernels::matrix::Matrix;
+    pub use crate::kernels::table::{Kernel, compiled as kernels};
+    pub use crate::kernels::vectors::Vectors;
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    pub use crate::kernels::x86_64::HostKernels;
+    pub use crate::layers::{activation, bk, gate, moe};
+
+    /// The specification of every kernel.
+    pub mod portable {
+        pub use crate::kernels::portable::{add_row, matmul, row, to_halves};
+    }
+}
 
 pub use digest::LogitsDigest;
 pub use error::{Error, TensorProblem};

@@ -2,15 +2,14 @@
 
 use core::fmt;
 
-#[cfg(feature = "std")]
-use crate::blob::Column;
 use crate::blob::{
-    ALIGN, Chain, Dimensions, Header, PREAMBLE_LEN, Preamble, Provenance, RECORD_LEN, Section,
-    Tensor, TensorId, TensorRecord, TokenClasses,
+    ALIGN, Chain, ChainFormat, ChainParameters, Dimensions, Header, PREAMBLE_LEN, Preamble,
+    Provenance, RECORD_LEN, Section, Tensor, TensorId, TensorRecord, TokenClasses,
 };
 use crate::error::{Error, TensorProblem};
-use crate::kernels::{self, Choice, Core};
-use crate::layers::bk::{ChainFormat, ChainParameters};
+#[cfg(feature = "std")]
+use crate::kernels::Prepared;
+use crate::kernels::{self, Choice, Core, Matrix};
 #[cfg(feature = "std")]
 use crate::memory;
 use crate::tokenizer::Tokenizer;
@@ -28,20 +27,16 @@ pub struct Model<'a> {
     classes: TokenClasses<'a>,
     chain: &'a [u8],
     tokenizer: Option<Tokenizer<'a>>,
-    /// Every matrix, which a host looks up often enough to cut it once.
+    /// Every matrix with its kernels, cut once: hosts have the memory.
     #[cfg(feature = "std")]
-    tensors: alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>,
+    matrices: alloc::sync::Arc<alloc::vec::Vec<Prepared<'a>>>,
 }
 
-/// How many times the bytes of a blob copies of its matrices may take together. A copy has two bytes a weight, where
-/// INT2 has a quarter of one and as many of the first matrix beside it, so that experts of usual shapes stay below;
-/// single rows, of which 32 share a line, could ask for 250 times as much.
+/// Limit on the copies of a blob's matrices, in multiples of the blob's bytes. A copy takes two bytes per weight,
+/// INT2 a quarter, and only every other matrix of an expert has a copy: usual shapes stay below. Matrices of one
+/// row, of which 32 share a line, could take 250 times their bytes.
 #[cfg(feature = "std")]
 const COPIES: usize = 4;
-
-/// A matrix, and what [`kernels::by_columns`] makes of it.
-#[cfg(feature = "std")]
-type Cut<'a> = (Tensor<'a>, alloc::vec::Vec<Column>);
 
 impl<'a> Model<'a> {
     /// Reads and validates a blob: magic, version, length, checksum, dimensions, every record,
@@ -131,7 +126,7 @@ impl<'a> Model<'a> {
         });
         let tokenizer = tokenizer.transpose()?;
         #[cfg(feature = "std")]
-        let tensors = cut_all(&dims, header.records, sections, COPIES * bytes.len())?;
+        let matrices = prepare_all(&dims, header.records, sections, COPIES * bytes.len())?;
         Ok(Self {
             dims,
             format,
@@ -141,7 +136,7 @@ impl<'a> Model<'a> {
             chain,
             tokenizer,
             #[cfg(feature = "std")]
-            tensors,
+            matrices,
         })
     }
 
@@ -180,22 +175,30 @@ impl<'a> Model<'a> {
         self.classes
     }
 
-    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have. On a host it
-    /// may come with a copy by columns that the model has made.
+    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
     #[inline(never)]
     pub fn tensor(&self, id: TensorId) -> Tensor<'_> {
         let index = self.dims.contains(id).then(|| self.dims.index(id));
-        #[cfg(feature = "std")]
-        if let Some((tensor, columns)) = index.and_then(|index| self.tensors.get(index)) {
-            return Tensor { columns, ..*tensor };
-        }
         // Validation has decoded every record of the dimensions once.
         let record = index.and_then(|index| record(self.header.records, index));
         Tensor::cut(self.sections, id, &record.unwrap_or(TensorRecord::EMPTY))
     }
 
-    /// The kernel of every matrix on this processor, in canonical order, and why it is not a fast
-    /// one where that is so: a blob that is not aligned shows here.
+    /// A weight matrix with its kernels; as [`Model::tensor`] otherwise. Chosen when the model is loaded on hosts, when
+    /// the tensor is cut from its record on devices.
+    #[inline(never)]
+    pub(crate) fn matrix(&self, id: TensorId) -> Matrix<'_> {
+        #[cfg(feature = "std")]
+        if self.dims.contains(id)
+            && let Some(prepared) = self.matrices.get(self.dims.index(id))
+        {
+            return prepared.matrix();
+        }
+        Matrix::new(self.tensor(id))
+    }
+
+    /// The kernel of every matrix on this processor, in canonical order, and the reason where it is the
+    /// portable one: a blob that is not aligned shows here.
     pub fn kernels(&self) -> impl Iterator<Item = (TensorId, Choice)> + '_ {
         self.choices(kernels::choice)
     }
@@ -230,28 +233,25 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
-/// Every matrix, and of those that meet what a ReLU leaves, mostly zeros, a copy by columns, as long as all copies
-/// take no more than `room` bytes.
+/// Every matrix with its kernels; those behind a ReLU, whose vectors are mostly zeros, may get copies, in at most `room`
+/// bytes together.
 #[cfg(feature = "std")]
-fn cut_all<'a>(
+fn prepare_all<'a>(
     dims: &Dimensions,
     records: &[u8],
     sections: &'a [u8],
     mut room: usize,
-) -> Result<alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>, Error> {
-    const { assert!(size_of::<Cut<'_>>() <= 160) };
+) -> Result<alloc::sync::Arc<alloc::vec::Vec<Prepared<'a>>>, Error> {
+    const { assert!(size_of::<Prepared<'_>>() <= 160) };
     let mut all = alloc::vec::Vec::new();
     memory::reserve(&mut all, dims.tensor_count())?;
     for (index, id) in dims.tensors().enumerate() {
         // Validation has decoded every record of the dimensions once.
         let record = record(records, index).unwrap_or(TensorRecord::EMPTY);
         let tensor = Tensor::cut(sections, id, &record);
-        let mut columns = alloc::vec![];
-        if tensor.max_code > 127 {
-            columns = kernels::by_columns(&tensor, room)?;
-            room -= size_of_val(&columns[..]);
-        }
-        all.push((tensor, columns));
+        let prepared = Prepared::new(tensor, if tensor.max_code > 127 { room } else { 0 })?;
+        room -= prepared.bytes();
+        all.push(prepared);
     }
     Ok(alloc::sync::Arc::new(all))
 }

@@ -7,7 +7,8 @@ use half::f16;
 use crate::blob::{Dimensions, TensorId};
 use crate::block::{Tile, embed, finish, head, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, half_step, matmul};
+use crate::kernels::{Vectors, matmul};
+use crate::layers::bk::half_step;
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
@@ -134,7 +135,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         for (layer, state) in (0..dims.layers).zip(state) {
             normalize_all(h, codes, scale);
             let x = Vectors { codes, scales: scale };
-            matmul(&model.tensor(TensorId::VProj(layer)), x, potentials);
+            matmul(&model.matrix(TensorId::VProj(layer)), x, potentials);
             let parameters = model.chain_parameters(layer);
             half_step(model.chain_format(), parameters, potentials, state, features);
             if !logits_wanted && layer + 1 == dims.layers {

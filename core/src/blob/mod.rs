@@ -16,6 +16,7 @@
 //! are sixteen bytes each so that inference finds a tensor by index without decoding anything.
 //! `docs/format.md` is the specification with byte tables.
 
+mod chain;
 mod classes;
 mod dims;
 mod header;
@@ -23,16 +24,16 @@ mod include;
 mod preamble;
 mod tensor;
 
+pub use chain::{ChainFormat, ChainParameters};
 pub use classes::TokenClasses;
 pub use dims::{Chain, Dimensions, Limits, TensorId};
 pub use header::{Header, Measured, Provenance, Section};
 #[doc(hidden)]
 pub use include::Aligned;
 pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};
-pub use tensor::{
-    Column, INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord,
-};
+pub use tensor::{INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord};
 
+pub(crate) use chain::{CODE_PER_POTENTIAL, FEATURE_LIMIT, POTENTIAL_LIMIT};
 pub(crate) use preamble::CRC;
 pub(crate) use tensor::{pair_i16, pair_u16};
 

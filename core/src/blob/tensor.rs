@@ -14,19 +14,19 @@
 //! next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper bits,
 //! two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) + lower`.
 //!
-//! The stored codes of INT8 and INT4 are offset by half their range, 128 or 8, but for the uppermost code of
-//! every two bytes, which is two's complement: two bytes are then one signed number that is the sum of its
-//! codes, each in its place, and a processor that multiplies by 16 bits need not take the uppermost one
-//! out. [`INT8_OFFSETS`] and [`Plane::offsets`] turn either form into the other.
+//! The stored codes of INT8 and INT4 are offset by half their range, 128 or 8, except the highest code of
+//! every two bytes, which is two's complement: two bytes are then one signed number, the sum of its codes in
+//! their places, and a 16-bit multiplier need not unpack the highest one. [`INT8_OFFSETS`] and
+//! [`Plane::offsets`] convert between the two forms.
 //!
 //! A weight is `code · m · 2^−e` (INT8) or `code · g · m · 2^−e` (INT2 to INT6) with the record's
-//! exponent e; what one unit of the activation code is worth (1/127 or 1/255 of the vector's largest
-//! magnitude) is part of m already, for linear layers. A bias is an `i16` times 2^−b.
+//! exponent e; for linear layers m includes the value of one unit of the activation code (1/127 or 1/255 of
+//! the vector's largest magnitude). A bias is an `i16` times 2^−b.
 
 use super::{Dimensions, TensorId};
 use crate::error::{Error, TensorProblem};
 
-/// What a row's even and odd bytes of INT8 codes differ from two's complement by (exclusive or).
+/// Difference (exclusive or) between a row's even and odd bytes of INT8 codes and two's complement.
 pub const INT8_OFFSETS: [u8; 2] = [0x80, 0];
 
 /// How the numbers of a matrix are stored.
@@ -59,7 +59,7 @@ pub struct Plane {
     pub shift: u32,
     /// Whether the bits are two's complement.
     pub signed: bool,
-    /// What a group's even and odd bytes differ from that by (exclusive or).
+    /// Difference (exclusive or) between a group's even and odd stored bytes and that form.
     pub offsets: [u8; 2],
 }
 
@@ -84,7 +84,7 @@ impl Precision {
     pub const ALL: [Self; 7] =
         [Self::Int2, Self::Int3, Self::Int4, Self::Int5, Self::Int6, Self::Int8, Self::Fp16];
 
-    /// Bits of a weight's code, which are also the byte that stands for this precision in a record.
+    /// Bits of a weight's code; also the byte that denotes this precision in a record.
     pub const fn bits(self) -> u8 {
         match self {
             Self::Int2 => 2,
@@ -97,7 +97,7 @@ impl Precision {
         }
     }
 
-    /// The precision that a record's byte stands for.
+    /// The precision that a record's byte denotes.
     pub const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
             2 => Some(Self::Int2),
@@ -145,7 +145,7 @@ impl Precision {
 /// Bytes of a tensor record.
 pub const RECORD_LEN: usize = 16;
 
-/// What the header says of one matrix.
+/// Description of one matrix in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorRecord {
     /// Storage precision.
@@ -181,8 +181,8 @@ impl TensorRecord {
     /// Largest exponent of biases: their unit is never finer than the residual stream's.
     pub const MAX_BIAS_EXPONENT: u8 = crate::numeric::RESIDUAL_FRAC as u8;
 
-    /// Whether a blob of these dimensions may hold such a matrix: what the reader accepts and the tools
-    /// write. The offset is not looked at, for it depends on the other sections.
+    /// Checks whether a blob of these dimensions may hold such a matrix: what the reader accepts and the tools
+    /// write. The offset is not checked, since it depends on the other sections.
     ///
     /// # Errors
     ///
@@ -202,8 +202,7 @@ impl TensorRecord {
         if exponents_fit { Ok(()) } else { Err(TensorProblem::Exponent) }
     }
 
-    /// Most inputs that a group of a row of `cols` inputs may have: a whole row, but 32 are always
-    /// allowed.
+    /// Largest group in a row of `cols` inputs: the whole row, and 32 in any case.
     pub const fn longest_group(cols: u32) -> u32 {
         if cols > 32 { cols } else { 32 }
     }
@@ -239,7 +238,7 @@ impl TensorRecord {
     }
 }
 
-/// Sizes of the parts of a matrix's section, in bytes: the one place that knows the layout.
+/// Sizes of the parts of a matrix's section, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorLayout {
     /// Codes of one row.
@@ -253,8 +252,8 @@ pub struct TensorLayout {
 }
 
 impl TensorLayout {
-    /// The layout of a `[rows, cols]` matrix. `group` counts for grouped precisions only and must
-    /// not be 0 then.
+    /// The layout of a `[rows, cols]` matrix. `group` is used for grouped precisions only and must
+    /// not be 0 there.
     #[inline(never)]
     pub const fn new(
         precision: Precision,
@@ -294,7 +293,7 @@ impl TensorLayout {
         self.biases_at() + if self.biased { 2 * self.rows } else { 0 }
     }
 
-    /// [`TensorLayout::len`] in 64 bits: what a hostile header asks for may be beyond a 32-bit
+    /// [`TensorLayout::len`] in 64 bits: the length in a malicious header may exceed a 32-bit
     /// address space, and must be compared before it is computed in `usize`.
     pub const fn byte_len(&self) -> u64 {
         let row = self.row_codes + self.row_scales + if self.biased { 2 } else { 0 };
@@ -307,12 +306,7 @@ impl TensorLayout {
     }
 }
 
-/// What thirty-two rows have in a column; aligned, for a load across two lines of the cache counts twice.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct Column(pub [[i16; 16]; 2]);
-
-/// A matrix where it lies in the blob.
+/// A matrix in place in the blob.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
     /// Storage precision.
@@ -335,11 +329,6 @@ pub struct Tensor<'a> {
     pub scales: &'a [u8],
     /// Biases of all rows; empty for embeddings.
     pub biases: &'a [u8],
-    /// The same numbers once more, by columns, for vectors that are mostly zeros: `[4 + cols, ⌈rows / 32⌉]`. The first
-    /// four are words of 32 bits: mantissas of the first sixteen of 32 rows, of the others, their biases in Q15.16. Then
-    /// come the columns, weights times their groups' scales; of sixteen rows 0 to 3, 8 to 11, 4 to 7, 12 to 15. Empty
-    /// where nobody has made them (`kernels::by_columns`): no blob holds them.
-    pub columns: &'a [Column],
 }
 
 impl<'a> Tensor<'a> {
@@ -378,7 +367,7 @@ impl<'a> Tensor<'a> {
         Ok(Self::cut(sections, id, record))
     }
 
-    /// [`Tensor::new`] for a record that it has accepted before: nothing is left to check.
+    /// [`Tensor::new`] for a record that it has accepted before, without its checks.
     pub(crate) fn cut(sections: &'a [u8], id: TensorId, record: &TensorRecord) -> Self {
         let (rows, cols) = (record.rows as usize, record.cols as usize);
         let group = record.group as usize;
@@ -397,11 +386,10 @@ impl<'a> Tensor<'a> {
             codes,
             scales,
             biases,
-            columns: &[],
         }
     }
 
-    /// `count` rows from `first` on, as a matrix of their own, not by columns.
+    /// `count` rows from `first` on, as a matrix of their own.
     ///
     /// # Panics
     ///
@@ -415,7 +403,6 @@ impl<'a> Tensor<'a> {
             codes: cut(self.codes, layout.row_codes),
             scales: cut(self.scales, layout.row_scales),
             biases: cut(self.biases, if layout.biased { 2 } else { 0 }),
-            columns: &[],
             ..*self
         }
     }

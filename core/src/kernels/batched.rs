@@ -7,11 +7,13 @@
 
 use core::cell::Cell;
 
-use super::Vectors;
+#[cfg(any(test, not(any(target_arch = "x86_64", neon))))]
+use super::matrix::Matrix;
 use super::portable::{
-    self, LANES, bias, field, for_each_plane, for_each_stretch, fp16_unit, group_scale,
-    half_to_f32, int8_code, sum_lanes,
+    self, LANES, bias, field, for_each_chunk, for_each_plane, fp16_unit, group_scale, half_to_f32,
+    int8_code, sum_lanes,
 };
+use super::vectors::Vectors;
 use crate::blob::{Precision, Tensor, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
@@ -103,27 +105,31 @@ pub(super) trait Products: Copy {
 
 /// What the compiler makes of plain loops.
 #[derive(Clone, Copy)]
-pub(super) struct Plain;
+pub(super) struct Portable;
 
-impl Plain {
+impl Portable {
     /// Outputs from sums.
     #[inline(always)]
-    pub(super) fn finish(sums: [i32; ROWS], scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
+    pub(super) fn requantize_panel(
+        sums: [i32; ROWS],
+        scales: &Scales,
+        rescale: &Rescale,
+    ) -> [i32; ROWS] {
         core::array::from_fn(|j| {
             let (mantissa, bias) = (scales.mantissas[j % 2][j / 2], scales.biases[j % 2][j / 2]);
-            Self::output(sums[j], mantissa, bias as i32, rescale)
+            Self::requantize(sums[j], mantissa, bias as i32, rescale)
         })
     }
 
     /// An output from its sum.
     #[inline(always)]
-    pub(super) fn output(sum: i32, mantissa: i64, bias: i32, rescale: &Rescale) -> i32 {
+    pub(super) fn requantize(sum: i32, mantissa: i64, bias: i32, rescale: &Rescale) -> i32 {
         let product = sum as i64 * (mantissa * rescale.mantissa);
         shift_round(product, rescale.shift as i32).saturating_add(bias)
     }
 }
 
-impl Products for Plain {
+impl Products for Portable {
     #[inline(always)]
     fn integer(
         self,
@@ -145,9 +151,19 @@ impl Products for Plain {
                     }
                 }
             }
-            put(b, [0, 1].map(|half| Self::finish(sums[half], &scales[half], rescale)));
+            put(b, [0, 1].map(|half| Self::requantize_panel(sums[half], &scales[half], rescale)));
         }
     }
+}
+
+/// See [`super::table::Kernel::run`]; takes any several vectors.
+#[cfg(any(test, not(any(target_arch = "x86_64", neon))))]
+pub(super) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let several = x.scales.len() > 1;
+    if several {
+        matmul(Portable, matrix, x, out);
+    }
+    several
 }
 
 /// As [`portable::matmul`], bit for bit.
@@ -249,7 +265,7 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
     weights.fill(0);
     let weights = Cell::from_mut(weights).as_slice_of_cells();
     for_each_plane(matrix, row, |plane, packed| {
-        for_each_stretch(*plane, matrix.group, packed, weights, |g, lane, bytes, weights| {
+        for_each_chunk(*plane, matrix.group, packed, weights, |g, lane, bytes, weights| {
             let scale = group_scale(scales, g) << plane.shift;
             for (j, (weight, &p)) in weights.iter().zip(bytes).enumerate() {
                 weight.set(weight.get() + (scale * field(*plane, p, j, lane)) as i16);

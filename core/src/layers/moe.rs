@@ -2,8 +2,7 @@
 
 use super::activation::quantize_relu;
 use super::gate::{Route, WEIGHT_FRAC};
-use crate::blob::Tensor;
-use crate::kernels::{Vectors, matmul, wide};
+use crate::kernels::{Matrix, Vectors, matmul, with_simd};
 
 /// Scratch of [`expert`], for `batch` tokens.
 pub struct Scratch<'a> {
@@ -27,7 +26,7 @@ pub struct Scratch<'a> {
 /// `[batch, top_k]`, `h` is `[batch, d]` in Q15.16.
 pub fn expert(
     index: usize,
-    (up, down): (&Tensor<'_>, &Tensor<'_>),
+    (up, down): (&Matrix<'_>, &Matrix<'_>),
     x: Vectors<'_>,
     routes: &[u32],
     h: &mut [i32],
@@ -53,7 +52,7 @@ pub fn expert(
     matmul(up, inputs, &mut scratch.hidden[..count * hidden]);
     let vectors =
         scratch.hidden.chunks_exact(hidden).zip(scratch.hidden_codes.chunks_exact_mut(hidden));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for (scale, (values, codes)) in scratch.scales[..count].iter_mut().zip(vectors) {
@@ -67,7 +66,7 @@ pub fn expert(
     };
     matmul(down, inputs, &mut scratch.outputs[..count * width]);
     let results = scratch.routed[..count].iter().zip(scratch.outputs.chunks_exact(width));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for (&routed, outputs) in results {

@@ -26,7 +26,7 @@ impl Random {
 
 /// A matrix as bytes, with everything a record says of it.
 #[derive(Clone, Debug)]
-pub(super) struct Matrix {
+pub(super) struct Section {
     pub(super) precision: Precision,
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -39,7 +39,7 @@ pub(super) struct Matrix {
     pub(super) biases: Vec<u8>,
 }
 
-impl Matrix {
+impl Section {
     /// A matrix without numbers yet.
     pub(super) fn new(precision: Precision, group: usize, rows: usize, cols: usize) -> Self {
         Self {
@@ -109,7 +109,6 @@ impl Matrix {
             codes: &self.codes,
             scales: &self.scales,
             biases: &self.biases,
-            columns: &[],
         }
     }
 
@@ -241,7 +240,7 @@ impl Batch {
     }
 
     /// `size` vectors: random, all at the largest code, all at the smallest, zero, sparse, sparser.
-    pub(super) fn random(matrix: &Matrix, size: usize, exponent: i8, random: &mut Random) -> Self {
+    pub(super) fn random(matrix: &Section, size: usize, exponent: i8, random: &mut Random) -> Self {
         let max = matrix.max_code as i16;
         let min = if max == 255 { 0 } else { -max };
         let span = (max - min + 1) as u64;

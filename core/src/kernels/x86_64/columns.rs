@@ -9,13 +9,15 @@ use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
 use super::decode::decode;
-use super::finish::{load, padded, store};
-use super::tile::{Finish, set};
-use crate::blob::{Column, Precision, Tensor, pair_u16};
+use super::registers::{self, load_i16 as load, padded, set, store};
+use super::requantize::Requantizer;
+use crate::blob::{Precision, Tensor, pair_u16};
 use crate::error::Error;
-use crate::kernels::Vectors;
-use crate::kernels::batched::{LONGEST, Plain, Rescale};
+use crate::kernels::batched::{LONGEST, Portable, Rescale};
+use crate::kernels::choice::Reason;
+use crate::kernels::matrix::{Column, Matrix};
 use crate::kernels::portable::{bias, int8_code};
+use crate::kernels::vectors::Vectors;
 use crate::memory::reserve;
 use crate::numeric::Scale;
 
@@ -28,24 +30,24 @@ const LINES: usize = 2;
 /// Vectors for which other kernels decode too often.
 const FEW: usize = 16;
 /// Codes that are looked at together.
-const STRETCH: usize = 64;
+const CHUNK: usize = 64;
 
 /// A code that is not zero.
-struct Met {
+struct Nonzero {
     code: i16,
     /// Where the weights of the first line are that it meets.
     at: u32,
 }
 
 /// Such codes of a vector, and a zero if that makes them even.
-type Mets = heapless::Vec<Met, LONGEST>;
+type Nonzeros = heapless::Vec<Nonzero, LONGEST>;
 
 /// What `Tensor::columns` holds, for a matrix of integers that is not empty and whose rows are not too long, where it
 /// takes no more than `room` bytes.
 #[target_feature(enable = "avx2")]
 pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
     let Tensor { precision, rows, cols, .. } = *matrix;
-    if precision == Precision::Fp16 || matrix.codes.is_empty() || cols > LONGEST {
+    if admits(matrix).is_err() {
         return Ok(Vec::new());
     }
     let lines = rows.div_ceil(LINE);
@@ -87,26 +89,44 @@ pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Erro
 /// two thirds for a vector on its own, at five sixths for many, for which decoding is shared.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn pays(matrix: &Tensor<'_>, x: Vectors<'_>) -> bool {
+fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
     if matrix.columns.is_empty() {
         return false;
     }
-    let stretches = x.codes.as_chunks::<16>().0;
+    let chunks = x.codes.as_chunks::<16>().0;
     let mut zeros = _mm256_setzero_si256();
-    for stretch in stretches {
+    for chunk in chunks {
         // −1 for each zero, which squared counts it.
-        let is_zero = _mm256_cmpeq_epi16(load(stretch), _mm256_setzero_si256());
+        let is_zero = _mm256_cmpeq_epi16(load(chunk), _mm256_setzero_si256());
         zeros = _mm256_add_epi32(zeros, _mm256_madd_epi16(is_zero, is_zero));
     }
     let zeros = store(zeros).iter().sum::<i32>() as usize;
-    let all = 16 * stretches.len();
+    let all = 16 * chunks.len();
     if x.scales.len() < FEW { 3 * zeros >= 2 * all } else { 6 * zeros >= 5 * all }
+}
+
+/// A matrix of integers that is not empty and whose rows are not too long.
+pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
+    if matrix.precision == Precision::Fp16 {
+        return Err(Reason::Storage);
+    }
+    if matrix.codes.is_empty() || matrix.cols > LONGEST { Err(Reason::Shape) } else { Ok(()) }
+}
+
+/// See [`crate::kernels::table::Kernel::run`]; takes vectors that are sparse, if the matrix has its columns.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let sparse = pays(matrix, x);
+    if sparse {
+        matmul(matrix, x, out);
+    }
+    sparse
 }
 
 /// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix that comes by columns.
 #[target_feature(enable = "avx2")]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    let Tensor { rows, cols, .. } = *matrix;
+pub(in crate::kernels) fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    let Tensor { rows, cols, .. } = **matrix;
     let lines = rows.div_ceil(LINE);
     assert!(cols <= LONGEST && matrix.columns.len() == (HEAD + cols) * lines);
     let (codes, out) = (&x.codes[..x.scales.len() * cols], &mut out[..x.scales.len() * rows]);
@@ -114,13 +134,16 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         Precision::Int8 => 128,
         grouped => 15 << (grouped.bits() - 1),
     };
-    let mut mets = Mets::new();
+    let mut nonzeros = Nonzeros::new();
     let vectors = codes.chunks_exact(cols).zip(x.scales);
     for ((codes, &scale), out) in vectors.zip(out.chunks_exact_mut(rows)) {
-        collect(codes, lines, &mut mets);
-        let finish =
-            Finish::new(matrix, scale, mets.len() as u64 * weight * matrix.max_code as u64);
-        let product = Product { matrix, lines, mets: &mets, scale, finish };
+        collect(codes, lines, &mut nonzeros);
+        let requantizer = Requantizer::new(
+            matrix,
+            scale,
+            nonzeros.len() as u64 * weight * matrix.max_code as u64,
+        );
+        let product = Product { matrix, lines, nonzeros: &nonzeros, scale, requantizer };
         let (whole, rest) = out.as_chunks_mut::<LINE>();
         let (several, single) = whole.as_chunks_mut::<LINES>();
         let mut first = 0;
@@ -143,33 +166,33 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 /// Finds the codes of a vector that are not zeros.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn collect(codes: &[i16], lines: usize, mets: &mut Mets) {
-    mets.clear();
-    let (stretches, rest) = codes.as_chunks::<STRETCH>();
+fn collect(codes: &[i16], lines: usize, nonzeros: &mut Nonzeros) {
+    nonzeros.clear();
+    let (chunks, rest) = codes.as_chunks::<CHUNK>();
     let mut at = HEAD * lines;
-    for stretch in stretches {
-        collect_stretch(stretch, at, lines, mets);
-        at += STRETCH * lines;
+    for chunk in chunks {
+        collect_chunk(chunk, at, lines, nonzeros);
+        at += CHUNK * lines;
     }
     if !rest.is_empty() {
-        collect_stretch(&padded(rest), at, lines, mets);
+        collect_chunk(&padded(rest), at, lines, nonzeros);
     }
-    if mets.len() % 2 == 1 {
+    if nonzeros.len() % 2 == 1 {
         // There is room, for the longest vector is even.
-        let _ = mets.push(Met { code: 0, at: 0 });
+        let _ = nonzeros.push(Nonzero { code: 0, at: 0 });
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn collect_stretch(codes: &[i16; STRETCH], at: usize, lines: usize, mets: &mut Mets) {
+fn collect_chunk(codes: &[i16; CHUNK], at: usize, lines: usize, nonzeros: &mut Nonzeros) {
     let [low, high] = codes.as_chunks().0 else { unreachable!("64 is twice 32") };
     let mut others = u64::from(others(low)) | u64::from(others(high)) << 32;
     while others != 0 {
         let c = others.trailing_zeros() as usize;
         others &= others - 1;
         // There is room for all codes of the longest vector.
-        let _ = mets.push(Met { code: codes[c], at: (at + c * lines) as u32 });
+        let _ = nonzeros.push(Nonzero { code: codes[c], at: (at + c * lines) as u32 });
     }
 }
 
@@ -186,13 +209,13 @@ fn others(codes: &[i16; 32]) -> u32 {
 
 /// A matrix with a vector.
 struct Product<'a> {
-    matrix: &'a Tensor<'a>,
+    matrix: &'a Matrix<'a>,
     /// Lines of a column.
     lines: usize,
-    mets: &'a Mets,
+    nonzeros: &'a Nonzeros,
     /// Of the vector, packed.
     scale: u32,
-    finish: Finish,
+    requantizer: Requantizer,
 }
 
 impl Product<'_> {
@@ -204,7 +227,7 @@ impl Product<'_> {
         let column = |at: usize| columns[at..].first_chunk::<N>().expect("a column has all lines");
         // Weights are below 2^9 and codes below 2^8 in magnitude, and at most 1024 columns are summed: 2^27.
         let mut sums = [[[_mm256_setzero_si256(); 2]; 2]; N];
-        for [a, b] in self.mets.as_chunks().0 {
+        for [a, b] in self.nonzeros.as_chunks().0 {
             let codes = a.code as u16 as u32 | (b.code as u16 as u32) << 16;
             let codes = _mm256_set1_epi32(codes as i32);
             let lines = column(a.at as usize).iter().zip(column(b.at as usize));
@@ -227,10 +250,10 @@ impl Product<'_> {
             let eights = sums.as_flattened().iter().zip(heads);
             for ((&sums, (mantissas, biases)), out) in eights.zip(out.as_chunks_mut().0) {
                 let (mantissas, biases) = (load(mantissas), load(biases));
-                let values = if self.finish.narrows() {
-                    self.finish.narrow(sums, mantissas, biases)
+                let values = if self.requantizer.fits() {
+                    self.requantizer.requantize(sums, mantissas, biases)
                 } else {
-                    self.plainly(sums, mantissas, biases)
+                    self.requantize_portably(sums, mantissas, biases)
                 };
                 set(out, values);
             }
@@ -240,12 +263,12 @@ impl Product<'_> {
     #[cold]
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn plainly(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
+    fn requantize_portably(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
         let rescale = Rescale::new(self.matrix, Scale::unpack(self.scale));
         let [mut values, mantissas, biases] = [sums, mantissas, biases].map(|lanes| store(lanes));
         for (value, (mantissa, bias)) in values.iter_mut().zip(mantissas.into_iter().zip(biases)) {
-            *value = Plain::output(*value, mantissa as i64, bias, &rescale);
+            *value = Portable::requantize(*value, mantissa as i64, bias, &rescale);
         }
-        super::tile::load::<i32>(&values)
+        registers::load(&values)
     }
 }

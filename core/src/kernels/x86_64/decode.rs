@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::finish::load;
+use super::registers::load_i16 as load;
 use crate::blob::{Plane, Tensor};
 use crate::kernels::batched;
 use crate::kernels::portable::{for_each_plane, group_scale};

@@ -7,13 +7,14 @@
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{add_saturating, padded, to_residual, transpose};
+use super::registers::{add_saturating, load, padded, set, transpose};
+use super::requantize::to_residual;
 use super::single::{load_codes, load_halves};
-use super::tile::{Both, Rows, Step, VECTORS, WORD, Words, broadcast, load, set, side_by_side};
+use super::tile::{Both, Rows, Step, VECTORS, WORD, Words, broadcast, side_by_side};
 use crate::blob::Tensor;
-use crate::kernels::Vectors;
 use crate::kernels::batched::{BLOCK, PANEL, ROWS};
 use crate::kernels::portable::{LANES, fp16_unit};
+use crate::kernels::vectors::Vectors;
 use crate::numeric::Scale;
 
 /// A lane of sixteen rows for each of four vectors.

@@ -14,23 +14,24 @@
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{finish_rows, four_words, load, load_bytes, put_four};
-use super::tile::{Finish, pieces};
+use super::registers::{four_words, load_bytes, load_i16 as load, put_four};
+use super::requantize::{Requantizer, requantize_rows};
+use super::tile::buffer;
 use crate::blob::Tensor;
 use crate::kernels::batched::Rescale;
 
 /// Inputs of two groups, which share a register of 32 bytes.
-const STRETCH: usize = 64;
-/// Stretches of which four bytes hold the scales.
+const CHUNK: usize = 64;
+/// Chunks of which four bytes hold the scales.
 const SCALED: usize = 4;
-/// Stretches that are narrowed on the stack; a longer vector takes the heap.
-const STRETCHES: usize = 4;
+/// Chunks that are narrowed on the stack; a longer vector takes the heap.
+const FEW: usize = 4;
 /// Rows whose sums are the lanes of half a register.
 const FOUR: usize = 4;
 
 /// Two groups of 32 codes as bytes, and what the eights add.
 #[derive(Clone, Copy)]
-struct Narrow {
+struct ByteCodes {
     /// Codes 0 to 15 of both groups: those of the lower nibbles.
     low: [u8; 32],
     /// Codes 16 to 31 of both groups.
@@ -40,15 +41,15 @@ struct Narrow {
     eights: [i16; 16],
 }
 
-impl Narrow {
+impl ByteCodes {
     const ZEROS: Self = Self { low: [0; 32], high: [0; 32], eights: [0; 16] };
 }
 
-/// Whether a matrix is one for [`int4`]: four rows or more of whole stretches, two or more of those, so that a
+/// Whether a matrix is one for [`int4`]: four rows or more of whole chunks, two or more of those, so that a
 /// row's mantissa and scales are four bytes or more.
 #[inline(always)]
 pub(super) fn fits(matrix: &Tensor<'_>) -> bool {
-    let whole = matrix.cols.is_multiple_of(STRETCH) && matrix.cols >= 2 * STRETCH;
+    let whole = matrix.cols.is_multiple_of(CHUNK) && matrix.cols >= 2 * CHUNK;
     matrix.group == 32 && whole && matrix.rows >= FOUR
 }
 
@@ -61,29 +62,30 @@ pub(super) fn int4<const RELU: bool>(
     rescale: &Rescale,
     out: &mut [i32],
 ) {
-    let (mut few, mut many) = ([Narrow::ZEROS; STRETCHES], Vec::new());
-    let stretches = codes.as_chunks::<STRETCH>().0;
-    let x = pieces(stretches.len(), Narrow::ZEROS, &mut few, &mut many);
-    for (x, codes) in x.iter_mut().zip(stretches) {
-        *x = narrow::<RELU>(codes);
+    let (mut few, mut many) = ([ByteCodes::ZEROS; FEW], Vec::new());
+    let chunks = codes.as_chunks::<CHUNK>().0;
+    let x = buffer(chunks.len(), ByteCodes::ZEROS, &mut few, &mut many);
+    for (x, codes) in x.iter_mut().zip(chunks) {
+        *x = to_bytes::<RELU>(codes);
     }
     match x.len() {
         2 => rows::<RELU, 2>(matrix, x, out),
         4 => rows::<RELU, 4>(matrix, x, out),
         _ => rows::<RELU, 0>(matrix, x, out),
     }
-    let finish = Finish::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
-    finish_rows(matrix, x.len() + 2, &finish, rescale, out);
+    let requantizer =
+        Requantizer::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
+    requantize_rows(matrix, x.len() + 2, &requantizer, rescale, out);
 }
 
-/// Sums of all rows, compiled for `N` stretches, or for any number if that is 0.
+/// Sums of all rows, compiled for `N` chunks, or for any number if that is 0.
 #[target_feature(enable = "avx2")]
-fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[Narrow], out: &mut [i32]) {
-    let stretches = if N > 0 { N } else { x.len() };
-    let (x, out) = (&x[..stretches], &mut out[..matrix.rows]);
-    let (row, row_scales) = (32 * stretches, stretches + 2);
+fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[ByteCodes], out: &mut [i32]) {
+    let chunks = if N > 0 { N } else { x.len() };
+    let (x, out) = (&x[..chunks], &mut out[..matrix.rows]);
+    let (row, row_scales) = (32 * chunks, chunks + 2);
     let (codes, scales) = (matrix.codes, matrix.scales);
-    assert!(matrix.rows >= FOUR && stretches >= 2);
+    assert!(matrix.rows >= FOUR && chunks >= 2);
     assert!(codes.len() == matrix.rows * row && scales.len() == matrix.rows * row_scales);
     for start in (0..matrix.rows).step_by(2 * FOUR) {
         // The last four rows may begin among those before, or be both: the same outputs come out again.
@@ -101,7 +103,7 @@ fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[Narrow], out
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn narrow<const RELU: bool>(codes: &[i16; STRETCH]) -> Narrow {
+fn to_bytes<const RELU: bool>(codes: &[i16; CHUNK]) -> ByteCodes {
     let [a, b, c, d] = codes.as_chunks::<16>().0 else { unreachable!("64 is four times 16") };
     let [low, high] = [pack::<RELU>(load(a), load(c)), pack::<RELU>(load(b), load(d))];
     let eight = _mm256_set1_epi8(8);
@@ -111,7 +113,7 @@ fn narrow<const RELU: bool>(codes: &[i16; STRETCH]) -> Narrow {
     } else {
         _mm256_add_epi16(_mm256_maddubs_epi16(eight, low), _mm256_maddubs_epi16(eight, high))
     };
-    Narrow {
+    ByteCodes {
         low: bytes_of(low),
         high: bytes_of(high),
         eights: shorts_of(join_pairs(eights, eights, eights, eights)),
@@ -131,19 +133,19 @@ fn pack<const RELU: bool>(a: __m256i, b: __m256i) -> __m256i {
 ///
 /// # Safety
 ///
-/// At each place there are four rows with 32 bytes of codes for each stretch of `x`, and four with 2 bytes and
-/// one for each stretch, of which there are two or more, and `N` unless that is 0.
+/// At each place there are four rows with 32 bytes of codes for each chunk of `x`, and four with 2 bytes and
+/// one for each chunk, of which there are two or more, and `N` unless that is 0.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn sums<const RELU: bool, const N: usize>(
     codes: (*const u8, *const u8),
     scales: (*const u8, *const u8),
-    x: &[Narrow],
+    x: &[ByteCodes],
 ) -> __m256i {
-    let stretches = if N > 0 { N } else { x.len() };
-    let (row, row_scales) = (32 * stretches, stretches + 2);
+    let chunks = if N > 0 { N } else { x.len() };
+    let (row, row_scales) = (32 * chunks, chunks + 2);
     let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-    for first in (0..stretches).step_by(SCALED) {
+    for first in (0..chunks).step_by(SCALED) {
         // Four bytes that end with the row or before: they may begin with scales that had their turn, or with
         // the mantissa.
         let place = (first + 2).min(row_scales - SCALED);
@@ -152,9 +154,9 @@ unsafe fn sums<const RELU: bool, const N: usize>(
             let (s, t) = (scales.0.add(place), scales.1.add(place));
             (split_nibbles::<N>(s, row_scales), split_nibbles::<N>(t, row_scales))
         };
-        for i in first..stretches.min(first + SCALED) {
+        for i in first..chunks.min(first + SCALED) {
             let pattern = load(&BROADCASTS[i + 2 - place]);
-            // SAFETY: the stretch's bytes of four rows.
+            // SAFETY: the chunk's bytes of four rows.
             let (a, b) = unsafe {
                 let (a, b) = (codes.0.add(32 * i), codes.1.add(32 * i));
                 (four_rows::<RELU>(a, row, &x[i]), four_rows::<RELU>(b, row, &x[i]))
@@ -175,7 +177,7 @@ unsafe fn sums<const RELU: bool, const N: usize>(
 /// 32 bytes are readable at each of four multiples of `row`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn four_rows<const RELU: bool>(codes: *const u8, row: usize, x: &Narrow) -> __m256i {
+unsafe fn four_rows<const RELU: bool>(codes: *const u8, row: usize, x: &ByteCodes) -> __m256i {
     // SAFETY: as the caller says.
     unsafe {
         let a = products::<RELU>(codes, x);
@@ -206,7 +208,7 @@ fn join_pairs(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
 /// 32 bytes are readable.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn products<const RELU: bool>(codes: *const u8, x: &Narrow) -> __m256i {
+unsafe fn products<const RELU: bool>(codes: *const u8, x: &ByteCodes) -> __m256i {
     // SAFETY: as the caller says; the load asks for no alignment.
     let codes = unsafe { _mm256_loadu_si256(codes.cast()) };
     let (x_low, x_high) = (load_bytes(&x.low), load_bytes(&x.high));
@@ -224,7 +226,7 @@ unsafe fn products<const RELU: bool>(codes: *const u8, x: &Narrow) -> __m256i {
     }
 }
 
-/// The scales of four stretches of four rows as bytes, four of a row side by side: of even groups in the lower
+/// The scales of four chunks of four rows as bytes, four of a row side by side: of even groups in the lower
 /// half, of odd ones in the upper.
 ///
 /// # Safety

@@ -14,12 +14,12 @@ use alloc::vec::Vec;
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::tile::{
-    Both, Finish, Rows, Step, Sums, VECTORS, WORD, Words, fours, load, set, side_by_side,
-};
+use super::registers::{fours, load, set};
+use super::requantize::Requantizer;
+use super::tile::{Both, Rows, Step, Sums, VECTORS, WORD, Words, side_by_side};
 use crate::blob::Tensor;
-use crate::kernels::Vectors;
 use crate::kernels::batched::{BLOCK, PANEL, ROWS};
+use crate::kernels::vectors::Vectors;
 
 /// Inputs of a group.
 pub(super) const GROUP: usize = 32;
@@ -69,7 +69,7 @@ pub(super) fn each_panel<const RELU: bool>(
     let fours = BLOCK.min(x.scales.len()).div_ceil(VECTORS);
     let mut words = alloc::vec![[[0; WORD]; VECTORS]; fours * groups * STEPS];
     let mut lanes = [Both([[0; ROWS]; 2]); VECTORS];
-    let mut finishes = Vec::with_capacity(BLOCK.min(x.scales.len()));
+    let mut requantizers = Vec::with_capacity(BLOCK.min(x.scales.len()));
     let bound = matrix.cols as u64 * weight * matrix.max_code as u64;
     let blocks = x.codes.chunks(BLOCK * matrix.cols).zip(x.scales.chunks(BLOCK));
     for ((codes, scales), out) in blocks.zip(out.chunks_mut(BLOCK * matrix.rows)) {
@@ -77,16 +77,16 @@ pub(super) fn each_panel<const RELU: bool>(
         for (words, codes) in words.chunks_exact_mut(groups * STEPS).zip(vectors) {
             to_bytes::<RELU>(codes, matrix.cols, words);
         }
-        finishes.clear();
-        finishes.extend(scales.iter().map(|&scale| Finish::new(matrix, scale, bound)));
+        requantizers.clear();
+        requantizers.extend(scales.iter().map(|&scale| Requantizer::new(matrix, scale, bound)));
         for first in (0..matrix.rows).step_by(PANEL) {
             let rows = Rows::new(matrix, first);
             unpack(&rows, &mut panel);
-            let vectors = words.chunks_exact(groups * STEPS).zip(finishes.chunks(VECTORS));
-            for (four, (words, finishes)) in vectors.enumerate() {
+            let vectors = words.chunks_exact(groups * STEPS).zip(requantizers.chunks(VECTORS));
+            for (four, (words, requantizers)) in vectors.enumerate() {
                 sums(&panel, words, &mut lanes);
                 let out = &mut out[four * VECTORS * matrix.rows..];
-                rows.finish_four(matrix, &lanes, finishes, out);
+                rows.requantize_four(matrix, &lanes, requantizers, out);
             }
         }
     }

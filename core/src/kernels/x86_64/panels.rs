@@ -2,11 +2,38 @@
 
 use core::arch::x86_64::*;
 
-use super::Avx2;
 use super::decode::decode;
-use super::finish::{finish, load, transpose};
-use crate::blob::Tensor;
-use crate::kernels::batched::{LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
+use super::detect::Avx2;
+use super::registers::{load_i16 as load, transpose};
+use super::requantize::requantize_panel;
+use super::shapes::fits_bytes;
+use super::{fp16_panels, int4_panels};
+use crate::blob::{Precision, Tensor};
+use crate::kernels::batched::{self, LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
+use crate::kernels::matrix::Matrix;
+use crate::kernels::vectors::{Vectors, not_negative};
+
+/// See [`crate::kernels::table::Kernel::run`]; takes any several vectors: bytes of INT4 and FP16 by panels of
+/// their own, the others by panels of 16-bit weights.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let Some(avx2) = Avx2::detect() else { return false };
+    if x.scales.len() < 2 {
+        return false;
+    }
+    let relu = matrix.max_code > 127;
+    // A matrix without codes has no rows, or nothing but biases, which `batched` handles.
+    if matrix.precision == Precision::Fp16 && !matrix.codes.is_empty() {
+        fp16_panels::matmul(matrix, x, out);
+    } else if !fits_bytes(matrix) || matrix.codes.is_empty() || relu && !not_negative(x.codes) {
+        batched::matmul(avx2, matrix, x, out);
+    } else if relu {
+        int4_panels::matmul::<true>(matrix, x, out);
+    } else {
+        int4_panels::matmul::<false>(matrix, x, out);
+    }
+    true
+}
 
 impl Products for Avx2 {
     #[inline(always)]
@@ -85,7 +112,13 @@ fn integer(
             }
         }
         for ((b, [low, high]), rescale) in sums.into_iter().enumerate().zip(rescales) {
-            put(first + b, [finish(low, &scales[0], rescale), finish(high, &scales[1], rescale)]);
+            put(
+                first + b,
+                [
+                    requantize_panel(low, &scales[0], rescale),
+                    requantize_panel(high, &scales[1], rescale),
+                ],
+            );
         }
     }
 }

@@ -4,11 +4,12 @@
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::store;
+use super::registers::{fours, load, store};
+use super::requantize::Requantizer;
 use crate::blob::{Precision, Tensor, pair_u16};
-use crate::kernels::batched::{PANEL, Plain, ROWS, Rescale};
+use crate::kernels::batched::{PANEL, Portable, ROWS, Rescale};
 use crate::kernels::portable::bias;
-use crate::numeric::{RESIDUAL_FRAC, Scale};
+use crate::numeric::Scale;
 
 /// Vectors that meet a panel together.
 pub(super) const VECTORS: usize = 4;
@@ -90,22 +91,27 @@ impl Rows {
     /// matrix has rows.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn finish_four(
+    pub(super) fn requantize_four(
         &self,
         matrix: &Tensor<'_>,
         sums: &Sums,
-        finishes: &[Finish],
+        requantizers: &[Requantizer],
         out: &mut [i32],
     ) {
         let ([m0, m1], [b0, b1]) = (&self.mantissas.0, self.biases());
-        let vectors = sums.iter().zip(finishes).zip(out.chunks_exact_mut(matrix.rows));
-        for ((Both([low, high]), finish), out) in vectors {
-            if finish.narrows() {
-                let low = finish.narrow(load(low), load(m0), b0);
-                let high = finish.narrow(load(high), load(m1), b1);
+        let vectors = sums.iter().zip(requantizers).zip(out.chunks_exact_mut(matrix.rows));
+        for ((Both([low, high]), requantizer), out) in vectors {
+            if requantizer.fits() {
+                let low = requantizer.requantize(load(low), load(m0), b0);
+                let high = requantizer.requantize(load(high), load(m1), b1);
                 self.put([low, high], out);
             } else {
-                self.finish_plainly(matrix, [load(low), load(high)], finish.scale, out);
+                self.requantize_four_portably(
+                    matrix,
+                    [load(low), load(high)],
+                    requantizer.scale,
+                    out,
+                );
             }
         }
     }
@@ -113,7 +119,13 @@ impl Rows {
     #[cold]
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn finish_plainly(&self, matrix: &Tensor<'_>, sums: [__m256i; 2], scale: u32, out: &mut [i32]) {
+    fn requantize_four_portably(
+        &self,
+        matrix: &Tensor<'_>,
+        sums: [__m256i; 2],
+        scale: u32,
+        out: &mut [i32],
+    ) {
         let rescale = Rescale::new(matrix, Scale::unpack(scale));
         let sums = sums.map(|half| store(half));
         let sums = sums.as_flattened().iter().zip(self.mantissas.0.as_flattened());
@@ -121,87 +133,9 @@ impl Rows {
         for (out, ((&sum, &mantissa), &bias)) in
             out[self.first..][..self.count].iter_mut().zip(rows)
         {
-            *out = Plain::output(sum, mantissa as i64, bias, &rescale);
+            *out = Portable::requantize(sum, mantissa as i64, bias, &rescale);
         }
     }
-}
-
-/// How the sums with a vector become outputs.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Finish {
-    /// Of the vector, packed.
-    scale: u32,
-    /// Its mantissa if nothing can saturate, which is what the rest is for; otherwise negative.
-    mantissa: i32,
-    /// Half of what is shifted out.
-    half: i64,
-    /// Sums are shifted left so that products are shifted right by 32 or more.
-    raise: i64,
-    /// By how much more than 32.
-    drop: i64,
-}
-
-impl Finish {
-    /// For sums below `bound` in magnitude.
-    #[inline(always)]
-    pub(super) fn new(matrix: &Tensor<'_>, scale: u32, bound: u64) -> Self {
-        let Scale { mantissa, exponent } = Scale::unpack(scale);
-        let exact = matrix.exponent - exponent as i32 - RESIDUAL_FRAC as i32;
-        let shift = exact.clamp(1, 62);
-        let raise = (32 - shift).max(0);
-        let output = ((bound * ((mantissa as u64) << 16)) >> shift) + 1;
-        let biased = !matrix.biases.is_empty() as u64;
-        let bias = biased << (15 + RESIDUAL_FRAC - matrix.bias_exponent);
-        let fits = shift == exact && bound << raise < 1 << 31 && output + bias < 1 << 31;
-        Self {
-            scale,
-            mantissa: if fits { mantissa as i32 } else { -1 },
-            half: 1 << (shift + raise - 1),
-            raise: raise as i64,
-            drop: (shift + raise - 32) as i64,
-        }
-    }
-
-    /// Whether nothing can saturate, so that [`Finish::narrow`] may be used.
-    #[inline(always)]
-    pub(super) fn narrows(&self) -> bool {
-        self.mantissa >= 0
-    }
-
-    /// Sums below 2^31 after they are raised, times mantissas, whose product with the vector's is below 2^31:
-    /// below 2^62, so that neither adding half of what is shifted out nor what remains overflows.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(super) fn narrow(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
-        let sums = _mm256_sll_epi32(sums, _mm_cvtsi64_si128(self.raise));
-        let multipliers = _mm256_mullo_epi32(mantissas, _mm256_set1_epi32(self.mantissa));
-        let half = _mm256_set1_epi64x(self.half);
-        let even = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
-        let (sums, multipliers) =
-            (_mm256_srli_epi64::<32>(sums), _mm256_srli_epi64::<32>(multipliers));
-        let odd = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
-        let upper = _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd);
-        _mm256_add_epi32(_mm256_sra_epi32(upper, _mm_cvtsi64_si128(self.drop)), biases)
-    }
-}
-
-/// A register of anything.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load<T: bytemuck::NoUninit>(half: &[T; ROWS]) -> __m256i {
-    const { assert!(size_of::<[T; ROWS]>() == 32) };
-    // SAFETY: the array has as many bytes as are read, and the load asks for no alignment.
-    unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
-}
-
-/// Sets a register of anything.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn set<T: bytemuck::Pod>(half: &mut [T; ROWS], lanes: __m256i) {
-    const { assert!(size_of::<[T; ROWS]>() == 32) };
-    // SAFETY: the array has as many bytes as are written, all of which it may hold; the store asks for no
-    // alignment.
-    unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), lanes) };
 }
 
 /// A word of a vector for every row.
@@ -209,20 +143,6 @@ pub(super) fn set<T: bytemuck::Pod>(half: &mut [T; ROWS], lanes: __m256i) {
 #[target_feature(enable = "avx2")]
 pub(super) fn broadcast(word: [u8; WORD]) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(word))
-}
-
-/// Words of four registers side by side: element s has words s of the four, and those four further on.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn fours([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
-    let [ab, cd] =
-        [(a, b), (c, d)].map(|(a, b)| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)]);
-    [
-        _mm256_unpacklo_epi64(ab[0], cd[0]),
-        _mm256_unpackhi_epi64(ab[0], cd[0]),
-        _mm256_unpacklo_epi64(ab[1], cd[1]),
-        _mm256_unpackhi_epi64(ab[1], cd[1]),
-    ]
 }
 
 /// Words of four vectors side by side, from eight words of each.
@@ -241,7 +161,7 @@ pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS
 
 /// Pieces of a vector: where there are more than the stack takes, on the heap.
 #[inline(always)]
-pub(super) fn pieces<'a, T: Copy, const FEW: usize>(
+pub(super) fn buffer<'a, T: Copy, const FEW: usize>(
     count: usize,
     zeros: T,
     few: &'a mut [T; FEW],

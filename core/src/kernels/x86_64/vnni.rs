@@ -11,47 +11,45 @@
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{finish_block, mantissas};
-use super::tile::pieces;
-use super::vnni_int4::{self, matmul as int4};
-use super::{fits_bytes, not_negative};
+use super::requantize::{mantissas, requantize_block};
+use super::shapes::few;
+use super::tile::buffer;
+use super::vnni_int4::matmul as int4;
+use super::vnni_registers::{BYTES, dot, first_bytes, load};
 use crate::blob::{Precision, Tensor};
-use crate::kernels::Vectors;
 use crate::kernels::batched::{ROWS, Rescale};
+use crate::kernels::matrix::Matrix;
 use crate::kernels::single::Block;
+use crate::kernels::vectors::{Vectors, not_negative};
 use crate::numeric::Scale;
 
-/// Bytes of a register.
-pub(super) const BYTES: usize = 64;
 /// Registers of a vector that are on the stack; a longer vector takes the heap.
 const FEW: usize = 8;
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for one vector; says whether it was done.
+/// See [`crate::kernels::table::Kernel::run`]; takes one vector, or a few one by one, unless a code behind a ReLU is
+/// negative or a scale is extreme.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    let (codes, out) = (&x.codes[..matrix.cols], &mut out[..matrix.rows]);
-    let rescale = &Rescale::new(matrix, Scale::unpack(x.scales[0]));
-    let relu = matrix.max_code > 127;
-    if !admits(matrix) || !(1..=62).contains(&rescale.shift) {
-        return false;
-    }
-    match matrix.precision {
-        Precision::Int8 if !relu => int8::<false>(matrix, codes, rescale, out),
-        Precision::Int8 if not_negative(codes) => int8::<true>(matrix, codes, rescale, out),
-        Precision::Int8 => return false,
-        _ if !relu => int4::<false>(matrix, codes, x.scales[0], rescale, out),
-        _ if not_negative(codes) => int4::<true>(matrix, codes, x.scales[0], rescale, out),
-        _ => return false,
-    }
-    true
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    few(matrix, x.scales.len())
+        && x.one_by_one(matrix, out, |codes, scale, out| matmul(matrix, codes, scale, out))
 }
 
-/// Whether [`matmul`] takes a matrix: INT8, or INT4 in groups of 32 that divide the row. What follows a ReLU must not
-/// be negative either, and a few extreme scales of vectors are left to others.
-pub(super) fn admits(matrix: &Tensor<'_>) -> bool {
-    let int4 = fits_bytes(matrix) && vnni_int4::fits(matrix);
-    let known = matrix.precision == Precision::Int8 || int4;
-    known && matrix.rows >= ROWS && matrix.cols > 0
+/// One vector; returns whether it was taken.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn matmul(matrix: &Tensor<'_>, codes: &[i16], scale: u32, out: &mut [i32]) -> bool {
+    let rescale = &Rescale::new(matrix, Scale::unpack(scale));
+    let relu = matrix.max_code > 127;
+    if !(1..=62).contains(&rescale.shift) || relu && !not_negative(codes) {
+        return false;
+    }
+    match (matrix.precision, relu) {
+        (Precision::Int8, false) => int8::<false>(matrix, codes, rescale, out),
+        (Precision::Int8, true) => int8::<true>(matrix, codes, rescale, out),
+        (_, false) => int4::<false>(matrix, codes, scale, rescale, out),
+        (_, true) => int4::<true>(matrix, codes, scale, rescale, out),
+    }
+    true
 }
 
 /// A matrix of INT8 of at least eight rows. The codes are within ±127, or from 0 to 255 if `RELU`.
@@ -60,7 +58,7 @@ pub(super) fn admits(matrix: &Tensor<'_>) -> bool {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
     let (mut few, mut many) = ([[0; BYTES]; FEW], Vec::new());
-    let x = pieces(codes.len().div_ceil(BYTES), [0; BYTES], &mut few, &mut many);
+    let x = buffer(codes.len().div_ceil(BYTES), [0; BYTES], &mut few, &mut many);
     for (byte, &code) in x.as_flattened_mut().iter_mut().zip(codes) {
         *byte = code as u8;
     }
@@ -76,7 +74,7 @@ fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale,
             let sums = join(int8_sums::<RELU>(block.codes.as_ptr(), codes.len(), x));
             let mantissas = mantissas(block.scales.as_ptr(), layout.row_scales);
             let sums = _mm256_sub_epi32(sums, excess);
-            finish_block(matrix, block.first, sums, mantissas, rescale, out);
+            requantize_block(matrix, block.first, sums, mantissas, rescale, out);
         }
     }
 }
@@ -122,17 +120,6 @@ fn offset<const RELU: bool>(stored: __m512i) -> __m512i {
     _mm512_xor_si512(stored, _mm512_set1_epi16(if RELU { 0x80 } else { i16::MIN }))
 }
 
-/// Adds products of weights and codes to the lanes; what has no sign comes first. They are not saturated.
-#[inline]
-#[target_feature(enable = "avx512vnni")]
-pub(super) fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
-    if RELU {
-        _mm512_dpbusd_epi32(sums, codes, weights)
-    } else {
-        _mm512_dpbusd_epi32(sums, weights, codes)
-    }
-}
-
 /// Sums of the lanes of eight rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -150,19 +137,4 @@ fn join([a, b, c, d, e, f, g, h]: [__m512i; ROWS]) -> __m256i {
     let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(quarters, quarters);
     let odd = _mm512_shuffle_i64x2::<0b11_01_11_01>(quarters, quarters);
     _mm256_add_epi32(_mm512_castsi512_si256(even), _mm512_castsi512_si256(odd))
-}
-
-/// A mask of the first `count` bytes of a register, of all if there are more.
-#[inline(always)]
-pub(super) fn first_bytes(count: usize) -> __mmask64 {
-    __mmask64::MAX >> (BYTES - count.clamp(1, BYTES))
-}
-
-/// A register of anything.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load<T: bytemuck::NoUninit, const N: usize>(values: &[T; N]) -> __m512i {
-    const { assert!(size_of::<[T; N]>() == BYTES) };
-    // SAFETY: the array has as many bytes as are read, and the load asks for no alignment.
-    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }

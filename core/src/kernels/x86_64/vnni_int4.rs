@@ -16,9 +16,10 @@
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{finish_rows, four_words};
-use super::tile::{Finish, pieces};
-use super::vnni::{BYTES, dot, first_bytes, load};
+use super::registers::four_words;
+use super::requantize::{Requantizer, requantize_rows};
+use super::tile::buffer;
+use super::vnni_registers::{BYTES, dot, first_bytes, load, set};
 use crate::blob::Tensor;
 use crate::kernels::batched::Rescale;
 
@@ -27,7 +28,7 @@ const GROUP: usize = 32;
 /// Groups of a register.
 const GROUPS: usize = 4;
 /// Inputs of a register.
-const STRETCH: usize = GROUPS * GROUP;
+const CHUNK: usize = GROUPS * GROUP;
 /// Rows whose sums are joined.
 const FOUR: usize = 4;
 /// Rows whose sums fill a register.
@@ -42,7 +43,7 @@ const LARGE: usize = 1 << 20;
 /// Four groups of codes as bytes, and what sums with them start from.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Narrow {
+struct ByteCodes {
     /// Codes 0 to 15 of each group: those of the lower nibbles.
     low: [u8; BYTES],
     /// Codes 16 to 31.
@@ -51,7 +52,7 @@ struct Narrow {
     starts: [i32; BYTES / 4],
 }
 
-impl Narrow {
+impl ByteCodes {
     const ZEROS: Self = Self { low: [0; BYTES], high: [0; BYTES], starts: [0; BYTES / 4] };
 }
 
@@ -72,10 +73,10 @@ pub(super) fn matmul<const RELU: bool>(
     rescale: &Rescale,
     out: &mut [i32],
 ) {
-    let (mut few, mut many) = ([Narrow::ZEROS; FEW], Vec::new());
-    let x = pieces(codes.len().div_ceil(STRETCH), Narrow::ZEROS, &mut few, &mut many);
-    for (x, codes) in x.iter_mut().zip(codes.chunks(STRETCH)) {
-        *x = narrow::<RELU>(codes);
+    let (mut few, mut many) = ([ByteCodes::ZEROS; FEW], Vec::new());
+    let x = buffer(codes.len().div_ceil(CHUNK), ByteCodes::ZEROS, &mut few, &mut many);
+    for (x, codes) in x.iter_mut().zip(codes.chunks(CHUNK)) {
+        *x = to_bytes::<RELU>(codes);
     }
     match codes.len() {
         128 => rows::<RELU, 4, false>(matrix, x, out),
@@ -84,14 +85,15 @@ pub(super) fn matmul<const RELU: bool>(
         _ => rows::<RELU, 0, true>(matrix, x, out),
     }
     let row_scales = matrix.layout().row_scales;
-    let finish = Finish::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
-    finish_rows(matrix, row_scales, &finish, rescale, out);
+    let requantizer =
+        Requantizer::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
+    requantize_rows(matrix, row_scales, &requantizer, rescale, out);
 }
 
 /// Bytes of up to four groups of codes, whole ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn narrow<const RELU: bool>(codes: &[i16]) -> Narrow {
+fn to_bytes<const RELU: bool>(codes: &[i16]) -> ByteCodes {
     let mut groups = [_mm256_setzero_si256(); GROUPS];
     for (bytes, group) in groups.iter_mut().zip(codes.as_chunks::<GROUP>().0) {
         // The codes fit bytes, so that nothing is cut off.
@@ -104,7 +106,7 @@ fn narrow<const RELU: bool>(codes: &[i16]) -> Narrow {
     let high = _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd);
     let eight = _mm512_set1_epi8(8);
     let eights = dot::<RELU>(dot::<RELU>(_mm512_setzero_si512(), eight, low), eight, high);
-    let mut x = Narrow::ZEROS;
+    let mut x = ByteCodes::ZEROS;
     set(&mut x.low, low);
     set(&mut x.high, high);
     set(&mut x.starts, _mm512_sub_epi32(_mm512_setzero_si512(), eights));
@@ -118,7 +120,7 @@ fn narrow<const RELU: bool>(codes: &[i16]) -> Narrow {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn rows<const RELU: bool, const N: usize, const AHEAD: bool>(
     matrix: &Tensor<'_>,
-    x: &[Narrow],
+    x: &[ByteCodes],
     out: &mut [i32],
 ) {
     let groups = if N > 0 { N } else { matrix.cols / GROUP };
@@ -155,7 +157,7 @@ unsafe fn sums<const RELU: bool, const N: usize, const AHEAD: bool>(
     codes: *const u8,
     scales: *const u8,
     groups: usize,
-    x: &[Narrow],
+    x: &[ByteCodes],
 ) -> __m512i {
     let (row, row_scales) = (GROUP / 2 * groups, 2 + groups.div_ceil(2));
     let mut sums = [_mm512_setzero_si512(); ROWS / FOUR];
@@ -207,7 +209,7 @@ unsafe fn four_rows<const RELU: bool, const WHOLE: bool>(
     codes: *const u8,
     row: usize,
     some: usize,
-    x: &Narrow,
+    x: &ByteCodes,
 ) -> __m512i {
     let (low, high, starts) = (load(&x.low), load(&x.high), load(&x.starts));
     let products = |j: usize| {
@@ -287,14 +289,4 @@ fn join_quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
     let (ab, cd) = (two(a, b), two(c, d));
     let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd);
     _mm512_add_epi32(even, _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd))
-}
-
-/// Sets a register of anything.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn set<T: bytemuck::Pod, const N: usize>(values: &mut [T; N], lanes: __m512i) {
-    const { assert!(size_of::<[T; N]>() == BYTES) };
-    // SAFETY: the array has as many bytes as are written, all of which it may hold; the store asks
-    // for no alignment.
-    unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), lanes) };
 }

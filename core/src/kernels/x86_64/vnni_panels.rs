@@ -6,32 +6,30 @@
 
 use core::arch::x86_64::*;
 
-use super::finish::{load_bytes, transpose};
 use super::int4_panels::{GROUP, OFFSET, Panel, STEPS, each_panel, unpack};
-use super::tile::{Both, Rows, Step, Sums, VECTORS, Words, set};
-use super::vnni::load;
-use super::{fits_bytes, not_negative};
+use super::registers::{load_bytes, set, transpose};
+use super::tile::{Both, Rows, Step, Sums, VECTORS, Words};
+use super::vnni_registers::load;
 use crate::blob::{Precision, Tensor};
-use crate::kernels::Vectors;
 use crate::kernels::batched::ROWS;
+use crate::kernels::matrix::Matrix;
+use crate::kernels::vectors::{Vectors, not_negative};
 
 /// Two steps, each with its own sums for four vectors.
 type Lanes = [[__m512i; VECTORS]; 2];
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix with codes and several vectors; says whether
-/// it was done.
+/// See [`crate::kernels::table::Kernel::run`]; takes several vectors, unless a code behind a ReLU is negative.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    let int8 = matrix.precision == Precision::Int8 && matrix.cols.is_multiple_of(GROUP);
-    if !int8 && !fits_bytes(matrix) {
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let relu = matrix.max_code > 127;
+    if x.scales.len() < 2 || relu && !not_negative(x.codes) {
         return false;
     }
-    match (int8, matrix.max_code > 127) {
-        (true, false) => by_int8::<false>(matrix, x, out),
-        (false, false) => by_int4::<false>(matrix, x, out),
-        _ if !not_negative(x.codes) => return false,
-        (true, true) => by_int8::<true>(matrix, x, out),
-        (false, true) => by_int4::<true>(matrix, x, out),
+    match (matrix.precision, relu) {
+        (Precision::Int8, false) => by_int8::<false>(matrix, x, out),
+        (Precision::Int8, true) => by_int8::<true>(matrix, x, out),
+        (_, false) => by_int4::<false>(matrix, x, out),
+        (_, true) => by_int4::<true>(matrix, x, out),
     }
     true
 }
@@ -125,8 +123,8 @@ fn unpack_int8<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: &mut P
             matrix.codes[row(j) * matrix.cols..][..matrix.cols].as_chunks().0
         });
         for (g, steps) in panel.steps.as_chunks_mut::<STEPS>().0.iter_mut().enumerate() {
-            let stretch = rows.map(|row| _mm256_xor_si256(load_bytes(&row[g]), flip));
-            for (step, words) in steps.iter_mut().zip(transpose(stretch)) {
+            let chunk = rows.map(|row| _mm256_xor_si256(load_bytes(&row[g]), flip));
+            for (step, words) in steps.iter_mut().zip(transpose(chunk)) {
                 set(&mut step.0[half], words);
             }
         }
