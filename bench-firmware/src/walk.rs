@@ -242,7 +242,11 @@ impl Walk {
         let scales = [quantize_relu(&self.hidden, &mut self.hidden_codes).pack()];
         laps.lap(Kind::Hidden);
         let x = Vectors { codes: &self.hidden_codes, scales: &scales };
-        matmul(&Matrix::new(model.tensor(TensorId::ExpertDown(layer, expert))), x, &mut self.outputs);
+        matmul(
+            &Matrix::new(model.tensor(TensorId::ExpertDown(layer, expert))),
+            x,
+            &mut self.outputs,
+        );
         laps.lap(Kind::ExpertDown);
         for (h, &y) in self.h.iter_mut().zip(&self.outputs) {
             let share = i64::from(route.weight) * i64::from(y);

@@ -146,9 +146,11 @@ pub(crate) fn finish(
         route(logits, routes);
     }
     for e in 0..dims.experts {
-        let up = model.matrix(TensorId::ExpertUp(layer, e));
-        let down = model.matrix(TensorId::ExpertDown(layer, e));
-        moe::expert(e as usize, (&up, &down), x, routes, h, &mut tile.experts);
+        let matrices = || {
+            let up = model.matrix(TensorId::ExpertUp(layer, e));
+            (up, model.matrix(TensorId::ExpertDown(layer, e)))
+        };
+        moe::expert(e as usize, matrices, x, routes, h, &mut tile.experts);
     }
 }
 

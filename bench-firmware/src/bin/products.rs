@@ -110,8 +110,7 @@ fn check(room: &mut Room, random: &mut Random) -> u32 {
                         [Draw::Even, Draw::Sparse, Draw::Extreme, Draw::Extreme, Draw::Extreme]
                     {
                         let shape = Shape { precision, group, rows, cols };
-                        let matrix =
-                            Matrix::new(matrix(shape, draw, &mut room.matrix.0, random));
+                        let matrix = Matrix::new(matrix(shape, draw, &mut room.matrix.0, random));
                         room.vector.draw(&matrix, draw, random);
                         let x = room.vector.get();
                         let out = &mut room.out[..rows];

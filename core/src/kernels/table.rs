@@ -53,6 +53,7 @@ pub struct Kernel {
 pub(super) type Run = unsafe fn(&Matrix<'_>, Vectors<'_>, &mut [i32]) -> bool;
 
 /// The vectors a kernel takes.
+#[allow(dead_code, reason = "no build has kernels for all")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
     /// Any, one or a few at a time; it may leave extreme scales to others.

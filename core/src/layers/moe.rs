@@ -20,19 +20,19 @@ pub struct Scratch<'a> {
     pub routed: &'a mut [u32],
 }
 
-/// Adds one expert's share to every token that is routed to it.
+/// Adds one expert's share to every token that is routed to it. `matrices` is called if there is such a token.
 ///
-/// Shapes: `up` is `[hidden, d]`, `down` is `[d, hidden]`, `x` is `[batch, d]`, `routes` is
+/// Shapes: of the matrices `up` is `[hidden, d]`, `down` is `[d, hidden]`, `x` is `[batch, d]`, `routes` is
 /// `[batch, top_k]`, `h` is `[batch, d]` in Q15.16.
-pub fn expert(
+pub fn expert<'a>(
     index: usize,
-    (up, down): (&Matrix<'_>, &Matrix<'_>),
+    matrices: impl FnOnce() -> (Matrix<'a>, Matrix<'a>),
     x: Vectors<'_>,
     routes: &[u32],
     h: &mut [i32],
     scratch: &mut Scratch<'_>,
 ) {
-    let (width, hidden) = (up.cols, up.rows);
+    let width = x.codes.len() / x.scales.len().max(1);
     let top_k = routes.len() / x.scales.len().max(1);
     let mut count = 0;
     for (token, routes) in routes.chunks_exact(top_k.max(1)).enumerate() {
@@ -47,9 +47,11 @@ pub fn expert(
     if count == 0 {
         return;
     }
+    let (up, down) = matrices();
+    let hidden = up.rows;
     let inputs =
         Vectors { codes: &scratch.codes[..count * width], scales: &scratch.scales[..count] };
-    matmul(up, inputs, &mut scratch.hidden[..count * hidden]);
+    matmul(&up, inputs, &mut scratch.hidden[..count * hidden]);
     let vectors =
         scratch.hidden.chunks_exact(hidden).zip(scratch.hidden_codes.chunks_exact_mut(hidden));
     with_simd(
@@ -64,7 +66,7 @@ pub fn expert(
         codes: &scratch.hidden_codes[..count * hidden],
         scales: &scratch.scales[..count],
     };
-    matmul(down, inputs, &mut scratch.outputs[..count * width]);
+    matmul(&down, inputs, &mut scratch.outputs[..count * width]);
     let results = scratch.routed[..count].iter().zip(scratch.outputs.chunks_exact(width));
     with_simd(
         #[inline(always)]

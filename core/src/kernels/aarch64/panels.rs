@@ -1,4 +1,4 @@
-//! The batched kernels with NEON: panels of rows and several vectors.
+//! Several vectors with NEON, by panels of rows.
 
 use core::arch::aarch64::*;
 
@@ -50,7 +50,7 @@ impl Products for Neon {
     }
 }
 
-/// Mantissas and biases of rows 0 to 7, which are kept evens first.
+/// Mantissas and biases of rows 0 to 7, which are stored evens first.
 #[inline(always)]
 fn in_order(scales: &Scales) -> ([i64; ROWS], [i32; ROWS]) {
     let order = |j: usize| (j % 2, j / 2);

@@ -1,8 +1,8 @@
-//! The single-vector kernels with NEON.
+//! Single vectors with NEON.
 //!
-//! INT4: a nibble is the code + 8, the uppermost of two bytes after its top bit is flipped. That is not
-//! negative, so it meets codes of 8 bits with or without a sign; eight times the codes themselves are subtracted.
-//! INT8: dot products where the processor has them, else 16-bit products of what lies there.
+//! INT4: a nibble is the code + 8, the highest of two bytes after flipping its top bit. It is not negative, so that
+//! it may be multiplied by signed or unsigned bytes; eight times the sum of codes is subtracted. INT8: dot products
+//! where the processor has them, else 16-bit products.
 
 use core::arch::aarch64::*;
 
@@ -18,12 +18,12 @@ use crate::kernels::vectors::{Vectors, not_negative};
 use crate::numeric::Scale;
 use alloc::vec::Vec;
 
-/// A group of 32 codes as bytes, and eight times what is summed of them.
+/// A group of 32 codes as bytes, and eight times the sums of some.
 #[derive(Clone, Copy)]
 struct ByteCodes {
-    /// Codes 0 to 15: those of the lower nibbles.
+    /// Codes 0 to 15, for the low nibbles.
     low: [u8; 16],
-    /// Codes 16 to 31.
+    /// Codes 16 to 31, for the high nibbles.
     high: [u8; 16],
     /// Eight times code j + code j + 8 of both: below 2^13.
     eights: [i16; 8],
@@ -131,7 +131,7 @@ fn is_int4_by_32(matrix: &Tensor<'_>) -> bool {
     matrix.precision == Precision::Int4 && matrix.group == 32 && matrix.cols.is_multiple_of(32)
 }
 
-/// Puts the outputs of every block from the sums that `each` makes.
+/// Requantizes and stores the sums that `each` computes for every block.
 #[inline(always)]
 fn each_block(
     matrix: &Tensor<'_>,
@@ -257,7 +257,7 @@ fn int4_dot<const RELU: bool>(
     });
 }
 
-/// Codes of more than 8 bits are split: the lower 7 bits, and 128 times what is above.
+/// Codes of more than 8 bits are split into the low 7 bits and the rest, with a factor of 128.
 #[target_feature(enable = "neon,dotprod")]
 fn int8_dot<const SPLIT: bool>(
     matrix: &Tensor<'_>,
@@ -313,7 +313,7 @@ fn int8_sum(row: &[u8], codes: &[i16]) -> i32 {
     sum + rest.map(|(c, (&w, &x))| int8_code(w, c) as i32 * x as i32).sum::<i32>()
 }
 
-/// Sixteen weights of a row: the one place here that knows how INT8 is stored, but for a row's last ones.
+/// Sixteen weights of a row of INT8.
 ///
 /// # Safety
 ///

@@ -21,9 +21,11 @@
 
 use core::mem::MaybeUninit;
 
-use super::layout::chunk_words;
 #[cfg(not(thumb1))]
-use super::layout::{INT4_ROWS as ROWS, MASK, SIGNS};
+use super::layout::INT4_ROWS as ROWS;
+use super::layout::chunk_words;
+#[cfg(not(swar))]
+use super::layout::{MASK, SIGNS};
 use crate::blob::Tensor;
 use crate::kernels::shapes::{BLOCK, LONGEST};
 use crate::kernels::stack::initialized;
@@ -97,7 +99,7 @@ fn dot<const W: usize>(chunk: &[u32], rows: [&[u32; W]; ROWS]) -> [i32; ROWS] {
     let sums = super::thumb2::int4(chunk, rows);
     #[cfg(all(swar, target_arch = "riscv32"))]
     let sums = super::riscv32::int4(chunk, rows);
-    #[cfg(not(all(swar, any(thumb2, target_arch = "riscv32"))))]
+    #[cfg(not(swar))]
     let sums = rows.map(|words| {
         words.iter().zip(chunk[1..].as_chunks().0).fold(chunk[0], |sum, (word, &[a, b, c, d])| {
             let x = u32::from_le(*word) ^ SIGNS;

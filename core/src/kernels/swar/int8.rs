@@ -44,7 +44,7 @@ use super::riscv32::int8 as round;
 use super::thumb2::int8 as round;
 
 /// Adds the products of a round of inputs; weights as stored.
-#[cfg(not(any(thumb1, all(swar, any(thumb2, target_arch = "riscv32")))))]
+#[cfg(not(swar))]
 #[inline(always)]
 fn round(rows: [&[u8; ROUND]; ROWS], codes: &[i16; ROUND], mut sums: [i32; ROWS]) -> [i32; ROWS] {
     for (i, &code) in codes.iter().enumerate() {

@@ -43,7 +43,7 @@ pub(super) fn half_step(
     for (((v, parameters), (re, im)), (feature_re, feature_im)) in
         fours.iter().zip(parameters).zip(states).zip(features)
     {
-        // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+        // SAFETY: the 32 bytes of the array are readable, and the load needs no alignment.
         let parameters = unsafe { _mm256_loadu_si256(parameters.as_ptr().cast()) };
         let alpha = constants.alpha(lower(parameters), load(v));
         // The high 32 bits of a lane are ignored.
@@ -192,7 +192,7 @@ fn count(bits: u32) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(four: &[i32; 4]) -> __m128i {
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
     unsafe { _mm_loadu_si128(four.as_ptr().cast()) }
 }
 
@@ -200,7 +200,7 @@ fn load(four: &[i32; 4]) -> __m128i {
 #[target_feature(enable = "avx2")]
 fn store(lanes: __m128i) -> [i32; 4] {
     let mut four = [0; 4];
-    // SAFETY: the 16 bytes of the array are writable, and the store asks for no alignment.
+    // SAFETY: the 16 bytes of the array are writable, and the store needs no alignment.
     unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), lanes) };
     four
 }

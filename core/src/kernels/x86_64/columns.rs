@@ -1,9 +1,9 @@
-//! Products with what a ReLU leaves, of which nineteen codes of twenty are zeros: of a matrix by columns only
-//! those are read that meet anything else.
+//! Sparse vectors: behind a ReLU nineteen codes of twenty are zeros, and of a matrix stored by columns only the
+//! columns of the others are read.
 //!
-//! `madd` multiplies by two codes, so any two such columns are put side by side in registers. Were neighbours stored
-//! side by side, nothing would have to be moved, but of two columns most often one would be read for nothing: as
-//! measured, what that costs in the cache is more where a vector comes alone, and a little less where many do.
+//! `madd` multiplies by two codes, so two such columns are interleaved in registers. Storing neighbouring columns
+//! interleaved would save that, but read an unused column most of the time: measured to be slower for single
+//! vectors, and slightly faster for many.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -21,29 +21,33 @@ use crate::kernels::vectors::Vectors;
 use crate::memory::reserve;
 use crate::numeric::Scale;
 
-/// What comes before the weights: mantissas and biases, twice sixteen words each.
+/// Lines before the weights: mantissas and biases, two lines of sixteen words each.
 const HEAD: usize = 4;
-/// Rows that share a line of the cache.
+/// Rows per cache line.
 const LINE: usize = 32;
 /// Lines whose sums stay in registers.
 const LINES: usize = 2;
-/// Vectors for which other kernels decode too often.
+/// Up to so many vectors, decoding rows for all of them does not pay.
 const FEW: usize = 16;
-/// Codes that are looked at together.
+/// Codes scanned at a time.
 const CHUNK: usize = 64;
 
-/// A code that is not zero.
+/// A nonzero code.
 struct Nonzero {
     code: i16,
-    /// Where the weights of the first line are that it meets.
+    /// Index of its column's first line.
     at: u32,
 }
 
-/// Such codes of a vector, and a zero if that makes them even.
+/// The nonzero codes of a vector, padded with a zero to an even number.
 type Nonzeros = heapless::Vec<Nonzero, LONGEST>;
 
-/// What `Tensor::columns` holds, for a matrix of integers that is not empty and whose rows are not too long, where it
-/// takes no more than `room` bytes.
+/// The weights by columns, `[4 + cols, ⌈rows / 32⌉]` lines, for a matrix that [`admits`] takes; empty for others
+/// and if they exceed `room` bytes.
+///
+/// The first four lines of 32 rows are words of 32 bits: mantissas of the first sixteen rows, of the others, their
+/// biases in Q15.16. The columns follow: weights times their groups' scales, of sixteen rows in the order 0 to 3,
+/// 8 to 11, 4 to 7, 12 to 15.
 #[target_feature(enable = "avx2")]
 pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
     let Tensor { precision, rows, cols, .. } = *matrix;
@@ -75,7 +79,7 @@ pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Erro
             let Column(words) = &mut columns[(2 * head + half) * lines + line];
             words.as_flattened_mut().as_chunks_mut().0[j] = [word as i16, (word >> 16) as i16];
         }
-        // Unpacking begins with the first four of each half of a register: what comes of them are eight rows.
+        // Interleaving takes the first four of each half of a register; the result is eight rows in order.
         let place = j % 8 / 4 * 8 + j / 8 * 4 + j % 4;
         let columns = columns[HEAD * lines..].chunks_exact_mut(lines);
         for (column, &weight) in columns.zip(&weights) {
@@ -85,8 +89,8 @@ pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Erro
     Ok(columns)
 }
 
-/// Whether a matrix comes by columns, and vectors have so many zeros that leaving them out is faster, as measured: at
-/// two thirds for a vector on its own, at five sixths for many, for which decoding is shared.
+/// Whether the matrix has its columns and the vectors have enough zeros for this kernel to be faster, as measured: two
+/// thirds for a single vector, five sixths for many, which share the decoding otherwise.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
@@ -96,7 +100,7 @@ fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
     let chunks = x.codes.as_chunks::<16>().0;
     let mut zeros = _mm256_setzero_si256();
     for chunk in chunks {
-        // −1 for each zero, which squared counts it.
+        // −1 for each zero; its square counts it.
         let is_zero = _mm256_cmpeq_epi16(load(chunk), _mm256_setzero_si256());
         zeros = _mm256_add_epi32(zeros, _mm256_madd_epi16(is_zero, is_zero));
     }
@@ -123,7 +127,7 @@ pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i3
     sparse
 }
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix that comes by columns.
+/// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix with its columns.
 #[target_feature(enable = "avx2")]
 pub(in crate::kernels) fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let Tensor { rows, cols, .. } = **matrix;
@@ -163,7 +167,7 @@ pub(in crate::kernels) fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut 
     }
 }
 
-/// Finds the codes of a vector that are not zeros.
+/// Collects the nonzero codes of a vector.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn collect(codes: &[i16], lines: usize, nonzeros: &mut Nonzeros) {
@@ -178,7 +182,7 @@ fn collect(codes: &[i16], lines: usize, nonzeros: &mut Nonzeros) {
         collect_chunk(&padded(rest), at, lines, nonzeros);
     }
     if nonzeros.len() % 2 == 1 {
-        // There is room, for the longest vector is even.
+        // There is room: the longest vector is even.
         let _ = nonzeros.push(Nonzero { code: 0, at: 0 });
     }
 }
@@ -187,39 +191,39 @@ fn collect(codes: &[i16], lines: usize, nonzeros: &mut Nonzeros) {
 #[target_feature(enable = "avx2")]
 fn collect_chunk(codes: &[i16; CHUNK], at: usize, lines: usize, nonzeros: &mut Nonzeros) {
     let [low, high] = codes.as_chunks().0 else { unreachable!("64 is twice 32") };
-    let mut others = u64::from(others(low)) | u64::from(others(high)) << 32;
-    while others != 0 {
-        let c = others.trailing_zeros() as usize;
-        others &= others - 1;
+    let mut bits = u64::from(nonzero_bits(low)) | u64::from(nonzero_bits(high)) << 32;
+    while bits != 0 {
+        let c = bits.trailing_zeros() as usize;
+        bits &= bits - 1;
         // There is room for all codes of the longest vector.
         let _ = nonzeros.push(Nonzero { code: codes[c], at: (at + c * lines) as u32 });
     }
 }
 
-/// A bit for each code that is not zero.
+/// A bit for each nonzero code.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn others(codes: &[i16; 32]) -> u32 {
+fn nonzero_bits(codes: &[i16; 32]) -> u32 {
     let [a, b] = codes.as_chunks().0 else { unreachable!("32 is twice 16") };
     let [a, b] = [a, b].map(|codes| _mm256_cmpeq_epi16(load(codes), _mm256_setzero_si256()));
-    // Packing keeps to lanes of 128 bits: the quarters are the first of a and b, then the second.
+    // Packing works within 128-bit lanes: the quarters are the first of a and b, then the second.
     let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(a, b));
     !_mm256_movemask_epi8(packed) as u32
 }
 
-/// A matrix with a vector.
+/// A matrix and a vector.
 struct Product<'a> {
     matrix: &'a Matrix<'a>,
-    /// Lines of a column.
+    /// Lines per column.
     lines: usize,
     nonzeros: &'a Nonzeros,
-    /// Of the vector, packed.
+    /// Scale of the vector, packed.
     scale: u32,
     requantizer: Requantizer,
 }
 
 impl Product<'_> {
-    /// Puts the outputs of `N` lines from `first` on.
+    /// Computes the outputs of `N` lines from `first` on.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn put<const N: usize>(&self, first: usize, out: &mut [[i32; LINE]; N]) {
@@ -241,7 +245,7 @@ impl Product<'_> {
                 }
             }
         }
-        // Of each line the first and the last sixteen rows.
+        // For each line the first and the last sixteen rows.
         let [m0, m1, b0, b1] = [0, 1, 2, 3].map(|head| column(head * self.lines));
         let heads = m0.iter().zip(m1).zip(b0.iter().zip(b1));
         let lines = sums.into_iter().zip(heads).zip(out);

@@ -1,4 +1,4 @@
-//! The batched kernels with AVX2: panels of rows and several vectors.
+//! Several vectors with AVX2, by panels of rows.
 
 use core::arch::x86_64::*;
 
@@ -63,7 +63,7 @@ impl Products for Avx2 {
     }
 }
 
-/// Eight pairs of eight rows at a time: a transposition of 32-bit lanes.
+/// Interleaves eight pairs of eight rows at a time: a transposition of 32-bit lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn interleave(rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
@@ -71,14 +71,14 @@ fn interleave(rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
         for (c, pairs) in panel.chunks_mut(ROWS).enumerate() {
             let rows = rows.each_ref().map(|row| load(&row.as_chunks().0[c]));
             for (pair, lanes) in pairs.iter_mut().zip(transpose(rows)) {
-                // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
+                // SAFETY: the 32 bytes of the array are writable, and the store needs no alignment.
                 unsafe { _mm256_storeu_si256(pair[half].as_mut_ptr().cast(), lanes) };
             }
         }
     }
 }
 
-/// Four vectors at a time share what is loaded of the panel. Weights are below 2^9 and codes below 2^8
+/// Four vectors at a time share the loads of the panel. Weights are below 2^9 and codes below 2^8
 /// in magnitude, and at most 1024 columns are summed: 2^27.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -91,7 +91,7 @@ fn integer(
     mut put: impl FnMut(usize, [[i32; ROWS]; 2]),
 ) {
     for (first, rescales) in rescales.chunks(4).enumerate().map(|(q, r)| (4 * q, r)) {
-        // The last vector of a batch takes empty places.
+        // Padded with the last vector.
         let vector = |j: usize| &codes[(first + j.min(rescales.len() - 1)) * cols..][..cols];
         let [x0, x1, x2, x3] = [vector(0), vector(1), vector(2), vector(3)];
         let mut sums = [[_mm256_setzero_si256(); 2]; 4];

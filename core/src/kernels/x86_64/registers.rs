@@ -4,16 +4,16 @@ use core::arch::x86_64::*;
 
 use crate::kernels::batched::ROWS;
 
-/// A register of anything.
+/// Loads eight elements of 32 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load<T: bytemuck::NoUninit>(half: &[T; ROWS]) -> __m256i {
     const { assert!(size_of::<[T; ROWS]>() == 32) };
-    // SAFETY: the array has as many bytes as are read, and the load asks for no alignment.
+    // SAFETY: the array has as many bytes as are read, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
 }
 
-/// Sets a register of anything.
+/// Stores eight elements of 32 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn set<T: bytemuck::Pod>(half: &mut [T; ROWS], lanes: __m256i) {
@@ -26,14 +26,14 @@ pub(super) fn set<T: bytemuck::Pod>(half: &mut [T; ROWS], lanes: __m256i) {
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_i16(block: &[i16; 16]) -> __m256i {
-    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 32 bytes of the array are readable, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_bytes(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 32 bytes of the array are readable, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
@@ -41,12 +41,12 @@ pub(super) fn load_bytes(bytes: &[u8; 32]) -> __m256i {
 #[target_feature(enable = "avx2")]
 pub(super) fn store(lanes: __m256i) -> [i32; ROWS] {
     let mut values = [0; ROWS];
-    // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
+    // SAFETY: the 32 bytes of the array are writable, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), lanes) };
     values
 }
 
-/// What there is, then zeros.
+/// Elements padded with zeros.
 #[inline(always)]
 pub(super) fn padded<T: Copy + Default, const N: usize>(rest: &[T]) -> [T; N] {
     let mut padded = [T::default(); N];
@@ -54,15 +54,15 @@ pub(super) fn padded<T: Copy + Default, const N: usize>(rest: &[T]) -> [T; N] {
     padded
 }
 
-/// Four bytes of each of four rows.
+/// Four bytes of each of four rows, `row_scales` apart.
 ///
 /// # Safety
 ///
-/// They are readable at each of four multiples of `row_scales`.
+/// Four bytes are readable at each of four multiples of `row_scales`.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn four_words(scales: *const u8, row_scales: usize) -> __m128i {
-    // SAFETY: as the caller says; no read asks for alignment.
+    // SAFETY: as the caller says; no read needs alignment.
     unsafe {
         let first = _mm_cvtsi32_si128(scales.cast::<i32>().read_unaligned());
         let two = scales.add(row_scales).cast::<i32>().read_unaligned();
@@ -73,16 +73,16 @@ pub(super) unsafe fn four_words(scales: *const u8, row_scales: usize) -> __m128i
     }
 }
 
-/// Four bytes of each of eight rows.
+/// Four bytes of each of eight rows, `row_scales` apart.
 ///
 /// # Safety
 ///
-/// They are readable at each of eight multiples of `row_scales`.
+/// Four bytes are readable at each of eight multiples of `row_scales`.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn eight_words(scales: *const u8, row_scales: usize) -> __m256i {
     if row_scales == 4 {
-        // SAFETY: as the caller says: those of the eight are next to each other; no read asks for alignment.
+        // SAFETY: as the caller says: those of the eight are next to each other; no read needs alignment.
         return unsafe { _mm256_loadu_si256(scales.cast()) };
     }
     // SAFETY: as the caller says.
@@ -92,26 +92,26 @@ pub(super) unsafe fn eight_words(scales: *const u8, row_scales: usize) -> __m256
     _mm256_set_m128i(high, low)
 }
 
-/// Puts the outputs of a block where they belong.
+/// Stores the outputs of eight rows.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn put(values: __m256i, first: usize, out: &mut [i32]) {
     out[first..][..ROWS].copy_from_slice(&store(values));
 }
 
-/// Puts numbers of four rows from each of two places on.
+/// Stores the numbers of four rows from each of two rows on.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn put_four(values: __m256i, a: usize, b: usize, out: &mut [i32]) {
     let low = &mut out[a..][..ROWS / 2];
-    // SAFETY: the slice has the 16 bytes that are written, and the store asks for no alignment.
+    // SAFETY: the slice has the 16 bytes that are written, and the store needs no alignment.
     unsafe { _mm_storeu_si128(low.as_mut_ptr().cast(), _mm256_castsi256_si128(values)) };
     let high = &mut out[b..][..ROWS / 2];
     // SAFETY: as above.
     unsafe { _mm_storeu_si128(high.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(values)) };
 }
 
-/// Words of four registers side by side: element s has words s of the four, and those four further on.
+/// Transposes words of four registers: element s has words s of the four, and words s + 4 in its high half.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn fours([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
@@ -125,11 +125,11 @@ pub(super) fn fours([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
     ]
 }
 
-/// Rows of eight lanes of 32 bits to columns.
+/// Transposes eight rows of eight 32-bit lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn transpose([r0, r1, r2, r3, r4, r5, r6, r7]: [__m256i; ROWS]) -> [__m256i; ROWS] {
-    // Of rows a and b columns 0, 1 or 2, 3, with the columns four further beside them; then of four rows.
+    // Columns 0 and 1, or 2 and 3, of rows a and b, and the columns four further; then of four rows.
     let twos = [[r0, r1], [r2, r3], [r4, r5], [r6, r7]];
     let low = twos.map(|[a, b]| _mm256_unpacklo_epi32(a, b));
     let high = twos.map(|[a, b]| _mm256_unpackhi_epi32(a, b));
@@ -161,7 +161,7 @@ pub(super) fn join_eight([a, b, c, d, e, f, g, h]: [__m256i; ROWS]) -> __m256i {
     join([a, b, c, d], [e, f, g, h])
 }
 
-/// Of four rows: sums of the lower four lanes, then of the upper.
+/// For four rows: sums of the low four lanes, then of the high four.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn join_four([a, b, c, d]: [__m256i; 4]) -> __m256i {
@@ -170,7 +170,7 @@ fn join_four([a, b, c, d]: [__m256i; 4]) -> __m256i {
     _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd))
 }
 
-/// The lanes of eight rows, each in the contract's order: ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)).
+/// Sums of the lanes of eight rows, in the contract's order: ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)).
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn sum_lanes([s0, s1, s2, s3, s4, s5, s6, s7]: [__m256; ROWS]) -> __m256 {
@@ -179,7 +179,7 @@ pub(super) fn sum_lanes([s0, s1, s2, s3, s4, s5, s6, s7]: [__m256; ROWS]) -> __m
         let low = _mm256_permute2f128_ps::<0x20>(a, b);
         _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(a, b))
     });
-    // Of four rows (l0+l4)+(l2+l6) and (l1+l5)+(l3+l7).
+    // For four rows (l0+l4)+(l2+l6) and (l1+l5)+(l3+l7).
     let [q0, q1] = [[p0, p1], [p2, p3]].map(|[a, b]| {
         let [a, b] = [_mm256_castps_pd(a), _mm256_castps_pd(b)];
         let low = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
@@ -192,7 +192,7 @@ pub(super) fn sum_lanes([s0, s1, s2, s3, s4, s5, s6, s7]: [__m256; ROWS]) -> __m
 #[target_feature(enable = "avx2")]
 pub(super) fn add_saturating(a: __m256i, b: __m256i) -> __m256i {
     let sum = _mm256_add_epi32(a, b);
-    // Overflow is where the sum's sign differs from both.
+    // Overflow: the sum's sign differs from both.
     let overflow = _mm256_and_si256(_mm256_xor_si256(a, sum), _mm256_xor_si256(b, sum));
     let limit = _mm256_xor_si256(_mm256_srai_epi32::<31>(a), _mm256_set1_epi32(i32::MAX));
     let [sum, limit, overflow] = [sum, limit, overflow].map(|v| _mm256_castsi256_ps(v));

@@ -1,4 +1,4 @@
-//! From sums to outputs in Q15.16 with AVX2, eight rows at a time.
+//! Requantization with AVX2: sums to outputs in Q15.16, eight rows at a time.
 
 use core::arch::x86_64::*;
 
@@ -10,18 +10,18 @@ use crate::kernels::batched::{Portable, ROWS, Rescale, Scales};
 use crate::kernels::portable;
 use crate::numeric::{RESIDUAL_FRAC, Scale};
 
-/// How the sums with a vector become outputs.
+/// Constants of the requantization of a vector's sums.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Requantizer {
     /// Scale of the vector, packed.
     pub(super) scale: u32,
-    /// Its mantissa if nothing can saturate, which is what the rest is for; otherwise negative.
+    /// Mantissa of the scale if nothing can saturate, else negative and the other constants unused.
     mantissa: i32,
-    /// Half of what is shifted out.
+    /// Rounding constant.
     half: i64,
-    /// Sums are shifted left so that products are shifted right by 32 or more.
+    /// Left shift of sums, so that products are shifted right by at least 32.
     raise: i64,
-    /// By how much more than 32.
+    /// Right shift beyond 32.
     drop: i64,
 }
 
@@ -52,8 +52,8 @@ impl Requantizer {
         self.mantissa >= 0
     }
 
-    /// Sums below 2^31 after they are raised, times mantissas, whose product with the vector's is below 2^31:
-    /// below 2^62, so that neither adding half of what is shifted out nor what remains overflows.
+    /// Requantizes sums of eight rows. Raised sums are below 2^31, products of mantissas below 2^31, their products
+    /// below 2^62: neither adding the rounding constant nor the result overflows.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn requantize(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
@@ -69,13 +69,13 @@ impl Requantizer {
     }
 }
 
-/// `shift_round` and a saturating addition for a panel's sums. The products are below 2^62 in magnitude,
-/// so that adding half of what is shifted out cannot overflow 64 bits; what leaves the range of `i32`,
-/// and shifts beyond 1 to 62, are left to the plain way.
+/// `shift_round` and a saturating addition for a panel's sums. Products are below 2^62 in magnitude, so that adding
+/// the rounding constant cannot overflow 64 bits. Results beyond `i32`, and shifts beyond 1 to 62, take the portable
+/// path.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_panel(sums: __m256i, scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
-    // Of rows 0, 2, 4, 6 the sums are the lower halves of lanes of 64 bits, of the others the upper.
+    // Rows 0, 2, 4, 6 are the low halves of 64-bit lanes, the others the high halves.
     let (even, even_fits) = biased_half(sums, &scales.mantissas[0], &scales.biases[0], rescale);
     let odd = _mm256_srli_epi64::<32>(sums);
     let (odd, odd_fits) = biased_half(odd, &scales.mantissas[1], &scales.biases[1], rescale);
@@ -88,8 +88,7 @@ pub(super) fn requantize_panel(sums: __m256i, scales: &Scales, rescale: &Rescale
     store(_mm256_xor_si256(both, _mm256_set1_epi32(i32::MIN)))
 }
 
-/// Puts the outputs of a block from the sums and the mantissas (below 2^16) of its rows: as [`requantize_panel`] for
-/// what does not come again. The shift is from 1 to 62.
+/// Requantizes and stores a block of eight rows, given sums and mantissas (below 2^16). The shift is from 1 to 62.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_block(
@@ -104,7 +103,7 @@ pub(super) fn requantize_block(
     put(requantize_eight(sums, mantissas, biases, rescale), first, out);
 }
 
-/// Outputs from sums, mantissas (below 2^16) and biases of eight rows. The shift is from 1 to 62.
+/// Requantizes the sums of eight rows, given mantissas (below 2^16) and biases. The shift is from 1 to 62.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_eight(
@@ -143,14 +142,14 @@ fn requantize_eight_portably(
 ///
 /// # Safety
 ///
-/// Two bytes are readable at each of the eight.
+/// Two bytes are readable at each of eight multiples of `row_scales`.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn mantissas(scales: *const u8, row_scales: usize) -> __m256i {
     let mut lanes = _mm_setzero_si128();
     macro_rules! insert {
         ($($j:literal)*) => {$(
-            // SAFETY: as the caller says; the read asks for no alignment.
+            // SAFETY: as the caller says; the read needs no alignment.
             let mantissa = unsafe { scales.add($j * row_scales).cast::<u16>().read_unaligned() };
             lanes = _mm_insert_epi16::<$j>(lanes, mantissa as i32);
         )*};
@@ -165,14 +164,14 @@ pub(super) unsafe fn mantissas(scales: *const u8, row_scales: usize) -> __m256i 
 pub(super) fn block_biases(matrix: &Tensor<'_>, first: usize) -> __m256i {
     let bytes = matrix.biases.get(2 * first..).and_then(|biases| biases.first_chunk::<16>());
     let Some(bytes) = bytes else { return _mm256_setzero_si256() };
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
     let biases = _mm256_cvtepi16_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
     let shift = _mm_cvtsi32_si128((RESIDUAL_FRAC - matrix.bias_exponent) as i32);
     _mm256_sll_epi32(biases, shift)
 }
 
-/// Turns the sums of all rows, each of `row_scales` bytes of scales, into outputs. In a pass of its own, for
-/// behind the products of a few rows it would wait for them and hold up those that follow.
+/// Requantizes the sums of all rows in place; each row has `row_scales` bytes of scales. A pass of its own: after the
+/// products of a few rows it would wait for them and delay the next ones.
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_rows(
     matrix: &Tensor<'_>,
@@ -204,8 +203,8 @@ pub(super) fn requantize_rows(
     }
 }
 
-/// Outputs plus 2^31 in lanes of 64 bits, and lanes whose upper halves are 0 where neither they nor the
-/// products before the bias leave the range of `i32`.
+/// Outputs plus 2^31 in 64-bit lanes, and lanes whose high halves are 0 if neither the output nor the product before
+/// the bias exceeds `i32`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn biased_half(
@@ -219,15 +218,15 @@ fn biased_half(
     (biased, _mm256_or_si256(rounded, biased))
 }
 
-/// Products shifted and rounded, plus 2^31, of the lower halves of lanes of 64 bits.
+/// Rounded and shifted products plus 2^31, of the low halves of 64-bit lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn round_half(sums: __m256i, mantissas: __m256i, rescale: &Rescale) -> __m256i {
     // Below 2^16 · 2^15: not negative as 32 bits.
     let multipliers = _mm256_mul_epu32(mantissas, _mm256_set1_epi64x(rescale.mantissa));
     let products = _mm256_mul_epi32(sums, multipliers);
-    // There is no arithmetic shift of 64 bits: shift what is offset by 2^63, then change that offset
-    // for one of 2^31, with which the range of i32 is what has no upper 32 bits.
+    // There is no arithmetic shift of 64 bits: shift lanes offset by 2^63, then change the offset to 2^31, so that
+    // numbers within `i32` have zero high halves.
     let raised = _mm256_add_epi64(products, _mm256_set1_epi64x(rescale.raise));
     let shifted = _mm256_srlv_epi64(raised, _mm256_set1_epi64x(rescale.shift));
     _mm256_sub_epi64(shifted, _mm256_set1_epi64x(rescale.lower))
@@ -242,12 +241,12 @@ fn requantize_panel_portably(sums: __m256i, scales: &Scales, rescale: &Rescale) 
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_wide(values: &[i64; ROWS / 2]) -> __m256i {
-    // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 32 bytes of the array are readable, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
-/// `f32_to_residual` of numbers: what is cut off is exact, and so is its double, which is cut to 0 or to
-/// one away from zero. Sums of finite halves times a finite scale are never NaN.
+/// `f32_to_residual` for finite numbers: the truncated fraction is exact, and so is its double, which truncates to 0
+/// or ±1. Sums of finite halves times a finite scale are never NaN.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn to_residual(values: __m256) -> __m256i {
@@ -273,7 +272,7 @@ pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
         let floats = _mm256_mul_ps(_mm256_cvtepi32_ps(lanes), unit);
         let converted = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(floats);
         let halves = &mut halves[..ROWS];
-        // SAFETY: the slice has as many bytes as are written, and the store asks for no alignment.
+        // SAFETY: the slice has as many bytes as are written, and the store needs no alignment.
         unsafe { _mm_storeu_si128(halves.as_mut_ptr().cast(), converted) };
     }
 }

@@ -1,4 +1,4 @@
-//! The single-vector kernels with AVX2.
+//! Single vectors with AVX2.
 
 use core::arch::x86_64::*;
 
@@ -62,7 +62,7 @@ fn int8(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) 
     for start in (0..matrix.rows).step_by(ROWS) {
         let block = Block::new(matrix, &layout, start);
         assert!(block.codes.len() == ROWS * codes.len());
-        // SAFETY: the assertion above is what `int8_sums` asks for.
+        // SAFETY: the assertion above is what `int8_sums` needs.
         let mut sums = unsafe { int8_sums(block.codes.as_ptr(), codes.len(), chunks) };
         if !rest.is_empty() {
             let x = load(&padded(rest));
@@ -79,11 +79,11 @@ fn int8(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) 
     }
 }
 
-/// Eight lanes for each of eight rows of `row` bytes, whose sums are the rows' sums over the chunks.
+/// Eight lanes for each of eight rows of `row` bytes; their sum is the row's sum over the chunks.
 ///
 /// # Safety
 ///
-/// There are eight rows, and none is shorter than the chunks.
+/// There are eight rows, none shorter than the chunks.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn int8_sums(codes: *const u8, row: usize, chunks: &[[i16; 16]]) -> [__m256i; ROWS] {
@@ -99,11 +99,11 @@ unsafe fn int8_sums(codes: *const u8, row: usize, chunks: &[[i16; 16]]) -> [__m2
     sums
 }
 
-/// Sixteen weights of a row: the one place here that knows how INT8 is stored.
+/// Sixteen weights of a row of INT8.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_int8(bytes: &[u8; 16]) -> __m256i {
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
     let stored = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
     // Bytes at even places are offset by 128.
     _mm256_cvtepi8_epi16(_mm_xor_si128(stored, _mm_set1_epi16(0x80)))
@@ -126,7 +126,7 @@ fn grouped(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(load(weights), load(x)));
             }
             if !rest.is_empty() {
-                // Where the row has ended, whatever lies there meets zeros.
+                // Weights beyond the row are multiplied by zeros.
                 let weights = load(&row.as_chunks().0[chunks.len()]);
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, load(&padded(rest))));
             }
@@ -137,7 +137,7 @@ fn grouped(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32
     }
 }
 
-/// A matrix of FP16 with what one unit of the codes is worth: register lane j is the contract's lane j.
+/// A matrix of FP16; `unit` is the value of one unit of the codes. Register lane j is the contract's lane j.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn halves(matrix: &Tensor<'_>, codes: &[i16], unit: f32, out: &mut [i32]) {
     let layout = matrix.layout();
@@ -145,7 +145,7 @@ fn halves(matrix: &Tensor<'_>, codes: &[i16], unit: f32, out: &mut [i32]) {
     for start in (0..matrix.rows).step_by(ROWS) {
         let block = Block::new(matrix, &layout, start);
         assert!(block.codes.len() == ROWS * 2 * codes.len());
-        // SAFETY: the assertion above is what `half_sums` asks for.
+        // SAFETY: the assertion above is what `half_sums` needs.
         let mut sums = unsafe { half_sums(block.codes.as_ptr(), 2 * codes.len(), eights) };
         if !rest.is_empty() {
             let x = load_codes(&padded(rest));
@@ -166,7 +166,7 @@ fn halves(matrix: &Tensor<'_>, codes: &[i16], unit: f32, out: &mut [i32]) {
 ///
 /// # Safety
 ///
-/// There are eight rows, and none is shorter than the halves that meet `eights`.
+/// There are eight rows, each with as many halves as `eights` has codes, or more.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn half_sums(codes: *const u8, row: usize, eights: &[[i16; LANES]]) -> [__m256; ROWS] {
@@ -186,14 +186,14 @@ unsafe fn half_sums(codes: *const u8, row: usize, eights: &[[i16; LANES]]) -> [_
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn load_halves(halves: &[u8; 16]) -> __m256 {
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_codes(codes: &[i16; LANES]) -> __m256 {
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
     let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
     _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes))
 }

@@ -1,5 +1,5 @@
-//! What the kernels for several vectors share: sixteen rows meet four vectors, eight rows to a register, so
-//! that what is loaded of either is used several times and all sums stay in registers.
+//! Shared by the kernels for several vectors: tiles of sixteen rows by four vectors, eight rows per register, so that
+//! loads of either are used several times and all sums stay in registers.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -11,18 +11,18 @@ use crate::kernels::batched::{PANEL, Portable, ROWS, Rescale};
 use crate::kernels::portable::bias;
 use crate::numeric::Scale;
 
-/// Vectors that meet a panel together.
+/// Vectors per tile.
 pub(super) const VECTORS: usize = 4;
-/// Bytes that a register multiplies at a time for each row.
+/// Bytes per row and step.
 pub(super) const WORD: usize = 4;
 
-/// A register each for the first and the last eight rows of a panel; aligned, for a load across two lines
-/// of the cache counts twice.
+/// One register each for the first and the last eight rows of a panel; aligned, since a load across two cache lines
+/// costs two.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Both<T>(pub(super) [[T; ROWS]; 2]);
 
-/// A word of every row: a step that a panel and its vectors take together.
+/// A step of a tile: a word of every row.
 pub(super) type Step = Both<[u8; WORD]>;
 
 /// A word of each of four vectors.
@@ -31,7 +31,7 @@ pub(super) type Words = [[u8; WORD]; VECTORS];
 /// Sums of a panel's rows with each of four vectors.
 pub(super) type Sums = [Both<i32>; VECTORS];
 
-/// The rows of a panel, what they have besides weights.
+/// The rows of a panel: what they have besides weights.
 pub(super) struct Rows {
     /// The first row.
     pub(super) first: usize,
@@ -42,7 +42,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Rows of a matrix of integers from `first` on; the last row takes empty places.
+    /// The rows from `first` on, padded with the last row.
     #[inline(always)]
     pub(super) fn new(matrix: &Tensor<'_>, first: usize) -> Self {
         let count = PANEL.min(matrix.rows - first);
@@ -69,14 +69,14 @@ impl Rows {
         [load(low), load(high)]
     }
 
-    /// Puts a panel's outputs of a vector among those of all rows.
+    /// Stores a panel's outputs among a vector's outputs of all rows.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn put(&self, values: [__m256i; 2], out: &mut [i32]) {
         let out = &mut out[self.first..];
         if self.count == PANEL {
             let out = &mut out[..PANEL];
-            // SAFETY: the slice is as long as both registers, and the stores ask for no alignment.
+            // SAFETY: the slice is as long as both registers, and the stores need no alignment.
             unsafe {
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), values[0]);
                 _mm256_storeu_si256(out.as_mut_ptr().add(ROWS).cast(), values[1]);
@@ -87,8 +87,7 @@ impl Rows {
         }
     }
 
-    /// Puts the outputs of integer sums with up to four vectors, whose outputs of all rows are as long as the
-    /// matrix has rows.
+    /// Requantizes and stores the integer sums of up to four vectors. `out` has all rows of each.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn requantize_four(
@@ -138,19 +137,19 @@ impl Rows {
     }
 }
 
-/// A word of a vector for every row.
+/// A word of a vector in every lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn broadcast(word: [u8; WORD]) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(word))
 }
 
-/// Words of four vectors side by side, from eight words of each.
+/// Interleaves eight words of each of four vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS]) {
     for (s, four) in fours(vectors).into_iter().enumerate() {
-        // SAFETY: an element is as long as each half of the register, and the stores ask for no alignment.
+        // SAFETY: an element is as long as each half of the register, and the stores need no alignment.
         unsafe {
             _mm_storeu_si128(words[s].as_mut_ptr().cast(), _mm256_castsi256_si128(four));
             let high = _mm256_extracti128_si256::<1>(four);
@@ -159,7 +158,7 @@ pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS
     }
 }
 
-/// Pieces of a vector: where there are more than the stack takes, on the heap.
+/// A buffer of `count` elements: on the stack up to `FEW`, else on the heap.
 #[inline(always)]
 pub(super) fn buffer<'a, T: Copy, const FEW: usize>(
     count: usize,

@@ -1,11 +1,10 @@
-//! Single vectors with AVX-512 VNNI, which adds four products of bytes to every lane of 32 bits.
+//! Single vectors with AVX-512 VNNI, which adds four products of bytes to every 32-bit lane.
 //!
-//! One factor has no sign, the other has one. Codes after a ReLU have none and weights keep theirs; with other
-//! codes it is the weights that are offset, by 128 (INT8). INT4 is offset by 8 either way, as it is stored, for
-//! its weights fit with a sign, too. What an offset adds too much is a multiple of sums of codes, which all
-//! rows share.
+//! One factor is unsigned, the other signed. Behind a ReLU codes are the unsigned factor; with other codes the weights
+//! are, offset by 128 (INT8). INT4 is offset by 8 either way, as it is stored. The contribution of an offset is a
+//! multiple of the sum of codes, which all rows share.
 //!
-//! INT8 takes a load with a flip and a dot product for 64 products; for INT4 see
+//! INT8 takes a load, a flip and a dot product per 64 products; for INT4 see
 //! [`super::vnni_int4`].
 
 use alloc::vec::Vec;
@@ -23,7 +22,7 @@ use crate::kernels::single::Block;
 use crate::kernels::vectors::{Vectors, not_negative};
 use crate::numeric::Scale;
 
-/// Registers of a vector that are on the stack; a longer vector takes the heap.
+/// Registers of a vector that fit the stack; longer ones take the heap.
 const FEW: usize = 8;
 
 /// See [`crate::kernels::table::Kernel::run`]; takes one vector, or a few one by one, unless a code behind a ReLU is
@@ -79,11 +78,11 @@ fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale,
     }
 }
 
-/// Sixteen lanes for each of eight rows of `row` bytes, whose sums are the rows' sums.
+/// Sixteen lanes for each of eight rows of `row` bytes; their sum is the row's.
 ///
 /// # Safety
 ///
-/// There are eight rows, and `x` has a register for every 64 bytes of a row begun.
+/// There are eight rows, and `x` has ⌈row / 64⌉ registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn int8_sums<const RELU: bool>(
@@ -113,7 +112,7 @@ unsafe fn int8_sums<const RELU: bool>(
     sums
 }
 
-/// Weights of INT8, with their sign if `RELU`, else plus 128, from what is stored: plus 128 at even places.
+/// Stored weights of INT8 (plus 128 at even places), signed if `RELU`, else plus 128 everywhere.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn offset<const RELU: bool>(stored: __m512i) -> __m512i {
@@ -129,7 +128,7 @@ fn join([a, b, c, d, e, f, g, h]: [__m512i; ROWS]) -> __m256i {
         let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
         _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
     });
-    // Each has a sum for every row in every quarter.
+    // Each quarter has a sum for every row.
     let quarters = _mm512_add_epi32(
         _mm512_shuffle_i64x2::<0b10_00_10_00>(low, high),
         _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high),

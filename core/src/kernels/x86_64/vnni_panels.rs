@@ -1,8 +1,8 @@
 //! INT4 in groups of 32, and INT8, for several vectors with AVX-512 VNNI.
 //!
 //! Panels and vectors are those of AVX2's INT4 ([`super::int4_panels`]): four columns of sixteen rows fill a
-//! register, which meets four codes of a vector in one dot product. Even and odd steps have their own sums, so
-//! that eight dot products are under way while each takes five cycles.
+//! register, which one dot product multiplies by four codes of a vector. Even and odd steps have sums of their own,
+//! to keep eight dot products of five cycles each in flight.
 
 use core::arch::x86_64::*;
 
@@ -53,8 +53,7 @@ fn by_int8<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32
     });
 }
 
-/// Sums of sixteen rows with four vectors. A group's is below 2^17, so that its lower 32 bits are all there is to
-/// it times its scale.
+/// Sums of sixteen rows with four vectors. A group's sum is below 2^17: its product with the scale fits 32 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn int4_sums(panel: &Panel, words: &[Words], out: &mut Sums) {
@@ -63,7 +62,7 @@ fn int4_sums(panel: &Panel, words: &[Words], out: &mut Sums) {
     for ((steps, words), scales) in groups.zip(&panel.scales) {
         let mut lanes = [[_mm512_setzero_si512(); VECTORS]; 2];
         add_steps(&mut lanes, steps, words);
-        // A scale is there twice, side by side.
+        // A scale is in both halves of its lane.
         let scales = _mm512_and_si512(load(&scales.0), _mm512_set1_epi32(15));
         for (v, sum) in sums.iter_mut().enumerate() {
             let products = _mm512_add_epi32(lanes[0][v], lanes[1][v]);
@@ -106,7 +105,7 @@ fn add_steps(lanes: &mut Lanes, steps: &[Step], words: &[Words]) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn put(lanes: __m512i, out: &mut Both<i32>) {
-    // SAFETY: it has the 64 bytes that are written, and the store asks for no alignment.
+    // SAFETY: it has the 64 bytes that are written, and the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.0.as_mut_ptr().cast(), lanes) };
 }
 
@@ -117,7 +116,7 @@ fn unpack_int8<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: &mut P
     // Stored plus 128 at even places.
     let flip = _mm256_set1_epi16(0x80);
     for half in 0..2 {
-        // The last row takes empty places.
+        // Padded with the last row.
         let row = |j: usize| rows.first + (ROWS * half + j).min(rows.count - 1);
         let rows: [&[[u8; GROUP]]; ROWS] = core::array::from_fn(|j| {
             matrix.codes[row(j) * matrix.cols..][..matrix.cols].as_chunks().0
