@@ -1,8 +1,8 @@
 //! Finds the processor features that kernels need and `cfg` does not tell.
 //!
 //! Stable compilers hide the features of Arm targets. So this asks the compiler to assemble one
-//! instruction of each, with the flags of this build: `-C target-cpu` and `-C target-feature` count as they
-//! do for the kernels themselves. A new capability is one more line in [`main`].
+//! instruction of each, with the flags of this build: `-C target-cpu` and `-C target-feature` count
+//! as they do for the kernels themselves. A new capability is one more line in [`main`].
 
 use std::env;
 use std::ffi::OsString;
@@ -80,7 +80,8 @@ impl Probe {
     }
 }
 
-/// Whether the target has these instructions; `None` where the compiler cannot compile for it at all.
+/// Whether the target has these instructions; `None` where the compiler cannot compile for it at
+/// all.
 fn assembles(instructions: &str) -> Option<bool> {
     if compiles(instructions)? {
         return Some(true);

@@ -32,9 +32,10 @@ pub struct Model<'a> {
     matrices: alloc::sync::Arc<alloc::vec::Vec<Prepared<'a>>>,
 }
 
-/// Limit on the copies of a blob's matrices, in multiples of the blob's bytes. A copy takes two bytes per weight,
-/// INT2 a quarter, and only every other matrix of an expert has a copy: usual shapes stay below. Matrices of one
-/// row, of which 32 share a line, could take 250 times their bytes.
+/// Limit on the copies of a blob's matrices, in multiples of the blob's bytes. A copy takes two
+/// bytes per weight, INT2 a quarter, and only every other matrix of an expert has a copy: usual
+/// shapes stay below. Matrices of one row, of which 32 share a line, could take 250 times their
+/// bytes.
 #[cfg(feature = "std")]
 const COPIES: usize = 4;
 
@@ -51,9 +52,9 @@ impl<'a> Model<'a> {
     ///
     /// # Alignment
     ///
-    /// Bytes may lie anywhere and give the same logits. The kernels of microcontrollers load words, though:
-    /// where the bytes do not begin at a multiple of four, bytes are loaded one by one and a token
-    /// takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
+    /// Bytes may lie anywhere and give the same logits. The kernels of microcontrollers load words,
+    /// though: where the bytes do not begin at a multiple of four, bytes are loaded one by one and
+    /// a token takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
     /// [`crate::include_blob!`] aligns a blob, a flash address that is a multiple of 16 does, and
     /// [`Model::kernels`] tells.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
@@ -184,10 +185,11 @@ impl<'a> Model<'a> {
         Tensor::cut(self.sections, id, &record.unwrap_or(TensorRecord::EMPTY))
     }
 
-    /// A weight matrix with its kernels; as [`Model::tensor`] otherwise. Chosen when the model is loaded on hosts, when
-    /// the tensor is cut from its record on devices.
+    /// A weight matrix with its kernels; as [`Model::tensor`] otherwise. Chosen when the model is
+    /// loaded on hosts, when the tensor is cut from its record on devices.
     #[inline(never)]
-    pub(crate) fn matrix(&self, id: TensorId) -> Matrix<'_> {
+    #[doc(hidden)]
+    pub fn matrix(&self, id: TensorId) -> Matrix<'_> {
         #[cfg(feature = "std")]
         if self.dims.contains(id)
             && let Some(prepared) = self.matrices.get(self.dims.index(id))
@@ -197,8 +199,8 @@ impl<'a> Model<'a> {
         Matrix::new(self.tensor(id))
     }
 
-    /// The kernel of every matrix on this processor, in canonical order, and the reason where it is the
-    /// portable one: a blob that is not aligned shows here.
+    /// The kernel of every matrix on this processor, in canonical order, and the reason where it is
+    /// the portable one: a blob that is not aligned shows here.
     pub fn kernels(&self) -> impl Iterator<Item = (TensorId, Choice)> + '_ {
         self.choices(kernels::choice)
     }
@@ -233,8 +235,8 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
-/// Every matrix with its kernels; those behind a ReLU, whose vectors are mostly zeros, may get copies, in at most `room`
-/// bytes together.
+/// Every matrix with its kernels; those behind a ReLU, whose vectors are mostly zeros, may get
+/// copies, in at most `room` bytes together.
 #[cfg(feature = "std")]
 fn prepare_all<'a>(
     dims: &Dimensions,

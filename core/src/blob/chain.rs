@@ -24,8 +24,8 @@ pub struct ChainFormat {
 impl ChainFormat {
     /// Fraction bits that a blob may ask for.
     pub const FRACTIONS: core::ops::RangeInclusive<u8> = 12..=28;
-    /// Off-diagonal products that a blob may ask for: β below 32,768, the same number to signed and unsigned
-    /// multiplications of 32 bits.
+    /// Off-diagonal products that a blob may ask for: β below 32,768, the same number to signed and
+    /// unsigned multiplications of 32 bits.
     pub const OFF_DIAGONALS: core::ops::RangeInclusive<u32> = 0..=i32::MAX as u32;
 
     /// Checks the parameters that all potentials share.

@@ -22,6 +22,8 @@ mod dims;
 mod header;
 mod include;
 mod preamble;
+mod precision;
+mod record;
 mod tensor;
 
 pub use chain::{ChainFormat, ChainParameters};
@@ -31,7 +33,9 @@ pub use header::{Header, Measured, Provenance, Section};
 #[doc(hidden)]
 pub use include::Aligned;
 pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};
-pub use tensor::{INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord};
+pub use precision::{INT8_OFFSETS, Plane, Precision};
+pub use record::{RECORD_LEN, TensorRecord};
+pub use tensor::{Tensor, TensorLayout};
 
 pub(crate) use chain::{CODE_PER_POTENTIAL, FEATURE_LIMIT, POTENTIAL_LIMIT};
 pub(crate) use preamble::CRC;

@@ -1,9 +1,9 @@
-//! Several vectors with the same matrix, on hosts: a few rows at a time are decoded once for the whole
-//! batch and multiplied by one vector after the other.
+//! Several vectors with the same matrix, on hosts: a few rows at a time are decoded once for the
+//! whole batch and multiplied by one vector after the other.
 //!
 //! A grouped weight times its group scale is at most 32 · 15 = 480 and fits the same 16 bits as an
-//! INT8 code, so both become `i16` and exact sums. Sixteen rows make a panel, in which the weights of the
-//! same two inputs are adjacent; FP16 panels have eight rows, by eight inputs, as f32.
+//! INT8 code, so both become `i16` and exact sums. Sixteen rows make a panel, in which the weights
+//! of the same two inputs are adjacent; FP16 panels have eight rows, by eight inputs, as f32.
 
 use core::cell::Cell;
 
@@ -72,7 +72,8 @@ impl Rescale {
     }
 }
 
-/// The operations that instruction sets accelerate. `put` gets outputs with the index of their vector.
+/// The operations that instruction sets accelerate. `put` gets outputs with the index of their
+/// vector.
 pub(super) trait Products: Copy {
     /// Decodes a row of grouped codes: weights times their groups' scales.
     fn decode(self, matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
@@ -156,7 +157,7 @@ impl Products for Portable {
     }
 }
 
-/// See [`super::table::Kernel::run`]; takes any several vectors.
+/// See [`super::kernel::Kernel::run`]; takes any several vectors.
 #[cfg(any(test, not(any(target_arch = "x86_64", neon))))]
 pub(super) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let several = x.scales.len() > 1;
@@ -298,8 +299,8 @@ pub(super) fn row(
     true
 }
 
-/// Multiplies eight FP16 rows by every vector: lanes of f32, summed and rounded as in [`portable`]. `codes`
-/// are vectors of `cols` codes, `units` the value of one unit of each vector's codes.
+/// Multiplies eight FP16 rows by every vector: lanes of f32, summed and rounded as in [`portable`].
+/// `codes` are vectors of `cols` codes, `units` the value of one unit of each vector's codes.
 #[inline(always)]
 fn halves(
     panel: &[Eight],

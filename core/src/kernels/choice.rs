@@ -43,8 +43,8 @@ impl fmt::Display for Reason {
 pub struct Choice {
     /// Its name.
     pub kernel: &'static str,
-    /// Why it is the portable one; `None` for a fast kernel, and for an embedding, of which only single
-    /// rows are read.
+    /// Why it is the portable one; `None` for a fast kernel, and for an embedding, of which only
+    /// single rows are read.
     pub fallback: Option<Reason>,
 }
 

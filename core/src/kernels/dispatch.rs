@@ -29,6 +29,14 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Whether the weights are there once more by columns, for sparse vectors.
+    pub fn has_columns(&self) -> bool {
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        return !self.columns.is_empty();
+        #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
+        false
+    }
+
     /// `count` rows from `first` on, as a matrix of their own.
     ///
     /// # Panics
@@ -52,7 +60,8 @@ pub struct Prepared<'a> {
 
 #[cfg(feature = "std")]
 impl<'a> Prepared<'a> {
-    /// Prepares a tensor, in at most `room` bytes besides the tensor itself: more room gives more speed.
+    /// Prepares a tensor, in at most `room` bytes besides the tensor itself: more room gives more
+    /// speed.
     ///
     /// # Errors
     ///
@@ -93,14 +102,14 @@ impl<'a> Prepared<'a> {
 ///
 /// # Panics
 ///
-/// On other shapes it panics or leaves outputs unchanged: it never reads or writes beyond the slices. With
-/// overflow checks, also on larger codes.
+/// On other shapes it panics or leaves outputs unchanged: it never reads or writes beyond the
+/// slices. With overflow checks, also on larger codes.
 // Outlined on devices to keep one copy of the dispatch.
 #[cfg_attr(feature = "std", inline)]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    // SAFETY: the mask has the kernels that admit this tensor, which is complete (`Matrix::new`), and that the
-    // processor can run (`available`).
+    // SAFETY: the mask has the kernels that admit this tensor, which is complete (`Matrix::new`),
+    // and that the processor can run (`available`).
     let done = unsafe { table::run(matrix.kernels & table::available(), matrix, x, out) };
     if !done {
         portable_matmul(matrix, x, out);
@@ -146,8 +155,9 @@ pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     portable::row(matrix, row, out);
 }
 
-/// One position of a half chain, for all potentials, if this processor has a kernel for it; returns whether it
-/// has. The format admits every potential's parameters. Shapes as in `layers::bk::half_step`.
+/// One position of a half chain, for all potentials, if this processor has a kernel for it; returns
+/// whether it has. The format admits every potential's parameters. Shapes as in
+/// `layers::bk::half_step`.
 #[inline(always)]
 pub(crate) fn half_step(
     format: ChainFormat,
@@ -165,9 +175,9 @@ pub(crate) fn half_step(
     }
 }
 
-/// Runs loops over whole vectors with the SIMD instructions of this processor, where the build can choose at
-/// run time. Functions that `loops` calls must be inlined into it to profit. Integers, and floats without fused
-/// operations, give the same bits either way.
+/// Runs loops over whole vectors with the SIMD instructions of this processor, where the build can
+/// choose at run time. Functions that `loops` calls must be inlined into it to profit. Integers,
+/// and floats without fused operations, give the same bits either way.
 #[inline(always)]
 pub(crate) fn with_simd<R>(loops: impl FnOnce() -> R) -> R {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]

@@ -1,7 +1,7 @@
 //! FP16 kernel for Cortex-M cores with a single-precision FPU (M4F, M7F), which converts halves.
 //!
-//! Register j of a row is the contract's lane j. An FP16 weight (11 bits) times a code (8 bits) is exact
-//! in f32, so a fused multiply-add rounds once where the contract rounds once.
+//! Register j of a row is the contract's lane j. An FP16 weight (11 bits) times a code (8 bits) is
+//! exact in f32, so a fused multiply-add rounds once where the contract rounds once.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
@@ -14,7 +14,7 @@ use super::shapes::LONGEST_FP16 as LONGEST;
 use super::vectors::Vectors;
 use crate::numeric::f32_to_residual;
 
-/// See [`super::table::Kernel::run`]; takes every vector. Outlined, for its own stack frame.
+/// See [`super::kernel::Kernel::run`]; takes every vector. Outlined, for its own stack frame.
 ///
 /// # Safety
 ///
@@ -32,9 +32,9 @@ pub(super) unsafe fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -
         for (two, (codes, out)) in rows.enumerate() {
             // An odd last row is paired with itself.
             let (a, b) = (&codes[..len], &codes[codes.len() - len..]);
-            // SAFETY: a matrix holds codes of whole rows, so that both are a row of as many halves as there are
-            // floats, at least one round; a row is a multiple of sixteen bytes, and the first is aligned to
-            // words, which `vldm` needs.
+            // SAFETY: a matrix holds codes of whole rows, so that both are a row of as many halves
+            // as there are floats, at least one round; a row is a multiple of sixteen bytes, and
+            // the first is aligned to words, which `vldm` needs.
             let lanes = unsafe { dot(a, b, floats) };
             for (j, (out, lanes)) in out.iter_mut().zip(lanes).enumerate() {
                 let value = f32_to_residual(sum_lanes(lanes) * unit);
@@ -45,8 +45,8 @@ pub(super) unsafe fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -
     true
 }
 
-/// As [`super::portable::to_halves`]: a fixed-point number is rounded once to a float, and that once to a half.
-/// Outlined to keep one copy.
+/// As [`super::portable::to_halves`]: a fixed-point number is rounded once to a float, and that
+/// once to a half. Outlined to keep one copy.
 #[inline(never)]
 pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
     let (values, rest) = values.as_chunks();
@@ -65,8 +65,8 @@ pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
 
 #[inline(always)]
 fn eight_halves(values: &[i32; 8], halves: &mut [f16; 8]) {
-    // SAFETY: reads eight integers, which are aligned to words, and stores words to the sixteen bytes of the
-    // halves, for which `str` needs no alignment. All clobbered registers are named.
+    // SAFETY: reads eight integers, which are aligned to words, and stores words to the sixteen
+    // bytes of the halves, for which `str` needs no alignment. All clobbered registers are named.
     unsafe {
         asm!(
             "vldmia {values}, {{s0-s7}}",
@@ -106,14 +106,15 @@ fn eight_halves(values: &[i32; 8], halves: &mut [f16; 8]) {
 ///
 /// # Safety
 ///
-/// Each row is aligned to words and has as many halves as there are floats, a nonzero multiple of eight.
+/// Each row is aligned to words and has as many halves as there are floats, a nonzero multiple of
+/// eight.
 #[inline(always)]
 unsafe fn dot(a: &[u8], b: &[u8], x: &[f32]) -> [[f32; LANES]; 2] {
     let rounds = x.len() / LANES;
     let mut lanes = [[0f32; LANES]; 2];
-    // SAFETY: each round reads eight floats and eight halves of each row, which have that many per round, at
-    // least one round; all are aligned to words, the rows by the caller's promise. Writes the lanes and the
-    // named registers.
+    // SAFETY: each round reads eight floats and eight halves of each row, which have that many per
+    // round, at least one round; all are aligned to words, the rows by the caller's promise. Writes
+    // the lanes and the named registers.
     unsafe {
         asm!(
             "vldmia {lanes}, {{s0-s15}}",

@@ -9,8 +9,9 @@ pub(super) type Mask = u16;
 
 /// A tensor and the kernels that admit it.
 ///
-/// Built only by [`Matrix::new`] and its like in [`super::dispatch`], which ask the conditions of the
-/// table's entries; the tensor cannot be changed afterwards, so that no kernel has to ask again.
+/// Built only by [`Matrix::new`] and its like in [`super::dispatch`], which ask the conditions of
+/// the table's entries; the tensor cannot be changed afterwards, so that no kernel has to ask
+/// again.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     pub(super) tensor: Tensor<'a>,
@@ -30,7 +31,8 @@ impl<'a> Deref for Matrix<'a> {
     }
 }
 
-/// Thirty-two rows of a column, one line of the cache; aligned, since a load across two lines costs two.
+/// Thirty-two rows of a column, one line of the cache; aligned, since a load across two lines costs
+/// two.
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]

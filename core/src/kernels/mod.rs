@@ -1,16 +1,17 @@
 //! Kernels: the loops that depend on the processor, above all matrix-vector products.
 //!
-//! The layers call [`dispatch::matmul`] and its like. [`portable`] is the specification; every other kernel must
-//! return the same bits, which the tests of this module check on random and extreme inputs, and
-//! `bench-firmware` on the emulated processors themselves. Only this folder may contain `unsafe`.
+//! The layers call [`dispatch::matmul`] and its like. [`portable`] is the specification; every
+//! other kernel must return the same bits, which the tests of this module check on random and
+//! extreme inputs, and `bench-firmware` on the emulated processors themselves. Only this folder may
+//! contain `unsafe`.
 //!
 //! # Adding a kernel
 //!
 //! A folder for its code, and an entry in [`table`]. For Helium (MVE), say: `mve/` with a function
-//! [`table::Run`], a condition in [`shapes`] (or an existing one), and
-//! `Kernel { name: "Helium", needs: Needs::Mve, … }` before `DSP` in `HERE`, under a `cfg` that `core/build.rs`
-//! sets by probing one instruction. `Model::kernels`, the tests and the benchmarks then have it; `choice_on` has it
-//! where `Core` gets such a core.
+//! [`kernel::Run`], a condition in [`shapes`] (or an existing one), and `Kernel { name: "Helium",
+//! needs: Needs::Mve, … }` before `DSP` in `HERE`, under a `cfg` that `core/build.rs` sets by
+//! probing one instruction. `Model::kernels`, the tests and the benchmarks then have it;
+//! `choice_on` has it where `Core` gets such a core.
 //!
 //! # Order
 //!
@@ -20,7 +21,7 @@
 //! 2. [`portable`]
 //! 3. [`shapes`], `requantize`, `batched`, `single`: what several kernels share
 //! 4. `dsp`; then `planes`, `swar`, `sparse`, `fpu`, `x86_64`, `aarch64`: the kernels
-//! 5. [`table`]
+//! 5. [`kernel`], then [`table`]
 //! 6. [`dispatch`]
 //!
 //! Within a folder, `mod.rs` is last.
@@ -41,6 +42,7 @@ pub(crate) mod choice;
 pub(crate) mod dispatch;
 #[cfg(arm_fpu)]
 mod fpu;
+pub(crate) mod kernel;
 pub(crate) mod matrix;
 mod needs;
 #[cfg(any(arm_dsp, swar, test))]

@@ -169,7 +169,8 @@ pub(super) fn for_each_plane<'a>(
 }
 
 /// Walks a plane's row along an array with one element per input. Calls `each` with the group, the
-/// lane (which bits of a byte), the bytes, and the elements that these bits of these bytes belong to.
+/// lane (which bits of a byte), the bytes, and the elements that these bits of these bytes belong
+/// to.
 #[inline(always)]
 pub(super) fn for_each_chunk<T>(
     plane: Plane,
@@ -248,8 +249,9 @@ pub(super) fn sum_lanes([l0, l1, l2, l3, l4, l5, l6, l7]: [f32; LANES]) -> f32 {
     ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7))
 }
 
-/// A finite IEEE half as an f32, by integer operations alone. Every nonzero half is a normal f32, so that no
-/// float operation sees a subnormal, which some FPU settings and soft-float libraries flush to zero.
+/// A finite IEEE half as an f32, by integer operations alone. Every nonzero half is a normal f32,
+/// so that no float operation sees a subnormal, which some FPU settings and soft-float libraries
+/// flush to zero.
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
@@ -257,7 +259,8 @@ pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
     let (sign, magnitude) = (half & 0x8000, half & 0x7fff);
     let magnitude = match magnitude {
         0 => 0,
-        // Subnormal, in units of 2^−24: its highest bit becomes the leading one, which adds to the exponent.
+        // Subnormal, in units of 2^−24: its highest bit becomes the leading one, which adds to the
+        // exponent.
         1..0x400 => {
             let zeros = magnitude.leading_zeros();
             ((133 - zeros) << 23) + (magnitude << (zeros - 8))
@@ -298,7 +301,8 @@ pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     add_row(matrix, row, out);
 }
 
-/// Adds a row of an embedding: `out[c] = out[c] + weight[row, c]`, saturating. Shapes as in [`row`].
+/// Adds a row of an embedding: `out[c] = out[c] + weight[row, c]`, saturating. Shapes as in
+/// [`row`].
 #[cfg_attr(feature = "std", inline(always))]
 pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     let layout = matrix.layout();
@@ -330,8 +334,8 @@ pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     }
 }
 
-/// Adds a product below 2^25 in magnitude: a code of at most 2^7, or 2^5 · 15, times a mantissa. Outlined, to
-/// keep one copy for all precisions.
+/// Adds a product below 2^25 in magnitude: a code of at most 2^7, or 2^5 · 15, times a mantissa.
+/// Outlined, to keep one copy for all precisions.
 #[inline(never)]
 fn add_scaled(out: &mut i32, product: i32, shift: i32) {
     let rounded = match shift {

@@ -6,9 +6,9 @@ use crate::numeric::{RESIDUAL_FRAC, Scale};
 
 /// Requantizes the sums of a vector in place, as [`portable::requantize`] does.
 ///
-/// Where at least 33 bits are shifted out, the rounding constant is a multiple of 2^32, so that the high word of
-/// the product alone decides. Sums are far below 2^30: smaller shifts are raised to 33 by shifting the sum left
-/// first.
+/// Where at least 33 bits are shifted out, the rounding constant is a multiple of 2^32, so that the
+/// high word of the product alone decides. Sums are far below 2^30: smaller shifts are raised to 33
+/// by shifting the sum left first.
 #[inline(never)]
 pub(super) fn requantize(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
@@ -49,8 +49,8 @@ fn headroom(matrix: &Tensor<'_>) -> i32 {
     sum.leading_zeros() as i32 - 2
 }
 
-/// Constants of a vector's requantization. The product is at most 2^61 in magnitude, its high word 2^29, and so
-/// is the bias: nothing saturates.
+/// Constants of a vector's requantization. The product is at most 2^61 in magnitude, its high word
+/// 2^29, and so is the bias: nothing saturates.
 #[derive(Clone, Copy)]
 struct Row {
     left: i32,
@@ -75,14 +75,15 @@ impl Row {
     }
 }
 
-/// `⌊a · b / 2^32⌋` for `a` at most 2^30 in magnitude and `b` below 2^31 − 2^16, as products of mantissas are.
+/// `⌊a · b / 2^32⌋` for `a` at most 2^30 in magnitude and `b` below 2^31 − 2^16, as products of
+/// mantissas are.
 #[inline(always)]
 fn high_word(a: i32, b: u32) -> i32 {
     if cfg!(thumb1) { by_halves(a, b) } else { ((a as i64 * b as i32 as i64) >> 32) as i32 }
 }
 
-/// For cores whose multiplier returns 32 bits. With the low half of `a` signed, no sum exceeds 32 bits: the
-/// middle terms are at most 2^14 · (2^16 − 1), 2^15 · (2^15 − 2) and 2^15.
+/// For cores whose multiplier returns 32 bits. With the low half of `a` signed, no sum exceeds 32
+/// bits: the middle terms are at most 2^14 · (2^16 − 1), 2^15 · (2^15 − 2) and 2^15.
 #[inline(always)]
 fn by_halves(a: i32, b: u32) -> i32 {
     let a_low = a as i16 as i32;
@@ -99,9 +100,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn halves_give_the_high_word(a in -(1i32 << 30)..=1 << 30, m in any::<u16>(), x in 0u32..1 << 15) {
+        fn halves_give_the_high_word(
+            a in -(1i32 << 30)..=1 << 30,
+            m in any::<u16>(),
+            x in 0u32..1 << 15,
+        ) {
             let exact = |a: i32, b: u32| ((a as i64 * b as i64) >> 32) as i32;
-            for a in [a, a | 0x7fff, a & !0x7fff, 1 << 30, -(1 << 30), (1 << 30) - 0x8000, (1 << 30) - 0x8001] {
+            let ends = [1 << 30, -(1 << 30), (1 << 30) - 0x8000, (1 << 30) - 0x8001];
+            for a in [a, a | 0x7fff, a & !0x7fff].into_iter().chain(ends) {
                 for b in [m as u32 * x, 0xffff * x, m as u32 * 0x7fff, 0xffff * 0x7fff] {
                     prop_assert_eq!(by_halves(a, b), exact(a, b));
                 }

@@ -1,5 +1,5 @@
-//! The conditions of the kernels for microcontrollers on storage, shape and alignment: one predicate per
-//! kernel, and nowhere else.
+//! The conditions of the kernels for microcontrollers on storage, shape and alignment: one
+//! predicate per kernel, and nowhere else.
 //!
 //! They look at a tensor's description and address alone, so that a host can answer for a device
 //! ([`crate::Model::kernels_on`]).
@@ -36,8 +36,8 @@ pub(super) fn swar(matrix: &Tensor<'_>) -> Result<(), Reason> {
     by_words(matrix, (1..=LONGEST).contains(&matrix.cols) && matrix.cols.is_multiple_of(step))
 }
 
-/// For `planes`: INT2 to INT6 in groups of whole units, rows of whole groups and words. INT4 in groups of
-/// 32 has kernels of its own.
+/// For `planes`: INT2 to INT6 in groups of whole units, rows of whole groups and words. INT4 in
+/// groups of 32 has kernels of its own.
 #[inline(always)]
 pub(super) fn planes(matrix: &Tensor<'_>) -> Result<(), Reason> {
     use Precision::{Int2, Int3, Int4, Int5, Int6};

@@ -1,5 +1,5 @@
-//! Shared by the hosts' kernels for a single vector. Generation uses every weight once, so that rows are
-//! multiplied in place, eight at a time, without repacking.
+//! Shared by the hosts' kernels for a single vector. Generation uses every weight once, so that
+//! rows are multiplied in place, eight at a time, without repacking.
 
 use super::batched::ROWS;
 use crate::blob::{Tensor, TensorLayout};
@@ -16,8 +16,8 @@ pub(super) struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The rows from `start` on, or the last eight rows if fewer are left, whose outputs are then computed
-    /// twice. The matrix has at least eight rows and this layout.
+    /// The rows from `start` on, or the last eight rows if fewer are left, whose outputs are then
+    /// computed twice. The matrix has at least eight rows and this layout.
     #[inline(always)]
     pub(super) fn new(matrix: &Tensor<'a>, layout: &TensorLayout, start: usize) -> Self {
         let first = start.min(matrix.rows - ROWS);

@@ -10,6 +10,7 @@ use core::mem::MaybeUninit;
 /// Every element has been written.
 #[inline(always)]
 pub(super) const unsafe fn initialized<T>(elements: &[MaybeUninit<T>]) -> &[T] {
-    // SAFETY: both types have the same layout, and the caller vouches that all elements are initialized.
+    // SAFETY: both types have the same layout, and the caller vouches that all elements are
+    // initialized.
     unsafe { &*(core::ptr::from_ref(elements) as *const [T]) }
 }

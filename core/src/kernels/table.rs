@@ -1,11 +1,12 @@
 //! The table of kernels: one entry each, fastest first.
 //!
-//! A matrix gets the kernels that admit it once, when it is cut from its blob ([`Matrix::new`]); a product
-//! tries those in the order of the table, and the portable kernel takes what they leave. Tests and benchmarks
-//! iterate over the same entries ([`compiled`]).
+//! A matrix gets the kernels that admit it once, when it is cut from its blob ([`Matrix::new`]); a
+//! product tries those in the order of the table, and the portable kernel takes what they leave.
+//! Tests and benchmarks iterate over the same entries ([`compiled`]).
 #![allow(unsafe_code)]
 
 use super::choice::{Choice, Core, Reason};
+use super::kernel::{Kernel, Takes, is_complete};
 use super::matrix::{Mask, Matrix};
 use super::needs::Needs;
 use super::shapes;
@@ -28,68 +29,6 @@ use super::sparse;
 use super::swar;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 use super::x86_64;
-
-/// A kernel: what it needs, which matrices and vectors it takes, and its function.
-#[derive(Clone, Copy, Debug)]
-pub struct Kernel {
-    /// Name, as reports show it.
-    pub name: &'static str,
-    /// What the processor must have.
-    pub(super) needs: Needs,
-    /// Which vectors it takes.
-    pub(super) takes: Takes,
-    /// Storage, shape and alignment of the matrices it takes; a predicate on a tensor's description and address.
-    pub(super) admits: fn(&Tensor<'_>) -> Result<(), Reason>,
-    /// Its function, where this build has it.
-    pub(super) run: Option<Run>,
-}
-
-/// Multiplies, as [`super::dispatch::matmul`] does, or returns false; then any outputs may have changed.
-///
-/// # Safety
-///
-/// `admits` holds, the processor has what the kernel needs, and a [`Matrix`] has codes, scales and (unless it has
-/// none) biases of exactly its rows. Nothing is promised of the vectors and the outputs.
-pub(super) type Run = unsafe fn(&Matrix<'_>, Vectors<'_>, &mut [i32]) -> bool;
-
-/// The vectors a kernel takes.
-#[allow(dead_code, reason = "no build has kernels for all")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
-    /// Any, one or a few at a time; it may leave extreme scales to others.
-    Any,
-    /// Those whose codes are mostly zeros, behind a ReLU.
-    Sparse,
-    /// Several at a time.
-    Batches,
-}
-
-impl Kernel {
-    /// Multiplies by this kernel, chosen for the matrix or not. Returns whether it did; else any outputs may have
-    /// changed. For tests and benchmarks.
-    pub fn multiply(&self, matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-        let Some(run) = self.run else { return false };
-        // SAFETY: the three conditions of `Run` are asked here.
-        self.is_available()
-            && is_complete(matrix)
-            && (self.admits)(matrix).is_ok()
-            && unsafe { run(matrix, x, out) }
-    }
-
-    /// Whether this build has the kernel and this processor can run it.
-    pub fn is_available(&self) -> bool {
-        #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        if let Needs::Avx2 | Needs::Vnni | Needs::WideVnni = self.needs {
-            return self.run.is_some()
-                && x86_64::Features::found() >= x86_64::Features::least(self.needs);
-        }
-        #[cfg(all(feature = "std", neon))]
-        if self.needs == Needs::DotProducts {
-            return aarch64::has_dot_products();
-        }
-        self.run.is_some()
-    }
-}
 
 /// For vectors that a ReLU leaves, on devices.
 #[cfg(any(arm_dsp, swar, test))]
@@ -331,21 +270,11 @@ pub(super) fn admitting(tensor: &Tensor<'_>) -> Mask {
     mask
 }
 
-/// Whether a tensor's parts are of exactly its rows, its biases of those or none.
-#[inline(always)]
-fn is_complete(tensor: &Tensor<'_>) -> bool {
-    let layout = tensor.layout();
-    let biases = tensor.biases.len();
-    tensor.codes.len() == tensor.rows * layout.row_codes
-        && tensor.scales.len() == tensor.rows * layout.row_scales
-        && (biases == 0 || biases == 2 * tensor.rows)
-}
-
 /// Multiplies by the first kernel of a mask that takes the vectors; returns whether one did.
 ///
 /// # Safety
 ///
-/// For each kernel of the mask, the conditions of [`Run`] hold.
+/// For each kernel of the mask, the conditions of [`super::kernel::Run`] hold.
 #[inline(always)]
 pub(super) unsafe fn run(mask: Mask, matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     for (k, kernel) in HERE.iter().enumerate() {
@@ -400,18 +329,20 @@ const BY_FEATURES: [Mask; x86_64::Features::COUNT] = {
     masks
 };
 
-/// The kernel by which [`super::dispatch::matmul`] multiplies `matrix` in this build, on this processor, by a
-/// vector on its own; for vectors that are not sparse.
+/// The kernel by which [`super::dispatch::matmul`] multiplies `matrix` in this build, on this
+/// processor, by a vector on its own; for vectors that are not sparse.
 pub(crate) fn choice(matrix: &Tensor<'_>) -> Choice {
     settle(HERE.iter().filter(|kernel| kernel.is_available()), matrix)
 }
 
-/// [`choice`] on a microcontroller's core, whatever this build is for. Addresses are those that `matrix` has here.
+/// [`choice`] on a microcontroller's core, whatever this build is for. Addresses are those that
+/// `matrix` has here.
 pub(crate) fn choice_on(core: Core, matrix: &Tensor<'_>) -> Choice {
     settle(DEVICES.iter().filter(|kernel| kernel.needs.met_by(core)), matrix)
 }
 
-/// The first kernel for any vector that takes the matrix, or the portable one with the reason of the nearest.
+/// The first kernel for any vector that takes the matrix, or the portable one with the reason of
+/// the nearest.
 fn settle<'a>(kernels: impl Iterator<Item = &'a Kernel>, matrix: &Tensor<'_>) -> Choice {
     let mut reason = Reason::Storage;
     for kernel in kernels.filter(|kernel| kernel.takes == Takes::Any) {

@@ -21,8 +21,8 @@ pub(super) fn not_negative(codes: &[i16]) -> bool {
 
 #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 impl Vectors<'_> {
-    /// Calls `each` with codes, packed scale and outputs of every vector, until it returns false; returns whether it
-    /// never did.
+    /// Calls `each` with codes, packed scale and outputs of every vector, until it returns false;
+    /// returns whether it never did.
     ///
     /// # Panics
     ///

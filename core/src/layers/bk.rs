@@ -8,9 +8,9 @@
 //! half chain: G_t = 1 / L_t      full chain: G_t = 1 / (L_t + R_t − α_t)
 //! ```
 //!
-//! Im(−β/L) = β·Im(L)/|L|² has the sign of Im L, so Im L_t ≤ −η by induction: |L_t| ≥ η, |1/L_t| ≤ 1/η
-//! and |L_t| ≤ |α| + β/η, whatever the potentials are. [`ChainFormat::admits`] turns this into a bound of 31 bits
-//! on every number of the recursion.
+//! Im(−β/L) = β·Im(L)/|L|² has the sign of Im L, so Im L_t ≤ −η by induction: |L_t| ≥ η, |1/L_t| ≤
+//! 1/η and |L_t| ≤ |α| + β/η, whatever the potentials are. [`ChainFormat::admits`] turns this into
+//! a bound of 31 bits on every number of the recursion.
 
 use crate::blob::{
     CODE_PER_POTENTIAL, ChainFormat, ChainParameters, FEATURE_LIMIT, POTENTIAL_LIMIT,

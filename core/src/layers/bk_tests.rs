@@ -5,8 +5,8 @@ use std::{vec, vec::Vec};
 
 use super::{ChainFormat, ChainParameters, half_step, half_step_portably};
 
-/// Parameters of a potential that the format admits, if there are any: an η that is a power of two, or the smallest
-/// of all; with the largest diagonal for it, or a smaller one.
+/// Parameters of a potential that the format admits, if there are any: an η that is a power of two,
+/// or the smallest of all; with the largest diagonal for it, or a smaller one.
 fn parameters(
     format: ChainFormat,
     (pick, edges, diagonal): (usize, u8, i32),

@@ -20,10 +20,11 @@ pub struct Scratch<'a> {
     pub routed: &'a mut [u32],
 }
 
-/// Adds one expert's share to every token that is routed to it. `matrices` is called if there is such a token.
+/// Adds one expert's share to every token that is routed to it. `matrices` is called if there is
+/// such a token.
 ///
-/// Shapes: of the matrices `up` is `[hidden, d]`, `down` is `[d, hidden]`, `x` is `[batch, d]`, `routes` is
-/// `[batch, top_k]`, `h` is `[batch, d]` in Q15.16.
+/// Shapes: of the matrices `up` is `[hidden, d]`, `down` is `[d, hidden]`, `x` is `[batch, d]`,
+/// `routes` is `[batch, top_k]`, `h` is `[batch, d]` in Q15.16.
 pub fn expert<'a>(
     index: usize,
     matrices: impl FnOnce() -> (Matrix<'a>, Matrix<'a>),

@@ -1,7 +1,9 @@
-//! The kernels for 64-bit Arm hosts: with NEON, which all of them have, and with the dot products of Armv8.2 where the
-//! processor has them, chosen at run time. For little-endian targets: bytes are used as wider lanes.
+//! The kernels for 64-bit Arm hosts: with NEON, which all of them have, and with the dot products
+//! of Armv8.2 where the processor has them, chosen at run time. For little-endian targets: bytes
+//! are used as wider lanes.
 //!
-//! Modules in the order of their imports: `dot`, `requantize`; the kernels of the table (`single`, `panels`).
+//! Modules in the order of their imports: `dot`, `requantize`; the kernels of the table (`single`,
+//! `panels`).
 #![allow(unsafe_code)]
 
 mod dot;

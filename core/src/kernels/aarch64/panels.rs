@@ -7,7 +7,7 @@ use crate::kernels::batched::{self, Pair, Products, ROWS, Rescale, Scales};
 use crate::kernels::matrix::Matrix;
 use crate::kernels::vectors::Vectors;
 
-/// See [`crate::kernels::table::Kernel::run`]; takes any several vectors.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors.
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let several = x.scales.len() > 1;
     if several {
@@ -21,8 +21,8 @@ pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i3
 pub(super) struct Neon;
 
 impl Products for Neon {
-    /// Four vectors at a time share the loads of the panel. Weights are below 2^9 and codes below 2^8
-    /// in magnitude, and at most 1024 columns are summed: 2^27.
+    /// Four vectors at a time share the loads of the panel. Weights are below 2^9 and codes below
+    /// 2^8 in magnitude, and at most 1024 columns are summed: 2^27.
     #[inline(always)]
     fn integer(
         self,
@@ -64,8 +64,8 @@ fn in_order(scales: &Scales) -> ([i64; ROWS], [i32; ROWS]) {
 #[inline]
 fn sums(panel: &[Pair], vectors: [&[i16]; 4]) -> [[[i32; ROWS]; 2]; 4] {
     let mut outputs = [[[0; ROWS]; 2]; 4];
-    // SAFETY: NEON is part of the target, a half of a pair has the 16 lanes that are loaded, and the four
-    // lanes of each register fit the array that they are stored to.
+    // SAFETY: NEON is part of the target, a half of a pair has the 16 lanes that are loaded, and
+    // the four lanes of each register fit the array that they are stored to.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 4]; 4];
         for (c, pair) in panel.iter().enumerate() {

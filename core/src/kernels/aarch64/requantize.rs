@@ -4,8 +4,8 @@ use core::arch::aarch64::*;
 
 use crate::kernels::batched::{Portable, ROWS, Rescale};
 
-/// Requantizes the sums of eight rows. For shifts from 1 to 62, SRSHL rounds as `shift_round` does without
-/// overflow; SQXTN and SQADD saturate.
+/// Requantizes the sums of eight rows. For shifts from 1 to 62, SRSHL rounds as `shift_round` does
+/// without overflow; SQXTN and SQADD saturate.
 #[inline]
 pub(super) fn requantize_eight(
     sums: [i32; ROWS],
@@ -26,8 +26,8 @@ pub(super) fn requantize_eight(
         *multiplier = (mantissa * rescale.mantissa) as i32;
     }
     for first in [0, 4] {
-        // SAFETY: four lanes from `first` on are within each array of eight, and every 64-bit Arm target with
-        // an operating system has NEON.
+        // SAFETY: four lanes from `first` on are within each array of eight, and every 64-bit Arm
+        // target with an operating system has NEON.
         unsafe {
             let sums = vld1q_s32(sums.as_ptr().add(first));
             let multipliers = vld1q_s32(multipliers.as_ptr().add(first));

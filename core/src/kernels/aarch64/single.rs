@@ -1,8 +1,8 @@
 //! Single vectors with NEON.
 //!
-//! INT4: a nibble is the code + 8, the highest of two bytes after flipping its top bit. It is not negative, so that
-//! it may be multiplied by signed or unsigned bytes; eight times the sum of codes is subtracted. INT8: dot products
-//! where the processor has them, else 16-bit products.
+//! INT4: a nibble is the code + 8, the highest of two bytes after flipping its top bit. It is not
+//! negative, so that it may be multiplied by signed or unsigned bytes; eight times the sum of codes
+//! is subtracted. INT8: dot products where the processor has them, else 16-bit products.
 
 use core::arch::aarch64::*;
 
@@ -47,7 +47,8 @@ impl ByteCodes {
     }
 }
 
-/// See [`crate::kernels::table::Kernel::run`]; takes one vector, unless a code of INT4 behind a ReLU is negative.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, unless a code of INT4 behind a
+/// ReLU is negative.
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let int8 = |matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]| {
         each_block(matrix, rescale, out, |block, layout, sums| {
@@ -88,8 +89,9 @@ pub(in crate::kernels) fn run_with_dot_products(
         })
 }
 
-/// Chooses by precision; returns whether the vector was taken. The INT4 kernels are for groups of 32 that divide the row,
-/// the first for codes within ±127, the second for codes from 0 to 255; the last is for INT8.
+/// Chooses by precision; returns whether the vector was taken. The INT4 kernels are for groups of
+/// 32 that divide the row, the first for codes within ±127, the second for codes from 0 to 255; the
+/// last is for INT8.
 #[inline(always)]
 fn by_precision(
     matrix: &Tensor<'_>,
@@ -116,7 +118,8 @@ fn by_precision(
     true
 }
 
-/// All integers of at least one block of rows; grouped ones other than INT4 in groups of 32 up to a length.
+/// All integers of at least one block of rows; grouped ones other than INT4 in groups of 32 up to a
+/// length.
 pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
     if matrix.precision == Precision::Fp16 {
         return Err(Reason::Storage);
@@ -180,7 +183,8 @@ fn int4<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale,
     });
 }
 
-/// Sums of four products each of a group, at most 4 · 15 · 255 before eight times the codes are subtracted.
+/// Sums of four products each of a group, at most 4 · 15 · 255 before eight times the codes are
+/// subtracted.
 ///
 /// # Safety
 ///

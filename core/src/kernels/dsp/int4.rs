@@ -8,8 +8,8 @@
 //!     = 4096 · (n3 · a3 + u2 · a2 + u1 · a1 + u0 · a0)
 //! ```
 //!
-//! A group's sum is below 2^12 · 15 · 255 · 32 < 2^29. It is multiplied by the scale at the top of a word, and
-//! the high words are accumulated.
+//! A group's sum is below 2^12 · 15 · 255 · 32 < 2^29. It is multiplied by the scale at the top of
+//! a word, and the high words are accumulated.
 
 use core::arch::asm;
 
@@ -18,8 +18,8 @@ use super::vector::{Coefficients, GROUP_WORDS, pair};
 use crate::blob::Tensor;
 use crate::kernels::shapes::BLOCK;
 
-// A group's words: four times four coefficients; behind the first four the negated contribution of the
-// offsets of 8, behind the last four [`SCALE_MASK`].
+// A group's words: four times four coefficients; behind the first four the negated contribution of
+// the offsets of 8, behind the last four [`SCALE_MASK`].
 const _: () = assert!(GROUP_WORDS == 4 * 4 + 2);
 
 /// Place of a group's scale as a factor: bits 27 to 30.
@@ -49,8 +49,8 @@ pub(super) fn prepare(codes: &[i16], memory: &mut Coefficients) {
 ///
 /// # Safety
 ///
-/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must have the
-/// codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
+/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must
+/// have the codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
 #[inline(always)]
 pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     rows.own = 0x0fff_0fff;
@@ -66,7 +66,8 @@ pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     }
 }
 
-/// Calls `put` with index and value of each word of a group. Unrolled, since compilers for small code keep loops.
+/// Calls `put` with index and value of each word of a group. Unrolled, since compilers for small
+/// code keep loops.
 #[inline(always)]
 fn prepare_group(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
     let a = |i: usize| codes[i] as i32;
@@ -167,15 +168,17 @@ macro_rules! run {
     ($name:ident, $scales:literal, $row:expr) => {
         /// # Safety
         ///
-        /// `weights` must be the aligned codes of as many rows as there are outputs, with as many groups as
-        /// the name says; scales and biases as many; the coefficients those of such a row.
+        /// `weights` must be the aligned codes of as many rows as there are outputs, with as many
+        /// groups as the name says; scales and biases as many; the coefficients those of such a
+        /// row.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8) {
-            // SAFETY: each group reads its weights and coefficients, and each row its scales and bias; scales
-            // are read by words that end where they end, for which `ldr` needs no alignment; each row writes
-            // its output. The caller vouches for all of these. r6 and r7, which cannot be operands, are saved
-            // and restored. r0 to r3: coefficients, r4 to r7: weights, r8: mask, r9: sum of a group, r10: sum
-            // of the row, r11: next coefficients, r12: next weights, lr: scales.
+            // SAFETY: each group reads its weights and coefficients, and each row its scales and
+            // bias; scales are read by words that end where they end, for which `ldr` needs no
+            // alignment; each row writes its output. The caller vouches for all of these. r6 and
+            // r7, which cannot be operands, are saved and restored. r0 to r3: coefficients, r4 to
+            // r7: weights, r8: mask, r9: sum of a group, r10: sum of the row, r11: next
+            // coefficients, r12: next weights, lr: scales.
             unsafe {
                 asm!(
                     begin!(),
@@ -215,8 +218,8 @@ macro_rules! run_any {
         /// As for the others, with `groups` groups in a row, at least one.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8, groups: usize) {
-            // SAFETY: as above, with scales read by bytes. On the stack above what `load!` pushes: the index of
-            // the group, at 44, and the number of groups, at 56.
+            // SAFETY: as above, with scales read by bytes. On the stack above what `load!` pushes:
+            // the index of the group, at 44, and the number of groups, at 56.
             unsafe {
                 asm!(
                     "push {{r4, r6, r7, lr}}",
@@ -242,7 +245,10 @@ macro_rules! run_any {
                     "cmp r1, r0",
                     "bne 3b",
                     $end_of_row!(
-                        "ldrh lr, [r2], #2\nldr r7, [sp, #56]\nadd r7, r7, #1\nadd r2, r2, r7, lsr #1"
+                        "ldrh lr, [r2], #2
+                        ldr r7, [sp, #56]
+                        add r7, r7, #1
+                        add r2, r2, r7, lsr #1"
                     ),
                     "bne 2b",
                     "add sp, sp, #44",

@@ -41,13 +41,13 @@ pub(super) fn prepare(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficie
     memory[0].write((-offsets << (7 + range(matrix).0)) as u32);
 }
 
-/// Multiplies all rows by a prepared vector; with `keep`, for which codes must be small ([`is_small`]), the
-/// outputs are the sums.
+/// Multiplies all rows by a prepared vector; with `keep`, for which codes must be small
+/// ([`is_small`]), the outputs are the sums.
 ///
 /// # Safety
 ///
-/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must have the
-/// codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
+/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must
+/// have the codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
 #[inline(always)]
 pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     let small = is_small(matrix);
@@ -144,14 +144,15 @@ macro_rules! run {
     ($name:ident, $round:ident, $word:ident, $end_of_row:ident) => {
         /// # Safety
         ///
-        /// `weights` must be the aligned codes of as many rows as there are outputs, each of `rows.own` rounds;
-        /// scales and biases as many; the coefficients those of such a row.
+        /// `weights` must be the aligned codes of as many rows as there are outputs, each of
+        /// `rows.own` rounds; scales and biases as many; the coefficients those of such a row.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8) {
-            // SAFETY: each round reads its weights and coefficients, which a row has for all its rounds; each row
-            // reads its scale and bias and writes its output. The caller vouches for all of these. r6 and r7,
-            // which cannot be operands, are saved and restored. r0 to r3: coefficients, r4 to r7: weights, r8:
-            // rounds left, r10: sum, r11: next coefficients, r12: next weights.
+            // SAFETY: each round reads its weights and coefficients, which a row has for all its
+            // rounds; each row reads its scale and bias and writes its output. The caller vouches
+            // for all of these. r6 and r7, which cannot be operands, are saved and restored. r0 to
+            // r3: coefficients, r4 to r7: weights, r8: rounds left, r10: sum, r11: next
+            // coefficients, r12: next weights.
             unsafe {
                 asm!(
                     begin!(),

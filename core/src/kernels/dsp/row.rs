@@ -1,4 +1,5 @@
-//! The end of a row, where its sum is requantized: constants and assembly, shared by all kernels with DSP.
+//! The end of a row, where its sum is requantized: constants and assembly, shared by all kernels
+//! with DSP.
 
 use crate::blob::{Tensor, pair_u16};
 use crate::kernels::portable;
@@ -50,12 +51,12 @@ impl Rows {
         }
     }
 
-    /// For outputs as [`portable::requantize`] rounds them, from sums below `bound`, `fraction` bits above the
-    /// portable kernel's. `None` where an output could saturate or the shift is not one that
-    /// `requantize_row!` can do.
+    /// For outputs as [`portable::requantize`] rounds them, from sums below `bound`, `fraction`
+    /// bits above the portable kernel's. `None` where an output could saturate or the shift is not
+    /// one that `requantize_row!` can do.
     ///
-    /// A sum times both mantissas is below 2^62. With the low 32 bits dropped and at least one shifted out, an
-    /// output before its bias is below 2^29, and so is the bias.
+    /// A sum times both mantissas is below 2^62. With the low 32 bits dropped and at least one
+    /// shifted out, an output before its bias is below 2^29, and so is the bias.
     #[inline(never)]
     pub(in crate::kernels) fn new(
         matrix: &Tensor<'_>,
@@ -83,7 +84,8 @@ impl Rows {
     }
 }
 
-/// Requantizes sums in place that are `fraction` bits above the portable kernel's, whatever the scales are.
+/// Requantizes sums in place that are `fraction` bits above the portable kernel's, whatever the
+/// scales are.
 #[inline(never)]
 pub(super) fn requantize_portably(
     matrix: &Tensor<'_>,
@@ -112,9 +114,9 @@ macro_rules! begin {
     };
 }
 
-/// Requantizes the sum in r10: times both mantissas, rounded, plus the bias. `$mantissa` loads the row's mantissa
-/// into lr and moves r2 to the scales of the next row. Leaves the registers as `begin!` does, and the flags
-/// "equal" after the last row.
+/// Requantizes the sum in r10: times both mantissas, rounded, plus the bias. `$mantissa` loads the
+/// row's mantissa into lr and moves r2 to the scales of the next row. Leaves the registers as
+/// `begin!` does, and the flags "equal" after the last row.
 macro_rules! requantize_row {
     ($mantissa:expr) => {
         concat!(

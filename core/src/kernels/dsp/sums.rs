@@ -30,11 +30,12 @@ pub(in crate::kernels) unsafe fn requantize_sums(
 ///
 /// # Safety
 ///
-/// There are biases, and scales of `rows.own` bytes each, of as many rows as there are outputs, more than none.
+/// There are biases, and scales of `rows.own` bytes each, of as many rows as there are outputs,
+/// more than none.
 #[inline(never)]
 unsafe fn requantize_rows(rows: &Rows) {
-    // SAFETY: each row reads its scale and bias and writes its output; the caller vouches for all three. Of the
-    // registers that cannot be operands, r6 and r7 are saved and restored.
+    // SAFETY: each row reads its scale and bias and writes its output; the caller vouches for all
+    // three. Of the registers that cannot be operands, r6 and r7 are saved and restored.
     unsafe {
         asm!(
             begin!(),

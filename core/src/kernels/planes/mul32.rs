@@ -8,11 +8,11 @@ use crate::numeric::Scale;
 #[cfg(thumb1)]
 use super::thumb1::nibbles;
 
-/// Two products by one multiplication: u[0] + 2^16 u[1] times a[1] + 2^16 a[0] leaves, modulo 2^32, the dot
-/// product in the high half. The low half is not used, but must neither borrow nor carry: with nibbles below
-/// 16 and |a| ≤ 255 the eight products of a unit are within ±8 · 15 · 255, and with 2^15 as the initial value
-/// positive and below 2^16. The dot product itself, offsets subtracted, is at most 16 · 8 · 255: 16 bits with
-/// sign.
+/// Two products by one multiplication: u[0] + 2^16 u[1] times a[1] + 2^16 a[0] leaves, modulo 2^32,
+/// the dot product in the high half. The low half is not used, but must neither borrow nor carry:
+/// with nibbles below 16 and |a| ≤ 255 the eight products of a unit are within ±8 · 15 · 255, and
+/// with 2^15 as the initial value positive and below 2^16. The dot product itself, offsets
+/// subtracted, is at most 16 · 8 · 255: 16 bits with sign.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Mul32;
 
@@ -48,7 +48,8 @@ impl Words for Mul32 {
     }
 }
 
-/// See [`Words::nibbles`]. Outlined on Cortex-M3, where the call costs nothing since it relieves register pressure.
+/// See [`Words::nibbles`]. Outlined on Cortex-M3, where the call costs nothing since it relieves
+/// register pressure.
 #[cfg(not(thumb1))]
 #[cfg_attr(thumb2, inline(never))]
 #[cfg_attr(not(thumb2), inline(always))]

@@ -1,9 +1,9 @@
-//! Rows for Cortex-M cores with the DSP extension: the arithmetic of [`super::smlad`] in assembly, since compilers
-//! run out of registers and spill between two words.
+//! Rows for Cortex-M cores with the DSP extension: the arithmetic of [`super::smlad`] in assembly,
+//! since compilers run out of registers and spill between two words.
 //!
-//! Registers: r0 word before the coefficients, r1 to r4 coefficients, r5 scratch, r6 word as stored, r7 words of
-//! codes, r8 mask of a code or word of the lower plane, r9 sum of a group, r10 sum of the row, r11 vector, r12 upper
-//! plane, lr lower plane or a word of it.
+//! Registers: r0 word before the coefficients, r1 to r4 coefficients, r5 scratch, r6 word as
+//! stored, r7 words of codes, r8 mask of a code or word of the lower plane, r9 sum of a group, r10
+//! sum of the row, r11 vector, r12 upper plane, lr lower plane or a word of it.
 
 use core::arch::asm;
 
@@ -29,7 +29,8 @@ macro_rules! first {
     };
 }
 
-/// Products with the eight codes of a word, at bit 0, 1 or 2 of their nibbles; r8 is the mask of a code.
+/// Products with the eight codes of a word, at bit 0, 1 or 2 of their nibbles; r8 is the mask of a
+/// code.
 macro_rules! codes {
     ($word:literal, 0) => {
         codes!(@ $word, "", ", lsr #8", ", lsr #4", ", lsr #12")
@@ -70,8 +71,8 @@ macro_rules! bytes {
     };
 }
 
-/// Joins the nibbles of r6 with lower bits to bytes with the code in their top bits, and multiplies those. r8 has
-/// the lower bits of even nibbles lowest, those of odd nibbles four bits higher.
+/// Joins the nibbles of r6 with lower bits to bytes with the code in their top bits, and multiplies
+/// those. r8 has the lower bits of even nibbles lowest, those of odd nibbles four bits higher.
 macro_rules! join {
     (1) => {
         join!(@ "#0x01010101", "lsl #3", "#0x10101010", "lsr #1")
@@ -94,7 +95,8 @@ macro_rules! join {
     };
 }
 
-/// The address in the lower plane is kept on the stack: stored at the start of a row, its next bytes loaded into lr.
+/// The address in the lower plane is kept on the stack: stored at the start of a row, its next
+/// bytes loaded into lr.
 macro_rules! lower {
     () => {
         "ldr r0, [sp, #48]\nadd r0, r0, r12\nstr r0, [sp, #44]"
@@ -184,15 +186,17 @@ macro_rules! rows {
     ($name:ident, $begin:expr, $group:expr, $end:expr) => {
         /// # Safety
         ///
-        /// `weights` must be the aligned codes of as many rows as there are outputs, of the precision and groups that
-        /// the name says; scales, biases and `layout` theirs; the coefficients the units of such a row.
+        /// `weights` must be the aligned codes of as many rows as there are outputs, of the
+        /// precision and groups that the name says; scales, biases and `layout` theirs; the
+        /// coefficients the units of such a row.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8, layout: &Planes) {
-            // SAFETY: each group reads its units, its part of both planes, and the scale at the place in its last unit,
-            // which ends the row if marked; each row reads its scale and bias and writes its output. The caller vouches
-            // for all of these. r6 and r7, which cannot be operands, are saved and restored. On the stack above what
-            // `load!` pushes: the address in the lower plane, at 44, the bytes of an upper plane, at 48, and of a row's
-            // scales, at 52.
+            // SAFETY: each group reads its units, its part of both planes, and the scale at the
+            // place in its last unit, which ends the row if marked; each row reads its scale and
+            // bias and writes its output. The caller vouches for all of these. r6 and r7, which
+            // cannot be operands, are saved and restored. On the stack above what `load!` pushes:
+            // the address in the lower plane, at 44, the bytes of an upper plane, at 48, and of a
+            // row's scales, at 52.
             unsafe {
                 asm!(
                     "push {{r1, r2, r3, r6, r7}}",
@@ -302,8 +306,8 @@ pub(super) unsafe fn multiply(
         scales: matrix.layout().row_scales,
     };
     let weights = matrix.codes.as_ptr();
-    // SAFETY: by the caller's promise the units are those of a row, and the matrix has one of these storages, all
-    // rows of its parts, and codes aligned to words.
+    // SAFETY: by the caller's promise the units are those of a row, and the matrix has one of these
+    // storages, all rows of its parts, and codes aligned to words.
     unsafe {
         match (matrix.precision, matrix.group) {
             (Precision::Int2, 16) => int2_by_16(&rows, weights, &layout),

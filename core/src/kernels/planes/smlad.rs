@@ -1,5 +1,5 @@
-//! For Cortex-M cores with the DSP extension. The rows are assembly ([`super::rows_dsp`]); tests on other machines
-//! run the same arithmetic in Rust.
+//! For Cortex-M cores with the DSP extension. The rows are assembly ([`super::rows_dsp`]); tests on
+//! other machines run the same arithmetic in Rust.
 
 use super::units::{Pairs, Unit};
 use crate::blob::Tensor;
@@ -37,7 +37,7 @@ impl super::words::Words for Smlad {
     fn nibbles(unit: &Unit, words: [u32; 2]) -> i32 {
         let parts = words.into_iter().zip([&unit.first, &unit.second]);
         parts.fold(unit.start as i32, |sum, (word, coefficients)| {
-            smlad::nibbles(sum, word, coefficients)
+            emulated::nibbles(sum, word, coefficients)
         })
     }
 
@@ -51,7 +51,7 @@ impl super::words::Words for Smlad {
             let upper = upper ^ 0x8888_8888;
             let even = upper << 4 & HIGH | (lower & LOW) << (4 - SHIFT);
             let odd = upper & HIGH | (lower >> 4 & LOW) << (4 - SHIFT);
-            smlad::bytes(sum, [even, odd], coefficients)
+            emulated::bytes(sum, [even, odd], coefficients)
         });
         sum >> (4 - SHIFT)
     }
@@ -59,7 +59,7 @@ impl super::words::Words for Smlad {
 
 /// Emulates the instruction, for tests.
 #[cfg(not(arm_dsp))]
-mod smlad {
+mod emulated {
     fn smlad(a: u32, b: u32, sum: i32) -> i32 {
         let product = |shift: u32| (a >> shift) as i16 as i32 * (b >> shift) as i16 as i32;
         sum + product(0) + product(16)

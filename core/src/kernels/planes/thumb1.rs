@@ -10,8 +10,8 @@ pub(super) fn nibbles(unit: &Unit, [first, second]: [u32; 2]) -> i32 {
     unsafe { unit_of_nibbles(unit, first, second) }
 }
 
-/// Adds the products with the eight nibbles of `$word` to r4. r0: next coefficients, r3: mask, r5 and r6:
-/// coefficients, the first two loaded by `$load`.
+/// Adds the products with the eight nibbles of `$word` to r4. r0: next coefficients, r3: mask, r5
+/// and r6: coefficients, the first two loaded by `$load`.
 macro_rules! unit_word {
     ($word:literal, $load:literal) => {
         concat!(

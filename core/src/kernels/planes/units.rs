@@ -25,8 +25,8 @@ pub(in crate::kernels) struct Unit {
     pub(super) start: u32,
     /// Coefficients of the first word: of nibbles 0 and 4, 2 and 6, 1 and 5, 3 and 7.
     pub(super) first: [[u32; 2]; 2],
-    /// Place of the group's scale: its byte of the row's scales times 2^8, its bit in that byte, and [`LAST`]
-    /// in the last unit of a row.
+    /// Place of the group's scale: its byte of the row's scales times 2^8, its bit in that byte,
+    /// and [`LAST`] in the last unit of a row.
     scale: u32,
     /// Coefficients of the second word.
     pub(super) second: [[u32; 2]; 2],
@@ -37,8 +37,8 @@ pub(in crate::kernels) trait Pairs {
     /// The factor for a word with one code in each half.
     fn coefficient(low: i16, high: i16) -> u32;
 
-    /// Initial value of a unit's sum that cancels the offset of `bits`-bit codes; `codes` is the sum of the unit's
-    /// activations.
+    /// Initial value of a unit's sum that cancels the offset of `bits`-bit codes; `codes` is the
+    /// sum of the unit's activations.
     fn start(codes: i32, bits: u32) -> u32;
 
     /// Multiplies all rows by a vector of this scale; returns whether it did.
@@ -47,9 +47,9 @@ pub(in crate::kernels) trait Pairs {
     ///
     /// # Safety
     ///
-    /// [`crate::kernels::shapes::planes`] admits the matrix, which has at least one row, codes, scales and biases
-    /// of all rows, and as many rows as `out`. The units are those that [`prepare`] returns for a vector of its
-    /// columns.
+    /// [`crate::kernels::shapes::planes`] admits the matrix, which has at least one row, codes,
+    /// scales and biases of all rows, and as many rows as `out`. The units are those that
+    /// [`prepare`] returns for a vector of its columns.
     unsafe fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool;
 }
 

@@ -99,8 +99,8 @@ fn twos(word: u32) -> [u32; 2] {
     [word & 0x3333_3333, word >> 2 & 0x3333_3333]
 }
 
-/// The 1-bit plane of group `g`: the first unit's fields in the places of [`nibbles_of_ones`], the second unit's one
-/// bit higher.
+/// The 1-bit plane of group `g`: the first unit's fields in the places of [`nibbles_of_ones`], the
+/// second unit's one bit higher.
 #[inline(always)]
 fn ones<const UNITS: usize>(plane: &[u32], g: usize) -> u32 {
     if UNITS == 2 {

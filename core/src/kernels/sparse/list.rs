@@ -7,12 +7,14 @@ use crate::kernels::stack::initialized;
 
 /// Most terms of a list, group headers not counted: a code is one term per plane.
 pub(super) const TERMS: usize = 64;
-/// A vector is sparse if at most one code in so many is not zero; for others dense kernels are faster.
+/// A vector is sparse if at most one code in so many is not zero; for others dense kernels are
+/// faster.
 const SPARSITY: usize = 8;
 /// Slack before the density test applies, so that early clusters do not reject a sparse vector.
 const SLACK: usize = 8;
-/// Bits by which sums are raised: the lowest bit of a byte is 7 below its highest. [`TERMS`] codes of at most 2^5,
-/// times scales of at most 15, times activations below 2^8, keep a sum below 2^30 with them.
+/// Bits by which sums are raised: the lowest bit of a byte is 7 below its highest. [`TERMS`] codes
+/// of at most 2^5, times scales of at most 15, times activations below 2^8, keep a sum below 2^30
+/// with them.
 pub(super) const RAISED: u32 = 7;
 
 /// A weight, in any row, and its factor; or the header of a group's terms.
@@ -23,7 +25,8 @@ pub(super) struct Term {
     pub(super) factor: i32,
     /// Byte of the row's codes. Header: byte of the row's scales.
     pub(super) byte: u16,
-    /// Difference (exclusive or) between the byte and one whose weight is unsigned. Header: lowest bit of the scale.
+    /// Difference (exclusive or) between the byte and one whose weight is unsigned. Header: lowest
+    /// bit of the scale.
     pub(super) flip: u8,
     /// Mask of the weight's bits in the byte. Header: number of terms that follow, at least one.
     pub(super) mask: u8,
@@ -32,7 +35,8 @@ pub(super) struct Term {
 /// Room for a list in which every term has a group of its own.
 pub(super) type List = [MaybeUninit<Term>; 2 * TERMS];
 
-/// Whether rows are of whole groups, and groups of whole bytes in every plane, with offsets of 16 bits.
+/// Whether rows are of whole groups, and groups of whole bytes in every plane, with offsets of 16
+/// bits.
 #[inline(always)]
 pub(super) fn admits(matrix: &Tensor<'_>) -> bool {
     let group = matrix.group;
@@ -40,7 +44,8 @@ pub(super) fn admits(matrix: &Tensor<'_>) -> bool {
     whole && matrix.cols <= u16::MAX as usize
 }
 
-/// The terms of a vector if it is sparse and not zero. Shapes: `codes` is `[cols]`; [`admits`] holds.
+/// The terms of a vector if it is sparse and not zero. Shapes: `codes` is `[cols]`; [`admits`]
+/// holds.
 #[inline(always)]
 pub(super) fn list<'a>(
     matrix: &Tensor<'_>,
@@ -74,7 +79,8 @@ pub(super) fn list<'a>(
             // Start of the plane in the row.
             let mut first = 0;
             for plane in planes {
-                // Bytes of a group are a power of two, as inputs and bits are (1, 2 or 4, halved 0, 1 or 2).
+                // Bytes of a group are a power of two, as inputs and bits are (1, 2 or 4, halved 0,
+                // 1 or 2).
                 let bytes_bits = group_bits + plane.bits / 2 - 3;
                 let within = input & (group - 1);
                 let lowest = plane.bits * (within >> bytes_bits) as u32;

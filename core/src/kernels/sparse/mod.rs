@@ -1,11 +1,12 @@
 //! Sparse vectors, which is what a ReLU leaves: rows are summed over the nonzero codes alone.
 //!
-//! A vector becomes a list of [`list::Term`]s. For every nonzero code and every plane, a term says which byte of a
-//! row has the weight, which of its bits are the weight, and their factor; the header of a group says where a row has
-//! the group's scale. Several rows share the loads of the list.
+//! A vector becomes a list of [`list::Term`]s. For every nonzero code and every plane, a term says
+//! which byte of a row has the weight, which of its bits are the weight, and their factor; the
+//! header of a group says where a row has the group's scale. Several rows share the loads of the
+//! list.
 //!
-//! Bits are multiplied in place in their byte, so that sums are raised by [`RAISED`] bits; and unsigned, the offset
-//! being subtracted in the initial value of a group's sum.
+//! Bits are multiplied in place in their byte, so that sums are raised by [`RAISED`] bits; and
+//! unsigned, the offset being subtracted in the initial value of a group's sum.
 #![allow(unsafe_code)]
 
 mod list;
@@ -31,8 +32,8 @@ use rust::{ROWS, sums};
 #[cfg(any(thumb1, thumb2))]
 use thumb::{ROWS, sums};
 
-/// Grouped codes behind a ReLU, with biases; rows that come in blocks and suit [`list::admits`]. The codes may lie
-/// anywhere.
+/// Grouped codes behind a ReLU, with biases; rows that come in blocks and suit [`list::admits`].
+/// The codes may lie anywhere.
 #[inline(always)]
 pub(super) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
     if matrix.max_code <= 127 || !matrix.precision.is_grouped() || matrix.biases.is_empty() {
@@ -42,7 +43,7 @@ pub(super) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
     if fits { Ok(()) } else { Err(Reason::Shape) }
 }
 
-/// See [`super::table::Kernel::run`]; takes single vectors that are sparse and not zero.
+/// See [`super::kernel::Kernel::run`]; takes single vectors that are sparse and not zero.
 ///
 /// # Safety
 ///
@@ -55,8 +56,8 @@ pub(super) unsafe fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -
     };
     let mut memory: List = [const { MaybeUninit::uninit() }; 2 * TERMS];
     let Some(list) = list(matrix, codes, &mut memory) else { return false };
-    // SAFETY: a matrix holds codes, scales and biases of all its rows, as many as outputs and by the caller's promise
-    // a nonzero multiple of `ROWS`; the list was made for such rows.
+    // SAFETY: a matrix holds codes, scales and biases of all its rows, as many as outputs and by
+    // the caller's promise a nonzero multiple of `ROWS`; the list was made for such rows.
     unsafe {
         sums(matrix, &matrix.layout(), list, out);
         requantize(matrix, Scale::unpack(scale), out);

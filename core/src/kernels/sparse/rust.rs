@@ -12,8 +12,8 @@ pub(super) const ROWS: usize = if cfg!(target_arch = "riscv32") { 4 } else { 2 }
 ///
 /// # Safety
 ///
-/// There are codes and scales, in this layout, of as many rows as outputs, a multiple of [`ROWS`]; the list is one
-/// that [`super::list::list`] returns for the matrix.
+/// There are codes and scales, in this layout, of as many rows as outputs, a multiple of [`ROWS`];
+/// the list is one that [`super::list::list`] returns for the matrix.
 #[inline(always)]
 pub(super) unsafe fn sums(
     matrix: &Tensor<'_>,
@@ -43,7 +43,8 @@ unsafe fn sum(list: &[Term], rows: [(*const u8, *const u8); ROWS]) -> [i32; ROWS
     let mut sums = [0; ROWS];
     let Range { start: mut at, end } = list.as_ptr_range();
     while at < end {
-        // SAFETY: a header is followed by as many terms as it says, within the list; every byte is one of the row's.
+        // SAFETY: a header is followed by as many terms as it says, within the list; every byte is
+        // one of the row's.
         unsafe {
             let head = *at;
             let mut parts = [head.factor; ROWS];

@@ -14,8 +14,8 @@ pub(super) const ROWS: usize = 4;
 ///
 /// # Safety
 ///
-/// There are codes and scales, in this layout, of as many rows as outputs, a nonzero multiple of [`ROWS`]; the list is
-/// not empty and one that [`super::list::list`] returns for the matrix.
+/// There are codes and scales, in this layout, of as many rows as outputs, a nonzero multiple of
+/// [`ROWS`]; the list is not empty and one that [`super::list::list`] returns for the matrix.
 #[inline(always)]
 pub(super) unsafe fn sums(
     matrix: &Tensor<'_>,

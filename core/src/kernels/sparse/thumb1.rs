@@ -2,8 +2,8 @@
 
 use core::arch::naked_asm;
 
-/// Adds a row's part of a term to `$part`. r1: address of the row's byte, advanced to the next row; r2: factor, r3:
-/// flip, r4: mask.
+/// Adds a row's part of a term to `$part`. r1: address of the row's byte, advanced to the next row;
+/// r2: factor, r3: flip, r4: mask.
 macro_rules! term {
     ($part:literal) => {
         concat!(
@@ -19,8 +19,8 @@ macro_rules! term {
     };
 }
 
-/// Adds a row's part of a group, times its scale, to the output at r7. r1: address of the scale's byte, advanced to
-/// the next row; r2: 15, r3: lowest bit of the scale.
+/// Adds a row's part of a group, times its scale, to the output at r7. r1: address of the scale's
+/// byte, advanced to the next row; r2: 15, r3: lowest bit of the scale.
 macro_rules! add_scaled {
     ($part:literal, $out:literal) => {
         concat!(
@@ -43,14 +43,15 @@ macro_rules! add_scaled {
     };
 }
 
-/// Sums of all rows. r0: next term, r6: codes of the four rows, r12: bytes per row, r8 to r11: parts, lr: end of
-/// the group's terms. On the stack: the first six fields of the block, which advance from row to row, and the second
-/// word of the group's header.
+/// Sums of all rows. r0: next term, r6: codes of the four rows, r12: bytes per row, r8 to r11:
+/// parts, lr: end of the group's terms. On the stack: the first six fields of the block, which
+/// advance from row to row, and the second word of the group's header.
 ///
 /// # Safety
 ///
-/// `block` points to the arguments that `thumb::sums` prepares: codes and scales of as many rows as there are
-/// outputs, a nonzero multiple of four, and a list that is not empty and made for such rows.
+/// `block` points to the arguments that `thumb::sums` prepares: codes and scales of as many rows as
+/// there are outputs, a nonzero multiple of four, and a list that is not empty and made for such
+/// rows.
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn run(block: *const usize) {
     naked_asm!(

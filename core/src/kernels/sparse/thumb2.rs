@@ -58,14 +58,16 @@ macro_rules! scaled {
 ///
 /// # Safety
 ///
-/// `block` points to the arguments that `thumb::sums` prepares: codes and scales of as many rows as there are
-/// outputs, a nonzero multiple of four, and a list that is not empty and made for such rows.
+/// `block` points to the arguments that `thumb::sums` prepares: codes and scales of as many rows as
+/// there are outputs, a nonzero multiple of four, and a list that is not empty and made for such
+/// rows.
 #[inline(never)]
 pub(super) unsafe fn run(block: *const usize) {
-    // SAFETY: reads the bytes that the list's terms name in each of four rows, and writes the outputs of as many; the
-    // caller vouches for them. r6 and r7, which cannot be operands, are saved and restored. r0: next term, r1: codes of
-    // the four rows, r2: bytes per row, r3: three times that; r4, r5, r8, r9: parts; r6: outputs, r7: second word of the
-    // group's header, with the number of terms left as its highest byte.
+    // SAFETY: reads the bytes that the list's terms name in each of four rows, and writes the
+    // outputs of as many; the caller vouches for them. r6 and r7, which cannot be operands, are
+    // saved and restored. r0: next term, r1: codes of the four rows, r2: bytes per row, r3: three
+    // times that; r4, r5, r8, r9: parts; r6: outputs, r7: second word of the group's header, with
+    // the number of terms left as its highest byte.
     unsafe {
         asm!(
             "push {{r6, r7}}",

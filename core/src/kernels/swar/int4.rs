@@ -1,22 +1,25 @@
 //! INT4 in groups of 32, two products by one multiplication.
 //!
-//! The low half of a word holds the nibbles of inputs i, i + 16, i + 1, i + 17, lowest first, its high half those
-//! of the inputs two further. A nibble is stored as u = w + 8, not negative, except the highest of a half, whose sign
-//! bit is flipped first. With m a mask for the lowest nibble of each half
+//! The low half of a word holds the nibbles of inputs i, i + 16, i + 1, i + 17, lowest first, its
+//! high half those of the inputs two further. A nibble is stored as u = w + 8, not negative, except
+//! the highest of a half, whose sign bit is flipped first. With m a mask for the lowest nibble of
+//! each half
 //!
 //! ```text
-//! (x & m) · (a[i + 2] + 2^16 · a[i])  =  u[i] · a[i + 2]  +  2^16 · (u[i] · a[i] + u[i + 2] · a[i + 2])
+//! (x & m) · (a[i + 2] + 2^16 · a[i])
+//!     =  u[i] · a[i + 2]  +  2^16 · (u[i] · a[i] + u[i + 2] · a[i + 2])
 //! ```
 //!
-//! modulo 2^32. Such products are accumulated; the dot product is in the high half, the low half is not used. It
-//! must not overflow: with |a| ≤ 127 it stays within ±16 · 15 · 127 in a group, with a ≤ 255 within 8 · 15 · 255
-//! in half a group, below 2^15 either way, so that an initial value of 2^15 keeps it from borrowing or
-//! carrying. The initial value of the high half subtracts the offset of the nibbles, 8 · Σ a. The dot product is
-//! at most 8 · 127 · 32 or 8 · 255 · 16 in magnitude: 16 bits with sign.
+//! modulo 2^32. Such products are accumulated; the dot product is in the high half, the low half is
+//! not used. It must not overflow: with |a| ≤ 127 it stays within ±16 · 15 · 127 in a group, with a
+//! ≤ 255 within 8 · 15 · 255 in half a group, below 2^15 either way, so that an initial value of
+//! 2^15 keeps it from borrowing or carrying. The initial value of the high half subtracts the
+//! offset of the nibbles, 8 · Σ a. The dot product is at most 8 · 127 · 32 or 8 · 255 · 16 in
+//! magnitude: 16 bits with sign.
 //!
-//! Masking x >> 4, x >> 8 and x >> 12 gives the other three pairs p, q, r. The first pair needs no mask: since
-//! x & m = x − 2^4 p − 2^8 q − 2^12 r, x itself is multiplied by the first pair of codes, and the multipliers of
-//! the others are corrected.
+//! Masking x >> 4, x >> 8 and x >> 12 gives the other three pairs p, q, r. The first pair needs no
+//! mask: since x & m = x − 2^4 p − 2^8 q − 2^12 r, x itself is multiplied by the first pair of
+//! codes, and the multipliers of the others are corrected.
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
@@ -36,8 +39,8 @@ fn pair(first: i16, second: i16) -> u32 {
     (second as u32).wrapping_add((first as u32) << 16)
 }
 
-/// Multipliers for a word whose low nibbles belong to the inputs `low` and high nibbles to `high`. Returns the sum
-/// of the pairs. Outlined because of register pressure.
+/// Multipliers for a word whose low nibbles belong to the inputs `low` and high nibbles to `high`.
+/// Returns the sum of the pairs. Outlined because of register pressure.
 #[inline(never)]
 fn prepare(low: &[i16; 4], high: &[i16; 4], multipliers: &mut [MaybeUninit<u32>; 4]) -> u32 {
     let plain = pair(low[0], low[2]);
@@ -82,8 +85,8 @@ pub(super) fn sums<const W: usize>(
             start[0].write((1u32 << 15).wrapping_sub(((first + second) as u32) << 19));
         }
     }
-    // SAFETY: the slice is whole chunks; the loops have written the first word and all multipliers of each, since
-    // a group has inputs for as many words as its chunks have.
+    // SAFETY: the slice is whole chunks; the loops have written the first word and all multipliers
+    // of each, since a group has inputs for as many words as its chunks have.
     let prepared = unsafe { initialized(prepared) };
     #[cfg(thumb1)]
     super::thumb1::int4::<W>(matrix, words, prepared, out);

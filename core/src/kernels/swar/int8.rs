@@ -56,7 +56,8 @@ fn round(rows: [&[u8; ROUND]; ROWS], codes: &[i16; ROUND], mut sums: [i32; ROWS]
     sums
 }
 
-/// Sums of all rows. Shapes: `words` are the codes of `matrix`, `vector` is `[cols]`, `out` is `[rows]`.
+/// Sums of all rows. Shapes: `words` are the codes of `matrix`, `vector` is `[cols]`, `out` is
+/// `[rows]`.
 #[cfg(thumb1)]
 #[inline(never)]
 pub(super) fn sums(matrix: &Tensor<'_>, words: &[u32], vector: &[i16], out: &mut [i32]) {

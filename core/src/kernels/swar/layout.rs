@@ -22,14 +22,16 @@ pub(super) const INT8_ROWS: usize = 4;
 #[cfg(not(thumb1))]
 pub(super) const INT8_ROUND: usize = 16;
 
-/// Words of a prepared INT4 vector per chunk of `w` words of a row: the initial value of the sum, then for each
-/// word of the row four multipliers, of the word shifted right by 8, 4, 12 and 0 bits.
+/// Words of a prepared INT4 vector per chunk of `w` words of a row: the initial value of the sum,
+/// then for each word of the row four multipliers, of the word shifted right by 8, 4, 12 and 0
+/// bits.
 pub(super) const fn chunk_words(w: usize) -> usize {
     1 + 4 * w
 }
 
-/// An INT8 vector for words of four weights. With the sign bits flipped that are stored without an offset, a word
-/// is x = Σ 2^(8k) · u[k] with u = w + 128 not negative, and x >> 8k is 2^8 · (x >> 8(k + 1)) + u[k]. So
+/// An INT8 vector for words of four weights. With the sign bits flipped that are stored without an
+/// offset, a word is x = Σ 2^(8k) · u[k] with u = w + 128 not negative, and x >> 8k is 2^8 · (x >>
+/// 8(k + 1)) + u[k]. So
 ///
 /// ```text
 /// Σ u[k] · a[k]  =  x · a[0]  +  Σ_{k > 0} (x >> 8k) · (a[k] − 2^8 · a[k − 1])

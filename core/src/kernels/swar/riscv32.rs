@@ -1,4 +1,5 @@
-//! The innermost loops for RV32 with multiplication. Compilers hoist all loads of a loop's body and spill.
+//! The innermost loops for RV32 with multiplication. Compilers hoist all loads of a loop's body and
+//! spill.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
@@ -52,8 +53,8 @@ pub(super) fn int4<const W: usize>(
     let (mut sum_a, mut sum_b) = (chunk[0], chunk[0]);
     macro_rules! dot {
         ($($words:expr),*) => {
-            // SAFETY: the loads are within the `W` words of each row and the chunk's initial value and four
-            // multipliers per word, all aligned to words; all written registers are named.
+            // SAFETY: the loads are within the `W` words of each row and the chunk's initial value
+            // and four multipliers per word, all aligned to words; all written registers are named.
             unsafe {
                 asm!(
                     $($words,)*
@@ -103,15 +104,20 @@ pub(super) fn int8(
     sums: [i32; INT8_ROWS],
 ) -> [i32; INT8_ROWS] {
     let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
-    // SAFETY: the loads are within the sixteen weights of each row and the sixteen codes, which are aligned to
-    // halves; all written registers are named.
+    // SAFETY: the loads are within the sixteen weights of each row and the sixteen codes, which are
+    // aligned to halves; all written registers are named.
     unsafe {
         asm!(
-            byte!("lbu", "0", "0"), byte!("lb", "1", "2"), byte!("lbu", "2", "4"), byte!("lb", "3", "6"),
-            byte!("lbu", "4", "8"), byte!("lb", "5", "10"), byte!("lbu", "6", "12"), byte!("lb", "7", "14"),
-            byte!("lbu", "8", "16"), byte!("lb", "9", "18"), byte!("lbu", "10", "20"), byte!("lb", "11", "22"),
-            byte!("lbu", "12", "24"), byte!("lb", "13", "26"), byte!("lbu", "14", "28"), byte!("lb", "15", "30"),
-            a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), c = in(reg) c.as_ptr(), d = in(reg) d.as_ptr(),
+            byte!("lbu", "0", "0"), byte!("lb", "1", "2"),
+            byte!("lbu", "2", "4"), byte!("lb", "3", "6"),
+            byte!("lbu", "4", "8"), byte!("lb", "5", "10"),
+            byte!("lbu", "6", "12"), byte!("lb", "7", "14"),
+            byte!("lbu", "8", "16"), byte!("lb", "9", "18"),
+            byte!("lbu", "10", "20"), byte!("lb", "11", "22"),
+            byte!("lbu", "12", "24"), byte!("lb", "13", "26"),
+            byte!("lbu", "14", "28"), byte!("lb", "15", "30"),
+            a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(),
+            c = in(reg) c.as_ptr(), d = in(reg) d.as_ptr(),
             codes = in(reg) codes.as_ptr(),
             sum_a = inout(reg) sum_a, sum_b = inout(reg) sum_b, sum_c = inout(reg) sum_c,
             sum_d = inout(reg) sum_d, code = out(reg) _, t = out(reg) _,

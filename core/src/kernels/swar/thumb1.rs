@@ -1,7 +1,7 @@
 //! The loops over rows for ARMv6-M (Cortex-M0, M0+): eight low registers are too few for compilers.
 //!
-//! Registers of both: r0 words of weights, r1 prepared vector, r4 word, r5 scratch, r8 sum, r12 end of the row's
-//! words. What the start and the end of a row need is in the stack frame.
+//! Registers of both: r0 words of weights, r1 prepared vector, r4 word, r5 scratch, r8 sum, r12 end
+//! of the row's words. What the start and the end of a row need is in the stack frame.
 #![allow(unsafe_code)]
 
 use core::arch::naked_asm;
@@ -45,8 +45,8 @@ impl Rows {
     }
 }
 
-/// Sums of all rows of INT4 in groups of 32, an even number a row. Shapes: `words` are the codes of `matrix`,
-/// `prepared` are the chunks of its columns, `out` is `[rows]`.
+/// Sums of all rows of INT4 in groups of 32, an even number a row. Shapes: `words` are the codes of
+/// `matrix`, `prepared` are the chunks of its columns, `out` is `[rows]`.
 pub(super) fn int4<const W: usize>(
     matrix: &Tensor<'_>,
     words: &[u32],
@@ -57,8 +57,8 @@ pub(super) fn int4<const W: usize>(
         prepared.len() == matrix.cols / (8 * W) * chunk_words(W) && matrix.cols.is_multiple_of(64)
     );
     let rows = Rows::new(matrix, words, prepared.as_ptr(), out);
-    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector of a row's length in chunks of
-    // the function's size; a row has an even number of groups.
+    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector of a row's
+    // length in chunks of the function's size; a row has an even number of groups.
     unsafe { if W == 4 { int4_by_groups(&rows) } else { int4_by_halves(&rows) } }
 }
 
@@ -66,13 +66,13 @@ pub(super) fn int4<const W: usize>(
 pub(super) fn int8(matrix: &Tensor<'_>, words: &[u32], vector: &Prepared, out: &mut [i32]) {
     assert!(matrix.cols.is_multiple_of(32) && matrix.cols <= LONGEST);
     let rows = Rows::new(matrix, words, vector, out);
-    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector at least as long as a row, which
-    // has whole rounds of the loop.
+    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector at least as
+    // long as a row, which has whole rounds of the loop.
     unsafe { int8_rows(&rows) }
 }
 
-/// Saves the caller's registers and loads the fields of `Rows` into r0, r9 and a frame of four words: outputs, their
-/// end, the vector, bytes per row.
+/// Saves the caller's registers and loads the fields of `Rows` into r0, r9 and a frame of four
+/// words: outputs, their end, the vector, bytes per row.
 macro_rules! enter {
     () => {
         concat!(
@@ -117,8 +117,8 @@ macro_rules! end_row {
     };
 }
 
-/// Adds the products of eight inputs of INT4 to r8, except the last pair, which `$last` adds from r4. r2: mask, r3:
-/// sign bits.
+/// Adds the products of eight inputs of INT4 to r8, except the last pair, which `$last` adds from
+/// r4. r2: mask, r3: sign bits.
 macro_rules! nibbles {
     ($last:literal) => {
         concat!(
@@ -175,8 +175,8 @@ macro_rules! group {
     };
 }
 
-/// More registers of INT4: r2 mask, r3 sign bits, r6 and r7 multipliers, r9 scales, r10 sum of the row, r11 sum of
-/// a group.
+/// More registers of INT4: r2 mask, r3 sign bits, r6 and r7 multipliers, r9 scales, r10 sum of the
+/// row, r11 sum of a group.
 macro_rules! int4_rows {
     ($words:tt) => {
         naked_asm!(
@@ -221,8 +221,8 @@ macro_rules! int4_rows {
 
 /// # Safety
 ///
-/// The fields must point to rows with an even number of groups each, as many as there are outputs, and to the chunks
-/// of a row, which are groups.
+/// The fields must point to rows with an even number of groups each, as many as there are outputs,
+/// and to the chunks of a row, which are groups.
 #[unsafe(naked)]
 unsafe extern "C" fn int4_by_groups(rows: &Rows) {
     int4_rows!(4)
@@ -273,8 +273,8 @@ macro_rules! bytes {
 
 /// # Safety
 ///
-/// The fields must point to rows of a multiple of 32 bytes each, as many as there are outputs, and to a prepared
-/// vector at least as long as a row.
+/// The fields must point to rows of a multiple of 32 bytes each, as many as there are outputs, and
+/// to a prepared vector at least as long as a row.
 #[unsafe(naked)]
 unsafe extern "C" fn int8_rows(rows: &Rows) {
     naked_asm!(

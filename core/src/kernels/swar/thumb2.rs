@@ -1,5 +1,6 @@
-//! The innermost loops for cores with Thumb-2 and without DSP (Cortex-M3), which multiply and accumulate, or shift and
-//! mask, in one instruction. Compilers hoist all loads of a loop's body and spill.
+//! The innermost loops for cores with Thumb-2 and without DSP (Cortex-M3), which multiply and
+//! accumulate, or shift and mask, in one instruction. Compilers hoist all loads of a loop's body
+//! and spill.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
@@ -57,8 +58,9 @@ pub(super) fn int4<const W: usize>(
     let (mut sum_a, mut sum_b) = (chunk[0], chunk[0]);
     macro_rules! dot {
         ($($words:expr),*) => {
-            // SAFETY: the loads are within the `W` words of each row and the chunk's initial value and four
-            // multipliers per word, all aligned to words as `ldrd` needs; all written registers are named.
+            // SAFETY: the loads are within the `W` words of each row and the chunk's initial value
+            // and four multipliers per word, all aligned to words as `ldrd` needs; all written
+            // registers are named.
             unsafe {
                 asm!(
                     $($words,)*
@@ -107,15 +109,20 @@ pub(super) fn int8(
     sums: [i32; INT8_ROWS],
 ) -> [i32; INT8_ROWS] {
     let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
-    // SAFETY: the loads are within the sixteen weights of each row and the sixteen codes, which have the alignment
-    // that `ldrsh` needs; all written registers are named.
+    // SAFETY: the loads are within the sixteen weights of each row and the sixteen codes, which
+    // have the alignment that `ldrsh` needs; all written registers are named.
     unsafe {
         asm!(
-            byte!("ldrb", "0", "0"), byte!("ldrsb", "1", "2"), byte!("ldrb", "2", "4"), byte!("ldrsb", "3", "6"),
-            byte!("ldrb", "4", "8"), byte!("ldrsb", "5", "10"), byte!("ldrb", "6", "12"), byte!("ldrsb", "7", "14"),
-            byte!("ldrb", "8", "16"), byte!("ldrsb", "9", "18"), byte!("ldrb", "10", "20"), byte!("ldrsb", "11", "22"),
-            byte!("ldrb", "12", "24"), byte!("ldrsb", "13", "26"), byte!("ldrb", "14", "28"), byte!("ldrsb", "15", "30"),
-            a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), c = in(reg) c.as_ptr(), d = in(reg) d.as_ptr(),
+            byte!("ldrb", "0", "0"), byte!("ldrsb", "1", "2"),
+            byte!("ldrb", "2", "4"), byte!("ldrsb", "3", "6"),
+            byte!("ldrb", "4", "8"), byte!("ldrsb", "5", "10"),
+            byte!("ldrb", "6", "12"), byte!("ldrsb", "7", "14"),
+            byte!("ldrb", "8", "16"), byte!("ldrsb", "9", "18"),
+            byte!("ldrb", "10", "20"), byte!("ldrsb", "11", "22"),
+            byte!("ldrb", "12", "24"), byte!("ldrsb", "13", "26"),
+            byte!("ldrb", "14", "28"), byte!("ldrsb", "15", "30"),
+            a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(),
+            c = in(reg) c.as_ptr(), d = in(reg) d.as_ptr(),
             codes = in(reg) codes.as_ptr(),
             sum_a = inout(reg) sum_a, sum_b = inout(reg) sum_b, sum_c = inout(reg) sum_c,
             sum_d = inout(reg) sum_d, code = out(reg) _, t = out(reg) _,

@@ -13,7 +13,8 @@ use crate::numeric::Scale;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 512 }))]
 
-    /// One vector and several, with any share of zeros, which decides on the kernel, for any matrix of integers.
+    /// One vector and several, with any share of zeros, which decides on the kernel, for any matrix
+    /// of integers.
     #[test]
     fn a_copy_by_columns_changes_nothing(
         (precision, group) in prop_oneof![Just((Precision::Int8, 0)), (grouped(), 1usize..=64)],
@@ -49,8 +50,8 @@ proptest! {
     }
 }
 
-/// Keeps the test above from testing nothing: with a copy of another matrix, outputs change where most codes are zeros,
-/// and nowhere else.
+/// Keeps the test above from testing nothing: with a copy of another matrix, outputs change where
+/// most codes are zeros, and nowhere else.
 #[test]
 fn sparse_vectors_read_the_copy_by_columns() {
     let mut random = Random(13);

@@ -11,8 +11,9 @@ use crate::kernels::portable;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 96 }))]
 
-    /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole registers
-    /// of columns and more than the stack takes, batches of more vectors than are taken together.
+    /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole
+    /// registers of columns and more than the stack takes, batches of more vectors than are taken
+    /// together.
     #[cfg_attr(miri, ignore = "too slow there; the test below has what is needed of it")]
     #[test]
     fn hosts_agree_on_shapes_of_their_own(
@@ -43,8 +44,8 @@ proptest! {
     }
 }
 
-/// The same at the edges of what registers, masks and the stack hold, small enough for Miri, which can run the
-/// kernels of processors that are not at hand.
+/// The same at the edges of what registers, masks and the stack hold, small enough for Miri, which
+/// can run the kernels of processors that are not at hand.
 #[test]
 fn products_of_bytes_agree_at_the_edges_of_registers() {
     let mut random = Random(11);
@@ -74,8 +75,8 @@ fn products_of_bytes_agree_at_the_edges_of_registers() {
     }
 }
 
-/// INT4 in whole stretches of 64 columns: rows that are no multiple of four or eight, any place of the last
-/// scales, and outputs that fit, that need 64 bits, and that saturate.
+/// INT4 in whole stretches of 64 columns: rows that are no multiple of four or eight, any place of
+/// the last scales, and outputs that fit, that need 64 bits, and that saturate.
 #[test]
 fn products_of_bytes_agree_on_four_rows_at_a_time() {
     let mut random = Random(12);
@@ -93,8 +94,8 @@ fn products_of_bytes_agree_on_four_rows_at_a_time() {
     }
 }
 
-/// Keeps the entries with AVX-512 VNNI from being tested by AVX2 alone: they take all usual shapes, whether chosen or
-/// not.
+/// Keeps the entries with AVX-512 VNNI from being tested by AVX2 alone: they take all usual shapes,
+/// whether chosen or not.
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[test]
 fn products_of_bytes_have_kernels_with_vnni() {
@@ -124,8 +125,8 @@ fn products_of_bytes_have_kernels_with_vnni() {
     }
 }
 
-/// Compares every kernel with the portable one, on these codes and on the largest. Of kernels that are not for
-/// x86-64 Miri would learn nothing here.
+/// Compares every kernel with the portable one, on these codes and on the largest. Of kernels that
+/// are not for x86-64 Miri would learn nothing here.
 fn all_agree_on_bytes(matrix: &Section, batch: &mut Batch, case: &dyn core::fmt::Display) {
     for extreme in [false, true] {
         if extreme {

@@ -1,6 +1,6 @@
-//! Matrices and vectors with parts shorter than their numbers say: a kernel may panic or leave outputs unchanged, but
-//! must not read or write beyond its slices. Writes are checked here; every part is an allocation of its exact size,
-//! so that Miri and Valgrind check reads.
+//! Matrices and vectors with parts shorter than their numbers say: a kernel may panic or leave
+//! outputs unchanged, but must not read or write beyond its slices. Writes are checked here; every
+//! part is an allocation of its exact size, so that Miri and Valgrind check reads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{vec, vec::Vec};
@@ -38,7 +38,8 @@ fn kernels_stay_within_what_they_are_given() {
         let matrix = Section { max_code, ..Section::new(precision, group, rows, cols) };
         let matrix = matrix.fill(true, || random.next() as u8);
         let row = matrix.codes.len() / rows;
-        // A byte less, a row less, nothing at all: of codes, scales and biases, of the vectors, of the outputs.
+        // A byte less, a row less, nothing at all: of codes, scales and biases, of the vectors, of
+        // the outputs.
         let parts = (0..5).flat_map(|part| [1, row, usize::MAX].map(|by| (part, by)));
         for ((part, by), size) in parts.flat_map(|part| [(part, 1), (part, 3)]) {
             let short = shortened(&matrix, part, by);

@@ -1,5 +1,5 @@
-//! Random matrices and vectors, and what they stand for by `docs/format.md` and `docs/numerics.md`. Shares
-//! nothing with the kernels.
+//! Random matrices and vectors, and what they stand for by `docs/format.md` and `docs/numerics.md`.
+//! Shares nothing with the kernels.
 
 use std::{vec, vec::Vec};
 

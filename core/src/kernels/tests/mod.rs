@@ -33,7 +33,7 @@ pub(super) struct Subject {
 enum Multiply {
     Function(fn(&Tensor<'_>, Vectors<'_>, &mut [i32])),
     /// An entry of the table, with the portable kernel for what it leaves.
-    Entry(&'static table::Kernel),
+    Entry(&'static super::kernel::Kernel),
 }
 
 impl Subject {
@@ -138,7 +138,8 @@ fn columns() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Exponents of a vector and of a matrix: outputs that mostly fit, sometimes any shift that a blob may ask for.
+/// Exponents of a vector and of a matrix: outputs that mostly fit, sometimes any shift that a blob
+/// may ask for.
 fn exponents() -> impl Strategy<Value = (i8, i32)> {
     prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)]
         .prop_map(|(x, shift)| (x, (shift + x as i32 + 16).clamp(0, 80)))
@@ -231,8 +232,8 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
         (Precision::Int5, 32),
         (Precision::Int6, 32),
     ];
-    // Halves of ±65504, codes of −128 at odd places and everywhere, of 127, nibbles of −8 and 7, pairs of −2 and
-    // 1 over zeros and ones.
+    // Halves of ±65504, codes of −128 at odd places and everywhere, of 127, nibbles of −8 and 7,
+    // pairs of −2 and 1 over zeros and ones.
     let fills: [[u8; 2]; 8] = [
         [0xff, 0x7b],
         [0xff, 0xfb],
@@ -290,8 +291,8 @@ fn logits_become_the_same_halves() {
     }
 }
 
-/// Keeps its entry from being tested by the portable kernel alone: a sparse vector has a kernel of its own in every
-/// grouped precision, a dense one has not.
+/// Keeps its entry from being tested by the portable kernel alone: a sparse vector has a kernel of
+/// its own in every grouped precision, a dense one has not.
 #[test]
 fn sparse_vectors_have_their_kernel() {
     let mut random = Random(14);

@@ -1,7 +1,7 @@
 //! Subnormal halves, in every setting of the processor for subnormal floats.
 //!
-//! No float operation of a kernel may see a subnormal number: some settings, and some soft-float libraries, flush
-//! them to zero.
+//! No float operation of a kernel may see a subnormal number: some settings, and some soft-float
+//! libraries, flush them to zero.
 
 #[path = "../../../tests/suite/mxcsr.rs"]
 #[allow(unsafe_code)]
@@ -15,7 +15,8 @@ use crate::blob::Precision;
 use crate::numeric::Scale;
 use mxcsr::in_every_setting;
 
-/// Eight rows of every subnormal half of either sign, zeros of either sign, and normal ones beside them.
+/// Eight rows of every subnormal half of either sign, zeros of either sign, and normal ones beside
+/// them.
 fn subnormals(columns: usize) -> Section {
     let halves = (0..0x440u16).flat_map(|half| [half, half | 0x8000]);
     let mut bytes: Vec<u8> = halves.flat_map(u16::to_le_bytes).collect();

@@ -1,7 +1,7 @@
 //! The half chain with AVX2: four potentials at a time, in lanes of 64 bits.
 //!
-//! The same steps as in `layers::bk`, on numbers of an admitted format: none exceeds 31 bits, so that only
-//! features saturate.
+//! The same steps as in `layers::bk`, on numbers of an admitted format: none exceeds 31 bits, so
+//! that only features saturate.
 
 use core::arch::x86_64::*;
 
@@ -78,8 +78,8 @@ impl Constants {
         _mm_add_epi32(diagonal, potential)
     }
 
-    /// β times a part of the neighbour's inverse, truncated, in the low 32 bits of a lane. The high bits are ignored, so
-    /// that a logical shift will do.
+    /// β times a part of the neighbour's inverse, truncated, in the low 32 bits of a lane. The high
+    /// bits are ignored, so that a logical shift will do.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn back(&self, part: __m128i) -> __m256i {
@@ -129,8 +129,8 @@ impl Constants {
     }
 }
 
-/// Leading zeros of nonzero lanes: from the float exponent of a number with the same leading bit and a zero next
-/// to it, so that rounding cannot carry into the exponent.
+/// Leading zeros of nonzero lanes: from the float exponent of a number with the same leading bit
+/// and a zero next to it, so that rounding cannot carry into the exponent.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn leading_zeros(lanes: __m256i) -> __m256i {
@@ -147,8 +147,8 @@ fn leading_zeros(lanes: __m256i) -> __m256i {
 
 /// See [`crate::numeric::reciprocal_mantissa`], for mantissas from 2^31 on.
 ///
-/// The float quotient minus a half, rounded to nearest, is the floor or next to it. r · m and (r + 1) · m are too
-/// large exactly if they exceed 2^63 − 1, which sets their highest bit.
+/// The float quotient minus a half, rounded to nearest, is the floor or next to it. r · m and (r +
+/// 1) · m are too large exactly if they exceed 2^63 − 1, which sets their highest bit.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn reciprocal(mantissa: __m256i) -> __m256i {
@@ -166,7 +166,8 @@ fn reciprocal(mantissa: __m256i) -> __m256i {
     _mm256_sub_epi64(_mm256_add_epi64(estimate, _mm256_set1_epi64x(1)), above)
 }
 
-/// An arithmetic shift of 64-bit lanes by less than 64: a logical shift of lanes offset by 2^63, offset removed.
+/// An arithmetic shift of 64-bit lanes by less than 64: a logical shift of lanes offset by 2^63,
+/// offset removed.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn shift_right(lanes: __m256i, shift: __m256i) -> __m256i {

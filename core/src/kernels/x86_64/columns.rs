@@ -1,9 +1,9 @@
-//! Sparse vectors: behind a ReLU nineteen codes of twenty are zeros, and of a matrix stored by columns only the
-//! columns of the others are read.
+//! Sparse vectors: behind a ReLU nineteen codes of twenty are zeros, and of a matrix stored by
+//! columns only the columns of the others are read.
 //!
-//! `madd` multiplies by two codes, so two such columns are interleaved in registers. Storing neighbouring columns
-//! interleaved would save that, but read an unused column most of the time: measured to be slower for single
-//! vectors, and slightly faster for many.
+//! `madd` multiplies by two codes, so two such columns are interleaved in registers. Storing
+//! neighbouring columns interleaved would save that, but read an unused column most of the time:
+//! measured to be slower for single vectors, and slightly faster for many.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -42,12 +42,12 @@ struct Nonzero {
 /// The nonzero codes of a vector, padded with a zero to an even number.
 type Nonzeros = heapless::Vec<Nonzero, LONGEST>;
 
-/// The weights by columns, `[4 + cols, ⌈rows / 32⌉]` lines, for a matrix that [`admits`] takes; empty for others
-/// and if they exceed `room` bytes.
+/// The weights by columns, `[4 + cols, ⌈rows / 32⌉]` lines, for a matrix that [`admits`] takes;
+/// empty for others and if they exceed `room` bytes.
 ///
-/// The first four lines of 32 rows are words of 32 bits: mantissas of the first sixteen rows, of the others, their
-/// biases in Q15.16. The columns follow: weights times their groups' scales, of sixteen rows in the order 0 to 3,
-/// 8 to 11, 4 to 7, 12 to 15.
+/// The first four lines of 32 rows are words of 32 bits: mantissas of the first sixteen rows, of
+/// the others, their biases in Q15.16. The columns follow: weights times their groups' scales, of
+/// sixteen rows in the order 0 to 3, 8 to 11, 4 to 7, 12 to 15.
 #[target_feature(enable = "avx2")]
 pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
     let Tensor { precision, rows, cols, .. } = *matrix;
@@ -79,7 +79,8 @@ pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Erro
             let Column(words) = &mut columns[(2 * head + half) * lines + line];
             words.as_flattened_mut().as_chunks_mut().0[j] = [word as i16, (word >> 16) as i16];
         }
-        // Interleaving takes the first four of each half of a register; the result is eight rows in order.
+        // Interleaving takes the first four of each half of a register; the result is eight rows in
+        // order.
         let place = j % 8 / 4 * 8 + j / 8 * 4 + j % 4;
         let columns = columns[HEAD * lines..].chunks_exact_mut(lines);
         for (column, &weight) in columns.zip(&weights) {
@@ -89,8 +90,9 @@ pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Erro
     Ok(columns)
 }
 
-/// Whether the matrix has its columns and the vectors have enough zeros for this kernel to be faster, as measured: two
-/// thirds for a single vector, five sixths for many, which share the decoding otherwise.
+/// Whether the matrix has its columns and the vectors have enough zeros for this kernel to be
+/// faster, as measured: two thirds for a single vector, five sixths for many, which share the
+/// decoding otherwise.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
@@ -117,7 +119,8 @@ pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
     if matrix.codes.is_empty() || matrix.cols > LONGEST { Err(Reason::Shape) } else { Ok(()) }
 }
 
-/// See [`crate::kernels::table::Kernel::run`]; takes vectors that are sparse, if the matrix has its columns.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes vectors that are sparse, if the matrix has its
+/// columns.
 #[target_feature(enable = "avx2")]
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let sparse = pays(matrix, x);
@@ -229,7 +232,8 @@ impl Product<'_> {
     fn put<const N: usize>(&self, first: usize, out: &mut [[i32; LINE]; N]) {
         let columns = &self.matrix.columns[first..];
         let column = |at: usize| columns[at..].first_chunk::<N>().expect("a column has all lines");
-        // Weights are below 2^9 and codes below 2^8 in magnitude, and at most 1024 columns are summed: 2^27.
+        // Weights are below 2^9 and codes below 2^8 in magnitude, and at most 1024 columns are
+        // summed: 2^27.
         let mut sums = [[[_mm256_setzero_si256(); 2]; 2]; N];
         for [a, b] in self.nonzeros.as_chunks().0 {
             let codes = a.code as u16 as u32 | (b.code as u16 as u32) << 16;

@@ -67,8 +67,8 @@ const fn lifts<const BITS: usize, const BYTES: usize>() -> [i16; 16] {
     lifts
 }
 
-/// Multiplies the top `BITS` of 16 bits, signed or not, by the scale: the first plane of a row sets the weights, a
-/// lower one adds to them.
+/// Multiplies the top `BITS` of 16 bits, signed or not, by the scale: the first plane of a row sets
+/// the weights, a lower one adds to them.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn put_fields<const BITS: usize>(plane: &Plane, top: __m256i, scale: i16, weights: &mut [i16; 16]) {

@@ -43,8 +43,8 @@ impl HostKernels {
     }
 }
 
-/// The features found, or [`Features::Unknown`]: layers ask a hundred times per token, and the question has
-/// ten parts. The first to come asks the processor; several at once find the same.
+/// The features found, or [`Features::Unknown`]: layers ask a hundred times per token, and the
+/// question has ten parts. The first to come asks the processor; several at once find the same.
 static FOUND: AtomicU8 = AtomicU8::new(Features::Unknown as u8);
 
 /// Features that kernels are for, each with those before it.
@@ -104,8 +104,8 @@ impl Features {
             && std::arch::is_x86_feature_detected!("avx512bw")
             && std::arch::is_x86_feature_detected!("avx512vl")
             && std::arch::is_x86_feature_detected!("avx512vnni");
-        // No flag tells the width of the units; the processors that were measured to be fast have arithmetic
-        // on halves, which Zen 4 lacks.
+        // No flag tells the width of the units; the processors that were measured to be fast have
+        // arithmetic on halves, which Zen 4 lacks.
         let wide = std::arch::is_x86_feature_detected!("avx512fp16");
         match (avx2, vnni, wide) {
             (false, _, _) => Self::Nothing,

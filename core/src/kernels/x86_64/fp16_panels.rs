@@ -1,8 +1,9 @@
 //! FP16 for several vectors with AVX2.
 //!
-//! Eight rows per register, and the contract's eight lanes one after the other: a lane of all rows needs one register
-//! per vector, and lanes are added without shuffling. With two fused multiply-adds of eight products per cycle, 16
-//! products per cycle are the most that the contract's floats allow.
+//! Eight rows per register, and the contract's eight lanes one after the other: a lane of all rows
+//! needs one register per vector, and lanes are added without shuffling. With two fused
+//! multiply-adds of eight products per cycle, 16 products per cycle are the most that the
+//! contract's floats allow.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;

@@ -1,15 +1,17 @@
 //! INT4 in groups of 32 for a single vector with AVX2.
 //!
-//! A nibble is stored as the code + 8, except the highest of every two bytes, which is the code itself and becomes
-//! code + 8 by flipping its top bit. Products of bytes have one unsigned factor. Behind a ReLU that is the vector,
-//! and the highest nibbles stay signed; for other vectors they are flipped. `maddubs` adds pairs of products. For
-//! four rows, the sums over 16 columns of a group are then joined in 16 bits, which hold them once the eights are
-//! subtracted, and `madd` multiplies by the group's scale and accumulates in 32 bits.
+//! A nibble is stored as the code + 8, except the highest of every two bytes, which is the code
+//! itself and becomes code + 8 by flipping its top bit. Products of bytes have one unsigned factor.
+//! Behind a ReLU that is the vector, and the highest nibbles stay signed; for other vectors they
+//! are flipped. `maddubs` adds pairs of products. For four rows, the sums over 16 columns of a
+//! group are then joined in 16 bits, which hold them once the eights are subtracted, and `madd`
+//! multiplies by the group's scale and accumulates in 32 bits.
 //!
-//! Per 64 products that is six vector operations, seven with the flip (shift, two masks, two multiplications, their
-//! sum), and a quarter of thirteen that four rows share: nine to join them, the eights, the broadcast of the
-//! scales, their multiplication, the sum. With four vector ports, at most 28 products per cycle without a flip and
-//! 25 with it. A second pass requantizes the sums of all rows.
+//! Per 64 products that is six vector operations, seven with the flip (shift, two masks, two
+//! multiplications, their sum), and a quarter of thirteen that four rows share: nine to join them,
+//! the eights, the broadcast of the scales, their multiplication, the sum. With four vector ports,
+//! at most 28 products per cycle without a flip and 25 with it. A second pass requantizes the sums
+//! of all rows.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -36,8 +38,8 @@ struct ByteCodes {
     low: [u8; 32],
     /// Codes 16 to 31 of both groups, for the high nibbles.
     high: [u8; 32],
-    /// Per group, for both lanes of a row, eight times the sum of codes whose weights are offset: at most 2^15; sums
-    /// of 16 bits may wrap before it is subtracted.
+    /// Per group, for both lanes of a row, eight times the sum of codes whose weights are offset:
+    /// at most 2^15; sums of 16 bits may wrap before it is subtracted.
     eights: [i16; 16],
 }
 
@@ -45,8 +47,8 @@ impl ByteCodes {
     const ZEROS: Self = Self { low: [0; 32], high: [0; 32], eights: [0; 16] };
 }
 
-/// Whether [`int4`] takes a matrix: at least four rows of at least two whole chunks, so that a row's mantissa and
-/// scales are at least four bytes.
+/// Whether [`int4`] takes a matrix: at least four rows of at least two whole chunks, so that a
+/// row's mantissa and scales are at least four bytes.
 #[inline(always)]
 pub(super) fn fits(matrix: &Tensor<'_>) -> bool {
     let whole = matrix.cols.is_multiple_of(CHUNK) && matrix.cols >= 2 * CHUNK;
@@ -88,10 +90,12 @@ fn rows<const RELU: bool, const N: usize>(matrix: &Tensor<'_>, x: &[ByteCodes], 
     assert!(matrix.rows >= FOUR && chunks >= 2);
     assert!(codes.len() == matrix.rows * row && scales.len() == matrix.rows * row_scales);
     for start in (0..matrix.rows).step_by(2 * FOUR) {
-        // The last four rows may overlap those before, and be both: their outputs are computed twice.
+        // The last four rows may overlap those before, and be both: their outputs are computed
+        // twice.
         let last = matrix.rows - FOUR;
         let (a, b) = (start.min(last), (start + FOUR).min(last));
-        // SAFETY: by the assertions, four rows of `row` bytes and as many of `row_scales` begin at each.
+        // SAFETY: by the assertions, four rows of `row` bytes and as many of `row_scales` begin at
+        // each.
         let sums = unsafe {
             let codes = (codes.as_ptr().add(a * row), codes.as_ptr().add(b * row));
             let scales = (scales.as_ptr().add(a * row_scales), scales.as_ptr().add(b * row_scales));
@@ -133,8 +137,9 @@ fn pack<const RELU: bool>(a: __m256i, b: __m256i) -> __m256i {
 ///
 /// # Safety
 ///
-/// At each address there are four rows with 32 bytes of codes per chunk of `x`, and four with 2 bytes of scales and
-/// one per chunk. There are at least two chunks, and `N` of them unless that is 0.
+/// At each address there are four rows with 32 bytes of codes per chunk of `x`, and four with 2
+/// bytes of scales and one per chunk. There are at least two chunks, and `N` of them unless that is
+/// 0.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn sums<const RELU: bool, const N: usize>(
@@ -187,8 +192,8 @@ unsafe fn four_rows<const RELU: bool>(codes: *const u8, row: usize, x: &ByteCode
     }
 }
 
-/// Sums of neighbouring pairs of 16-bit lanes, of four registers next to each other in each half. (A horizontal add
-/// takes twice as long as these three instructions on Zen 3.)
+/// Sums of neighbouring pairs of 16-bit lanes, of four registers next to each other in each half.
+/// (A horizontal add takes twice as long as these three instructions on Zen 3.)
 #[inline]
 #[target_feature(enable = "avx2")]
 fn join_pairs(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
@@ -199,8 +204,8 @@ fn join_pairs(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
     _mm256_add_epi16(even, _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(ab, cd)))
 }
 
-/// Sums of four products each, offsets included. `maddubs` is at most 2 · 15 · 255, the sum of two of them 15,300:
-/// nothing saturates.
+/// Sums of four products each, offsets included. `maddubs` is at most 2 · 15 · 255, the sum of two
+/// of them 15,300: nothing saturates.
 ///
 /// # Safety
 ///
@@ -225,8 +230,8 @@ unsafe fn products<const RELU: bool>(codes: *const u8, x: &ByteCodes) -> __m256i
     }
 }
 
-/// The scales of four chunks of four rows as bytes, four of a row adjacent: even groups in the low half, odd groups in
-/// the high half.
+/// The scales of four chunks of four rows as bytes, four of a row adjacent: even groups in the low
+/// half, odd groups in the high half.
 ///
 /// # Safety
 ///

@@ -1,12 +1,13 @@
 //! INT4 in groups of 32 for several vectors with AVX2.
 //!
-//! Four columns of eight rows make a register of bytes, which `maddubs` multiplies by four codes of a vector, 32
-//! weights at a time. The unsigned factor is the code: behind a ReLU as it is, else offset by 128, which adds 128
-//! times a row's weights to its sum, the same for every vector. The products of a group are summed in two 16-bit
-//! lanes per row, at most 16 · 255 · 8; `madd` multiplies both by the group's scale and adds them in 32 bits.
+//! Four columns of eight rows make a register of bytes, which `maddubs` multiplies by four codes of
+//! a vector, 32 weights at a time. The unsigned factor is the code: behind a ReLU as it is, else
+//! offset by 128, which adds 128 times a row's weights to its sum, the same for every vector. The
+//! products of a group are summed in two 16-bit lanes per row, at most 16 · 255 · 8; `madd`
+//! multiplies both by the group's scale and adds them in 32 bits.
 //!
-//! That is two vector operations per 32 products, and a sixteenth more per group. With two multipliers among four
-//! vector ports, at most 57 products per cycle.
+//! That is two vector operations per 32 products, and a sixteenth more per group. With two
+//! multipliers among four vector ports, at most 57 products per cycle.
 
 use alloc::vec::Vec;
 #[cfg(not(miri))]
@@ -38,8 +39,8 @@ pub(super) struct Panel {
     pub(super) starts: Both<i32>,
 }
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for groups of 32 that divide the row. The codes are
-/// within ±127, or from 0 to 255 if `RELU`.
+/// As [`crate::kernels::portable::matmul`], bit for bit, for groups of 32 that divide the row. The
+/// codes are within ±127, or from 0 to 255 if `RELU`.
 #[target_feature(enable = "avx2")]
 pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     // Codes times scales are at most 8 · 15.
@@ -47,8 +48,8 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
     each_panel::<RELU>(matrix, x, out, 120, unpack, |panel, words, out| sums(panel, words, out));
 }
 
-/// Computes the outputs of all rows and vectors. `unpack` decodes a panel; `sums` sets its sums with four vectors; a
-/// weight contributes at most `weight` to them.
+/// Computes the outputs of all rows and vectors. `unpack` decodes a panel; `sums` sets its sums
+/// with four vectors; a weight contributes at most `weight` to them.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn each_panel<const RELU: bool>(
@@ -104,9 +105,9 @@ fn sums(panel: &Panel, words: &[Words], sums: &mut Sums) {
 
 /// Adds a group's products, times its scales, to the sums.
 ///
-/// In assembly because sums (two 16-bit lanes for each of sixteen rows and four vectors), products and operands take
-/// all sixteen registers: a compiler that hoists any load spills sums. Products are summed after the next vector's
-/// multiplications, to hide latency.
+/// In assembly because sums (two 16-bit lanes for each of sixteen rows and four vectors), products
+/// and operands take all sixteen registers: a compiler that hoists any load spills sums. Products
+/// are summed after the next vector's multiplications, to hide latency.
 #[cfg(not(miri))]
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -209,8 +210,8 @@ fn add_group(steps: &[Step; STEPS], words: &[Words; STEPS], scales: &Both<i32>, 
             )
         };
     }
-    // SAFETY: reads the steps, words and scales, updates the sums; all but the words are aligned to 64 bytes, and the
-    // words are read by 4 bytes. All written registers are named.
+    // SAFETY: reads the steps, words and scales, updates the sums; all but the words are aligned to
+    // 64 bytes, and the words are read by 4 bytes. All written registers are named.
     unsafe {
         asm!(
             weights!(0),
@@ -332,8 +333,8 @@ pub(super) fn unpack<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: 
     }
 }
 
-/// Unpacks a group of eight rows, rows j and j + 4 adjacent, to four columns of all rows per register. Both nibbles of
-/// a byte move together.
+/// Unpacks a group of eight rows, rows j and j + 4 adjacent, to four columns of all rows per
+/// register. Both nibbles of a byte move together.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn unpack_eight(rows: [[[u8; GROUP / 2]; 2]; 4], half: usize, steps: &mut [Step; STEPS]) {

@@ -1,15 +1,15 @@
 //! INT8 for a single vector of codes within ±127 with AVX2.
 //!
-//! Two bytes are one signed 16-bit number, 256 times the upper weight b1 plus the lower weight, offset to
-//! u0 = b0 + 128. It is multiplied without unpacking, and the lower byte once more:
+//! Two bytes are one signed 16-bit number, 256 times the upper weight b1 plus the lower weight,
+//! offset to u0 = b0 + 128. It is multiplied without unpacking, and the lower byte once more:
 //!
 //! ```text
 //! (256 b1 + u0) · a1 + u0 · (256 a0 − a1) = 256 · (b1 · a1 + u0 · a0)
 //! ```
 //!
-//! with codes a0 and a1, as on cores with the DSP extension (`kernels/dsp`). Per 32 products that is five vector
-//! operations: a mask, two multiplications that add pairs, two sums; nothing is widened. The initial value of sums
-//! cancels the offset.
+//! with codes a0 and a1, as on cores with the DSP extension (`kernels/dsp`). Per 32 products that
+//! is five vector operations: a mask, two multiplications that add pairs, two sums; nothing is
+//! widened. The initial value of sums cancels the offset.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -23,8 +23,8 @@ use crate::kernels::single::Block;
 
 /// Inputs per register of bytes.
 const CHUNK: usize = 32;
-/// Longest row: a 32-bit lane sums an eighth of it, and 512 · 128 · 127 · 256 is below 2^31; intermediate wrapping
-/// cancels.
+/// Longest row: a 32-bit lane sums an eighth of it, and 512 · 128 · 127 · 256 is below 2^31;
+/// intermediate wrapping cancels.
 const LONGEST: usize = 4096;
 /// Chunks of a vector that fit the stack; longer ones take the heap.
 const FEW: usize = 8;
@@ -62,8 +62,8 @@ pub(super) fn matmul(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out:
     for first in (0..matrix.rows).step_by(ROWS) {
         let block = Block::new(matrix, &layout, first);
         assert!(block.codes.len() == ROWS * CHUNK * x.len());
-        // SAFETY: the assertion above is what `sums` asks for; a block has the scales of eight rows, each with a
-        // mantissa.
+        // SAFETY: the assertion above is what `sums` asks for; a block has the scales of eight
+        // rows, each with a mantissa.
         unsafe {
             let sums = join_eight(sums(block.codes.as_ptr(), x, start));
             let mantissas = mantissas(block.scales.as_ptr(), layout.row_scales);
@@ -104,7 +104,8 @@ unsafe fn sums(codes: *const u8, x: &[Coefficients], start: __m256i) -> [__m256i
     for (i, x) in x.iter().enumerate() {
         let (whole, lower) = (registers::load(&x.whole), registers::load(&x.lower));
         for (j, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: 32 bytes of one of eight rows, in a chunk that the row has; the load needs no alignment.
+            // SAFETY: 32 bytes of one of eight rows, in a chunk that the row has; the load needs no
+            // alignment.
             let pairs = unsafe { _mm256_loadu_si256(codes.add(j * row + CHUNK * i).cast()) };
             let both = _mm256_madd_epi16(pairs, whole);
             let low = _mm256_madd_epi16(_mm256_and_si256(pairs, mask), lower);

@@ -1,12 +1,13 @@
-//! The kernels for x86-64 hosts: with AVX2, and with AVX-512 VNNI where the processor has it, chosen at run time.
+//! The kernels for x86-64 hosts: with AVX2, and with AVX-512 VNNI where the processor has it,
+//! chosen at run time.
 //!
 //! Integer sums are exact in any order. An FP16 weight (11 bits) times a code (8 bits) is exact in
 //! f32, so a fused multiply-add rounds once where the contract rounds once, and register lane j is
 //! the contract's lane j.
 //!
-//! Modules in the order of their imports: `detect`, `registers`, `vnni_registers`; `requantize`, `tile`, `decode`;
-//! `int4`, `int8`, `vnni_int4`; `shapes`; the kernels of the table (`single`, `fp16_panels`, `int4_panels`,
-//! `panels`, `vnni`, `vnni_panels`, `columns`) and `chain`.
+//! Modules in the order of their imports: `detect`, `registers`, `vnni_registers`; `requantize`,
+//! `tile`, `decode`; `int4`, `int8`, `vnni_int4`; `shapes`; the kernels of the table (`single`,
+//! `fp16_panels`, `int4_panels`, `panels`, `vnni`, `vnni_panels`, `columns`) and `chain`.
 #![allow(unsafe_code)]
 
 mod chain;
@@ -41,8 +42,8 @@ use super::{batched, portable};
 use crate::blob::{ChainFormat, ChainParameters, Tensor};
 use crate::error::Error;
 
-/// The weights of a matrix by columns, for [`columns`]; empty if the processor or the matrix has no such kernel, or if
-/// the copy would exceed `room` bytes.
+/// The weights of a matrix by columns, for [`columns`]; empty if the processor or the matrix has no
+/// such kernel, or if the copy would exceed `room` bytes.
 ///
 /// # Errors
 ///
@@ -58,8 +59,8 @@ pub(super) fn by_columns(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>
 /// The kernel of [`columns`] for dense vectors, too; returns whether there are columns.
 #[cfg(test)]
 pub(super) fn matmul_by_columns(
-    matrix: &super::Matrix<'_>,
-    x: super::Vectors<'_>,
+    matrix: &super::matrix::Matrix<'_>,
+    x: super::vectors::Vectors<'_>,
     out: &mut [i32],
 ) -> bool {
     if matrix.columns.is_empty() || Avx2::detect().is_none() {
@@ -85,7 +86,8 @@ pub(super) fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) -> bool {
     )
 }
 
-/// [`super::dispatch::to_halves`] where the processor converts floats to halves; returns whether it was done.
+/// [`super::dispatch::to_halves`] where the processor converts floats to halves; returns whether it
+/// was done.
 #[inline]
 pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) -> bool {
     if Avx2::detect().is_none() {

@@ -18,8 +18,8 @@ pub(super) fn load<T: bytemuck::NoUninit>(half: &[T; ROWS]) -> __m256i {
 #[target_feature(enable = "avx2")]
 pub(super) fn set<T: bytemuck::Pod>(half: &mut [T; ROWS], lanes: __m256i) {
     const { assert!(size_of::<[T; ROWS]>() == 32) };
-    // SAFETY: the array has as many bytes as are written, all of which it may hold; the store asks for no
-    // alignment.
+    // SAFETY: the array has as many bytes as are written, all of which it may hold; the store asks
+    // for no alignment.
     unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), lanes) };
 }
 
@@ -82,7 +82,8 @@ pub(super) unsafe fn four_words(scales: *const u8, row_scales: usize) -> __m128i
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn eight_words(scales: *const u8, row_scales: usize) -> __m256i {
     if row_scales == 4 {
-        // SAFETY: as the caller says: those of the eight are next to each other; no read needs alignment.
+        // SAFETY: as the caller says: those of the eight are next to each other; no read needs
+        // alignment.
         return unsafe { _mm256_loadu_si256(scales.cast()) };
     }
     // SAFETY: as the caller says.
@@ -111,7 +112,8 @@ pub(super) fn put_four(values: __m256i, a: usize, b: usize, out: &mut [i32]) {
     unsafe { _mm_storeu_si128(high.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(values)) };
 }
 
-/// Transposes words of four registers: element s has words s of the four, and words s + 4 in its high half.
+/// Transposes words of four registers: element s has words s of the four, and words s + 4 in its
+/// high half.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn fours([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
@@ -129,7 +131,8 @@ pub(super) fn fours([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn transpose([r0, r1, r2, r3, r4, r5, r6, r7]: [__m256i; ROWS]) -> [__m256i; ROWS] {
-    // Columns 0 and 1, or 2 and 3, of rows a and b, and the columns four further; then of four rows.
+    // Columns 0 and 1, or 2 and 3, of rows a and b, and the columns four further; then of four
+    // rows.
     let twos = [[r0, r1], [r2, r3], [r4, r5], [r6, r7]];
     let low = twos.map(|[a, b]| _mm256_unpacklo_epi32(a, b));
     let high = twos.map(|[a, b]| _mm256_unpackhi_epi32(a, b));

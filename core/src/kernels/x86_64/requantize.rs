@@ -52,8 +52,9 @@ impl Requantizer {
         self.mantissa >= 0
     }
 
-    /// Requantizes sums of eight rows. Raised sums are below 2^31, products of mantissas below 2^31, their products
-    /// below 2^62: neither adding the rounding constant nor the result overflows.
+    /// Requantizes sums of eight rows. Raised sums are below 2^31, products of mantissas below
+    /// 2^31, their products below 2^62: neither adding the rounding constant nor the result
+    /// overflows.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn requantize(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
@@ -69,9 +70,9 @@ impl Requantizer {
     }
 }
 
-/// `shift_round` and a saturating addition for a panel's sums. Products are below 2^62 in magnitude, so that adding
-/// the rounding constant cannot overflow 64 bits. Results beyond `i32`, and shifts beyond 1 to 62, take the portable
-/// path.
+/// `shift_round` and a saturating addition for a panel's sums. Products are below 2^62 in
+/// magnitude, so that adding the rounding constant cannot overflow 64 bits. Results beyond `i32`,
+/// and shifts beyond 1 to 62, take the portable path.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_panel(sums: __m256i, scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
@@ -88,7 +89,8 @@ pub(super) fn requantize_panel(sums: __m256i, scales: &Scales, rescale: &Rescale
     store(_mm256_xor_si256(both, _mm256_set1_epi32(i32::MIN)))
 }
 
-/// Requantizes and stores a block of eight rows, given sums and mantissas (below 2^16). The shift is from 1 to 62.
+/// Requantizes and stores a block of eight rows, given sums and mantissas (below 2^16). The shift
+/// is from 1 to 62.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_block(
@@ -103,7 +105,8 @@ pub(super) fn requantize_block(
     put(requantize_eight(sums, mantissas, biases, rescale), first, out);
 }
 
-/// Requantizes the sums of eight rows, given mantissas (below 2^16) and biases. The shift is from 1 to 62.
+/// Requantizes the sums of eight rows, given mantissas (below 2^16) and biases. The shift is from 1
+/// to 62.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_eight(
@@ -170,8 +173,8 @@ pub(super) fn block_biases(matrix: &Tensor<'_>, first: usize) -> __m256i {
     _mm256_sll_epi32(biases, shift)
 }
 
-/// Requantizes the sums of all rows in place; each row has `row_scales` bytes of scales. A pass of its own: after the
-/// products of a few rows it would wait for them and delay the next ones.
+/// Requantizes the sums of all rows in place; each row has `row_scales` bytes of scales. A pass of
+/// its own: after the products of a few rows it would wait for them and delay the next ones.
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize_rows(
     matrix: &Tensor<'_>,
@@ -184,7 +187,8 @@ pub(super) fn requantize_rows(
     assert!(matrix.scales.len() >= blocks.len() * ROWS * row_scales && row_scales >= 4);
     let mut first = 0;
     for block in blocks.iter_mut() {
-        // SAFETY: by the assertion a row's scales are four bytes or more, and those of eight rows are there.
+        // SAFETY: by the assertion a row's scales are four bytes or more, and those of eight rows
+        // are there.
         let mantissas =
             unsafe { eight_words(matrix.scales.as_ptr().add(first * row_scales), row_scales) };
         let mantissas = _mm256_and_si256(mantissas, _mm256_set1_epi32(0xffff));
@@ -203,8 +207,8 @@ pub(super) fn requantize_rows(
     }
 }
 
-/// Outputs plus 2^31 in 64-bit lanes, and lanes whose high halves are 0 if neither the output nor the product before
-/// the bias exceeds `i32`.
+/// Outputs plus 2^31 in 64-bit lanes, and lanes whose high halves are 0 if neither the output nor
+/// the product before the bias exceeds `i32`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn biased_half(
@@ -225,8 +229,8 @@ fn round_half(sums: __m256i, mantissas: __m256i, rescale: &Rescale) -> __m256i {
     // Below 2^16 · 2^15: not negative as 32 bits.
     let multipliers = _mm256_mul_epu32(mantissas, _mm256_set1_epi64x(rescale.mantissa));
     let products = _mm256_mul_epi32(sums, multipliers);
-    // There is no arithmetic shift of 64 bits: shift lanes offset by 2^63, then change the offset to 2^31, so that
-    // numbers within `i32` have zero high halves.
+    // There is no arithmetic shift of 64 bits: shift lanes offset by 2^63, then change the offset
+    // to 2^31, so that numbers within `i32` have zero high halves.
     let raised = _mm256_add_epi64(products, _mm256_set1_epi64x(rescale.raise));
     let shifted = _mm256_srlv_epi64(raised, _mm256_set1_epi64x(rescale.shift));
     _mm256_sub_epi64(shifted, _mm256_set1_epi64x(rescale.lower))
@@ -245,8 +249,8 @@ fn load_wide(values: &[i64; ROWS / 2]) -> __m256i {
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
-/// `f32_to_residual` for finite numbers: the truncated fraction is exact, and so is its double, which truncates to 0
-/// or ±1. Sums of finite halves times a finite scale are never NaN.
+/// `f32_to_residual` for finite numbers: the truncated fraction is exact, and so is its double,
+/// which truncates to 0 or ±1. Sums of finite halves times a finite scale are never NaN.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn to_residual(values: __m256) -> __m256i {

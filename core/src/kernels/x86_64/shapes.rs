@@ -32,7 +32,8 @@ pub(in crate::kernels) fn wide_vnni(matrix: &Tensor<'_>) -> Result<(), Reason> {
     by_vnni(matrix, matrix.precision != Precision::Int8 && matrix.cols < LONG)
 }
 
-/// INT8, or INT4 in groups of 32 that divide the row, of at least one block of rows; `faster` as measured.
+/// INT8, or INT4 in groups of 32 that divide the row, of at least one block of rows; `faster` as
+/// measured.
 fn by_vnni(matrix: &Tensor<'_>, faster: bool) -> Result<(), Reason> {
     let int4 = fits_bytes(matrix) && vnni_int4::fits(matrix);
     if matrix.precision != Precision::Int8 && !int4 || !faster {
@@ -57,14 +58,15 @@ pub(in crate::kernels) fn vnni_panels(matrix: &Tensor<'_>) -> Result<(), Reason>
     if matrix.codes.is_empty() { Err(Reason::Shape) } else { Ok(()) }
 }
 
-/// Whether the kernels for products of bytes are for this matrix: INT4 in groups of 32 that divide the row.
+/// Whether the kernels for products of bytes are for this matrix: INT4 in groups of 32 that divide
+/// the row.
 #[inline(always)]
 pub(super) fn fits_bytes(matrix: &Tensor<'_>) -> bool {
     matrix.precision == Precision::Int4 && matrix.group == 32 && matrix.cols.is_multiple_of(32)
 }
 
-/// Whether there are so few vectors that one by one is faster: decoding rows once for all of them takes the
-/// time of five (INT4) or nine (INT8).
+/// Whether there are so few vectors that one by one is faster: decoding rows once for all of them
+/// takes the time of five (INT4) or nine (INT8).
 #[inline(always)]
 pub(super) fn few(matrix: &Tensor<'_>, vectors: usize) -> bool {
     match matrix.precision {

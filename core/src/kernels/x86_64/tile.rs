@@ -1,5 +1,5 @@
-//! Shared by the kernels for several vectors: tiles of sixteen rows by four vectors, eight rows per register, so that
-//! loads of either are used several times and all sums stay in registers.
+//! Shared by the kernels for several vectors: tiles of sixteen rows by four vectors, eight rows per
+//! register, so that loads of either are used several times and all sums stay in registers.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -16,8 +16,8 @@ pub(super) const VECTORS: usize = 4;
 /// Bytes per row and step.
 pub(super) const WORD: usize = 4;
 
-/// One register each for the first and the last eight rows of a panel; aligned, since a load across two cache lines
-/// costs two.
+/// One register each for the first and the last eight rows of a panel; aligned, since a load across
+/// two cache lines costs two.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Both<T>(pub(super) [[T; ROWS]; 2]);
@@ -149,7 +149,8 @@ pub(super) fn broadcast(word: [u8; WORD]) -> __m256i {
 #[target_feature(enable = "avx2")]
 pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS]) {
     for (s, four) in fours(vectors).into_iter().enumerate() {
-        // SAFETY: an element is as long as each half of the register, and the stores need no alignment.
+        // SAFETY: an element is as long as each half of the register, and the stores need no
+        // alignment.
         unsafe {
             _mm_storeu_si128(words[s].as_mut_ptr().cast(), _mm256_castsi256_si128(four));
             let high = _mm256_extracti128_si256::<1>(four);

@@ -1,8 +1,8 @@
 //! Single vectors with AVX-512 VNNI, which adds four products of bytes to every 32-bit lane.
 //!
-//! One factor is unsigned, the other signed. Behind a ReLU codes are the unsigned factor; with other codes the weights
-//! are, offset by 128 (INT8). INT4 is offset by 8 either way, as it is stored. The contribution of an offset is a
-//! multiple of the sum of codes, which all rows share.
+//! One factor is unsigned, the other signed. Behind a ReLU codes are the unsigned factor; with
+//! other codes the weights are, offset by 128 (INT8). INT4 is offset by 8 either way, as it is
+//! stored. The contribution of an offset is a multiple of the sum of codes, which all rows share.
 //!
 //! INT8 takes a load, a flip and a dot product per 64 products; for INT4 see
 //! [`super::vnni_int4`].
@@ -25,8 +25,8 @@ use crate::numeric::Scale;
 /// Registers of a vector that fit the stack; longer ones take the heap.
 const FEW: usize = 8;
 
-/// See [`crate::kernels::table::Kernel::run`]; takes one vector, or a few one by one, unless a code behind a ReLU is
-/// negative or a scale is extreme.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, or a few one by one, unless a code
+/// behind a ReLU is negative or a scale is extreme.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     few(matrix, x.scales.len())
@@ -53,7 +53,8 @@ fn matmul(matrix: &Tensor<'_>, codes: &[i16], scale: u32, out: &mut [i32]) -> bo
 
 /// A matrix of INT8 of at least eight rows. The codes are within ±127, or from 0 to 255 if `RELU`.
 ///
-/// No sum of products exceeds 2^14 · 255 · 128 < 2^29, so that all of them, in any order, are exact.
+/// No sum of products exceeds 2^14 · 255 · 128 < 2^29, so that all of them, in any order, are
+/// exact.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
     let (mut few, mut many) = ([[0; BYTES]; FEW], Vec::new());
@@ -67,8 +68,8 @@ fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale,
     for start in (0..matrix.rows).step_by(ROWS) {
         let block = Block::new(matrix, &layout, start);
         assert!(block.codes.len() == ROWS * codes.len());
-        // SAFETY: by the assertion there are eight rows, as long as the codes of which `x` is made; a block has
-        // the scales of eight rows, each with a mantissa.
+        // SAFETY: by the assertion there are eight rows, as long as the codes of which `x` is made;
+        // a block has the scales of eight rows, each with a mantissa.
         unsafe {
             let sums = join(int8_sums::<RELU>(block.codes.as_ptr(), codes.len(), x));
             let mantissas = mantissas(block.scales.as_ptr(), layout.row_scales);
@@ -95,7 +96,8 @@ unsafe fn int8_sums<const RELU: bool>(
     for (i, x) in whole.iter().enumerate() {
         let x = load(x);
         for (j, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: 64 bytes of one of eight rows, of which each has as many for this register of `x`.
+            // SAFETY: 64 bytes of one of eight rows, of which each has as many for this register of
+            // `x`.
             let stored = unsafe { _mm512_loadu_si512(codes.add(j * row + BYTES * i).cast()) };
             *sum = dot::<RELU>(*sum, offset::<RELU>(stored), x);
         }

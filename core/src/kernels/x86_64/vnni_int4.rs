@@ -1,17 +1,16 @@
 //! INT4 in groups of 32 for a single vector with AVX-512 VNNI, sixteen rows at a time.
 //!
 //! A register holds four groups of a row, a quarter each. Two dot products add eight products to
-//! every lane; the initial value cancels the offset of the nibbles. For four rows, neighbouring lanes
-//! are added, which leaves two sums of sixteen products per group and row: they fit 16 bits and
-//! are packed, so that one `madd` multiplies four rows by the scales of their groups. Quarters are
-//! added once per row, at its end.
+//! every lane; the initial value cancels the offset of the nibbles. For four rows, neighbouring
+//! lanes are added, which leaves two sums of sixteen products per group and row: they fit 16 bits
+//! and are packed, so that one `madd` multiplies four rows by the scales of their groups. Quarters
+//! are added once per row, at its end.
 //!
-//! Per 512 products that is twenty vector operations (a shift, two that split the nibbles, and
-//! two dot products for every row), and ten that four rows share: seven that join them, the broadcast
+//! Per 512 products that is twenty vector operations (a shift, two that split the nibbles, and two
+//! dot products for every row), and ten that four rows share: seven that join them, the broadcast
 //! of the scales, their multiplication, the sum. Without joining, every row would have scales to
 //! load, split and multiply by, and sixteen lanes to add: for rows of 128 columns, a single
-//! register, that takes longer than the products.
-//! A second pass requantizes the sums of all rows.
+//! register, that takes longer than the products. A second pass requantizes the sums of all rows.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
@@ -210,8 +209,8 @@ unsafe fn four_rows<const RELU: bool, const WHOLE: bool>(
 ) -> __m512i {
     let (low, high, starts) = (load(&x.low), load(&x.high), load(&x.starts));
     let products = |j: usize| {
-        // SAFETY: as the caller says; the loads need no alignment. Beyond a row the vector's codes are
-        // zeros.
+        // SAFETY: as the caller says; the loads need no alignment. Beyond a row the vector's codes
+        // are zeros.
         let stored = unsafe {
             let codes = codes.add(j * row);
             if WHOLE {
@@ -235,8 +234,8 @@ unsafe fn four_rows<const RELU: bool, const WHOLE: bool>(
     _mm512_packs_epi32(two(0), two(2))
 }
 
-/// The scales of eight groups of four rows as bytes, four of a row adjacent: even groups in the first
-/// and third quarter, odd groups in the others.
+/// The scales of eight groups of four rows as bytes, four of a row adjacent: even groups in the
+/// first and third quarter, odd groups in the others.
 ///
 /// # Safety
 ///
@@ -256,8 +255,8 @@ unsafe fn split_nibbles<const N: usize>(scales: *const u8, row_scales: usize) ->
     _mm512_and_si512(shifted, _mm512_set1_epi8(15))
 }
 
-/// Shuffle patterns: of every row's four bytes, byte i to both of its 16-bit lanes in the quarters of
-/// the first two groups, the next byte in the others; high bytes are zero.
+/// Shuffle patterns: of every row's four bytes, byte i to both of its 16-bit lanes in the quarters
+/// of the first two groups, the next byte in the others; high bytes are zero.
 static BROADCASTS: [[i16; BYTES / 2]; 4] = {
     let mut patterns = [[0; BYTES / 2]; 4];
     let mut i = 0;

@@ -1,8 +1,8 @@
 //! INT4 in groups of 32, and INT8, for several vectors with AVX-512 VNNI.
 //!
-//! Panels and vectors are those of AVX2's INT4 ([`super::int4_panels`]): four columns of sixteen rows fill a
-//! register, which one dot product multiplies by four codes of a vector. Even and odd steps have sums of their own,
-//! to keep eight dot products of five cycles each in flight.
+//! Panels and vectors are those of AVX2's INT4 ([`super::int4_panels`]): four columns of sixteen
+//! rows fill a register, which one dot product multiplies by four codes of a vector. Even and odd
+//! steps have sums of their own, to keep eight dot products of five cycles each in flight.
 
 use core::arch::x86_64::*;
 
@@ -18,7 +18,8 @@ use crate::kernels::vectors::{Vectors, not_negative};
 /// Two steps, each with its own sums for four vectors.
 type Lanes = [[__m512i; VECTORS]; 2];
 
-/// See [`crate::kernels::table::Kernel::run`]; takes several vectors, unless a code behind a ReLU is negative.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes several vectors, unless a code behind a ReLU
+/// is negative.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let relu = matrix.max_code > 127;
@@ -53,7 +54,8 @@ fn by_int8<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32
     });
 }
 
-/// Sums of sixteen rows with four vectors. A group's sum is below 2^17: its product with the scale fits 32 bits.
+/// Sums of sixteen rows with four vectors. A group's sum is below 2^17: its product with the scale
+/// fits 32 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn int4_sums(panel: &Panel, words: &[Words], out: &mut Sums) {
