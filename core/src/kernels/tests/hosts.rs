@@ -1,4 +1,4 @@
-//! Shapes that the kernels of hosts are for.
+//! The shapes that the kernels of hosts are for.
 
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
