@@ -1,6 +1,6 @@
 //! The BK-core in fixed point: diagonal of the resolvent of a tridiagonal chain.
 //!
-//! With α_t = diagonal + v_t − iη and off-diagonal product β (`docs/numerics.md`, section 8; the
+//! With α_t = diagonal + v_t − iη and off-diagonal product β (`docs/numerics.md`, section 7; the
 //! determinant recursion of Arai, ResNet-BK, 2025, overflows instead):
 //!
 //! ```text

@@ -44,9 +44,9 @@ pub(super) use mul32::Mul32;
 pub(super) use smlad::Smlad;
 use units::{Pairs, UNITS, Units, prepare};
 
-/// See [`super::kernel::Kernel::run`]; with the DSP extension, leaves vectors to the portable kernel
-/// whose outputs may saturate. Outlined: inlined, the caller's frame would hold the vectors of all
-/// kernels at once.
+/// See [`super::kernel::Kernel::run`]; with the DSP extension, leaves vectors to the portable
+/// kernel whose outputs may saturate. Outlined: inlined, the caller's frame would hold the vectors
+/// of all kernels at once.
 ///
 /// # Safety
 ///

@@ -75,7 +75,7 @@ fn products_of_bytes_agree_at_the_edges_of_registers() {
     }
 }
 
-/// INT4 in whole stretches of 64 columns: rows that are no multiple of four or eight, any place of
+/// INT4 in whole chunks of 64 columns: rows that are no multiple of four or eight, any place of
 /// the last scales, and outputs that fit, that need 64 bits, and that saturate.
 #[test]
 fn products_of_bytes_agree_on_four_rows_at_a_time() {

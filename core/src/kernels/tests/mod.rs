@@ -1,4 +1,5 @@
-//! Every kernel of the table against an f64 product of the decoded weights, and against the portable one.
+//! Every kernel of the table against an f64 product of the decoded weights, and against the
+//! portable one.
 //!
 //! The decoding in [`matrix`] is written from `docs/format.md`, not from the kernels.
 

@@ -119,8 +119,8 @@ pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
     if matrix.codes.is_empty() || matrix.cols > LONGEST { Err(Reason::Shape) } else { Ok(()) }
 }
 
-/// See [`crate::kernels::kernel::Kernel::run`]; takes vectors that are sparse, if the matrix has its
-/// columns.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes vectors that are sparse, if the matrix has
+/// its columns.
 #[target_feature(enable = "avx2")]
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let sparse = pays(matrix, x);

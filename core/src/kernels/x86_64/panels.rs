@@ -13,8 +13,8 @@ use crate::kernels::batched::{self, LONGEST, PANEL, Pair, Products, ROWS, Rescal
 use crate::kernels::matrix::Matrix;
 use crate::kernels::vectors::{Vectors, not_negative};
 
-/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors: bytes of INT4 and FP16 by
-/// panels of their own, the others by panels of 16-bit weights.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors: bytes of INT4 and FP16
+/// by panels of their own, the others by panels of 16-bit weights.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let Some(avx2) = Avx2::detect() else { return false };

@@ -16,8 +16,8 @@ use crate::kernels::single::Block;
 use crate::kernels::vectors::{Vectors, not_negative};
 use crate::numeric::Scale;
 
-/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, or a few one by one, unless a code
-/// of INT4 behind a ReLU is negative or a scale is extreme.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, or a few one by one, unless a
+/// code of INT4 behind a ReLU is negative or a scale is extreme.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     few(matrix, x.scales.len())

@@ -25,8 +25,8 @@ use crate::numeric::Scale;
 /// Registers of a vector that fit the stack; longer ones take the heap.
 const FEW: usize = 8;
 
-/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, or a few one by one, unless a code
-/// behind a ReLU is negative or a scale is extreme.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, or a few one by one, unless a
+/// code behind a ReLU is negative or a scale is extreme.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     few(matrix, x.scales.len())
