@@ -1,38 +1,113 @@
-//! Tells the kernels what the target's name, or its features, say of its instructions and `cfg` does not.
+//! Finds the processor features that kernels need and `cfg` does not tell.
+//!
+//! Stable compilers hide the features of Arm targets. So this asks the compiler to assemble one
+//! instruction of each, with the flags of this build: `-C target-cpu` and `-C target-feature` count
+//! as they do for the kernels themselves. A new capability is one more line in [`main`].
+
+use std::env;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(arm_dsp)");
-    println!("cargo::rustc-check-cfg=cfg(arm_fpu)");
-    println!("cargo::rustc-check-cfg=cfg(armv6m)");
-    println!("cargo::rustc-check-cfg=cfg(armv7m)");
-    println!("cargo::rustc-check-cfg=cfg(neon)");
-    println!("cargo::rustc-check-cfg=cfg(swar)");
-    let target = std::env::var("TARGET").unwrap_or_default();
-    let arch = std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
-    let abi = std::env::var("CARGO_CFG_TARGET_ABI").unwrap_or_default();
-    let endian = std::env::var("CARGO_CFG_TARGET_ENDIAN").unwrap_or_default();
-    // RV32I has no multiplication, and RV32E, told by its ABI, has half the registers.
+    for name in ["arm_dsp", "arm_fpu", "neon", "swar", "thumb1", "thumb2"] {
+        println!("cargo::rustc-check-cfg=cfg({name})");
+    }
+    let set = |name: &str, present: bool| {
+        if present {
+            println!("cargo::rustc-cfg={name}");
+        }
+    };
+    let get = |name: &str| env::var(name).unwrap_or_default();
+    let (arch, endian) = (get("CARGO_CFG_TARGET_ARCH"), get("CARGO_CFG_TARGET_ENDIAN"));
+
+    // The kernels load bytes and use them as wider lanes, lowest byte first.
+    set("neon", arch == "aarch64" && endian == "little");
+
+    // RV32I cannot multiply, and RV32E, which has its own ABI, has half the registers.
+    let features = get("CARGO_CFG_TARGET_FEATURE");
     let multiplies = features.split(',').any(|feature| matches!(feature, "m" | "zmmul"));
-    let riscv32 = arch == "riscv32" && multiplies && abi != "ilp32e";
-    // Cortex-M4 and M7 always have the DSP extension; its target feature is not stable.
-    if target.starts_with("thumbv7em") {
-        println!("cargo::rustc-cfg=arm_dsp");
-    } else if target.starts_with("thumbv") || riscv32 {
-        println!("cargo::rustc-cfg=swar");
+    let riscv32 = arch == "riscv32" && multiplies && get("CARGO_CFG_TARGET_ABI") != "ilp32e";
+
+    let m_profile = arch == "arm" && endian == "little" && Probe::MProfile.passes();
+    let thumb2 = m_profile && Probe::Thumb2.passes();
+    let dsp = thumb2 && Probe::Dsp.passes();
+    set("thumb1", m_profile && !thumb2);
+    set("thumb2", thumb2);
+    set("arm_dsp", dsp);
+    set("arm_fpu", thumb2 && Probe::Fpu.passes());
+    set("swar", riscv32 || m_profile && !dsp);
+}
+
+/// What Arm's microcontrollers may have.
+#[derive(Clone, Copy)]
+enum Probe {
+    /// Cortex-M, of any version.
+    MProfile,
+    /// All of Thumb-2: Cortex-M3 and later but M23.
+    Thumb2,
+    /// Two products an instruction: Cortex-M4, M7, M33 and later.
+    Dsp,
+    /// A single-precision FPU that converts halves.
+    Fpu,
+}
+
+impl Probe {
+    const fn instructions(self) -> &'static str {
+        match self {
+            Self::MProfile => "mrs r0, primask",
+            Self::Thumb2 => "mla r0, r0, r0, r0",
+            Self::Dsp => "smmla r0, r0, r0, r0",
+            Self::Fpu => "vfma.f32 s0, s0, s0\\nvcvtb.f32.f16 s0, s0",
+        }
     }
-    // What the kernels load as bytes they look at as wider lanes, the lowest byte first.
-    if arch == "aarch64" && endian == "little" {
-        println!("cargo::rustc-cfg=neon");
+
+    fn passes(self) -> bool {
+        assembles(self.instructions()).unwrap_or_else(|| self.by_name())
     }
-    if target.starts_with("thumbv7m-") {
-        println!("cargo::rustc-cfg=armv7m");
+
+    /// Where nothing can be compiled yet, as with `-Z build-std`: by the target's name.
+    fn by_name(self) -> bool {
+        let target = env::var("TARGET").unwrap_or_default();
+        match self {
+            Self::MProfile => target.starts_with("thumbv"),
+            Self::Thumb2 => target.starts_with("thumbv7") || target.starts_with("thumbv8m.main"),
+            Self::Dsp => target.starts_with("thumbv7em"),
+            Self::Fpu => target == "thumbv7em-none-eabihf",
+        }
     }
-    if target.starts_with("thumbv6m") {
-        println!("cargo::rustc-cfg=armv6m");
+}
+
+/// Whether the target has these instructions; `None` where the compiler cannot compile for it at
+/// all.
+fn assembles(instructions: &str) -> Option<bool> {
+    if compiles(instructions)? {
+        return Some(true);
     }
-    if target == "thumbv7em-none-eabihf" {
-        println!("cargo::rustc-cfg=arm_fpu");
-    }
+    compiles("nop")?.then_some(false)
+}
+
+/// Whether a function of these instructions compiles; `None` where the compiler cannot be run.
+fn compiles(instructions: &str) -> Option<bool> {
+    let out = PathBuf::from(env::var_os("OUT_DIR")?).join("probe.o");
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let mut compiler = Command::new(env::var_os("RUSTC").unwrap_or(OsString::from("rustc")))
+        .args(["--crate-name=probe", "--crate-type=lib", "--edition=2024", "--emit=obj", "-"])
+        .arg("--target")
+        .arg(env::var_os("TARGET")?)
+        .arg("-o")
+        .arg(&out)
+        .args(flags.split('\x1f').filter(|flag| !flag.is_empty()))
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let source = format!(
+        "#![no_std]\n#[unsafe(no_mangle)]\npub fn probe() \
+         {{ unsafe {{ core::arch::asm!(\"{instructions}\") }} }}"
+    );
+    compiler.stdin.take()?.write_all(source.as_bytes()).ok()?;
+    Some(compiler.wait().ok()?.success())
 }

@@ -1,7 +1,7 @@
 //! Matrices and vectors from a seed.
 
 use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
-use resnet_bk_core::kernels::Vectors;
+use resnet_bk_core::internals::Vectors;
 use resnet_bk_core::numeric::Scale;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -111,7 +111,6 @@ pub fn matrix<'a>(
         codes,
         scales,
         biases,
-        columns: &[],
     }
 }
 

@@ -9,7 +9,7 @@ use half::f16;
 
 use crate::blob::{Dimensions, TensorId, TokenClasses};
 use crate::error::Error;
-use crate::kernels::{self, Vectors, matmul, portable, to_halves, wide};
+use crate::kernels::{self, Vectors, matmul, portable, to_halves, with_simd};
 use crate::layers::activation::{normalize, quantize};
 use crate::layers::gate::{Route, route};
 use crate::layers::moe;
@@ -88,7 +88,7 @@ pub(crate) fn embed(model: &Model<'_>, token: u32, position: usize, h: &mut [i32
 pub(crate) fn normalize_all(h: &[i32], codes: &mut [i16], scales: &mut [u32]) {
     let width = h.len() / scales.len().max(1);
     let vectors = h.chunks_exact(width).zip(codes.chunks_exact_mut(width));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for ((h, codes), scale) in vectors.zip(scales) {
@@ -149,12 +149,12 @@ impl Cursor {
             Some(Piece::Gate) => {
                 let experts = dims.experts as usize;
                 let logits = &mut tile.gate_logits[..x.scales.len() * experts];
-                matmul(&model.tensor(TensorId::Gate(layer)), x, logits);
+                matmul(&model.matrix(TensorId::Gate(layer)), x, logits);
                 route_all(logits, routes, x.scales.len());
                 self.seek_expert(routes, 0)
             }
             Some(Piece::ExpertUp) => {
-                let up = model.tensor(TensorId::ExpertUp(layer, expert));
+                let up = model.matrix(TensorId::ExpertUp(layer, expert));
                 self.rows = up.rows as u32;
                 self.count = moe::up(expert, &up, x, routes, &mut tile.experts) as u32;
                 Some(Piece::Hidden)
@@ -164,7 +164,7 @@ impl Cursor {
                 Some(Piece::ExpertDown)
             }
             Some(Piece::ExpertDown) => {
-                let down = model.tensor(TensorId::ExpertDown(layer, expert));
+                let down = model.matrix(TensorId::ExpertDown(layer, expert));
                 moe::down(&down, count, &mut tile.experts);
                 Some(Piece::Mixing)
             }
@@ -205,7 +205,7 @@ impl Cursor {
     ) {
         let dims = model.dims();
         let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
-        let matrix = model.tensor(TensorId::LmHead(self.index));
+        let matrix = model.matrix(TensorId::LmHead(self.index));
         let first = self.rows as usize;
         let rows = (dims.hidden as usize).min(matrix.rows - first);
         let values = &mut tile.experts.hidden[..batch * rows];
@@ -243,7 +243,7 @@ fn project(
     let codes = &mut scratch.hidden_codes[..features.len()];
     let scales = &mut scratch.scales[..features.len() / feature_width];
     let vectors = features.chunks_exact(feature_width).zip(codes.chunks_exact_mut(feature_width));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for ((values, codes), scale) in vectors.zip(scales.iter_mut()) {
@@ -252,9 +252,9 @@ fn project(
         },
     );
     let outputs = &mut scratch.outputs[..h.len()];
-    matmul(&model.tensor(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
+    matmul(&model.matrix(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
     let sums = h.iter_mut().zip(outputs.iter());
-    wide(
+    with_simd(
         #[inline(always)]
         || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
     );

@@ -1,19 +1,19 @@
-//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, the same bits on every
-//! machine.
+//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, the same bits on
+//! every machine.
 //!
 //! The crate reads a blob where it lies (flash, a file, a slice) and runs it. From the outside in:
 //!
 //! 1. [`blob`]: the file. Preamble, postcard header, aligned weight sections, all validated once by
 //!    [`Model::from_bytes`]; afterwards inference cannot reach outside of them.
-//! 2. [`Session`]: one token in, the next one's logits out if wanted, O(1) state, in memory that the
-//!    caller lends; in bounded pieces ([`Session::advance`]) for watchdogs and executors, and with a
-//!    state that survives a loss of power ([`Session::snapshot`]). [`Window`]: whole windows at once,
-//!    the only way to run a full-chain model.
-//! 3. [`layers`]: activation quantization fused with layer normalization, the fixed-point BK-core,
+//! 2. [`Session`]: one token in, the next one's logits out if wanted, O(1) state, in memory that
+//!    the caller lends; in bounded pieces ([`Session::advance`]) for watchdogs and executors, and
+//!    with a state that survives a loss of power ([`Session::snapshot`]). [`Window`]: whole windows
+//!    at once, the only way to run a full-chain model.
+//! 3. `layers`: activation quantization fused with layer normalization, the fixed-point BK-core,
 //!    gating, experts.
-//! 4. [`kernels`]: matrix-vector products in INT2 to INT8 and FP16 behind one interface. The portable
-//!    kernels are the specification; faster ones must return the same bits. [`Model::kernels`] says
-//!    which one serves each matrix, and why it is the portable one where it is.
+//! 4. [`kernels`]: matrix-vector products with INT2 to INT6, INT8 and FP16 weights. The portable
+//!    kernel is the specification; faster ones must return the same bits. [`Model::kernels`]
+//!    reports which one multiplies each matrix, and the reason where it is the portable one.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
 //! 6. [`sampler`], [`tokenizer`] and [`Generator`]: from logits to text; [`Scorer`]: how unlikely a
 //!    text is.
@@ -67,8 +67,8 @@
 //! can do.
 //!
 //! Cargo gives a crate one set of features in a build, the union of what all its packages ask for.
-//! Where firmware and a host tool that asks for `std` are in one workspace, build them one after the
-//! other, or `std` is asked for on the device, too, where it does not compile:
+//! Where firmware and a host tool that asks for `std` are in one workspace, build them one after
+//! the other, or `std` is asked for on the device, too, where it does not compile:
 //!
 //! ```text
 //! cargo build -p firmware --target thumbv7em-none-eabihf
@@ -80,9 +80,9 @@
 
 #[cfg(all(feature = "std", target_os = "none"))]
 compile_error!(
-    "the feature `std` of resnet-bk-core is asked for on a target without an operating system, most \
-     likely by a host tool in the same cargo command: build the two apart, `cargo build -p FIRMWARE \
-     --target TARGET`, then `cargo build -p TOOL`"
+    "the feature `std` of resnet-bk-core is enabled for a target without an operating system, most \
+     likely by a host tool in the same cargo command: build the two apart, `cargo build -p \
+     FIRMWARE --target TARGET`, then `cargo build -p TOOL`"
 );
 
 #[cfg(feature = "alloc")]
@@ -102,7 +102,7 @@ mod error;
 mod generate;
 pub mod kernels;
 #[forbid(unsafe_code)]
-pub mod layers;
+mod layers;
 #[forbid(unsafe_code)]
 mod memory;
 #[forbid(unsafe_code)]
@@ -123,6 +123,28 @@ mod snapshot;
 pub mod tokenizer;
 #[forbid(unsafe_code)]
 mod window;
+
+/// For tests, benchmarks and tools of this repository: parts of inference without any promise of
+/// stability.
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod internals {
+    #[cfg(feature = "std")]
+    pub use crate::kernels::dispatch::Prepared;
+    pub use crate::kernels::dispatch::{matmul, row, to_halves};
+    pub use crate::kernels::kernel::Kernel;
+    pub use crate::kernels::matrix::Matrix;
+    pub use crate::kernels::table::compiled as kernels;
+    pub use crate::kernels::vectors::Vectors;
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    pub use crate::kernels::x86_64::HostKernels;
+    pub use crate::layers::{activation, bk, gate, moe};
+
+    /// The specification of every kernel.
+    pub mod portable {
+        pub use crate::kernels::portable::{add_row, matmul, row, to_halves};
+    }
+}
 
 pub use digest::LogitsDigest;
 pub use error::{Error, SnapshotProblem, TensorProblem};

@@ -2,15 +2,15 @@
 
 use core::fmt;
 
-#[cfg(feature = "std")]
-use crate::blob::Column;
 use crate::blob::{
-    ALIGN, Chain, Dimensions, Header, PREAMBLE_LEN, Preamble, Provenance, RECORD_LEN, Section,
-    Tensor, TensorId, TensorRecord, TokenClasses, stored_checksum,
+    ALIGN, Chain, ChainFormat, ChainParameters, Dimensions, Header, PREAMBLE_LEN, Preamble,
+    Provenance, RECORD_LEN, Section, Tensor, TensorId, TensorRecord, TokenClasses,
+    stored_checksum,
 };
 use crate::error::{Error, TensorProblem};
-use crate::kernels::{self, Choice, Core};
-use crate::layers::bk::{ChainFormat, ChainParameters};
+#[cfg(feature = "std")]
+use crate::kernels::Prepared;
+use crate::kernels::{self, Choice, Core, Matrix};
 #[cfg(feature = "std")]
 use crate::memory;
 use crate::tokenizer::Tokenizer;
@@ -30,21 +30,17 @@ pub struct Model<'a> {
     classes: TokenClasses<'a>,
     chain: &'a [u8],
     tokenizer: Option<Tokenizer<'a>>,
-    /// Every matrix: a host looks them up so often that decoding each once pays.
+    /// Every matrix with its kernels, cut once: hosts have the memory.
     #[cfg(feature = "std")]
-    tensors: alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>,
+    matrices: alloc::sync::Arc<alloc::vec::Vec<Prepared<'a>>>,
 }
 
-/// Limit on all copies by columns together, in multiples of the blob's bytes. A copy has two bytes a
-/// weight; INT2 has a quarter of one, and as much again in the expert's first matrix, so experts of
-/// usual shapes stay below. Matrices of a single row could ask for 250 times as much, as 32 rows
-/// share a cache line.
+/// Limit on the copies of a blob's matrices, in multiples of the blob's bytes. A copy takes two
+/// bytes per weight, INT2 a quarter, and only every other matrix of an expert has a copy: usual
+/// shapes stay below. Matrices of one row, of which 32 share a line, could take 250 times their
+/// bytes.
 #[cfg(feature = "std")]
 const COPIES: usize = 4;
-
-/// A matrix, and what [`kernels::by_columns`] makes of it.
-#[cfg(feature = "std")]
-type Cut<'a> = (Tensor<'a>, alloc::vec::Vec<Column>);
 
 impl<'a> Model<'a> {
     /// Reads and validates a blob: magic, version, length, checksum, dimensions, every record,
@@ -59,9 +55,9 @@ impl<'a> Model<'a> {
     ///
     /// # Alignment
     ///
-    /// Bytes may lie anywhere and give the same logits. The kernels of microcontrollers load words, though:
-    /// where the bytes do not begin at a multiple of four, bytes are loaded one by one and a token
-    /// takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
+    /// Bytes may lie anywhere and give the same logits. The kernels of microcontrollers load words,
+    /// though: where the bytes do not begin at a multiple of four, bytes are loaded one by one and
+    /// a token takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
     /// [`crate::include_blob!`] aligns a blob, a flash address that is a multiple of 16 does, and
     /// [`Model::kernels`] tells.
     // Outlined: compiled as the crate is, for size on devices.
@@ -136,7 +132,7 @@ impl<'a> Model<'a> {
         });
         let tokenizer = tokenizer.transpose()?;
         #[cfg(feature = "std")]
-        let tensors = cut_all(&dims, header.records, sections, COPIES * bytes.len())?;
+        let matrices = prepare_all(&dims, header.records, sections, COPIES * bytes.len())?;
         Ok(Self {
             identity: (stored_checksum(bytes), preamble.total_len),
             dims,
@@ -147,7 +143,7 @@ impl<'a> Model<'a> {
             chain,
             tokenizer,
             #[cfg(feature = "std")]
-            tensors,
+            matrices,
         })
     }
 
@@ -191,22 +187,31 @@ impl<'a> Model<'a> {
         self.classes
     }
 
-    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have. On a
-    /// host it may come with a copy by columns.
+    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
     #[inline(never)]
     pub fn tensor(&self, id: TensorId) -> Tensor<'_> {
         let index = self.dims.contains(id).then(|| self.dims.index(id));
-        #[cfg(feature = "std")]
-        if let Some((tensor, columns)) = index.and_then(|index| self.tensors.get(index)) {
-            return Tensor { columns, ..*tensor };
-        }
         // Validation has decoded every record of the dimensions once.
         let record = index.and_then(|index| record(self.header.records, index));
         Tensor::cut(self.sections, id, &record.unwrap_or(TensorRecord::EMPTY))
     }
 
-    /// The kernel of every matrix on this processor, in canonical order, and why it is not a fast
-    /// one where that is so: a blob that is not aligned shows here.
+    /// A weight matrix with its kernels; as [`Model::tensor`] otherwise. Chosen when the model is
+    /// loaded on hosts, when the tensor is cut from its record on devices.
+    #[inline(never)]
+    #[doc(hidden)]
+    pub fn matrix(&self, id: TensorId) -> Matrix<'_> {
+        #[cfg(feature = "std")]
+        if self.dims.contains(id)
+            && let Some(prepared) = self.matrices.get(self.dims.index(id))
+        {
+            return prepared.matrix();
+        }
+        Matrix::new(self.tensor(id))
+    }
+
+    /// The kernel of every matrix on this processor, in canonical order, and the reason where it is
+    /// the portable one: a blob that is not aligned shows here.
     pub fn kernels(&self) -> impl Iterator<Item = (TensorId, Choice)> + '_ {
         self.choices(kernels::choice)
     }
@@ -241,28 +246,25 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
-/// Every matrix, and of those whose input comes from a ReLU (mostly zeros) a copy by columns, as long
-/// as all copies take at most `room` bytes.
+/// Every matrix with its kernels; those behind a ReLU, whose vectors are mostly zeros, may get
+/// copies, in at most `room` bytes together.
 #[cfg(feature = "std")]
-fn cut_all<'a>(
+fn prepare_all<'a>(
     dims: &Dimensions,
     records: &[u8],
     sections: &'a [u8],
     mut room: usize,
-) -> Result<alloc::sync::Arc<alloc::vec::Vec<Cut<'a>>>, Error> {
-    const { assert!(size_of::<Cut<'_>>() <= 160) };
+) -> Result<alloc::sync::Arc<alloc::vec::Vec<Prepared<'a>>>, Error> {
+    const { assert!(size_of::<Prepared<'_>>() <= 160) };
     let mut all = alloc::vec::Vec::new();
     memory::reserve(&mut all, dims.tensor_count())?;
     for (index, id) in dims.tensors().enumerate() {
         // Validation has decoded every record of the dimensions once.
         let record = record(records, index).unwrap_or(TensorRecord::EMPTY);
         let tensor = Tensor::cut(sections, id, &record);
-        let mut columns = alloc::vec![];
-        if tensor.max_code > 127 {
-            columns = kernels::by_columns(&tensor, room)?;
-            room -= size_of_val(&columns[..]);
-        }
-        all.push((tensor, columns));
+        let prepared = Prepared::new(tensor, if tensor.max_code > 127 { room } else { 0 })?;
+        room -= prepared.bytes();
+        all.push(prepared);
     }
     Ok(alloc::sync::Arc::new(all))
 }

@@ -7,7 +7,8 @@ use half::f16;
 use crate::blob::{Dimensions, TensorId};
 use crate::block::{Cursor, Tile, check, embed, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, half_step, matmul};
+use crate::kernels::{Vectors, matmul};
+use crate::layers::bk::half_step;
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
@@ -293,7 +294,7 @@ impl Parts<'_> {
                 }
             }
             Some(Piece::Potentials) => {
-                matmul(&model.tensor(TensorId::VProj(layer)), x, self.potentials);
+                matmul(&model.matrix(TensorId::VProj(layer)), x, self.potentials);
                 Some(Piece::Chain)
             }
             Some(Piece::Chain) => {

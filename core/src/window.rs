@@ -7,8 +7,8 @@ use half::f16;
 use crate::blob::{Chain, Dimensions, TensorId};
 use crate::block::{Cursor, Tile, check, embed, normalize_all};
 use crate::error::Error;
-use crate::kernels::{Vectors, half_step, matmul, wide};
-use crate::layers::bk::full_chain;
+use crate::kernels::{Vectors, matmul, with_simd};
+use crate::layers::bk::{full_chain, half_step};
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
@@ -150,16 +150,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
         for (position, &token) in window.iter().enumerate() {
             check(dims, token, position)?;
         }
-        wide(
+        with_simd(
             #[inline(always)]
             || places.for_each(|(t, (&token, h))| embed(model, token, t, h)),
         );
         for layer in 0..dims.layers {
             normalize_all(h, codes, scales);
             let x = Vectors { codes, scales };
-            matmul(&model.tensor(TensorId::VProj(layer)), x, potentials);
+            matmul(&model.matrix(TensorId::VProj(layer)), x, potentials);
             let (format, parameters) = (model.chain_format(), model.chain_parameters(layer));
-            wide(
+            with_simd(
                 #[inline(always)]
                 || match dims.chain {
                     Chain::Full => full_chain(format, parameters, potentials, chain, features),

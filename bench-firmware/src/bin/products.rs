@@ -11,7 +11,7 @@ use core::hint::black_box;
 use resnet_bk_bench::machine::{self, Moment};
 use resnet_bk_bench::random::{Draw, Random, Shape, Vector, matrix};
 use resnet_bk_core::blob::{Precision, Tensor};
-use resnet_bk_core::kernels::{Vectors, matmul, portable};
+use resnet_bk_core::internals::{Matrix, Vectors, matmul, portable};
 use semihosting::println;
 
 resnet_bk_bench::entry!(run);
@@ -84,7 +84,7 @@ fn run() -> ! {
 /// Prints the instructions of a product.
 fn count(room: &mut Room, shape: Shape, draw: Draw, random: &mut Random) {
     let Shape { precision, group, rows, cols } = shape;
-    let matrix = matrix(shape, draw, &mut room.matrix.0, random);
+    let matrix = Matrix::new(matrix(shape, draw, &mut room.matrix.0, random));
     room.vector.draw(&matrix, draw, random);
     let x = room.vector.get();
     let out = &mut room.out[..rows];
@@ -138,7 +138,7 @@ fn check(room: &mut Room, random: &mut Random) -> u32 {
                         [Draw::Even, Draw::Sparse, Draw::Extreme, Draw::Extreme, Draw::Extreme]
                     {
                         let shape = Shape { precision, group, rows, cols };
-                        let matrix = matrix(shape, draw, &mut room.matrix.0, random);
+                        let matrix = Matrix::new(matrix(shape, draw, &mut room.matrix.0, random));
                         room.vector.draw(&matrix, draw, random);
                         let x = room.vector.get();
                         let out = &mut room.out[..rows];

@@ -19,7 +19,7 @@ impl InstructionSets {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn measure(rounds: usize, mut work: impl FnMut()) -> Option<Self> {
         use super::alternate::alternate_settings;
-        use resnet_bk_core::kernels::HostKernels;
+        use resnet_bk_core::internals::HostKernels;
 
         let set = |kernels: HostKernels| {
             kernels.select();

@@ -7,8 +7,8 @@ use std::hint::black_box;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor as Floats};
 use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
-use resnet_bk_core::kernels::{Vectors, by_columns, matmul, portable};
-use resnet_bk_core::layers::activation::{quantize, quantize_relu};
+use resnet_bk_core::internals::activation::{quantize, quantize_relu};
+use resnet_bk_core::internals::{Matrix, Prepared, Vectors, kernels, matmul, portable};
 
 use super::Row;
 use super::alternate::alternate;
@@ -110,15 +110,14 @@ fn measure_case(
         codes,
         scales,
         biases,
-        columns: &[],
     };
     // A model has a copy by columns of what comes behind a ReLU.
     let room = if sparse { usize::MAX } else { 0 };
-    let columns = by_columns(&matrix, room).expect("room for the copy");
-    let matrix = Tensor { columns: &columns, ..matrix };
+    let prepared = Prepared::new(matrix, room).expect("room for the copy");
+    let matrix = prepared.matrix();
     let prepare = if sparse { quantize_relu } else { quantize };
     let (mut codes, mut scales) = (vec![0; vectors * cols], vec![0; vectors]);
-    let mut product = |out: &mut [i32], kernel: fn(&Tensor<'_>, Vectors<'_>, &mut [i32])| {
+    let mut product = |out: &mut [i32], kernel: &dyn Fn(&Matrix<'_>, Vectors<'_>, &mut [i32])| {
         let all = black_box(&residual[..]).chunks_exact(cols).zip(codes.chunks_exact_mut(cols));
         for ((residual, codes), scale) in all.zip(&mut scales) {
             *scale = prepare(residual, codes).pack();
@@ -127,8 +126,18 @@ fn measure_case(
         black_box(&out);
     };
     let (mut expected, mut out) = (vec![0; vectors * rows], vec![0; vectors * rows]);
-    product(&mut expected, portable::matmul);
-    let mut ours = || product(&mut out, matmul);
+    product(&mut expected, &|matrix, x, out| portable::matmul(matrix, x, out));
+    for kernel in kernels() {
+        product(&mut out, &|matrix, x, out| {
+            if !kernel.multiply(matrix, x, out) {
+                portable::matmul(matrix, x, out);
+            }
+        });
+        if out != expected {
+            return Err(format!("{} and the portable kernel disagree", kernel.name).into());
+        }
+    }
+    let mut ours = || product(&mut out, &matmul);
 
     let sets = InstructionSets::measure(rounds, &mut ours);
     let reading = Reading::measure(rounds, layout.len(), &mut ours);

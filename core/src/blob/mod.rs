@@ -16,23 +16,28 @@
 //! are sixteen bytes each so that inference finds a tensor by index without decoding anything.
 //! `docs/format.md` is the specification with byte tables.
 
+mod chain;
 mod classes;
 mod dims;
 mod header;
 mod include;
 mod preamble;
+mod precision;
+mod record;
 mod tensor;
 
+pub use chain::{ChainFormat, ChainParameters};
 pub use classes::TokenClasses;
 pub use dims::{Chain, Dimensions, Limits, TensorId};
 pub use header::{Header, Measured, Provenance, Section};
 #[doc(hidden)]
 pub use include::Aligned;
 pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};
-pub use tensor::{
-    Column, INT8_OFFSETS, Plane, Precision, RECORD_LEN, Tensor, TensorLayout, TensorRecord,
-};
+pub use precision::{INT8_OFFSETS, Plane, Precision};
+pub use record::{RECORD_LEN, TensorRecord};
+pub use tensor::{Tensor, TensorLayout};
 
+pub(crate) use chain::{CODE_PER_POTENTIAL, FEATURE_LIMIT, POTENTIAL_LIMIT};
 pub(crate) use preamble::{CRC, stored_checksum};
 pub(crate) use tensor::{pair_i16, pair_u16};
 

@@ -1,4 +1,4 @@
-//! Tensor records and the layout of a matrix in its section.
+//! The layout of a matrix in its section.
 //!
 //! A section holds, one after the other: the codes of all rows, the scales of all rows, the biases
 //! of all rows (absent for embeddings). Per precision:
@@ -7,239 +7,29 @@
 //! |---|---|---|
 //! | FP16 | `cols` IEEE halves | none |
 //! | INT8 | `cols` bytes | `u16` mantissa m |
-//! | INT2 to INT6 | its planes, one after the other | `u16` mantissa m, then one nibble g per group, low nibble first |
+//! | INT2 to INT6 | its planes in order | `u16` mantissa m, then a nibble g per group, low first |
 //!
-//! A [`Plane`] holds some bits of every code of the row, 1, 2 or 4, group by group: n inputs of w
+//! A [`super::Plane`] holds some bits of every code of the row, 1, 2 or 4, group by group: n inputs of w
 //! bits take L = ⌈n·w/8⌉ bytes, and byte j holds input j in its lowest w bits, input j + L in the
 //! next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper bits,
-//! two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) + lower`.
+//! two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) +
+//! lower`.
 //!
-//! The stored codes of INT8 and INT4 are offset by half their range, 128 or 8, but for the uppermost code of
-//! every two bytes, which is two's complement: two bytes are then one signed number that is the sum of its
-//! codes, each in its place, and a processor that multiplies by 16 bits need not take the uppermost one
-//! out. [`INT8_OFFSETS`] and [`Plane::offsets`] turn either form into the other.
+//! The stored codes of INT8 and INT4 are offset by half their range, 128 or 8, except the highest
+//! code of every two bytes, which is two's complement: two bytes are then one signed number, the
+//! sum of its codes in their places, and a 16-bit multiplier need not unpack the highest one.
+//! [`super::INT8_OFFSETS`] and [`super::Plane::offsets`] convert between the two forms.
 //!
 //! A weight is `code · m · 2^−e` (INT8) or `code · g · m · 2^−e` (INT2 to INT6) with the record's
-//! exponent e; what one unit of the activation code is worth (1/127 or 1/255 of the vector's largest
-//! magnitude) is part of m already, for linear layers. A bias is an `i16` times 2^−b.
+//! exponent e; for linear layers m includes the value of one unit of the activation code (1/127 or
+//! 1/255 of the vector's largest magnitude). A bias is an `i16` times 2^−b.
 
+use super::precision::Precision;
+use super::record::TensorRecord;
 use super::{Dimensions, TensorId};
 use crate::error::{Error, TensorProblem};
 
-/// What a row's even and odd bytes of INT8 codes differ from two's complement by (exclusive or).
-pub const INT8_OFFSETS: [u8; 2] = [0x80, 0];
-
-/// How the numbers of a matrix are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Precision {
-    /// As [`Precision::Int4`] with 2-bit codes.
-    Int2,
-    /// As [`Precision::Int4`] with 3-bit codes.
-    Int3,
-    /// Symmetric 4-bit codes in groups along the input, a 4-bit scale per group and a 16-bit
-    /// scale per row.
-    Int4,
-    /// As [`Precision::Int4`] with 5-bit codes.
-    Int5,
-    /// As [`Precision::Int4`] with 6-bit codes.
-    Int6,
-    /// Symmetric 8-bit codes, one 16-bit scale per row.
-    Int8,
-    /// IEEE halves, exact.
-    Fp16,
-}
-
-/// Some bits of every code of a row, stored together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plane {
-    /// Bits per code in this plane: 1, 2 or 4.
-    pub bits: u32,
-    /// Bits of the code below this plane.
-    pub shift: u32,
-    /// Whether the bits are two's complement.
-    pub signed: bool,
-    /// What a group's even and odd bytes differ from that by (exclusive or).
-    pub offsets: [u8; 2],
-}
-
-impl Plane {
-    const fn new(bits: u32, shift: u32, signed: bool) -> Self {
-        Self { bits, shift, signed, offsets: [0, 0] }
-    }
-
-    /// Bytes of `inputs` inputs of one group.
-    pub const fn bytes(self, inputs: usize) -> usize {
-        (inputs * self.bits as usize).div_ceil(8)
-    }
-
-    /// Bytes of a row.
-    pub const fn row_bytes(self, cols: usize, group: usize) -> usize {
-        cols / group * self.bytes(group) + self.bytes(cols % group)
-    }
-}
-
-impl Precision {
-    /// Every precision, in ascending order of bits.
-    pub const ALL: [Self; 7] =
-        [Self::Int2, Self::Int3, Self::Int4, Self::Int5, Self::Int6, Self::Int8, Self::Fp16];
-
-    /// Bits of a weight's code, which are also the byte that stands for this precision in a record.
-    pub const fn bits(self) -> u8 {
-        match self {
-            Self::Int2 => 2,
-            Self::Int3 => 3,
-            Self::Int4 => 4,
-            Self::Int5 => 5,
-            Self::Int6 => 6,
-            Self::Int8 => 8,
-            Self::Fp16 => 16,
-        }
-    }
-
-    /// The precision that a record's byte stands for.
-    pub const fn from_bits(bits: u8) -> Option<Self> {
-        match bits {
-            2 => Some(Self::Int2),
-            3 => Some(Self::Int3),
-            4 => Some(Self::Int4),
-            5 => Some(Self::Int5),
-            6 => Some(Self::Int6),
-            8 => Some(Self::Int8),
-            16 => Some(Self::Fp16),
-            _ => None,
-        }
-    }
-
-    /// Name as policies spell it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Int2 => "int2",
-            Self::Int3 => "int3",
-            Self::Int4 => "int4",
-            Self::Int5 => "int5",
-            Self::Int6 => "int6",
-            Self::Int8 => "int8",
-            Self::Fp16 => "fp16",
-        }
-    }
-
-    /// Whether codes come in groups with a scale each.
-    pub const fn is_grouped(self) -> bool {
-        !self.planes().is_empty()
-    }
-
-    /// The planes of a row's codes, in the order in which they are stored; none unless grouped.
-    pub const fn planes(self) -> &'static [Plane] {
-        match self {
-            Self::Int2 => const { &[Plane::new(2, 0, true)] },
-            Self::Int3 => const { &[Plane::new(2, 1, true), Plane::new(1, 0, false)] },
-            Self::Int4 => const { &[Plane { offsets: [0x88, 0x08], ..Plane::new(4, 0, true) }] },
-            Self::Int5 => const { &[Plane::new(4, 1, true), Plane::new(1, 0, false)] },
-            Self::Int6 => const { &[Plane::new(4, 2, true), Plane::new(2, 0, false)] },
-            Self::Int8 | Self::Fp16 => &[],
-        }
-    }
-}
-
-/// Bytes of a tensor record.
-pub const RECORD_LEN: usize = 16;
-
-/// What the header says of one matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TensorRecord {
-    /// Storage precision.
-    pub precision: Precision,
-    /// Exponent e of the row scales; 0 for FP16.
-    pub exponent: u8,
-    /// Exponent b of the biases, at most 16.
-    pub bias_exponent: u8,
-    /// Inputs per group; 0 unless the precision is grouped.
-    pub group: u16,
-    /// Rows (outputs).
-    pub rows: u32,
-    /// Columns (inputs).
-    pub cols: u32,
-    /// Offset of the section from the first section of the blob.
-    pub offset: u32,
-}
-
-// Byte 3 is reserved for a layout tag; zero today.
-impl TensorRecord {
-    /// A matrix without rows and columns.
-    pub(crate) const EMPTY: Self = Self {
-        precision: Precision::Int8,
-        exponent: 0,
-        bias_exponent: 0,
-        group: 0,
-        rows: 0,
-        cols: 0,
-        offset: 0,
-    };
-    /// Smallest and largest exponent of row scales that inference can shift by.
-    pub const EXPONENTS: core::ops::RangeInclusive<u8> = 0..=80;
-    /// Largest exponent of biases: their unit is never finer than the residual stream's.
-    pub const MAX_BIAS_EXPONENT: u8 = crate::numeric::RESIDUAL_FRAC as u8;
-
-    /// Whether a blob of these dimensions may hold such a matrix: what the reader accepts and the tools
-    /// write. The offset is not looked at, for it depends on the other sections.
-    ///
-    /// # Errors
-    ///
-    /// The shape, the group size or the exponent that is impossible.
-    #[inline]
-    pub fn check(&self, dims: &Dimensions, id: TensorId) -> Result<(), TensorProblem> {
-        if !dims.admits(id, (self.rows, self.cols)) {
-            return Err(TensorProblem::Shape);
-        }
-        if self.precision.is_grouped() != (self.group != 0)
-            || self.group as u32 > Self::longest_group(self.cols)
-        {
-            return Err(TensorProblem::Group);
-        }
-        let exponents_fit = Self::EXPONENTS.contains(&self.exponent)
-            && self.bias_exponent <= Self::MAX_BIAS_EXPONENT;
-        if exponents_fit { Ok(()) } else { Err(TensorProblem::Exponent) }
-    }
-
-    /// Most inputs that a group of a row of `cols` inputs may have: a whole row, but 32 are always
-    /// allowed.
-    pub const fn longest_group(cols: u32) -> u32 {
-        if cols > 32 { cols } else { 32 }
-    }
-
-    /// The record's bytes.
-    pub fn to_bytes(self) -> [u8; RECORD_LEN] {
-        let mut bytes = [0; RECORD_LEN];
-        bytes[0] = self.precision.bits();
-        bytes[1] = self.exponent;
-        bytes[2] = self.bias_exponent;
-        bytes[4..6].copy_from_slice(&self.group.to_le_bytes());
-        // Columns are at most 16,384: sixteen bits hold them.
-        bytes[6..8].copy_from_slice(&(self.cols as u16).to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.rows.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.offset.to_le_bytes());
-        bytes
-    }
-
-    /// Reads a record; `None` for a precision or layout that this version does not know.
-    pub fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Option<Self> {
-        if bytes[3] != 0 {
-            return None;
-        }
-        Some(Self {
-            precision: Precision::from_bits(bytes[0])?,
-            exponent: bytes[1],
-            bias_exponent: bytes[2],
-            group: u16::from_le_bytes([bytes[4], bytes[5]]),
-            cols: u16::from_le_bytes([bytes[6], bytes[7]]) as u32,
-            rows: u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]),
-            offset: u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]),
-        })
-    }
-}
-
-/// Sizes of the parts of a matrix's section, in bytes: the one place that knows the layout.
+/// Sizes of the parts of a matrix's section, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorLayout {
     /// Codes of one row.
@@ -253,8 +43,8 @@ pub struct TensorLayout {
 }
 
 impl TensorLayout {
-    /// The layout of a `[rows, cols]` matrix. `group` counts for grouped precisions only and must
-    /// not be 0 then.
+    /// The layout of a `[rows, cols]` matrix. `group` is used for grouped precisions only and must
+    /// not be 0 there.
     #[inline(never)]
     pub const fn new(
         precision: Precision,
@@ -294,7 +84,7 @@ impl TensorLayout {
         self.biases_at() + if self.biased { 2 * self.rows } else { 0 }
     }
 
-    /// [`TensorLayout::len`] in 64 bits: what a hostile header asks for may be beyond a 32-bit
+    /// [`TensorLayout::len`] in 64 bits: the length in a malicious header may exceed a 32-bit
     /// address space, and must be compared before it is computed in `usize`.
     pub const fn byte_len(&self) -> u64 {
         let row = self.row_codes + self.row_scales + if self.biased { 2 } else { 0 };
@@ -307,12 +97,7 @@ impl TensorLayout {
     }
 }
 
-/// What thirty-two rows have in a column; aligned, for a load across two lines of the cache counts twice.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct Column(pub [[i16; 16]; 2]);
-
-/// A matrix where it lies in the blob.
+/// A matrix in place in the blob.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
     /// Storage precision.
@@ -335,11 +120,6 @@ pub struct Tensor<'a> {
     pub scales: &'a [u8],
     /// Biases of all rows; empty for embeddings.
     pub biases: &'a [u8],
-    /// The same numbers once more, by columns, for vectors that are mostly zeros: `[4 + cols, ⌈rows / 32⌉]`. The first
-    /// four are words of 32 bits: mantissas of the first sixteen of 32 rows, of the others, their biases in Q15.16. Then
-    /// come the columns, weights times their groups' scales; of sixteen rows 0 to 3, 8 to 11, 4 to 7, 12 to 15. Empty
-    /// where nobody has made them (`kernels::by_columns`): no blob holds them.
-    pub columns: &'a [Column],
 }
 
 impl<'a> Tensor<'a> {
@@ -378,7 +158,7 @@ impl<'a> Tensor<'a> {
         Ok(Self::cut(sections, id, record))
     }
 
-    /// [`Tensor::new`] for a record that it has accepted before: nothing is left to check.
+    /// [`Tensor::new`] for a record that it has accepted before, without its checks.
     pub(crate) fn cut(sections: &'a [u8], id: TensorId, record: &TensorRecord) -> Self {
         let (rows, cols) = (record.rows as usize, record.cols as usize);
         let group = record.group as usize;
@@ -397,11 +177,10 @@ impl<'a> Tensor<'a> {
             codes,
             scales,
             biases,
-            columns: &[],
         }
     }
 
-    /// `count` rows from `first` on, as a matrix of their own, not by columns.
+    /// `count` rows from `first` on, as a matrix of their own.
     ///
     /// # Panics
     ///
@@ -415,7 +194,6 @@ impl<'a> Tensor<'a> {
             codes: cut(self.codes, layout.row_codes),
             scales: cut(self.scales, layout.row_scales),
             biases: cut(self.biases, if layout.biased { 2 } else { 0 }),
-            columns: &[],
             ..*self
         }
     }

@@ -1,25 +1,27 @@
-//! The kernels for hosts that multiply many vectors by the same matrix: a few rows at a time are
-//! decoded once for the whole batch and meet one vector after the other.
+//! Several vectors with the same matrix, on hosts: a few rows at a time are decoded once for the
+//! whole batch and multiplied by one vector after the other.
 //!
 //! A grouped weight times its group scale is at most 32 · 15 = 480 and fits the same 16 bits as an
-//! INT8 code, so both become `i16` and exact sums. Sixteen rows make a panel, in which the weights that
-//! meet the same two inputs lie side by side; of FP16 eight rows, by eight inputs, as f32.
+//! INT8 code, so both become `i16` and exact sums. Sixteen rows make a panel, in which the weights
+//! of the same two inputs are adjacent; FP16 panels have eight rows, by eight inputs, as f32.
 
 use core::cell::Cell;
 
-use super::Vectors;
+#[cfg(any(test, not(any(target_arch = "x86_64", neon))))]
+use super::matrix::Matrix;
 use super::portable::{
-    self, LANES, bias, field, for_each_plane, for_each_stretch, fp16_unit, group_scale,
-    half_to_f32, int8_code, sum_lanes,
+    self, LANES, bias, field, for_each_chunk, for_each_plane, fp16_unit, group_scale, half_to_f32,
+    int8_code, sum_lanes,
 };
+use super::vectors::Vectors;
 use crate::blob::{Precision, Tensor, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, f32_to_residual, shift_round};
 
 /// Longest row that is decoded on the stack; longer ones go vector by vector.
 pub(super) const LONGEST: usize = 1024;
-/// Rows of which every lane of a register has one.
+/// Rows per register, one in each lane.
 pub(super) const ROWS: usize = 8;
-/// Rows of a panel of integers: two registers share what is loaded of a vector.
+/// Rows of a panel of integers: two registers share the loads of a vector.
 pub(super) const PANEL: usize = 2 * ROWS;
 /// Vectors for which a panel is decoded once.
 pub(super) const BLOCK: usize = 128;
@@ -27,10 +29,10 @@ pub(super) const BLOCK: usize = 128;
 /// Two columns of a panel: row 0's two weights, row 1's and so on.
 pub(super) type Pair = [[i16; 2 * ROWS]; 2];
 
-/// Eight columns of eight FP16 rows, row by row; columns that a row lacks are zeros, which change no sum.
+/// Eight columns of eight FP16 rows, row by row, padded with zeros, which change no sum.
 pub(super) type Eight = [[f32; LANES]; ROWS];
 
-/// What turns the sums of eight rows into outputs, the rows' part: of rows 0, 2, 4, 6, then of the others.
+/// The rows' part of the requantization of eight rows: of rows 0, 2, 4, 6, then of the others.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scales {
     /// Row mantissas.
@@ -47,9 +49,9 @@ pub(super) struct Rescale {
     pub(super) mantissa: i64,
     /// Bits to shift by.
     pub(super) shift: i64,
-    /// Half of what is shifted out, if the shift is from 1 to 62, less 2^63.
+    /// Rounding constant minus 2^63, for shifts from 1 to 62.
     pub(super) raise: i64,
-    /// What 2^63 becomes by the shift, less 2^31.
+    /// 2^63 after the shift, minus 2^31.
     pub(super) lower: i64,
 }
 
@@ -70,14 +72,15 @@ impl Rescale {
     }
 }
 
-/// What an instruction set has to offer. Outputs go to `put` with the number of their vector.
+/// The operations that instruction sets accelerate. `put` gets outputs with the index of their
+/// vector.
 pub(super) trait Products: Copy {
-    /// Weights of a row of grouped codes, each times its group's scale.
+    /// Decodes a row of grouped codes: weights times their groups' scales.
     fn decode(self, matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
         decode(matrix, scales, row, weights);
     }
 
-    /// A panel with every vector: exact sums, scaled and rounded as in [`portable`]. `codes` are
+    /// Multiplies a panel by every vector: exact sums, requantized as in [`portable`]. `codes` are
     /// vectors of `cols` codes, the panel has ⌈cols / 2⌉ pairs.
     fn integer(
         self,
@@ -89,7 +92,7 @@ pub(super) trait Products: Copy {
         put: impl FnMut(usize, [[i32; ROWS]; 2]),
     );
 
-    /// A panel from the weights of its rows, the last pair of an odd row ending in a zero.
+    /// Interleaves rows into a panel; an odd row ends in a zero.
     #[inline(always)]
     fn interleave(self, rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
         for (c, pair) in panel.iter_mut().enumerate() {
@@ -101,29 +104,33 @@ pub(super) trait Products: Copy {
     }
 }
 
-/// What the compiler makes of plain loops.
+/// Loops that the compiler vectorizes.
 #[derive(Clone, Copy)]
-pub(super) struct Plain;
+pub(super) struct Portable;
 
-impl Plain {
-    /// Outputs from sums.
+impl Portable {
+    /// Requantizes the sums of eight rows.
     #[inline(always)]
-    pub(super) fn finish(sums: [i32; ROWS], scales: &Scales, rescale: &Rescale) -> [i32; ROWS] {
+    pub(super) fn requantize_panel(
+        sums: [i32; ROWS],
+        scales: &Scales,
+        rescale: &Rescale,
+    ) -> [i32; ROWS] {
         core::array::from_fn(|j| {
             let (mantissa, bias) = (scales.mantissas[j % 2][j / 2], scales.biases[j % 2][j / 2]);
-            Self::output(sums[j], mantissa, bias as i32, rescale)
+            Self::requantize(sums[j], mantissa, bias as i32, rescale)
         })
     }
 
-    /// An output from its sum.
+    /// Requantizes a sum.
     #[inline(always)]
-    pub(super) fn output(sum: i32, mantissa: i64, bias: i32, rescale: &Rescale) -> i32 {
+    pub(super) fn requantize(sum: i32, mantissa: i64, bias: i32, rescale: &Rescale) -> i32 {
         let product = sum as i64 * (mantissa * rescale.mantissa);
         shift_round(product, rescale.shift as i32).saturating_add(bias)
     }
 }
 
-impl Products for Plain {
+impl Products for Portable {
     #[inline(always)]
     fn integer(
         self,
@@ -145,9 +152,19 @@ impl Products for Plain {
                     }
                 }
             }
-            put(b, [0, 1].map(|half| Self::finish(sums[half], &scales[half], rescale)));
+            put(b, [0, 1].map(|half| Self::requantize_panel(sums[half], &scales[half], rescale)));
         }
     }
+}
+
+/// See [`super::kernel::Kernel::run`]; takes any several vectors.
+#[cfg(any(test, not(any(target_arch = "x86_64", neon))))]
+pub(super) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let several = x.scales.len() > 1;
+    if several {
+        matmul(Portable, matrix, x, out);
+    }
+    several
 }
 
 /// As [`portable::matmul`], bit for bit.
@@ -174,15 +191,14 @@ pub(super) fn matmul(
     }
 }
 
-/// The blocks of a batch: number of the first vector, their codes, their scales.
+/// The blocks of a batch: index of the first vector, codes, scales.
 #[inline(always)]
 fn blocks<'a>(x: Vectors<'a>, cols: usize) -> impl Iterator<Item = (usize, &'a [i16], &'a [u32])> {
     let blocks = x.codes.chunks(BLOCK * cols).zip(x.scales.chunks(BLOCK));
     blocks.enumerate().map(|(block, (codes, scales))| (block * BLOCK, codes, scales))
 }
 
-/// Calls `each` with every `N` rows: the first one, how many there are, and which they are, the last
-/// row of the matrix taking empty places.
+/// Calls `each` with every `N` rows: first row, count, and indices, padded with the last row.
 #[inline(always)]
 fn for_each_rows<const N: usize>(rows: usize, mut each: impl FnMut(usize, usize, [usize; N])) {
     for first in (0..rows).step_by(N) {
@@ -236,7 +252,7 @@ fn integer(
 #[inline(always)]
 fn put<const N: usize>(values: [i32; N], count: usize, out: &mut [i32]) {
     if count == N {
-        // Of a length that is known here, unlike the other.
+        // A length known at compile time, unlike the other.
         out[..N].copy_from_slice(&values);
     } else {
         out[..count].copy_from_slice(&values[..count]);
@@ -249,7 +265,7 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
     weights.fill(0);
     let weights = Cell::from_mut(weights).as_slice_of_cells();
     for_each_plane(matrix, row, |plane, packed| {
-        for_each_stretch(*plane, matrix.group, packed, weights, |g, lane, bytes, weights| {
+        for_each_chunk(*plane, matrix.group, packed, weights, |g, lane, bytes, weights| {
             let scale = group_scale(scales, g) << plane.shift;
             for (j, (weight, &p)) in weights.iter().zip(bytes).enumerate() {
                 weight.set(weight.get() + (scale * field(*plane, p, j, lane)) as i16);
@@ -258,7 +274,7 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
     });
 }
 
-/// As [`portable::row`] for grouped codes of at most [`LONGEST`] columns; says whether they are.
+/// As [`portable::row`] for grouped codes of at most [`LONGEST`] columns; returns whether they are.
 #[inline(always)]
 pub(super) fn row(
     products: impl Products,
@@ -283,8 +299,8 @@ pub(super) fn row(
     true
 }
 
-/// Eight FP16 rows with every vector: lanes of f32, summed and rounded as in [`portable`]. `codes` are
-/// vectors of `cols` codes, `units` what one unit of each vector's codes is worth.
+/// Multiplies eight FP16 rows by every vector: lanes of f32, summed and rounded as in [`portable`].
+/// `codes` are vectors of `cols` codes, `units` the value of one unit of each vector's codes.
 #[inline(always)]
 fn halves(
     panel: &[Eight],

@@ -1,29 +1,27 @@
-//! FP16 kernel for Cortex-M cores with a single-precision FPU (M4F, M7F), which converts halves by itself.
+//! FP16 kernel for Cortex-M cores with a single-precision FPU (M4F, M7F), which converts halves.
 //!
-//! Register j of a row is the contract's lane j. An FP16 weight (11 bits) times a code (8 bits) is exact
-//! in f32, so a fused multiply-add rounds once where the contract rounds once.
+//! Register j of a row is the contract's lane j. An FP16 weight (11 bits) times a code (8 bits) is
+//! exact in f32, so a fused multiply-add rounds once where the contract rounds once.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
 
 use half::f16;
 
-use super::Vectors;
-use super::choice::{self, LONGEST_FP16 as LONGEST};
+use super::matrix::Matrix;
 use super::portable::{LANES, batch, bias, fp16_unit, sum_lanes};
-use crate::blob::Tensor;
+use super::shapes::LONGEST_FP16 as LONGEST;
+use super::vectors::Vectors;
 use crate::numeric::f32_to_residual;
 
-/// Multiplies where there is a kernel for the matrix; says whether there was. As in [`super::dsp`], not a part
-/// of its caller.
+/// See [`super::kernel::Kernel::run`]; takes every vector. Outlined, for its own stack frame.
+///
+/// # Safety
+///
+/// [`super::shapes::fpu`] admits the matrix.
 #[inline(never)]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    // Words that are aligned as such are what `vldm` asks for.
-    if choice::fpu(matrix).is_err() {
-        return false;
-    }
+pub(super) unsafe fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let len = 2 * matrix.cols;
-    assert!(matrix.rows > 0 && matrix.codes.len() == matrix.rows * len);
     let mut floats = [0f32; LONGEST];
     let floats = &mut floats[..matrix.cols];
     for (b, codes, scale) in batch(x, matrix.cols) {
@@ -32,10 +30,11 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
         let out = &mut out[b * matrix.rows..][..matrix.rows];
         let rows = matrix.codes.chunks(2 * len).zip(out.chunks_mut(2));
         for (two, (codes, out)) in rows.enumerate() {
-            // The last row of an odd number is its own partner.
+            // An odd last row is paired with itself.
             let (a, b) = (&codes[..len], &codes[codes.len() - len..]);
-            // SAFETY: codes are of whole rows, as was checked above, so that both are a row of as many halves as there
-            // are floats; a row is a multiple of sixteen bytes, and the first one is aligned to words.
+            // SAFETY: a matrix holds codes of whole rows, so that both are a row of as many halves
+            // as there are floats, at least one round; a row is a multiple of sixteen bytes, and
+            // the first is aligned to words, which `vldm` needs.
             let lanes = unsafe { dot(a, b, floats) };
             for (j, (out, lanes)) in out.iter_mut().zip(lanes).enumerate() {
                 let value = f32_to_residual(sum_lanes(lanes) * unit);
@@ -46,8 +45,8 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     true
 }
 
-/// As [`super::portable::to_halves`]: converting a fixed-point number rounds once to a float, and that once to a half.
-/// Not a part of its callers: the code would be there for each.
+/// As [`super::portable::to_halves`]: a fixed-point number is rounded once to a float, and that
+/// once to a half. Outlined to keep one copy.
 #[inline(never)]
 pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
     let (values, rest) = values.as_chunks();
@@ -66,8 +65,8 @@ pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) {
 
 #[inline(always)]
 fn eight_halves(values: &[i32; 8], halves: &mut [f16; 8]) {
-    // SAFETY: eight integers, which are aligned to words, are read; stores of words to the sixteen bytes of
-    // the halves ask for no alignment. What is written beside them are registers that are named here.
+    // SAFETY: reads eight integers, which are aligned to words, and stores words to the sixteen
+    // bytes of the halves, for which `str` needs no alignment. All clobbered registers are named.
     unsafe {
         asm!(
             "vldmia {values}, {{s0-s7}}",
@@ -107,14 +106,15 @@ fn eight_halves(values: &[i32; 8], halves: &mut [f16; 8]) {
 ///
 /// # Safety
 ///
-/// The rows are aligned to words and have as many halves each as there are floats, a multiple of eight above none.
+/// Each row is aligned to words and has as many halves as there are floats, a nonzero multiple of
+/// eight.
 #[inline(always)]
 unsafe fn dot(a: &[u8], b: &[u8], x: &[f32]) -> [[f32; LANES]; 2] {
     let rounds = x.len() / LANES;
     let mut lanes = [[0f32; LANES]; 2];
-    // SAFETY: every round reads eight floats and eight halves of each row, of which there are as many as
-    // rounds, at least one; all are aligned to words, as the caller says of the rows. What is written are the
-    // lanes and registers that are named here.
+    // SAFETY: each round reads eight floats and eight halves of each row, which have that many per
+    // round, at least one round; all are aligned to words, the rows by the caller's promise. Writes
+    // the lanes and the named registers.
     unsafe {
         asm!(
             "vldmia {lanes}, {{s0-s15}}",

@@ -1,4 +1,4 @@
-//! The kernels that every target can run, and that define what every other kernel returns.
+//! The portable kernels: they run on every target and define what every other kernel returns.
 //!
 //! ```text
 //! INT8         acc = Σ_c code[r,c] · x[c]                           exact in i32
@@ -9,12 +9,12 @@
 //! ```
 //!
 //! with X the scale of the vector. The accumulators cannot overflow: 2^14 inputs times codes of at
-//! most 2^7 (INT8) or 2^5 · 15 (INT6, with its group scale) times activations below 2^8 stay below
+//! most 2^7 (INT8) or 2^5 · 15 (INT6, with its group scale) times activations below 2^8 are below
 //! 2^31, in each plane and in their sum.
 
 use half::f16;
 
-use super::Vectors;
+use super::vectors::Vectors;
 use crate::blob::{INT8_OFFSETS, Plane, Precision, Tensor, pair_i16, pair_u16};
 use crate::numeric::{
     RESIDUAL_FRAC, Scale, f32_to_residual, residual_to_f32, residual_to_half, shift_round,
@@ -23,14 +23,14 @@ use crate::numeric::{
 /// Partial sums of an FP16 row.
 pub(super) const LANES: usize = 8;
 
-/// See [`super::matmul`].
+/// See [`super::dispatch::matmul`].
 #[inline(always)]
 pub fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     if matrix.codes.is_empty() {
         return;
     }
     match matrix.precision {
-        // Where there is another kernel for them the general way is enough.
+        // Not on cores whose own kernel leaves only odd cases to this one.
         Precision::Int4
             if matrix.group == 32 && matrix.cols.is_multiple_of(32) && cfg!(not(arm_dsp)) =>
         {
@@ -55,10 +55,10 @@ pub(super) fn batch<'a>(
         .map(|(b, (codes, &scale))| (b, codes, Scale::unpack(scale)))
 }
 
-/// Accumulator to output: row mantissa, vector scale, rounding shift, bias.
+/// Requantizes an accumulator to Q15.16: row mantissa, vector scale, rounding shift, bias.
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
-pub(super) fn finish(
+pub(super) fn requantize(
     matrix: &Tensor<'_>,
     row: usize,
     acc: i32,
@@ -86,18 +86,18 @@ fn int8(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         for (b, codes, scale) in batch(x, matrix.cols) {
             let products = row.iter().enumerate().zip(codes);
             let acc: i32 = products.map(|((c, &w), &a)| int8_code(w, c) as i32 * a as i32).sum();
-            out[b * matrix.rows + r] = finish(matrix, r, acc, mantissa, scale);
+            out[b * matrix.rows + r] = requantize(matrix, r, acc, mantissa, scale);
         }
     }
 }
 
-/// Code of input `c` of an INT8 row from the byte that is stored for it.
+/// Code of input `c` of an INT8 row from its stored byte.
 #[inline(always)]
 pub(super) fn int8_code(stored: u8, c: usize) -> i8 {
     (stored ^ INT8_OFFSETS[c % 2]) as i8
 }
 
-/// Groups of 32 that divide the row: the layout that policies choose.
+/// INT4 in groups of 32 that divide the row.
 #[inline(always)]
 fn int4_by_32(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     let layout = matrix.layout();
@@ -111,7 +111,7 @@ fn int4_by_32(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
             for (g, (packed, activations)) in groups.enumerate() {
                 acc += group_scale(row_scales, g) * dot_group_of_32(packed, activations);
             }
-            out[b * matrix.rows + r] = finish(matrix, r, acc, mantissa, scale);
+            out[b * matrix.rows + r] = requantize(matrix, r, acc, mantissa, scale);
         }
     }
 }
@@ -141,7 +141,7 @@ fn grouped(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
             let mut acc = 0i32;
             for_each_plane(matrix, row, |plane, packed| {
                 let mut sum = 0i32;
-                for_each_stretch(*plane, matrix.group, packed, codes, |g, lane, bytes, codes| {
+                for_each_chunk(*plane, matrix.group, packed, codes, |g, lane, bytes, codes| {
                     let products = bytes.iter().enumerate().zip(codes);
                     let part: i32 =
                         products.map(|((j, &p), &a)| field(*plane, p, j, lane) * a as i32).sum();
@@ -149,7 +149,7 @@ fn grouped(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
                 });
                 acc += sum << plane.shift;
             });
-            out[b * matrix.rows + r] = finish(matrix, r, acc, mantissa, scale);
+            out[b * matrix.rows + r] = requantize(matrix, r, acc, mantissa, scale);
         }
     }
 }
@@ -168,10 +168,11 @@ pub(super) fn for_each_plane<'a>(
     }
 }
 
-/// Walks a plane's row beside an array with an element per input. Calls `each` with the group, the
-/// lane (which bits of a byte), bytes, and the elements that these bits of these bytes belong to.
+/// Walks a plane's row along an array with one element per input. Calls `each` with the group, the
+/// lane (which bits of a byte), the bytes, and the elements that these bits of these bytes belong
+/// to.
 #[inline(always)]
-pub(super) fn for_each_stretch<T>(
+pub(super) fn for_each_chunk<T>(
     plane: Plane,
     group: usize,
     mut packed: &[u8],
@@ -187,7 +188,7 @@ pub(super) fn for_each_stretch<T>(
     }
 }
 
-/// The bits of a code that lane `lane` of byte `j` of a plane's group holds.
+/// The bits of a code in lane `lane` of byte `j` of a plane's group.
 #[inline(always)]
 pub(super) fn field(plane: Plane, packed: u8, j: usize, lane: usize) -> i32 {
     let unused = 8 - plane.bits;
@@ -195,7 +196,7 @@ pub(super) fn field(plane: Plane, packed: u8, j: usize, lane: usize) -> i32 {
     if plane.signed { (top as i8 >> unused) as i32 } else { (top >> unused) as i32 }
 }
 
-/// Scale of group `g` of a row whose scales begin with the row's mantissa.
+/// Scale of group `g`; a row's scales begin with its mantissa.
 #[inline(always)]
 pub(super) fn group_scale(row_scales: &[u8], g: usize) -> i32 {
     ((row_scales[2 + g / 2] >> (4 * (g % 2))) & 15) as i32
@@ -206,18 +207,18 @@ fn fp16(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     for (r, row) in matrix.codes.chunks_exact(2 * matrix.cols).enumerate() {
         for (b, codes, scale) in batch(x, matrix.cols) {
             let sum = dot_fp16(row, codes);
-            out[b * matrix.rows + r] = finish_fp16(matrix, r, sum, scale);
+            out[b * matrix.rows + r] = requantize_fp16(matrix, r, sum, scale);
         }
     }
 }
 
-/// Sum of an FP16 row to output.
+/// As [`requantize`] for the sum of an FP16 row.
 #[inline(always)]
-fn finish_fp16(matrix: &Tensor<'_>, row: usize, sum: f32, scale: Scale) -> i32 {
+fn requantize_fp16(matrix: &Tensor<'_>, row: usize, sum: f32, scale: Scale) -> i32 {
     f32_to_residual(sum * fp16_unit(matrix, scale)).saturating_add(bias(matrix, row))
 }
 
-/// What one unit of a vector's codes is worth to an FP16 matrix.
+/// Value of one unit of a vector's codes, for an FP16 matrix.
 #[inline(always)]
 pub(super) fn fp16_unit(matrix: &Tensor<'_>, scale: Scale) -> f32 {
     scale.to_f32() * (1.0 / matrix.max_code as f32)
@@ -242,14 +243,15 @@ fn dot_fp16(row: &[u8], codes: &[i16]) -> f32 {
     sum_lanes(lanes)
 }
 
-/// The lanes of an FP16 row, in the contract's order.
+/// Sum of an FP16 row's lanes, in the contract's order.
 #[inline(always)]
 pub(super) fn sum_lanes([l0, l1, l2, l3, l4, l5, l6, l7]: [f32; LANES]) -> f32 {
     ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7))
 }
 
-/// A finite IEEE half as an f32, by integers alone: every half but zero is a normal f32, so that no float operation
-/// meets a subnormal, which some settings and some libraries of floats take for zero.
+/// A finite IEEE half as an f32, by integer operations alone. Every nonzero half is a normal f32,
+/// so that no float operation sees a subnormal, which some FPU settings and soft-float libraries
+/// flush to zero.
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
@@ -257,33 +259,34 @@ pub(super) fn half_to_f32(bytes: [u8; 2]) -> f32 {
     let (sign, magnitude) = (half & 0x8000, half & 0x7fff);
     let magnitude = match magnitude {
         0 => 0,
-        // In units of 2^−24: the highest bit becomes the leading one, which adds to the exponent.
+        // Subnormal, in units of 2^−24: its highest bit becomes the leading one, which adds to the
+        // exponent.
         1..0x400 => {
             let zeros = magnitude.leading_zeros();
             ((133 - zeros) << 23) + (magnitude << (zeros - 8))
         }
-        // Exponents are biased by 127 instead of 15.
+        // Exponent bias 127 instead of 15.
         _ => (magnitude << 13) + (112 << 23),
     };
     f32::from_bits(sign << 16 | magnitude)
 }
 
-/// See [`super::to_halves`].
+/// See [`super::dispatch::to_halves`].
 pub fn to_halves(values: &[i32], halves: &mut [f16]) {
     for (half, &value) in halves.iter_mut().zip(values) {
-        // Where there is no operating system there is no FPU either, or it has a kernel of its own.
+        // Targets without `std` have no FPU, or a kernel of their own for it.
         *half = if cfg!(feature = "std") { by_float(value) } else { residual_to_half(value) };
     }
 }
 
-/// [`residual_to_half`] by way of an f32, which hosts do many at a time.
+/// [`residual_to_half`] by way of an f32, which compilers for hosts vectorize.
 #[inline(always)]
 fn by_float(value: i32) -> f16 {
     let float = residual_to_f32(value).to_bits();
     let magnitude = float & 0x7fff_ffff;
-    // To nearest even: half a unit of the eleventh bit, less a bit where that one is even.
+    // To nearest even: half a unit of the eleventh bit, minus one where that bit is even.
     let normal = ((magnitude + 0xfff + (magnitude >> 13 & 1)) >> 13).wrapping_sub(112 << 10);
-    // Less than four units of 2^−16 are a subnormal half, in units of 2^−24.
+    // Below four units of 2^−16 the half is subnormal, in units of 2^−24.
     let units = value.unsigned_abs();
     let magnitude = if units < 4 { units << 8 } else { normal };
     f16::from_bits((float >> 16 & 0x8000 | magnitude) as u16)
@@ -298,7 +301,8 @@ pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     add_row(matrix, row, out);
 }
 
-/// Adds a row of an embedding: `out[c] = out[c] + weight[row, c]`, saturating. Shapes as in [`row`].
+/// Adds a row of an embedding: `out[c] = out[c] + weight[row, c]`, saturating. Shapes as in
+/// [`row`].
 #[cfg_attr(feature = "std", inline(always))]
 pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     let layout = matrix.layout();
@@ -330,27 +334,27 @@ pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     }
 }
 
-/// Adds what is below 2^25 in magnitude: a code of at most 2^7, or 2^5 · 15, times a mantissa. Not a part of its
-/// callers: the code would be there for every precision.
+/// Adds a product below 2^25 in magnitude: a code of at most 2^7, or 2^5 · 15, times a mantissa.
+/// Outlined, to keep one copy for all precisions.
 #[inline(never)]
 fn add_scaled(out: &mut i32, product: i32, shift: i32) {
     let rounded = match shift {
-        // In 32 bits: half of what is shifted out is below 2^30.
+        // Fits 32 bits: half of what is shifted out is below 2^30.
         1..=30 => (product + (1 << (shift - 1))) >> shift,
         _ => shift_round(product as i64, shift),
     };
     *out = out.saturating_add(rounded);
 }
 
-/// The codes of a group of a row, in the order of their inputs.
+/// Iterates over the codes of a row's group, in the order of inputs.
 struct GroupCodes<'a> {
-    /// The group's bytes in each plane, and the byte and the lane of the next code.
+    /// For each plane the group's bytes, and byte and lane of the next code.
     planes: [(&'a [u8], usize, usize); 2],
     precision: Precision,
 }
 
 impl<'a> GroupCodes<'a> {
-    /// Those of the `inputs` inputs of group `g`.
+    /// The codes of the `inputs` inputs of group `g`.
     #[inline(always)]
     fn new(matrix: &Tensor<'_>, row: &'a [u8], g: usize, inputs: usize) -> Self {
         let mut planes = [(&row[..0], 0, 0); 2];

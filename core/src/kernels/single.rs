@@ -1,5 +1,5 @@
-//! What kernels for a single vector share, on hosts. Generation uses every weight once: it goes from where
-//! it lies into a product, eight rows at a time, and nothing is laid out anew.
+//! Shared by the hosts' kernels for a single vector. Generation uses every weight once, so that
+//! rows are multiplied in place, eight at a time, without repacking.
 
 use super::batched::ROWS;
 use crate::blob::{Tensor, TensorLayout};
@@ -7,7 +7,7 @@ use crate::blob::{Tensor, TensorLayout};
 /// Eight rows of a matrix.
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
-    /// The first of them.
+    /// The first row.
     pub(super) first: usize,
     /// Bytes of their codes.
     pub(super) codes: &'a [u8],
@@ -16,8 +16,8 @@ pub(super) struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The rows from `start` on, or the last eight of the matrix if those are less: there the same outputs
-    /// come out again. The matrix has at least eight rows and this layout.
+    /// The rows from `start` on, or the last eight rows if fewer are left, whose outputs are then
+    /// computed twice. The matrix has at least eight rows and this layout.
     #[inline(always)]
     pub(super) fn new(matrix: &Tensor<'a>, layout: &TensorLayout, start: usize) -> Self {
         let first = start.min(matrix.rows - ROWS);

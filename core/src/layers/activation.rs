@@ -1,21 +1,22 @@
-//! Activation vectors: from Q15.16 to codes with one scale, with or without layer normalization.
+//! Activation quantization: Q15.16 vectors to codes with one scale, with or without layer
+//! normalization.
 //!
-//! Both share one trick. With s the shift that leaves 15 bits of the largest magnitude A, a code is
+//! Both work alike. With s the shift that leaves 15 bits of the largest magnitude A, a code is
 //! `round((x >> s) · r / 2^22)` with `r = ⌊(max_code << 22) / (A >> s)⌋`: one 32-bit
-//! multiplication per element. Layer normalization changes nothing but the scale, since dividing by
-//! the standard deviation scales a vector and its largest magnitude alike.
+//! multiplication per element. Layer normalization affects only the scale, since dividing by the
+//! standard deviation scales a vector and its largest magnitude alike.
 
 use crate::numeric::Scale;
 
-/// Layer normalization without gain and bias (the linear layers that follow contain them), straight
-/// to codes in ±127. Returns what code 127 is worth.
+/// Layer normalization without gain and bias (folded into the linear layers that follow), fused
+/// with quantization to codes in ±127. Returns the value of code 127.
 ///
 /// Shapes: `x` and `codes` are `[d]`. `eps` is 1e-5, as in the published model.
 #[inline(always)]
 pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     let width = x.len().max(1);
     let sum: i64 = x.iter().map(|&x| x as i64).sum();
-    // Within the range of its terms.
+    // The mean is within the range of its terms.
     let mean = floor_div(sum + width as i64 / 2, width) as i32;
     let (low, high) = range(x);
     let peak = (high as i64 - mean as i64).max(mean as i64 - low as i64).max(0);
@@ -26,7 +27,7 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
     let mut squares = 0i64;
     for (code, &x) in codes.iter_mut().zip(x) {
-        // Where that saturates 16 bits are dropped, which hides whether at −2^31 or one above it.
+        // Where this saturates, 16 bits are dropped, which hides the difference of one.
         let scaled = x.saturating_sub(mean) >> grid.shift;
         squares += square(scaled);
         *code = grid.code(scaled);
@@ -38,8 +39,9 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     Scale::ratio((grid.peak as u64) << 8, root(variance))
 }
 
-/// Floor of the square root of less than 2^52. A host's instruction rounds it to 53 bits, of which one below
-/// 2^26 needs more than half for the distance of the root of k² − 1 to k, 2^−27 at least.
+/// Floor of the square root of a number below 2^52. A host's instruction rounds it to 53 bits, of
+/// which one below 2^26 needs more than half for the distance of the root of k² − 1 to k, 2^−27 at
+/// least.
 #[inline(always)]
 fn root(variance: u64) -> u32 {
     #[cfg(feature = "std")]
@@ -59,18 +61,18 @@ fn square(scaled: i32) -> i64 {
     }
 }
 
-/// A vector to codes in ±127. Returns what code 127 is worth.
+/// A vector to codes in ±127. Returns the value of code 127.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
     let (low, high) = range(x);
     let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
-    // Of −2^31 the largest magnitude drops 16 bits, which hides that it counts as one more.
+    // For −2^31 the shift drops 16 bits, which hides the clipping of its magnitude by one.
     fill(x, codes, peak, 127, |x| x)
 }
 
-/// ReLU and a vector to codes in 0 to 255. Returns what code 255 is worth.
+/// ReLU and a vector to codes in 0 to 255. Returns the value of code 255.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
@@ -115,11 +117,11 @@ fn fill(
     Scale { mantissa: grid.peak as u16, exponent: grid.shift as i8 - 16 }
 }
 
-/// The grid of codes that a largest magnitude asks for.
+/// The quantization grid for a largest magnitude.
 struct Grid {
-    /// Bits dropped from every element.
+    /// Right shift of every element.
     shift: u32,
-    /// The largest magnitude after that, below 2^15.
+    /// The largest magnitude after the shift, below 2^15.
     peak: u32,
     /// `⌊(max_code << 22) / peak⌋`.
     reciprocal: u32,
@@ -156,7 +158,7 @@ mod tests {
         prop::collection::vec(element, 1..300)
     }
 
-    /// What `docs/numerics.md` allows normalization to be off by, at `y` in a vector with largest
+    /// The error bound of `docs/numerics.md` for normalization, at `y` in a vector with largest
     /// magnitude `peak`, both normalized.
     fn allowed(y: f64, peak: f64, sigma: f64, width: usize) -> f64 {
         let step = peak / 127.0 * (0.5 + (-7f64).exp2() + 127.0 / 16384.0);
@@ -203,7 +205,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every number a residual may hold, saturated ones included.
+        /// All residuals, saturated ones included.
         #[test]
         fn normalize_is_layer_norm_everywhere(x in vectors(), drop in 0u32..28) {
             let x: Vec<i32> = x.iter().map(|x| x >> drop).collect();

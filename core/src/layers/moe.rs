@@ -5,8 +5,7 @@
 
 use super::activation::quantize_relu;
 use super::gate::{Route, WEIGHT_FRAC};
-use crate::blob::Tensor;
-use crate::kernels::{Vectors, matmul, wide};
+use crate::kernels::{Matrix, Vectors, matmul, with_simd};
 
 /// Scratch of an expert, for `batch` vectors.
 pub struct Scratch<'a> {
@@ -30,7 +29,7 @@ pub struct Scratch<'a> {
 /// Shapes: `up` is `[hidden, d]`, `x` is `[batch, d]`, `routes` is `[batch, top_k]`.
 pub fn up(
     index: u32,
-    up: &Tensor<'_>,
+    up: &Matrix<'_>,
     x: Vectors<'_>,
     routes: &[u32],
     scratch: &mut Scratch<'_>,
@@ -57,7 +56,7 @@ pub fn up(
 pub fn requantize(hidden: usize, count: usize, scratch: &mut Scratch<'_>) {
     let vectors =
         scratch.hidden.chunks_exact(hidden).zip(scratch.hidden_codes.chunks_exact_mut(hidden));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for (scale, (values, codes)) in scratch.scales[..count].iter_mut().zip(vectors) {
@@ -70,7 +69,7 @@ pub fn requantize(hidden: usize, count: usize, scratch: &mut Scratch<'_>) {
 /// Multiplies `count` quantized hidden vectors by an expert's second matrix.
 ///
 /// Shape: `down` is `[d, hidden]`.
-pub fn down(down: &Tensor<'_>, count: usize, scratch: &mut Scratch<'_>) {
+pub fn down(down: &Matrix<'_>, count: usize, scratch: &mut Scratch<'_>) {
     let inputs = Vectors {
         codes: &scratch.hidden_codes[..count * down.cols],
         scales: &scratch.scales[..count],
@@ -83,7 +82,7 @@ pub fn down(down: &Tensor<'_>, count: usize, scratch: &mut Scratch<'_>) {
 /// Shape: `h` is `[batch, width]` in Q15.16.
 pub fn mix(width: usize, count: usize, h: &mut [i32], scratch: &Scratch<'_>) {
     let results = scratch.routed[..count].iter().zip(scratch.outputs.chunks_exact(width));
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             for (&routed, outputs) in results {

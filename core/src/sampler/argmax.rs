@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::kernels::wide;
+use crate::kernels::with_simd;
 
 /// Index of the largest logit; the lowest one of equals; 0 for none. NaN is never larger.
 pub fn argmax(logits: &[f16]) -> usize {
@@ -32,7 +32,7 @@ fn widest_argmax(logits: &[f16]) -> usize {
     if logits.first().is_none_or(|first| first.is_nan()) {
         return 0;
     }
-    wide(
+    with_simd(
         #[inline(always)]
         || {
             let largest = logits.iter().map(|&logit| order(logit)).max().unwrap_or(i16::MIN);

@@ -75,12 +75,11 @@ fn uniform(precision: Precision, change: impl FnOnce(&mut Dimensions)) -> Vec<u8
     Recipe { dims, mix: Mix::All(precision), ..small() }.build()
 }
 
-/// How many second matrices of experts come by columns, of how many.
+/// How many second matrices of experts have a copy by columns, of how many.
 fn copies(model: &Model<'_>) -> (usize, usize) {
     let dims = *model.dims();
     let all = (0..dims.layers).flat_map(|l| (0..dims.experts).map(move |e| (l, e)));
-    let copied =
-        |&(l, e): &(u32, u32)| !model.tensor(TensorId::ExpertDown(l, e)).columns.is_empty();
+    let copied = |&(l, e): &(u32, u32)| model.matrix(TensorId::ExpertDown(l, e)).has_columns();
     (all.clone().filter(copied).count(), all.count())
 }
 
@@ -102,7 +101,7 @@ fn a_blob_takes_a_bounded_part_of_the_heap() {
         assert_eq!(copied, expected, "{precision:?}");
     }
 
-    // A single row takes a whole line of the cache for every column.
+    // A single row takes a whole cache line per column.
     let blob = uniform(Precision::Int2, |dims| {
         (dims.vocab, dims.width, dims.hidden, dims.experts) = (4, 1, 1024, 16);
     });

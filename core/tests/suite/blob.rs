@@ -1,10 +1,10 @@
 //! Random valid blobs from a seed, built with the types that the reader uses.
 
+use resnet_bk_core::blob::ChainFormat;
 use resnet_bk_core::blob::{
     Chain, Dimensions, Header, Measured, PREAMBLE_LEN, Preamble, Precision, Provenance, Section,
     TensorId, TensorLayout, TensorRecord, TokenClasses, align_up, checksum,
 };
-use resnet_bk_core::layers::bk::ChainFormat;
 
 use crate::random::Random;
 

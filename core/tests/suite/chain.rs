@@ -2,7 +2,8 @@
 //! the bound of `docs/numerics.md` against f64, at 100,000 positions too.
 
 use proptest::prelude::*;
-use resnet_bk_core::layers::bk::{ChainFormat, ChainParameters, full_chain, half_step};
+use resnet_bk_core::blob::{ChainFormat, ChainParameters};
+use resnet_bk_core::internals::bk::{full_chain, half_step};
 
 use crate::random::Random;
 

@@ -11,8 +11,8 @@
 //! which writes every blob and prints every digest.
 
 use half::f16;
+use resnet_bk_core::blob::ChainFormat;
 use resnet_bk_core::blob::{Chain, Dimensions, FORMAT_VERSION, Precision};
-use resnet_bk_core::layers::bk::ChainFormat;
 use resnet_bk_core::{Generator, Model, Sampler, Scorer, Session, Tokenizer};
 
 use crate::blob::{Mix, Recipe, small};

@@ -2,8 +2,8 @@
 
 use half::f16;
 use proptest::prelude::*;
+use resnet_bk_core::blob::ChainFormat;
 use resnet_bk_core::blob::{Chain, Dimensions, Precision, TensorId};
-use resnet_bk_core::layers::bk::ChainFormat;
 use resnet_bk_core::{Error, Model, Sampler, Scorer, Session, Window};
 
 use crate::blob::{Mix, Recipe, small};

@@ -1,6 +1,6 @@
 //! Diagonals and ηs of every block in the core's fixed-point format.
 
-use resnet_bk_core::layers::bk::ChainFormat;
+use resnet_bk_core::blob::ChainFormat;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};

@@ -62,7 +62,7 @@ fn largest_magnitude<T: Real>(row: &[T]) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use resnet_bk_core::layers::activation::{quantize, quantize_relu};
+    use resnet_bk_core::internals::activation::{quantize, quantize_relu};
 
     /// The core's codes of the same vectors, but for its own bound on what it is off by.
     #[test]

@@ -15,7 +15,7 @@ pub(super) fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t
     sums
 }
 
-/// As [`sdot`], of bytes without a sign.
+/// As [`sdot`], of unsigned bytes.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn udot(mut sums: int32x4_t, a: uint8x16_t, b: uint8x16_t) -> int32x4_t {

@@ -1,27 +1,29 @@
-//! The single-vector kernels with NEON.
+//! Single vectors with NEON.
 //!
-//! INT4: a nibble is the code + 8, the uppermost of two bytes after its top bit is flipped. That is not
-//! negative, so it meets codes of 8 bits with or without a sign; eight times the codes themselves are subtracted.
-//! INT8: dot products where the processor has them, else 16-bit products of what lies there.
+//! INT4: a nibble is the code + 8, the highest of two bytes after flipping its top bit. It is not
+//! negative, so that it may be multiplied by signed or unsigned bytes; eight times the sum of codes
+//! is subtracted. INT8: dot products where the processor has them, else 16-bit products.
 
 use core::arch::aarch64::*;
 
 use super::dot::{sdot, udot};
-use super::finish::finish;
+use super::requantize::requantize_eight;
 use crate::blob::{Precision, Tensor, TensorLayout, pair_u16};
 use crate::kernels::batched::{LONGEST, ROWS, Rescale, decode};
-use crate::kernels::portable::{self, bias, group_scale, int8_code};
+use crate::kernels::choice::Reason;
+use crate::kernels::matrix::Matrix;
+use crate::kernels::portable::{bias, group_scale, int8_code};
 use crate::kernels::single::Block;
-use crate::kernels::{Reason, Vectors};
+use crate::kernels::vectors::{Vectors, not_negative};
 use crate::numeric::Scale;
 use alloc::vec::Vec;
 
-/// A group of 32 codes as bytes, and eight times what is summed of them.
+/// A group of 32 codes as bytes, and eight times the sums of some.
 #[derive(Clone, Copy)]
-struct Narrow {
-    /// Codes 0 to 15: those of the lower nibbles.
+struct ByteCodes {
+    /// Codes 0 to 15, for the low nibbles.
     low: [u8; 16],
-    /// Codes 16 to 31.
+    /// Codes 16 to 31, for the high nibbles.
     high: [u8; 16],
     /// Eight times code j + code j + 8 of both: below 2^13.
     eights: [i16; 8],
@@ -29,7 +31,7 @@ struct Narrow {
     eights_of_four: [i32; 4],
 }
 
-impl Narrow {
+impl ByteCodes {
     /// Codes within ±127, or from 0 to 255.
     #[inline(always)]
     fn new(codes: &[i16; 32]) -> Self {
@@ -45,89 +47,94 @@ impl Narrow {
     }
 }
 
-/// As [`portable::matmul`], bit for bit, for one vector.
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    by_rows(matrix, x, out, int4::<false>, int4::<true>, |matrix, codes, rescale, out| {
+/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, unless a code of INT4 behind a
+/// ReLU is negative.
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let int8 = |matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]| {
         each_block(matrix, rescale, out, |block, layout, sums| {
             for (j, sum) in sums.iter_mut().enumerate() {
                 *sum = int8_sum(&block.codes[j * layout.row_codes..][..layout.row_codes], codes);
             }
         });
-    });
+    };
+    x.scales.len() == 1
+        && x.one_by_one(matrix, out, |codes, scale, out| {
+            by_precision(matrix, (codes, scale), out, int4::<false>, int4::<true>, int8)
+        })
 }
 
-/// As [`matmul`], with dot products.
+/// As [`run`], with dot products.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn matmul_dot(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    by_rows(
-        matrix,
-        x,
-        out,
-        |matrix, codes, rescale, out| int4_dot::<false>(matrix, codes, rescale, out),
-        |matrix, codes, rescale, out| int4_dot::<true>(matrix, codes, rescale, out),
-        |matrix, codes, rescale, out| {
-            if matrix.max_code <= 127 {
-                int8_dot::<false>(matrix, codes, rescale, out);
-            } else {
-                int8_dot::<true>(matrix, codes, rescale, out);
-            }
-        },
-    );
+pub(in crate::kernels) fn run_with_dot_products(
+    matrix: &Matrix<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) -> bool {
+    x.scales.len() == 1
+        && x.one_by_one(matrix, out, |codes, scale, out| {
+            by_precision(
+                matrix,
+                (codes, scale),
+                out,
+                |matrix, codes, rescale, out| int4_dot::<false>(matrix, codes, rescale, out),
+                |matrix, codes, rescale, out| int4_dot::<true>(matrix, codes, rescale, out),
+                |matrix, codes, rescale, out| {
+                    if matrix.max_code <= 127 {
+                        int8_dot::<false>(matrix, codes, rescale, out);
+                    } else {
+                        int8_dot::<true>(matrix, codes, rescale, out);
+                    }
+                },
+            )
+        })
 }
 
-/// Chooses by precision. The INT4 kernels are for groups of 32 that divide the row, the first for codes
-/// within ±127, the second for codes from 0 to 255; the last is for INT8.
+/// Chooses by precision; returns whether the vector was taken. The INT4 kernels are for groups of
+/// 32 that divide the row, the first for codes within ±127, the second for codes from 0 to 255; the
+/// last is for INT8.
 #[inline(always)]
-fn by_rows(
+fn by_precision(
     matrix: &Tensor<'_>,
-    x: Vectors<'_>,
+    (codes, scale): (&[i16], u32),
     out: &mut [i32],
     int4: impl FnOnce(&Tensor<'_>, &[i16], &Rescale, &mut [i32]),
     int4_relu: impl FnOnce(&Tensor<'_>, &[i16], &Rescale, &mut [i32]),
     int8: impl FnOnce(&Tensor<'_>, &[i16], &Rescale, &mut [i32]),
-) {
-    let (codes, out) = (&x.codes[..matrix.cols], &mut out[..matrix.rows]);
-    let rescale = &Rescale::new(matrix, Scale::unpack(x.scales[0]));
-    if admits(matrix).is_err() {
-        return portable::matmul(matrix, x, out);
-    }
+) -> bool {
+    let rescale = &Rescale::new(matrix, Scale::unpack(scale));
     match matrix.precision {
         Precision::Int8 => int8(matrix, codes, rescale, out),
-        Precision::Int4 if is_of_groups(matrix) => {
+        Precision::Int4 if is_int4_by_32(matrix) => {
             if matrix.max_code <= 127 {
                 int4(matrix, codes, rescale, out);
             } else if not_negative(codes) {
                 int4_relu(matrix, codes, rescale, out);
             } else {
-                portable::matmul(matrix, x, out);
+                return false;
             }
         }
         _ => grouped(matrix, codes, rescale, out),
     }
+    true
 }
 
-/// Whether [`matmul`] and [`matmul_dot`] take a matrix.
-pub(super) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
+/// All integers of at least one block of rows; grouped ones other than INT4 in groups of 32 up to a
+/// length.
+pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
     if matrix.precision == Precision::Fp16 {
         return Err(Reason::Storage);
     }
-    let any = matrix.precision == Precision::Int8 || is_of_groups(matrix);
+    let any = matrix.precision == Precision::Int8 || is_int4_by_32(matrix);
     let fits = matrix.rows >= ROWS && matrix.cols > 0 && (any || matrix.cols <= LONGEST);
     if fits { Ok(()) } else { Err(Reason::Shape) }
 }
 
 /// INT4 in groups of 32 that divide the row.
-fn is_of_groups(matrix: &Tensor<'_>) -> bool {
+fn is_int4_by_32(matrix: &Tensor<'_>) -> bool {
     matrix.precision == Precision::Int4 && matrix.group == 32 && matrix.cols.is_multiple_of(32)
 }
 
-/// A max code of 255 promises no more than that no code is beyond it.
-#[inline(always)]
-fn not_negative(codes: &[i16]) -> bool {
-    codes.iter().fold(0, |all, code| all | code) >= 0
-}
-
-/// Puts the outputs of every block from the sums that `each` makes.
+/// Requantizes and stores the sums that `each` computes for every block.
 #[inline(always)]
 fn each_block(
     matrix: &Tensor<'_>,
@@ -145,16 +152,17 @@ fn each_block(
             mantissas[j] = pair_u16(&block.scales[j * layout.row_scales..], 0) as i64;
             biases[j] = bias(matrix, block.first + j);
         }
-        out[block.first..][..ROWS].copy_from_slice(&finish(sums, mantissas, biases, rescale));
+        out[block.first..][..ROWS]
+            .copy_from_slice(&requantize_eight(sums, mantissas, biases, rescale));
     }
 }
 
-fn narrow(codes: &[i16]) -> Vec<Narrow> {
-    codes.as_chunks().0.iter().map(Narrow::new).collect()
+fn to_bytes(codes: &[i16]) -> Vec<ByteCodes> {
+    codes.as_chunks().0.iter().map(ByteCodes::new).collect()
 }
 
 fn int4<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
-    let x = narrow(codes);
+    let x = to_bytes(codes);
     each_block(matrix, rescale, out, |block, layout, sums| {
         for (j, sum) in sums.iter_mut().enumerate() {
             let scales = &block.scales[j * layout.row_scales..];
@@ -175,13 +183,14 @@ fn int4<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale,
     });
 }
 
-/// Sums of four products each of a group, at most 4 · 15 · 255 before eight times the codes are subtracted.
+/// Sums of four products each of a group, at most 4 · 15 · 255 before eight times the codes are
+/// subtracted.
 ///
 /// # Safety
 ///
 /// None beyond NEON, which is part of the target.
 #[inline(always)]
-unsafe fn products<const RELU: bool>(codes: &[u8; 16], x: &Narrow) -> int16x8_t {
+unsafe fn products<const RELU: bool>(codes: &[u8; 16], x: &ByteCodes) -> int16x8_t {
     // SAFETY: all that is loaded are whole arrays.
     unsafe {
         let (low, high) = nibbles(codes);
@@ -225,7 +234,7 @@ fn int4_dot<const RELU: bool>(
     rescale: &Rescale,
     out: &mut [i32],
 ) {
-    let x = narrow(codes);
+    let x = to_bytes(codes);
     each_block(matrix, rescale, out, |block, layout, sums| {
         for (j, sum) in sums.iter_mut().enumerate() {
             let scales = &block.scales[j * layout.row_scales..];
@@ -252,7 +261,7 @@ fn int4_dot<const RELU: bool>(
     });
 }
 
-/// Codes of more than 8 bits are split: the lower 7 bits, and 128 times what is above.
+/// Codes of more than 8 bits are split into the low 7 bits and the rest, with a factor of 128.
 #[target_feature(enable = "neon,dotprod")]
 fn int8_dot<const SPLIT: bool>(
     matrix: &Tensor<'_>,
@@ -260,11 +269,11 @@ fn int8_dot<const SPLIT: bool>(
     rescale: &Rescale,
     out: &mut [i32],
 ) {
-    let (stretches, rest) = codes.as_chunks::<16>();
+    let (chunks, rest) = codes.as_chunks::<16>();
     let bytes = |x: &[i16; 16]| {
         [x.map(|x| if SPLIT { x & 127 } else { x } as i8), x.map(|x| (x >> 7) as i8)]
     };
-    let x: Vec<[[i8; 16]; 2]> = stretches.iter().map(bytes).collect();
+    let x: Vec<[[i8; 16]; 2]> = chunks.iter().map(bytes).collect();
     each_block(matrix, rescale, out, |block, layout, sums| {
         for (j, sum) in sums.iter_mut().enumerate() {
             let row = &block.codes[j * layout.row_codes..][..layout.row_codes];
@@ -289,11 +298,11 @@ fn int8_dot<const SPLIT: bool>(
 /// Sum of a row of INT8: at most 2^14 inputs times 2^7 · 2^8.
 #[inline(always)]
 fn int8_sum(row: &[u8], codes: &[i16]) -> i32 {
-    let ((weights, row_rest), (stretches, rest)) = (row.as_chunks(), codes.as_chunks::<16>());
+    let ((weights, row_rest), (chunks, rest)) = (row.as_chunks(), codes.as_chunks::<16>());
     // SAFETY: NEON is part of the target, and all that is loaded are whole arrays.
     let sum = unsafe {
         let mut lanes = [vdupq_n_s32(0); 2];
-        for (weights, x) in weights.iter().zip(stretches) {
+        for (weights, x) in weights.iter().zip(chunks) {
             let weights = load_int8(weights);
             let (low, high) = (vmovl_s8(vget_low_s8(weights)), vmovl_high_s8(weights));
             let (x_low, x_high) = (vld1q_s16(x.as_ptr()), vld1q_s16(x.as_ptr().add(8)));
@@ -308,7 +317,7 @@ fn int8_sum(row: &[u8], codes: &[i16]) -> i32 {
     sum + rest.map(|(c, (&w, &x))| int8_code(w, c) as i32 * x as i32).sum::<i32>()
 }
 
-/// Sixteen weights of a row: the one place here that knows how INT8 is stored, but for a row's last ones.
+/// Sixteen weights of a row of INT8.
 ///
 /// # Safety
 ///

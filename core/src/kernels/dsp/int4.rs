@@ -1,6 +1,6 @@
-//! INT4 in groups of 32: seven instructions for the eight inputs of a word.
+//! INT4 in groups of 32: seven instructions per word of eight inputs.
 //!
-//! Half of a word is h = 4096 n3 + 256 u2 + 16 u1 + u0 with u = n + 8. Beside it one mask leaves
+//! A half word is h = 4096 n3 + 256 u2 + 16 u1 + u0 with u = n + 8. One mask leaves
 //! t1 = h mod 4096, then t2 = 16 t1 mod 4096 and t3 = 16 t2 mod 4096, and
 //!
 //! ```text
@@ -8,25 +8,27 @@
 //!     = 4096 · (n3 · a3 + u2 · a2 + u1 · a1 + u0 · a0)
 //! ```
 //!
-//! A group's sum is below 2^12 · 15 · 255 · 32 < 2^29. It is multiplied by its scale at the top of a word,
-//! and the upper 32 bits of that added up.
+//! A group's sum is below 2^12 · 15 · 255 · 32 < 2^29. It is multiplied by the scale at the top of
+//! a word, and the high words are accumulated.
 
 use core::arch::asm;
 
 use super::row::Rows;
-use super::{BLOCK, Coefficients, pair};
+use super::vector::{Coefficients, GROUP_WORDS, pair};
 use crate::blob::Tensor;
+use crate::kernels::shapes::BLOCK;
 
-/// Words of a group's coefficients: four times four, behind the first four what the offsets of 8 add to a
-/// sum, taken off, and behind the last four [`SCALE_MASK`].
-pub(super) const WORDS: usize = 18;
-/// Where a group's scale is multiplied: bits 27 to 30.
+// A group's words: four times four coefficients; behind the first four the negated contribution of
+// the offsets of 8, behind the last four [`SCALE_MASK`].
+const _: () = assert!(GROUP_WORDS == 4 * 4 + 2);
+
+/// Place of a group's scale as a factor: bits 27 to 30.
 const SCALE_MASK: u32 = 15 << SCALE_SHIFT;
 const SCALE_SHIFT: u32 = 27;
-/// Bits by which sums are above scales times codes times codes.
+/// Fraction bits of sums, relative to scales times codes times codes.
 const FRACTION: u32 = 12 + SCALE_SHIFT - 32;
 
-/// These bits, and what sums are below; of 512 inputs, 2^31.
+/// [`FRACTION`] and the bound of sums: 2^31 for 512 inputs.
 pub(super) fn range(matrix: &Tensor<'_>) -> (u32, u32) {
     (FRACTION, (matrix.cols as u32 * 15 * 8 * matrix.max_code) << FRACTION)
 }
@@ -34,24 +36,26 @@ pub(super) fn range(matrix: &Tensor<'_>) -> (u32, u32) {
 /// Writes a vector's coefficients.
 #[inline(always)]
 pub(super) fn prepare(codes: &[i16], memory: &mut Coefficients) {
-    for (words, codes) in memory.as_chunks_mut::<WORDS>().0.iter_mut().zip(codes.as_chunks().0) {
+    for (words, codes) in
+        memory.as_chunks_mut::<GROUP_WORDS>().0.iter_mut().zip(codes.as_chunks().0)
+    {
         prepare_group(codes, |at, word| {
             words[at].write(word);
         });
     }
 }
 
-/// Multiplies all rows with a prepared vector; `keep` where outputs are to be the sums.
+/// Multiplies all rows by a prepared vector; with `keep` the outputs are the sums.
 ///
 /// # Safety
 ///
-/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must have the
-/// codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
+/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must
+/// have the codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
 #[inline(always)]
 pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     rows.own = 0x0fff_0fff;
     let (weights, groups) = (matrix.codes.as_ptr(), matrix.cols / BLOCK);
-    // SAFETY: groups were counted just above; the rest is the caller's promise.
+    // SAFETY: `groups` is the number of a row's groups; the rest is the caller's promise.
     unsafe {
         match groups {
             _ if keep => any_sums(&rows, weights, groups),
@@ -62,15 +66,15 @@ pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     }
 }
 
-/// Calls `put` with the words of a group and where they belong. Without loops, which a compiler for small code
-/// would keep: each vector comes by here once a matrix.
+/// Calls `put` with index and value of each word of a group. Unrolled, since compilers for small
+/// code keep loops.
 #[inline(always)]
 fn prepare_group(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
     let a = |i: usize| codes[i] as i32;
     let mut offsets = 0;
     macro_rules! quarter {
         ($first:literal, $at:literal) => {
-            // The low nibbles of four bytes, then the high ones, 16 inputs further.
+            // Low nibbles of four bytes, then high ones, 16 inputs further.
             let low = [a($first), a($first + 16), a($first + 1), a($first + 17)];
             let high = [a($first + 2), a($first + 18), a($first + 3), a($first + 19)];
             let below = |n: usize| pair(16 * low[n] - low[n + 1], 16 * high[n] - high[n + 1]);
@@ -123,7 +127,7 @@ macro_rules! word {
     };
 }
 
-/// The sum of a group in r9, and the mask of its scale in r4.
+/// Leaves the sum of a group in r9 and the mask of its scale in r4.
 macro_rules! sum_of_group {
     () => {
         concat!(
@@ -140,14 +144,14 @@ macro_rules! sum_of_group {
     };
 }
 
-/// A group whose scale is `$rotate` bits of lr, to the left, from where it is multiplied.
+/// A group whose scale in lr is rotated right by `$rotate` bits to its place as a factor.
 macro_rules! group {
     ($rotate:literal, $add:literal) => {
         concat!(sum_of_group!(), "and r4, r4, lr, ror #", $rotate, "\n", $add, "\n")
     };
 }
 
-/// Four groups with their scales in the upper half of lr.
+/// Four groups with their scales in the high half of lr.
 macro_rules! four_groups {
     ($first:literal) => {
         concat!(
@@ -159,27 +163,29 @@ macro_rules! four_groups {
     };
 }
 
-/// Defines a function that runs all rows by the instructions of one.
+/// Defines a function that runs `$row`, one row's instructions, for all rows.
 macro_rules! run {
     ($name:ident, $scales:literal, $row:expr) => {
         /// # Safety
         ///
-        /// `weights` must be the aligned codes of as many rows as there are outputs, with as many groups as
-        /// the name says; scales and biases as many; the coefficients those of such a row.
+        /// `weights` must be the aligned codes of as many rows as there are outputs, with as many
+        /// groups as the name says; scales and biases as many; the coefficients those of such a
+        /// row.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8) {
-            // SAFETY: every group reads its weights and coefficients, and every row its scales and bias, the
-            // scales by words that end where they end, for which `ldr` asks for no alignment; a row's end
-            // writes its output. The caller vouches for these. Beside the registers named below r6 and r7,
-            // which cannot be, are used and put back: r0 to r3 coefficients, r4 to r7 weights, r8 the mask,
-            // r9 a group's sum, r10 the row's, r11 and r12 where coefficients and weights are read, lr scales.
+            // SAFETY: each group reads its weights and coefficients, and each row its scales and
+            // bias; scales are read by words that end where they end, for which `ldr` needs no
+            // alignment; each row writes its output. The caller vouches for all of these. r6 and
+            // r7, which cannot be operands, are saved and restored. r0 to r3: coefficients, r4 to
+            // r7: weights, r8: mask, r9: sum of a group, r10: sum of the row, r11: next
+            // coefficients, r12: next weights, lr: scales.
             unsafe {
                 asm!(
                     begin!(),
                     "2:",
                     "ldr lr, [r2]",
                     $row,
-                    finish!(concat!("ldrh lr, [r2], #", $scales)),
+                    requantize_row!(concat!("ldrh lr, [r2], #", $scales)),
                     "bne 2b",
                     end!(),
                     inout("r0") core::ptr::from_ref(rows) => _,
@@ -204,16 +210,16 @@ run!(
     )
 );
 
-/// Defines a function that runs rows of any number of groups.
+/// Defines a function for rows of any number of groups.
 macro_rules! run_any {
-    ($name:ident, $finish:ident) => {
+    ($name:ident, $end_of_row:ident) => {
         /// # Safety
         ///
         /// As for the others, with `groups` groups in a row, at least one.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8, groups: usize) {
-            // SAFETY: as above; scales are read a byte at a time. Above what `begin!` puts on the stack are the number
-            // of this row's group, at 44, and that of groups, at 56.
+            // SAFETY: as above, with scales read by bytes. On the stack above what `load!` pushes:
+            // the index of the group, at 44, and the number of groups, at 56.
             unsafe {
                 asm!(
                     "push {{r4, r6, r7, lr}}",
@@ -238,7 +244,12 @@ macro_rules! run_any {
                     "ldr r0, [sp, #56]",
                     "cmp r1, r0",
                     "bne 3b",
-                    $finish!("ldrh lr, [r2], #2\nldr r7, [sp, #56]\nadd r7, r7, #1\nadd r2, r2, r7, lsr #1"),
+                    $end_of_row!(
+                        "ldrh lr, [r2], #2
+                        ldr r7, [sp, #56]
+                        add r7, r7, #1
+                        add r2, r2, r7, lsr #1"
+                    ),
                     "bne 2b",
                     "add sp, sp, #44",
                     "pop {{r4, r6, r7, lr}}",
@@ -253,5 +264,5 @@ macro_rules! run_any {
     };
 }
 
-run_any!(any, finish);
-run_any!(any_sums, keep);
+run_any!(any, requantize_row);
+run_any!(any_sums, store_sum);

@@ -1,15 +1,16 @@
-//! INT8: per word three instructions for four inputs, or four where codes reach 255.
+//! INT8: three instructions per word of four inputs, or four where codes reach 255.
 
 use core::arch::asm;
 
 use super::row::Rows;
-use super::{BLOCK, Coefficients, pair};
+use super::vector::{Coefficients, pair};
 use crate::blob::Tensor;
+use crate::kernels::shapes::BLOCK;
 
 /// Inputs of a long round.
 const LONG: usize = 128;
 
-/// Bits by which sums are above codes times codes, and what they are below; of 512 inputs, 2^31.
+/// Fraction bits of sums, relative to codes times codes, and their bound: 2^31 for 512 inputs.
 pub(super) fn range(matrix: &Tensor<'_>) -> (u32, u32) {
     let fraction = if is_small(matrix) { 8 } else { 7 };
     (fraction, (matrix.cols as u32 * 128 * matrix.max_code) << fraction)
@@ -24,7 +25,7 @@ pub(super) fn is_small(matrix: &Tensor<'_>) -> bool {
 #[inline(always)]
 pub(super) fn prepare(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficients) {
     let small = is_small(matrix);
-    // The first word is what the offsets of 128 add to a sum, taken off.
+    // The first word is the negated contribution of the offsets of 128.
     let mut offsets = 0i32;
     let words = memory[1..].as_chunks_mut::<2>().0;
     for (words, codes) in words.iter_mut().zip(codes.as_chunks::<4>().0) {
@@ -40,20 +41,21 @@ pub(super) fn prepare(matrix: &Tensor<'_>, codes: &[i16], memory: &mut Coefficie
     memory[0].write((-offsets << (7 + range(matrix).0)) as u32);
 }
 
-/// Multiplies all rows with a prepared vector; `keep` where outputs are to be the sums, which [`is_small`] admits.
+/// Multiplies all rows by a prepared vector; with `keep`, for which codes must be small
+/// ([`is_small`]), the outputs are the sums.
 ///
 /// # Safety
 ///
-/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must have the
-/// codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
+/// The coefficients of `rows` must be those of a vector of the matrix's columns; the matrix must
+/// have the codes, aligned to words, scales and biases of as many rows as `rows` has outputs.
 #[inline(always)]
 pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     let small = is_small(matrix);
-    // What follows a ReLU is rarely dense enough to come here.
+    // Long rounds only for small codes: vectors behind a ReLU are rarely dense.
     let long = small && matrix.cols.is_multiple_of(LONG) && !keep;
     rows.own = (matrix.cols / if long { LONG } else { BLOCK }) as u32;
     let weights = matrix.codes.as_ptr();
-    // SAFETY: rounds were counted just above; the rest is the caller's promise.
+    // SAFETY: `rows.own` is the number of rounds in a row; the rest is the caller's promise.
     unsafe {
         match (small, keep) {
             (true, false) if long => small_long(&rows, weights),
@@ -64,7 +66,7 @@ pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     }
 }
 
-/// A word of weights with both coefficients of its halves.
+/// A word of weights with two coefficients for each half.
 macro_rules! small_word {
     ($weights:literal, $whole:literal, $lower:literal) => {
         concat!(
@@ -87,7 +89,7 @@ macro_rules! small_word {
     };
 }
 
-/// The same with coefficients of the bytes.
+/// The same with one coefficient per byte.
 macro_rules! large_word {
     ($weights:literal, $upper:literal, $lower:literal) => {
         concat!(
@@ -137,20 +139,20 @@ macro_rules! long_round {
     };
 }
 
-/// Defines a function that runs all rows in rounds of some length.
+/// Defines a function that runs all rows in rounds of one length.
 macro_rules! run {
-    ($name:ident, $round:ident, $word:ident, $finish:ident) => {
+    ($name:ident, $round:ident, $word:ident, $end_of_row:ident) => {
         /// # Safety
         ///
-        /// `weights` must be the aligned codes of as many rows as there are outputs, each of `rows.own` rounds;
-        /// scales and biases as many; the coefficients those of such a row.
+        /// `weights` must be the aligned codes of as many rows as there are outputs, each of
+        /// `rows.own` rounds; scales and biases as many; the coefficients those of such a row.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8) {
-            // SAFETY: every round reads its weights and coefficients, of which there are as many as rounds in a
-            // row, and every row's end the row's scale and bias and writes its output. The caller vouches for
-            // these. Beside the registers named below r6 and r7, which cannot be, are used and put back:
-            // r0 to r3 coefficients, r4 to r7 weights, r8 rounds left, r10 the sum, r11 and r12 where
-            // coefficients and weights are read.
+            // SAFETY: each round reads its weights and coefficients, which a row has for all its
+            // rounds; each row reads its scale and bias and writes its output. The caller vouches
+            // for all of these. r6 and r7, which cannot be operands, are saved and restored. r0 to
+            // r3: coefficients, r4 to r7: weights, r8: rounds left, r10: sum, r11: next
+            // coefficients, r12: next weights.
             unsafe {
                 asm!(
                     begin!(),
@@ -160,7 +162,7 @@ macro_rules! run {
                     $round!($word),
                     "subs r8, r8, #1",
                     "bne 3b",
-                    $finish!("ldrh lr, [r2], #2"),
+                    $end_of_row!("ldrh lr, [r2], #2"),
                     "bne 2b",
                     end!(),
                     inout("r0") core::ptr::from_ref(rows) => _,
@@ -173,7 +175,7 @@ macro_rules! run {
     };
 }
 
-run!(small_long, long_round, small_word, finish);
-run!(small_any, block, small_word, finish);
-run!(large, block, large_word, finish);
-run!(small_sums, block, small_word, keep);
+run!(small_long, long_round, small_word, requantize_row);
+run!(small_any, block, small_word, requantize_row);
+run!(large, block, large_word, requantize_row);
+run!(small_sums, block, small_word, store_sum);

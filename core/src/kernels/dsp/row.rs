@@ -1,11 +1,13 @@
-//! What rows of either precision have in common: their end, where a sum becomes an output.
+//! The end of a row, where its sum is requantized: constants and assembly, shared by all kernels
+//! with DSP.
 
-use crate::blob::Tensor;
+use crate::blob::{Tensor, pair_u16};
+use crate::kernels::portable;
 use crate::numeric::{RESIDUAL_FRAC, Scale};
 
-/// What the end of a row needs, in the order of the registers that it is loaded to: r0 to r9, r11.
+/// What the end of a row needs, in the order of the registers it is loaded into: r0 to r9, r11.
 #[repr(C)]
-pub(super) struct Rows {
+pub(in crate::kernels) struct Rows {
     /// Next output.
     out: *mut i32,
     /// Its bias.
@@ -14,25 +16,25 @@ pub(super) struct Rows {
     scales: *const u8,
     /// Mantissa of the vector's scale.
     mantissa: u32,
-    /// Half of what is shifted out, less the 32 bits that are dropped before.
+    /// Half of what is shifted out after the low 32 bits are dropped.
     half: u32,
     /// Bits that are shifted out after those.
     shift: u32,
-    /// What one unit of a bias is in an output.
+    /// One unit of a bias, in an output.
     bias_unit: u32,
-    /// Bits that sums are raised by.
+    /// Bits by which sums are shifted left.
     raise: u32,
-    /// What the kernel keeps in r8.
-    pub(super) own: u32,
+    /// The kernel's own constant, in r8.
+    pub(in crate::kernels) own: u32,
     /// End of the outputs.
     end: *mut i32,
     /// Coefficients of the vector.
-    pub(super) coefficients: *const u32,
+    pub(in crate::kernels) coefficients: *const u32,
 }
 
 impl Rows {
-    /// Outputs are the sums alone.
-    pub(super) fn raw(matrix: &Tensor<'_>, out: &mut [i32]) -> Self {
+    /// For outputs that are the sums themselves.
+    pub(in crate::kernels) fn raw(matrix: &Tensor<'_>, out: &mut [i32]) -> Self {
         let range = out.as_mut_ptr_range();
         Self {
             out: range.start,
@@ -49,13 +51,14 @@ impl Rows {
         }
     }
 
-    /// Outputs as [`super::portable`] rounds them, from sums below `bound` with `fraction` bits more than it
-    /// sums. `None` where they could saturate or are shifted beyond what `finish!` can.
+    /// For outputs as [`portable::requantize`] rounds them, from sums below `bound`, `fraction`
+    /// bits above the portable kernel's. `None` where an output could saturate or the shift is not
+    /// one that `requantize_row!` can do.
     ///
-    /// A sum times both mantissas is below 2^62. With the 32 bits dropped and at least one shifted out, an
-    /// output before its bias is below 2^29, and so is the bias.
+    /// A sum times both mantissas is below 2^62. With the low 32 bits dropped and at least one
+    /// shifted out, an output before its bias is below 2^29, and so is the bias.
     #[inline(never)]
-    pub(super) fn new(
+    pub(in crate::kernels) fn new(
         matrix: &Tensor<'_>,
         scale: Scale,
         (fraction, bound): (u32, u32),
@@ -64,7 +67,7 @@ impl Rows {
         let raise = bound.leading_zeros().saturating_sub(1);
         let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
         let shift = shift + (fraction + raise) as i32 - 32;
-        // Of a vector of zeros nothing is left to shift.
+        // A zero vector has any shift.
         let shift = if scale.mantissa == 0 { 1 } else { shift };
         let bias_shift = RESIDUAL_FRAC - matrix.bias_exponent;
         if !(1..=31).contains(&shift) || bias_shift > 14 {
@@ -81,7 +84,22 @@ impl Rows {
     }
 }
 
-/// Puts [`Rows`] at r0 on the stack and into the registers of a row's end.
+/// Requantizes sums in place that are `fraction` bits above the portable kernel's, whatever the
+/// scales are.
+#[inline(never)]
+pub(super) fn requantize_portably(
+    matrix: &Tensor<'_>,
+    scale: Scale,
+    fraction: u32,
+    out: &mut [i32],
+) {
+    let scales = matrix.scales.chunks_exact(matrix.layout().row_scales);
+    for (row, (out, scales)) in out.iter_mut().zip(scales).enumerate() {
+        *out = portable::requantize(matrix, row, *out >> fraction, pair_u16(scales, 0), scale);
+    }
+}
+
+/// Pushes the [`Rows`] at r0 and loads them into the registers of a row's end.
 macro_rules! load {
     () => {
         "ldm r0, {{r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r11}}
@@ -89,17 +107,17 @@ macro_rules! load {
     };
 }
 
-/// `load!` with r6 and r7, which cannot be named as operands, saved above.
+/// `load!` after saving r6 and r7, which cannot be operands.
 macro_rules! begin {
     () => {
         concat!("push {{r6, r7}}\n", load!())
     };
 }
 
-/// The end of a row with its sum in r10: sum times mantissas, rounded, plus the bias. `$mantissa` loads the
-/// row's mantissa to lr and moves r2 to the scales of the next one. Leaves the registers as `begin!` does,
-/// and "equal" after the last row.
-macro_rules! finish {
+/// Requantizes the sum in r10: times both mantissas, rounded, plus the bias. `$mantissa` loads the
+/// row's mantissa into lr and moves r2 to the scales of the next row. Leaves the registers as
+/// `begin!` does, and the flags "equal" after the last row.
+macro_rules! requantize_row {
     ($mantissa:expr) => {
         concat!(
             "ldm sp, {{r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r11}}\n",
@@ -118,8 +136,8 @@ macro_rules! finish {
     };
 }
 
-/// As `finish!`, but the sum itself is the output.
-macro_rules! keep {
+/// As `requantize_row!`, but stores the sum itself.
+macro_rules! store_sum {
     ($mantissa:expr) => {
         concat!(
             "ldm sp, {{r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r11}}\n",
@@ -132,7 +150,7 @@ macro_rules! keep {
     };
 }
 
-/// Takes what `begin!` put on the stack off it.
+/// Undoes `begin!`.
 macro_rules! end {
     () => {
         "add sp, sp, #44

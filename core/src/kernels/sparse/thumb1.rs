@@ -1,12 +1,10 @@
-//! For Cortex-M0 and M0+: eight instructions for each tap of each row.
+//! For cores with Thumb-1 (Cortex-M0, M0+): eight instructions per term and row.
 
 use core::arch::naked_asm;
 
-use super::Block;
-
-/// A row's part of a tap, which is added to `$part`: r2 is the factor, r3 the flip, r4 the mask, r1 where the row's
-/// byte is; then where the next one's is.
-macro_rules! tap {
+/// Adds a row's part of a term to `$part`. r1: address of the row's byte, advanced to the next row;
+/// r2: factor, r3: flip, r4: mask.
+macro_rules! term {
     ($part:literal) => {
         concat!(
             "ldrb r5, [r1]\n",
@@ -21,8 +19,8 @@ macro_rules! tap {
     };
 }
 
-/// A row's part of a group times its scale, whose lowest bit is bit r3, added to the output at r7; r1 is where the
-/// scale is, then where the next row's is, r2 is 15.
+/// Adds a row's part of a group, times its scale, to the output at r7. r1: address of the scale's
+/// byte, advanced to the next row; r2: 15, r3: lowest bit of the scale.
 macro_rules! add_scaled {
     ($part:literal, $out:literal) => {
         concat!(
@@ -45,16 +43,17 @@ macro_rules! add_scaled {
     };
 }
 
-/// Sums of all rows. r0 is where the list is read, r6 where the codes of the four rows are, r12 the bytes between
-/// them, r8 to r11 are parts, lr is the end of a group's taps; on the stack are the first six fields of the block,
-/// which move from row to row, and the rest of the group's tap.
+/// Sums of all rows. r0: next term, r6: codes of the four rows, r12: bytes per row, r8 to r11:
+/// parts, lr: end of the group's terms. On the stack: the first six fields of the block, which
+/// advance from row to row, and the second word of the group's header.
 ///
 /// # Safety
 ///
-/// There are codes and scales of as many rows as there are outputs, more than none and a multiple of four; the list
-/// is not empty and made for such rows.
+/// `block` points to the arguments that `thumb::sums` prepares: codes and scales of as many rows as
+/// there are outputs, a nonzero multiple of four, and a list that is not empty and made for such
+/// rows.
 #[unsafe(naked)]
-pub(super) unsafe extern "C" fn run(block: &Block) {
+pub(super) unsafe extern "C" fn run(block: *const usize) {
     naked_asm!(
         save_registers!(),
         "sub sp, #28
@@ -90,10 +89,10 @@ pub(super) unsafe extern "C" fn run(block: &Block) {
         adds r1, r1, r6
         lsrs r4, r3, #24
         lsrs r3, r3, #16",
-        tap!("r8"),
-        tap!("r9"),
-        tap!("r10"),
-        tap!("r11"),
+        term!("r8"),
+        term!("r9"),
+        term!("r10"),
+        term!("r11"),
         "cmp r0, lr
         bne 4b
         mov lr, r6

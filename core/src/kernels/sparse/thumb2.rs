@@ -1,10 +1,8 @@
-//! For cores with all of Thumb-2: five instructions for each tap of each row.
+//! For cores with Thumb-2: five instructions per term and row.
 
 use core::arch::asm;
 
-use super::Block;
-
-/// Adds the lower half of a register to r1 or r12, into r12.
+/// r12 = `$base` + low half of `$half`.
 #[cfg(arm_dsp)]
 macro_rules! add_half {
     ($base:literal, $half:literal) => {
@@ -12,7 +10,7 @@ macro_rules! add_half {
     };
 }
 
-/// The same without the DSP extension; lr is free there.
+/// The same without the DSP extension, through lr, which is free there.
 #[cfg(not(arm_dsp))]
 macro_rules! add_half {
     ($base:literal, $half:literal) => {
@@ -20,8 +18,8 @@ macro_rules! add_half {
     };
 }
 
-/// A row's part of a tap: r10 is the factor, r11 has the rest of it.
-macro_rules! tap {
+/// Adds a row's part of a term to `$part`. r10: factor, r11: the term's second word.
+macro_rules! term {
     ($place:literal, $part:literal) => {
         concat!(
             "ldrb lr, [r12",
@@ -38,7 +36,7 @@ macro_rules! tap {
     };
 }
 
-/// A row's part of a group times its scale, whose lowest bit is bit r11.
+/// Multiplies a row's part of a group by its scale, whose lowest bit is bit r11.
 macro_rules! scaled {
     ($place:literal, $part:literal) => {
         concat!(
@@ -60,15 +58,16 @@ macro_rules! scaled {
 ///
 /// # Safety
 ///
-/// There are codes and scales of as many rows as there are outputs, more than none and a multiple of four; the list
-/// is not empty and made for such rows.
+/// `block` points to the arguments that `thumb::sums` prepares: codes and scales of as many rows as
+/// there are outputs, a nonzero multiple of four, and a list that is not empty and made for such
+/// rows.
 #[inline(never)]
-pub(super) unsafe fn run(block: &Block) {
-    // SAFETY: bytes are read where taps of the list say they are in each of four rows, and the outputs of as many are
-    // written; the caller vouches for these. Beside the registers named below r6 and r7, which cannot be, are used
-    // and put back: r0 is where the list is read, r1 where the codes of the four rows are, r2 the bytes between
-    // them, r3 three times that; r4, r5, r8, r9 are parts, r6 is where the outputs are, and r7 the group, with the
-    // taps left as its upper byte.
+pub(super) unsafe fn run(block: *const usize) {
+    // SAFETY: reads the bytes that the list's terms name in each of four rows, and writes the
+    // outputs of as many; the caller vouches for them. r6 and r7, which cannot be operands, are
+    // saved and restored. r0: next term, r1: codes of the four rows, r2: bytes per row, r3: three
+    // times that; r4, r5, r8, r9: parts; r6: outputs, r7: second word of the group's header, with
+    // the number of terms left as its highest byte.
     unsafe {
         asm!(
             "push {{r6, r7}}",
@@ -93,10 +92,10 @@ pub(super) unsafe fn run(block: &Block) {
             "4:",
             "ldrd r10, r11, [r0], #8",
             add_half!("r1", "r11"),
-            tap!("", "r4"),
-            tap!(", r2", "r5"),
-            tap!(", r2, lsl #1", "r8"),
-            tap!(", r3", "r9"),
+            term!("", "r4"),
+            term!(", r2", "r5"),
+            term!(", r2, lsl #1", "r8"),
+            term!(", r3", "r9"),
             "sub r7, r7, #0x1000000",
             "cmp r7, #0x1000000",
             "bhs 4b",
@@ -127,7 +126,7 @@ pub(super) unsafe fn run(block: &Block) {
             "blo 2b",
             "add sp, sp, #20",
             "pop {{r6, r7}}",
-            inout("r0") core::ptr::from_ref(block) => _,
+            inout("r0") block => _,
             out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r8") _,
             out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("lr") _,
         );

@@ -1,36 +1,38 @@
-//! Kernels for cores that multiply 32 bits and have no DSP extension (Cortex-M0 and M3, RV32IMC).
+//! Kernels for cores with a 32-bit multiplier and no DSP extension (Cortex-M0 and M3, RV32IMC):
+//! SIMD within a register.
 //!
-//! A vector is prepared once, then all rows are summed in integers, then all sums become outputs: three
-//! loops, so that none needs the registers of another.
+//! A vector is prepared once, then all rows are summed, then all sums are requantized: three loops,
+//! so that none competes for the registers of another.
 //!
-//! INT4: two nibbles in the halves of one register times two codes in the halves of another leave, in the
-//! upper half of the product, both products' sum ([`int4`]). INT8: four weights of a word by shifts alone on
-//! cores that load words best ([`int8`]).
+//! INT4: two nibbles in the halves of one register times two codes in the halves of another leave
+//! their dot product in the high half ([`int4`]). INT8: four rows at a time where loads extend
+//! signs, else the four weights of a word by shifts alone ([`int8`]).
 
-#[cfg(armv6m)]
-pub(super) mod armv6m;
-#[cfg(armv7m)]
-mod armv7m;
 mod int4;
 mod int8;
+mod layout;
 #[cfg(all(swar, target_arch = "riscv32"))]
 mod riscv32;
+#[cfg(thumb1)]
+mod thumb1;
+#[cfg(all(swar, thumb2))]
+mod thumb2;
 
-use super::choice::{self, BLOCK, LONGEST};
+use super::matrix::Matrix;
 use super::portable::batch;
-use super::{Vectors, rescale};
+use super::requantize::requantize;
+use super::shapes::LONGEST;
+use super::vectors::Vectors;
 use crate::blob::{Precision, Tensor};
 
-// Sums of the longest rows stay below 2^24.
+// Sums of the longest rows are below 2^24.
 const _: () = assert!(LONGEST * 255 * (1 << 7) < 1 << 24 && LONGEST * 255 * (15 << 3) < 1 << 24);
 
-/// Multiplies where there is a kernel for the matrix; says whether there was. Not a part of its
-/// caller, whose stack would have room for every kernel's vector at once.
+/// See [`super::kernel::Kernel::run`]; takes every vector. Outlined: inlined, the caller's frame
+/// would hold the vectors of all kernels at once. Safe code and checks of its own: no promise of
+/// the table is needed here.
 #[inline(never)]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    if choice::swar(matrix).is_err() {
-        return false;
-    }
+pub(super) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     let Ok(codes) = bytemuck::try_cast_slice::<u8, u32>(matrix.codes) else { return false };
     let sums: fn(&Tensor<'_>, &[u32], &[i16], &mut [i32]) = match matrix.precision {
         Precision::Int8 => int8::sums,
@@ -40,7 +42,7 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bo
     for (b, vector, scale) in batch(x, matrix.cols) {
         let out = &mut out[b * matrix.rows..][..matrix.rows];
         sums(matrix, codes, vector, out);
-        rescale::finish(matrix, scale, out);
+        requantize(matrix, scale, out);
     }
     true
 }

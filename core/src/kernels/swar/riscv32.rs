@@ -1,11 +1,10 @@
-//! The innermost loops for RV32 with multiplication. Compilers load all of a loop's body first and then run out
-//! of registers.
+//! The innermost loops for RV32 with multiplication. Compilers hoist all loads of a loop's body and
+//! spill.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
 
-use super::int4::{self, MASK, ROWS, SIGNS};
-use super::int8;
+use super::layout::{self, INT4_ROWS, INT8_ROUND, INT8_ROWS, MASK, SIGNS};
 
 /// Eight inputs of two rows of INT4; offsets of the word and of its multipliers.
 macro_rules! nibbles {
@@ -13,7 +12,7 @@ macro_rules! nibbles {
         concat!(
             "lw {x}, ", $word, "({a})\n",
             "lw {y}, ", $word, "({b})\n",
-            "lw {m}, ", $multipliers, "({stretch})\n",
+            "lw {m}, ", $multipliers, "({chunk})\n",
             "xor {x}, {x}, {signs}\n",
             "xor {y}, {y}, {signs}\n",
             nibbles!(@pair "8", $multipliers, "4"),
@@ -33,31 +32,33 @@ macro_rules! nibbles {
             "and {u}, {u}, {mask}\n",
             "mul {t}, {t}, {m}\n",
             "mul {u}, {u}, {m}\n",
-            "lw {m}, ", $multipliers, " + ", $next, "({stretch})\n",
+            "lw {m}, ", $multipliers, " + ", $next, "({chunk})\n",
             "add {sum_a}, {sum_a}, {t}\n",
             "add {sum_b}, {sum_b}, {u}\n",
         )
     };
 }
 
-/// What [`int4::dot`] adds up.
+/// Dot products of two rows of INT4 with a chunk of the vector, in the high halves.
 ///
 /// # Panics
 ///
-/// Where `stretch` is not one of `W` words.
+/// If `chunk` is not one of `W` words.
 #[inline(always)]
-pub(super) fn int4<const W: usize>(stretch: &[u32], [a, b]: [&[u32; W]; ROWS]) -> [u32; ROWS] {
-    assert!(stretch.len() == int4::stretch(W));
-    let (mut sum_a, mut sum_b) = (stretch[0], stretch[0]);
+pub(super) fn int4<const W: usize>(
+    chunk: &[u32],
+    [a, b]: [&[u32; W]; INT4_ROWS],
+) -> [u32; INT4_ROWS] {
+    assert!(chunk.len() == layout::chunk_words(W));
+    let (mut sum_a, mut sum_b) = (chunk[0], chunk[0]);
     macro_rules! dot {
         ($($words:expr),*) => {
-            // SAFETY: the loads are within the `W` words of each row and the four multipliers for each that
-            // follow the start of the stretch, all aligned to words; what is written are
-            // registers that are named here.
+            // SAFETY: the loads are within the `W` words of each row and the chunk's initial value
+            // and four multipliers per word, all aligned to words; all written registers are named.
             unsafe {
                 asm!(
                     $($words,)*
-                    a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), stretch = in(reg) stretch.as_ptr(),
+                    a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), chunk = in(reg) chunk.as_ptr(),
                     mask = in(reg) MASK, signs = in(reg) SIGNS,
                     sum_a = inout(reg) sum_a, sum_b = inout(reg) sum_b,
                     x = out(reg) _, y = out(reg) _, m = out(reg) _, t = out(reg) _, u = out(reg) _,
@@ -75,7 +76,7 @@ pub(super) fn int4<const W: usize>(stretch: &[u32], [a, b]: [&[u32; W]; ROWS]) -
     [sum_a, sum_b]
 }
 
-/// An input of four rows of INT8: how its weight is loaded, offsets of the weights and of the code.
+/// One input of four rows of INT8: load instruction of the weight, offsets of weight and code.
 macro_rules! byte {
     ($load:literal, $weight:literal, $code:literal) => {
         concat!(
@@ -98,20 +99,25 @@ macro_rules! byte {
 /// Adds the products of a round of inputs.
 #[inline(always)]
 pub(super) fn int8(
-    [a, b, c, d]: [&[u8; int8::ROUND]; int8::ROWS],
-    codes: &[i16; int8::ROUND],
-    sums: [i32; int8::ROWS],
-) -> [i32; int8::ROWS] {
+    [a, b, c, d]: [&[u8; INT8_ROUND]; INT8_ROWS],
+    codes: &[i16; INT8_ROUND],
+    sums: [i32; INT8_ROWS],
+) -> [i32; INT8_ROWS] {
     let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
     // SAFETY: the loads are within the sixteen weights of each row and the sixteen codes, which are
-    // aligned as such; what is written are registers that are named here.
+    // aligned to halves; all written registers are named.
     unsafe {
         asm!(
-            byte!("lbu", "0", "0"), byte!("lb", "1", "2"), byte!("lbu", "2", "4"), byte!("lb", "3", "6"),
-            byte!("lbu", "4", "8"), byte!("lb", "5", "10"), byte!("lbu", "6", "12"), byte!("lb", "7", "14"),
-            byte!("lbu", "8", "16"), byte!("lb", "9", "18"), byte!("lbu", "10", "20"), byte!("lb", "11", "22"),
-            byte!("lbu", "12", "24"), byte!("lb", "13", "26"), byte!("lbu", "14", "28"), byte!("lb", "15", "30"),
-            a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), c = in(reg) c.as_ptr(), d = in(reg) d.as_ptr(),
+            byte!("lbu", "0", "0"), byte!("lb", "1", "2"),
+            byte!("lbu", "2", "4"), byte!("lb", "3", "6"),
+            byte!("lbu", "4", "8"), byte!("lb", "5", "10"),
+            byte!("lbu", "6", "12"), byte!("lb", "7", "14"),
+            byte!("lbu", "8", "16"), byte!("lb", "9", "18"),
+            byte!("lbu", "10", "20"), byte!("lb", "11", "22"),
+            byte!("lbu", "12", "24"), byte!("lb", "13", "26"),
+            byte!("lbu", "14", "28"), byte!("lb", "15", "30"),
+            a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(),
+            c = in(reg) c.as_ptr(), d = in(reg) d.as_ptr(),
             codes = in(reg) codes.as_ptr(),
             sum_a = inout(reg) sum_a, sum_b = inout(reg) sum_b, sum_c = inout(reg) sum_c,
             sum_d = inout(reg) sum_d, code = out(reg) _, t = out(reg) _,

@@ -1,18 +1,19 @@
-//! Shapes that the kernels of hosts are for.
+//! The shapes that the kernels of hosts are for.
 
 use proptest::prelude::*;
-use std::vec;
+use std::{vec, vec::Vec};
 
-use super::matrix::{Batch, Matrix, Random};
-use super::{KERNELS, exponents};
+use super::matrix::{Batch, Random, Section};
+use super::{exponents, subjects};
 use crate::blob::Precision;
 use crate::kernels::portable;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 96 }))]
 
-    /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole registers
-    /// of columns and more than the stack takes, batches of more vectors than are taken together.
+    /// What the kernels of hosts are for: rows in eights and sixteens with some left over, whole
+    /// registers of columns and more than the stack takes, batches of more vectors than are taken
+    /// together.
     #[cfg_attr(miri, ignore = "too slow there; the test below has what is needed of it")]
     #[test]
     fn hosts_agree_on_shapes_of_their_own(
@@ -29,22 +30,22 @@ proptest! {
         (x, exponent) in exponents(),
     ) {
         let max_code = if relu { 255 } else { 127 };
-        let matrix = Matrix { exponent, max_code, ..Matrix::new(precision, group, rows, cols) };
+        let matrix = Section { exponent, max_code, ..Section::new(precision, group, rows, cols) };
         let mut random = Random(seed);
         let matrix = matrix.fill(biased, || random.next() as u8);
         let batch = Batch::random(&matrix, size, x, &mut random);
         let mut expected = vec![0; size * rows];
         portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
-        for &(name, kernel) in KERNELS {
+        for subject in subjects() {
             let mut out = vec![i32::MIN; expected.len()];
-            kernel(&matrix.tensor(), batch.vectors(), &mut out);
-            prop_assert_eq!(&out, &expected, "{}", name);
+            subject.run(&matrix.tensor(), batch.vectors(), &mut out);
+            prop_assert_eq!(&out, &expected, "{}", subject.name);
         }
     }
 }
 
-/// The same at the edges of what registers, masks and the stack hold, small enough for Miri, which can run the
-/// kernels of processors that are not at hand.
+/// The same at the edges of what registers, masks and the stack hold, small enough for Miri, which
+/// can run the kernels of processors that are not at hand.
 #[test]
 fn products_of_bytes_agree_at_the_edges_of_registers() {
     let mut random = Random(11);
@@ -62,7 +63,7 @@ fn products_of_bytes_agree_at_the_edges_of_registers() {
     for (precision, size, rows, cols) in shapes.chain(more) {
         for max_code in [127, 255] {
             let group = if precision == Precision::Int4 { 32 } else { 0 };
-            let matrix = Matrix { max_code, ..Matrix::new(precision, group, rows, cols) };
+            let matrix = Section { max_code, ..Section::new(precision, group, rows, cols) };
             let matrix = matrix.fill(true, || random.next() as u8);
             let mut batch = Batch::random(&matrix, size, -13, &mut random);
             all_agree_on_bytes(
@@ -74,14 +75,14 @@ fn products_of_bytes_agree_at_the_edges_of_registers() {
     }
 }
 
-/// INT4 in whole stretches of 64 columns: rows that are no multiple of four or eight, any place of the last
-/// scales, and outputs that fit, that need 64 bits, and that saturate.
+/// INT4 in whole chunks of 64 columns: rows that are no multiple of four or eight, any place of
+/// the last scales, and outputs that fit, that need 64 bits, and that saturate.
 #[test]
 fn products_of_bytes_agree_on_four_rows_at_a_time() {
     let mut random = Random(12);
     for (rows, cols) in [(4, 128), (5, 192), (8, 256), (11, 320), (17, 128)] {
         for (max_code, exponent) in [(127, -30), (255, -30), (127, -13), (255, -13), (255, 5)] {
-            let matrix = Matrix { max_code, ..Matrix::new(Precision::Int4, 32, rows, cols) };
+            let matrix = Section { max_code, ..Section::new(Precision::Int4, 32, rows, cols) };
             let matrix = matrix.fill(true, || random.next() as u8);
             let mut batch = Batch::random(&matrix, 1, exponent, &mut random);
             all_agree_on_bytes(
@@ -93,33 +94,40 @@ fn products_of_bytes_agree_on_four_rows_at_a_time() {
     }
 }
 
-/// Otherwise the line of AVX-512 VNNI among [`KERNELS`] would be of AVX2: there are kernels with it
-/// for all that models have, whichever is chosen.
+/// Keeps the entries with AVX-512 VNNI from being tested by AVX2 alone: they take all usual shapes,
+/// whether chosen or not.
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[test]
 fn products_of_bytes_have_kernels_with_vnni() {
-    use crate::kernels::x86_64::{Vnni, matmul_by_vnni};
-    let Some(vnni) = Vnni::detect() else { return };
+    use crate::kernels::{Matrix, table};
+    let kernels: Vec<_> =
+        table::compiled().filter(|kernel| kernel.name.starts_with("AVX-512 VNNI")).collect();
+    if !kernels.iter().any(|kernel| kernel.is_available()) {
+        return;
+    }
+    // Entries with one name share a function: those for wide units take what others leave.
+    crate::kernels::x86_64::HostKernels::Vnni.select();
     let mut random = Random(15);
     for (precision, group) in [(Precision::Int4, 32), (Precision::Int8, 0)] {
         for (cols, max_code, size) in [(128, 127, 1), (256, 255, 1), (1024, 127, 1), (128, 127, 9)]
         {
-            let matrix = Matrix { max_code, ..Matrix::new(precision, group, 40, cols) };
+            let matrix = Section { max_code, ..Section::new(precision, group, 40, cols) };
             let matrix = matrix.fill(true, || random.next() as u8);
             let mut batch = Batch::random(&matrix, size, -13, &mut random);
             batch.codes.fill(1);
             let mut expected = vec![0; size * 40];
             portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
             let mut out = vec![i32::MIN; size * 40];
-            assert!(matmul_by_vnni(vnni, &matrix.tensor(), batch.vectors(), &mut out));
+            let tensor = Matrix::new(matrix.tensor());
+            assert!(kernels.iter().any(|k| k.multiply(&tensor, batch.vectors(), &mut out)));
             assert_eq!(out, expected, "{precision:?} of {cols}, {size}");
         }
     }
 }
 
-/// Compares every kernel with the portable one, on these codes and on the largest. Of kernels that are not for
-/// x86-64 Miri would learn nothing here.
-fn all_agree_on_bytes(matrix: &Matrix, batch: &mut Batch, case: &dyn core::fmt::Display) {
+/// Compares every kernel with the portable one, on these codes and on the largest. Of kernels that
+/// are not for x86-64 Miri would learn nothing here.
+fn all_agree_on_bytes(matrix: &Section, batch: &mut Batch, case: &dyn core::fmt::Display) {
     for extreme in [false, true] {
         if extreme {
             batch.codes.fill(matrix.max_code as i16);
@@ -127,10 +135,10 @@ fn all_agree_on_bytes(matrix: &Matrix, batch: &mut Batch, case: &dyn core::fmt::
         let mut expected = vec![0; batch.scales.len() * matrix.rows];
         portable::matmul(&matrix.tensor(), batch.vectors(), &mut expected);
         let slow = |name: &str| cfg!(miri) && !name.starts_with("AVX");
-        for &(name, kernel) in KERNELS.iter().filter(|(name, _)| !slow(name)) {
+        for subject in subjects().filter(|subject| !slow(subject.name)) {
             let mut out = vec![i32::MIN; expected.len()];
-            kernel(&matrix.tensor(), batch.vectors(), &mut out);
-            assert_eq!(out, expected, "{name}: {case}");
+            subject.run(&matrix.tensor(), batch.vectors(), &mut out);
+            assert_eq!(out, expected, "{}: {case}", subject.name);
         }
     }
 }

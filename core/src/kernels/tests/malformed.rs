@@ -1,19 +1,19 @@
-//! Matrices and vectors of other shapes than their numbers say: whoever calls a kernel may hand it any, so that it
-//! panics or leaves outputs as they were, but reads and writes nothing beyond what it was given. What is written is seen
-//! here; every part has memory of its very size, so that Miri and Valgrind see what is read.
+//! Matrices and vectors with parts shorter than their numbers say: a kernel may panic or leave
+//! outputs unchanged, but must not read or write beyond its slices. Writes are checked here; every
+//! part is an allocation of its exact size, so that Miri and Valgrind check reads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{vec, vec::Vec};
 
-use super::matrix::{Batch, Matrix, Random};
-use super::{KERNELS, Vectors};
+use super::matrix::{Batch, Random, Section};
+use super::{Vectors, subjects};
 use crate::blob::Precision;
 
-/// What lies beside outputs.
+/// Guards around outputs.
 const GUARD: i32 = 0x5a5a_5a5a;
 
-/// A matrix with less of one part than its numbers ask for, in memory of exactly that size.
-fn shortened(matrix: &Matrix, part: usize, by: usize) -> Matrix {
+/// A matrix with one part shorter than its numbers ask for, in an allocation of exactly that size.
+fn shortened(matrix: &Section, part: usize, by: usize) -> Section {
     let mut short = matrix.clone();
     let bytes = [&mut short.codes, &mut short.scales, &mut short.biases].into_iter().nth(part);
     if let Some(bytes) = bytes {
@@ -35,10 +35,11 @@ fn kernels_stay_within_what_they_are_given() {
     ];
     for ((precision, group), max_code) in storages.into_iter().flat_map(|s| [(s, 127), (s, 255)]) {
         let (rows, cols) = (9, 128);
-        let matrix = Matrix { max_code, ..Matrix::new(precision, group, rows, cols) };
+        let matrix = Section { max_code, ..Section::new(precision, group, rows, cols) };
         let matrix = matrix.fill(true, || random.next() as u8);
         let row = matrix.codes.len() / rows;
-        // A byte less, a row less, nothing at all; of the last part, of the vectors and of the outputs, likewise.
+        // A byte less, a row less, nothing at all: of codes, scales and biases, of the vectors, of
+        // the outputs.
         let parts = (0..5).flat_map(|part| [1, row, usize::MAX].map(|by| (part, by)));
         for ((part, by), size) in parts.flat_map(|part| [(part, 1), (part, 3)]) {
             let short = shortened(&matrix, part, by);
@@ -47,14 +48,14 @@ fn kernels_stay_within_what_they_are_given() {
                 |count: usize, of: usize| if part == of { count.saturating_sub(by) } else { count };
             let codes: Vec<i16> = batch.codes[..less(size * cols, 3)].to_vec();
             let x = Vectors { codes: &codes, scales: &batch.scales };
-            for (name, kernel) in KERNELS {
+            for subject in subjects() {
                 let count = less(size * rows, 4);
                 let mut memory = vec![GUARD; 64 + count + 64];
                 let out = &mut memory[64..][..count];
-                let _ = catch_unwind(AssertUnwindSafe(|| kernel(&short.tensor(), x, out)));
+                let _ = catch_unwind(AssertUnwindSafe(|| subject.run(&short.tensor(), x, out)));
                 let (before, after) = (&memory[..64], &memory[64 + count..]);
                 let kept = before.iter().chain(after).all(|&word| word == GUARD);
-                assert!(kept, "{name}: {precision:?}, part {part} by {by}");
+                assert!(kept, "{}: {precision:?}, part {part} by {by}", subject.name);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Random matrices and vectors, and what they stand for by `docs/format.md` and `docs/numerics.md`. Shares
-//! nothing with the kernels.
+//! Random matrices and vectors, and what they stand for by `docs/format.md` and `docs/numerics.md`.
+//! Shares nothing with the kernels.
 
 use std::{vec, vec::Vec};
 
@@ -26,7 +26,7 @@ impl Random {
 
 /// A matrix as bytes, with everything a record says of it.
 #[derive(Clone, Debug)]
-pub(super) struct Matrix {
+pub(super) struct Section {
     pub(super) precision: Precision,
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -39,7 +39,7 @@ pub(super) struct Matrix {
     pub(super) biases: Vec<u8>,
 }
 
-impl Matrix {
+impl Section {
     /// A matrix without numbers yet.
     pub(super) fn new(precision: Precision, group: usize, rows: usize, cols: usize) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Matrix {
         }
     }
 
-    /// Fills codes, scales and biases with what `byte` returns; no half becomes infinite or NaN.
+    /// Fills codes, scales and biases by `byte`; no half becomes infinite or NaN.
     pub(super) fn fill(mut self, biased: bool, mut byte: impl FnMut() -> u8) -> Self {
         let mut bytes = |len: usize| (0..len).map(|_| byte()).collect::<Vec<u8>>();
         self.codes = bytes(self.rows * self.row_codes());
@@ -109,7 +109,6 @@ impl Matrix {
             codes: &self.codes,
             scales: &self.scales,
             biases: &self.biases,
-            columns: &[],
         }
     }
 
@@ -142,7 +141,7 @@ impl Matrix {
                 for i in 0..len {
                     let value =
                         codes[first + i % bytes] >> (bits * (i / bytes)) & ((1 << bits) - 1);
-                    // INT4 is stored plus 8, but for the upper half of an odd byte.
+                    // INT4 is stored plus 8, except the high half of an odd byte.
                     let offset =
                         self.precision == Precision::Int4 && (i % bytes % 2 == 0 || i / bytes == 0);
                     let value = match value as f64 {
@@ -170,7 +169,7 @@ impl Matrix {
         bias as f64 * power_of_two(-(self.bias_exponent as i32))
     }
 
-    /// The product that every kernel must be near, in units of 2^−16, and how near.
+    /// The exact product, in units of 2^−16, and the error bound of every kernel.
     pub(super) fn product(
         &self,
         row: usize,
@@ -186,7 +185,7 @@ impl Matrix {
             magnitude += term.abs();
         }
         let n = self.cols as f64;
-        // Integers: the rounding to Q15.16 alone; what else there is belongs to this f64 sum.
+        // Integers: the rounding to Q15.16, and the rounding errors of this f64 sum.
         let mut bound = 0.5 + (n + 4.0) * magnitude * 65536.0 * power_of_two(-53);
         if self.precision == Precision::Fp16 {
             sum /= self.max_code as f64;
@@ -213,7 +212,7 @@ pub(super) fn planes(precision: Precision) -> &'static [(usize, usize)] {
     }
 }
 
-/// 2^exponent, exactly: what the standard library returns for it is up to the platform.
+/// 2^exponent, exactly; the standard library's precision depends on the platform.
 pub(super) fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((1023 + exponent) as u64) << 52)
 }
@@ -241,7 +240,7 @@ impl Batch {
     }
 
     /// `size` vectors: random, all at the largest code, all at the smallest, zero, sparse, sparser.
-    pub(super) fn random(matrix: &Matrix, size: usize, exponent: i8, random: &mut Random) -> Self {
+    pub(super) fn random(matrix: &Section, size: usize, exponent: i8, random: &mut Random) -> Self {
         let max = matrix.max_code as i16;
         let min = if max == 255 { 0 } else { -max };
         let span = (max - min + 1) as u64;

@@ -1,4 +1,5 @@
-//! Every kernel against an f64 product of the decoded weights, and against the portable one.
+//! Every kernel of the table against an f64 product of the decoded weights, and against the
+//! portable one.
 //!
 //! The decoding in [`matrix`] is written from `docs/format.md`, not from the kernels.
 
@@ -14,83 +15,80 @@ use half::f16;
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
-use matrix::{Batch, Matrix, Random, half};
+use matrix::{Batch, Random, Section, half};
 
-use super::{Vectors, matmul, planes, portable, row};
+use super::Matrix;
+#[cfg(feature = "std")]
+use super::Prepared;
+use super::{Vectors, matmul, portable, row, table};
 use crate::blob::{Precision, Tensor};
 use crate::numeric::{Scale, residual_to_half};
 
-type Kernel = fn(&Tensor<'_>, Vectors<'_>, &mut [i32]);
+/// A way to multiply.
+pub(super) struct Subject {
+    name: &'static str,
+    multiply: Multiply,
+}
 
-/// Every kernel of this build. A new one joins with one line.
-const KERNELS: &[(&str, Kernel)] = &[
-    ("portable", portable::matmul),
-    ("the chosen one", matmul),
-    ("sparse", |matrix, x, out| {
-        if !super::sparse::matmul(matrix, x, out) {
-            portable::matmul(matrix, x, out);
+/// Its function.
+enum Multiply {
+    Function(fn(&Tensor<'_>, Vectors<'_>, &mut [i32])),
+    /// An entry of the table, with the portable kernel for what it leaves.
+    Entry(&'static super::kernel::Kernel),
+}
+
+impl Subject {
+    const fn function(
+        name: &'static str,
+        function: fn(&Tensor<'_>, Vectors<'_>, &mut [i32]),
+    ) -> Self {
+        Self { name, multiply: Multiply::Function(function) }
+    }
+
+    fn run(&self, tensor: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
+        match self.multiply {
+            Multiply::Function(function) => function(tensor, x, out),
+            Multiply::Entry(kernel) => {
+                let done = with_all_prepared(tensor, |matrix| kernel.multiply(matrix, x, out));
+                if !done {
+                    portable::matmul(tensor, x, out);
+                }
+            }
         }
-    }),
-    ("without DSP", |matrix, x, out| {
-        if !super::swar::matmul(matrix, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
-    ("planes with DSP", |matrix, x, out| {
-        if !planes::matmul::<planes::Dsp>(matrix, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
-    ("planes without DSP", |matrix, x, out| {
-        if !planes::matmul::<planes::Swar>(matrix, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
+    }
+}
+
+/// Calls `each` with the matrix and all that a host prepares of it.
+fn with_all_prepared<R>(tensor: &Tensor<'_>, each: impl FnOnce(&Matrix<'_>) -> R) -> R {
     #[cfg(feature = "std")]
-    ("batched", |matrix, x, out| super::batched::matmul(super::batched::Plain, matrix, x, out)),
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    ("AVX2", |matrix, x, out| {
-        if !super::x86_64::matmul_with(None, matrix, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    ("AVX-512 VNNI", |matrix, x, out| {
-        if !super::x86_64::matmul_with(super::x86_64::Vnni::detect(), matrix, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    ("AVX2 panels", |matrix, x, out| {
-        if !super::x86_64::matmul_by_panels(None, matrix, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    ("AVX-512 VNNI panels", |matrix, x, out| {
-        let vnni = super::x86_64::Vnni::detect();
-        if !super::x86_64::matmul_by_panels(vnni, matrix, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    ("AVX2 by columns", |matrix, x, out| {
-        let columns = super::by_columns(matrix, usize::MAX).unwrap();
-        if !super::x86_64::matmul_by_columns(&Tensor { columns: &columns, ..*matrix }, x, out) {
-            portable::matmul(matrix, x, out);
-        }
-    }),
-    #[cfg(all(feature = "std", neon))]
-    ("NEON", |matrix, x, out| super::aarch64::matmul_with(None, matrix, x, out)),
-    #[cfg(all(feature = "std", neon))]
-    ("NEON with dot products", |matrix, x, out| {
-        super::aarch64::matmul_with(super::aarch64::Dot::detect(), matrix, x, out);
-    }),
-];
+    return each(&Prepared::new(*tensor, usize::MAX).unwrap().matrix());
+    #[cfg(not(feature = "std"))]
+    each(&Matrix::new(*tensor))
+}
+
+/// The portable kernel, the dispatch, and every entry of the table that this build has.
+fn subjects() -> impl Iterator<Item = Subject> {
+    let functions = [
+        Subject::function("portable", portable::matmul),
+        Subject::function("the chosen one", |tensor, x, out| matmul(&Matrix::new(*tensor), x, out)),
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        Subject::function("AVX2 by columns, dense vectors, too", |tensor, x, out| {
+            let done = with_all_prepared(tensor, |matrix| {
+                crate::kernels::x86_64::matmul_by_columns(matrix, x, out)
+            });
+            if !done {
+                portable::matmul(tensor, x, out);
+            }
+        }),
+    ];
+    let entries = table::compiled()
+        .map(|kernel| Subject { name: kernel.name, multiply: Multiply::Entry(kernel) });
+    functions.into_iter().chain(entries)
+}
 
 /// Holds every kernel to the bound, to the portable kernel's bits, and a batch to its vectors one
 /// at a time.
-fn check(matrix: &Matrix, batch: &Batch) -> Result<(), TestCaseError> {
+fn check(matrix: &Section, batch: &Batch) -> Result<(), TestCaseError> {
     let (tensor, rows) = (matrix.tensor(), matrix.rows);
     let mut expected = vec![0; batch.scales.len() * rows];
     portable::matmul(&tensor, batch.vectors(), &mut expected);
@@ -103,14 +101,14 @@ fn check(matrix: &Matrix, batch: &Batch) -> Result<(), TestCaseError> {
             prop_assert!(error <= bound, "row {r}, vector {b}: off by {error}, allowed {bound}");
         }
     }
-    for &(name, kernel) in KERNELS {
-        let mut out = vec![i32::MIN; expected.len()];
-        kernel(&tensor, batch.vectors(), &mut out);
+    for subject in subjects() {
+        let (name, mut out) = (subject.name, vec![i32::MIN; expected.len()]);
+        subject.run(&tensor, batch.vectors(), &mut out);
         prop_assert_eq!(&out, &expected, "{}", name);
         for (b, codes) in batch.codes.chunks_exact(matrix.cols).enumerate() {
             let mut alone = vec![i32::MIN; rows];
             let x = Vectors { codes, scales: &batch.scales[b..][..1] };
-            kernel(&tensor, x, &mut alone);
+            subject.run(&tensor, x, &mut alone);
             prop_assert_eq!(&alone[..], &expected[b * rows..][..rows], "{} alone", name);
         }
     }
@@ -141,13 +139,14 @@ fn columns() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Exponents of a vector and of a matrix: outputs that mostly fit, sometimes any shift that a blob may ask for.
+/// Exponents of a vector and of a matrix: outputs that mostly fit, sometimes any shift that a blob
+/// may ask for.
 fn exponents() -> impl Strategy<Value = (i8, i32)> {
     prop_oneof![4 => (-30i8..=0, 8i32..40), 1 => (-64i8..=64, -20i32..100)]
         .prop_map(|(x, shift)| (x, (shift + x as i32 + 16).clamp(0, 80)))
 }
 
-fn matrices() -> impl Strategy<Value = (Matrix, i8, u64)> {
+fn matrices() -> impl Strategy<Value = (Section, i8, u64)> {
     let numbers = (any::<bool>(), 0u32..=16, any::<bool>(), any::<u64>());
     // Shifts that keep bits of the result, and every one that a blob can ask for.
     let exponents = prop_oneof![
@@ -159,8 +158,8 @@ fn matrices() -> impl Strategy<Value = (Matrix, i8, u64)> {
     (storages(), rows, columns(), exponents, numbers).prop_map(
         |((precision, group), rows, cols, (x, exponent), (relu, bias_exponent, biased, seed))| {
             let max_code = if relu { 255 } else { 127 };
-            let matrix = Matrix::new(precision, group, rows, cols);
-            let matrix = Matrix { exponent, bias_exponent, max_code, ..matrix };
+            let matrix = Section::new(precision, group, rows, cols);
+            let matrix = Section { exponent, bias_exponent, max_code, ..matrix };
             let mut random = Random(seed);
             (matrix.fill(biased, || random.next() as u8), x, seed)
         },
@@ -176,15 +175,15 @@ proptest! {
     }
 
     #[test]
-    fn a_stretch_of_rows_is_the_same_rows((matrix, exponent, seed) in matrices()) {
+    fn a_range_of_rows_is_the_same_rows((matrix, exponent, seed) in matrices()) {
         let batch = Batch::random(&matrix, 1, exponent, &mut Random(!seed));
-        let tensor = matrix.tensor();
+        let prepared = Matrix::new(matrix.tensor());
         let mut whole = vec![0; matrix.rows];
-        matmul(&tensor, batch.vectors(), &mut whole);
+        matmul(&prepared, batch.vectors(), &mut whole);
         for first in 0..matrix.rows {
             for count in 1..=matrix.rows - first {
                 let mut some = vec![0; count];
-                matmul(&tensor.rows(first, count), batch.vectors(), &mut some);
+                matmul(&prepared.rows(first, count), batch.vectors(), &mut some);
                 prop_assert_eq!(&some[..], &whole[first..][..count]);
             }
         }
@@ -192,7 +191,7 @@ proptest! {
 
     #[test]
     fn embedding_rows_are_the_decoded_weights((matrix, _, seed) in matrices()) {
-        let matrix = Matrix { biases: vec![], ..matrix };
+        let matrix = Section { biases: vec![], ..matrix };
         let before: Vec<i32> = {
             let mut random = Random(seed);
             (0..matrix.cols).map(|_| random.next() as i32).collect()
@@ -234,8 +233,8 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
         (Precision::Int5, 32),
         (Precision::Int6, 32),
     ];
-    // Halves of ±65504, codes of −128 at odd places and everywhere, of 127, nibbles of −8 and 7, pairs of −2 and
-    // 1 over zeros and ones.
+    // Halves of ±65504, codes of −128 at odd places and everywhere, of 127, nibbles of −8 and 7,
+    // pairs of −2 and 1 over zeros and ones.
     let fills: [[u8; 2]; 8] = [
         [0xff, 0x7b],
         [0xff, 0xfb],
@@ -251,7 +250,7 @@ fn the_widest_rows_at_the_largest_codes_stay_exact() {
             [127, 255].into_iter().flat_map(|m| widths.iter().map(move |w| (m, w)))
         {
             let rows = if cfg!(miri) { 2 } else { 9 };
-            let matrix = Matrix { max_code, ..Matrix::new(precision, group, rows, cols) };
+            let matrix = Section { max_code, ..Section::new(precision, group, rows, cols) };
             let mut bytes = fill.into_iter().cycle();
             let mut matrix = matrix.fill(true, || bytes.next().unwrap_or(0));
             matrix.scales.fill(0xff);
@@ -293,8 +292,8 @@ fn logits_become_the_same_halves() {
     }
 }
 
-/// Otherwise its line in [`KERNELS`] would be of the portable kernel: a vector that is mostly zeros has a kernel of its
-/// own in every grouped precision, a dense one has not.
+/// Keeps its entry from being tested by the portable kernel alone: a sparse vector has a kernel of
+/// its own in every grouped precision, a dense one has not.
 #[test]
 fn sparse_vectors_have_their_kernel() {
     let mut random = Random(14);
@@ -303,13 +302,14 @@ fn sparse_vectors_have_their_kernel() {
         .filter(|p| p.is_grouped())
         .flat_map(|p| [16, 32, 64].map(|g| (p, g)))
     {
-        let matrix = Matrix { max_code: 255, ..Matrix::new(precision, group, 8, 256) };
+        let matrix = Section { max_code: 255, ..Section::new(precision, group, 8, 256) };
         let matrix = matrix.fill(true, || random.next() as u8);
         let scales = [Scale { mantissa: 20_000, exponent: -13 }.pack()];
         for (apart, expected) in [(20, true), (1, false)] {
             let codes: Vec<i16> = (0..256).map(|c| if c % apart == 0 { 255 } else { 0 }).collect();
             let x = Vectors { codes: &codes, scales: &scales };
-            let done = super::sparse::matmul(&matrix.tensor(), x, &mut [0; 8]);
+            let sparse = table::compiled().find(|kernel| kernel.name == "sparse").unwrap();
+            let done = sparse.multiply(&Matrix::new(matrix.tensor()), x, &mut [0; 8]);
             assert_eq!(done, expected, "{precision:?} {group}");
         }
     }
@@ -319,13 +319,13 @@ fn sparse_vectors_have_their_kernel() {
 fn zero_vectors_leave_the_bias() {
     for precision in [Precision::Int4, Precision::Int8, Precision::Fp16] {
         let group = if precision == Precision::Int4 { 32 } else { 0 };
-        let matrix = Matrix::new(precision, group, 3, 40);
+        let matrix = Section::new(precision, group, 3, 40);
         let mut random = Random(1);
         let matrix = matrix.fill(true, || random.next() as u8);
-        for (_, kernel) in KERNELS {
+        for subject in subjects() {
             let mut out = [0; 3];
             let scales = &[Scale::ZERO.pack()];
-            kernel(&matrix.tensor(), Vectors { codes: &[0; 40], scales }, &mut out);
+            subject.run(&matrix.tensor(), Vectors { codes: &[0; 40], scales }, &mut out);
             for (r, out) in out.into_iter().enumerate() {
                 assert_eq!(out as f64, matrix.bias(r) * 65536.0);
             }
@@ -336,10 +336,10 @@ fn zero_vectors_leave_the_bias() {
 #[test]
 fn a_matrix_without_rows_gives_nothing() {
     for precision in [Precision::Int4, Precision::Int8, Precision::Fp16] {
-        let matrix = Matrix::new(precision, 1, 0, 0);
-        for (_, kernel) in KERNELS {
-            kernel(&matrix.tensor(), Vectors { codes: &[], scales: &[0] }, &mut []);
-            kernel(&matrix.tensor(), Vectors { codes: &[], scales: &[0; 3] }, &mut []);
+        let matrix = Section::new(precision, 1, 0, 0);
+        for subject in subjects() {
+            subject.run(&matrix.tensor(), Vectors { codes: &[], scales: &[0] }, &mut []);
+            subject.run(&matrix.tensor(), Vectors { codes: &[], scales: &[0; 3] }, &mut []);
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The half chain with AVX2: four potentials at a time, in lanes of 64 bits.
 //!
-//! Every step is that of [`ChainFormat`], on numbers of a format that it admits: none leaves 31 bits, so
-//! that nothing here saturates but features.
+//! The same steps as in `layers::bk`, on numbers of an admitted format: none exceeds 31 bits, so
+//! that only features saturate.
 
 use core::arch::x86_64::*;
 
-use crate::layers::bk::{
+use crate::blob::{
     CODE_PER_POTENTIAL, ChainFormat, ChainParameters, FEATURE_LIMIT, POTENTIAL_LIMIT,
 };
 use crate::numeric::RESIDUAL_FRAC;
 
-/// What all potentials share.
+/// Constants of all potentials.
 struct Constants {
     format: ChainFormat,
     off_diagonal: __m256i,
@@ -18,7 +18,7 @@ struct Constants {
     step: __m128i,
 }
 
-/// As [`crate::layers::bk::half_step`] for whole fours of potentials, in a format that admits them.
+/// As `layers::bk::half_step` for whole fours of potentials, in a format that admits them.
 #[target_feature(enable = "avx2")]
 pub(super) fn half_step(
     format: ChainFormat,
@@ -43,10 +43,10 @@ pub(super) fn half_step(
     for (((v, parameters), (re, im)), (feature_re, feature_im)) in
         fours.iter().zip(parameters).zip(states).zip(features)
     {
-        // SAFETY: the 32 bytes of the array are readable, and the load asks for no alignment.
+        // SAFETY: the 32 bytes of the array are readable, and the load needs no alignment.
         let parameters = unsafe { _mm256_loadu_si256(parameters.as_ptr().cast()) };
         let alpha = constants.alpha(lower(parameters), load(v));
-        // What lies above the lower 32 bits of a lane is not looked at.
+        // The high 32 bits of a lane are ignored.
         let eta = _mm256_srli_epi64::<32>(parameters);
         let l_re = _mm256_sub_epi64(_mm256_cvtepi32_epi64(alpha), constants.back(load(re)));
         let l_im = _mm256_sub_epi64(_mm256_setzero_si256(), eta);
@@ -59,15 +59,15 @@ pub(super) fn half_step(
 }
 
 impl Constants {
-    /// See [`ChainFormat::alpha`].
+    /// See `ChainFormat::alpha`.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn alpha(&self, diagonal: __m128i, v: __m128i) -> __m128i {
         let limit = POTENTIAL_LIMIT;
         let v = _mm_max_epi32(_mm_min_epi32(v, _mm_set1_epi32(limit)), _mm_set1_epi32(-limit));
         let potential = if self.format.int8 {
-            let wide = _mm256_cvtepi32_epi64(v);
-            let product = _mm256_mul_epi32(wide, _mm256_set1_epi64x(CODE_PER_POTENTIAL));
+            let v = _mm256_cvtepi32_epi64(v);
+            let product = _mm256_mul_epi32(v, _mm256_set1_epi64x(CODE_PER_POTENTIAL));
             let rounded = _mm256_add_epi64(product, _mm256_set1_epi64x(1 << 31));
             _mm_mullo_epi32(lower(_mm256_srli_epi64::<32>(rounded)), self.step)
         } else if self.format.frac >= RESIDUAL_FRAC {
@@ -78,8 +78,8 @@ impl Constants {
         _mm_add_epi32(diagonal, potential)
     }
 
-    /// β times a part of the neighbour's inverse, truncated; only the lower 32 bits of a lane are, for what an
-    /// arithmetic shift puts at the top is not looked at.
+    /// β times a part of the neighbour's inverse, truncated, in the low 32 bits of a lane. The high
+    /// bits are ignored, so that a logical shift will do.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn back(&self, part: __m128i) -> __m256i {
@@ -87,7 +87,7 @@ impl Constants {
         _mm256_srli_epi64::<16>(product)
     }
 
-    /// See [`ChainFormat::invert`].
+    /// See `ChainFormat::invert`.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn invert(&self, re: __m256i, im: __m256i) -> [__m128i; 2] {
@@ -96,12 +96,12 @@ impl Constants {
         let mantissa = _mm256_srli_epi64::<32>(_mm256_sllv_epi64(square, zeros));
         let reciprocal = reciprocal(mantissa);
         let places = _mm256_set1_epi64x(95 - 2 * self.format.frac as i64);
-        // Lanes whose upper halves are zero before and after.
+        // Lanes whose high halves are zero before and after.
         let shift = _mm256_sub_epi32(places, zeros);
         let shift = _mm256_max_epi32(shift, _mm256_set1_epi64x(1));
         let shift = _mm256_min_epi32(shift, _mm256_set1_epi64x(63));
         let product = |part: __m256i| {
-            // As a signed number the reciprocal, from 2^31 on, is 2^32 less.
+            // Interpreted as signed, the reciprocal, at least 2^31, is 2^32 too small.
             let product = _mm256_mul_epi32(part, reciprocal);
             _mm256_add_epi64(product, _mm256_slli_epi64::<32>(part))
         };
@@ -110,7 +110,7 @@ impl Constants {
         [lower(re), lower(im)]
     }
 
-    /// See [`ChainFormat::feature`].
+    /// See `ChainFormat::feature`.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn feature(&self, part: __m128i) -> __m128i {
@@ -129,13 +129,13 @@ impl Constants {
     }
 }
 
-/// Leading zeros of lanes that are not zero, from the exponent of a number that begins with the same bit and
-/// has none right behind it, so that no rounding carries into another.
+/// Leading zeros of nonzero lanes: from the float exponent of a number with the same leading bit
+/// and a zero next to it, so that rounding cannot carry into the exponent.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn leading_zeros(lanes: __m256i) -> __m256i {
     let first = _mm256_andnot_si256(_mm256_srli_epi64::<1>(lanes), lanes);
-    // The halves behind the exponents of 2^84 and 2^52 are numbers beyond those.
+    // Each half becomes the mantissa of a float with the exponent of 2^84 or 2^52.
     let high = _mm256_or_si256(_mm256_srli_epi64::<32>(first), _mm256_set1_epi64x(0x4530 << 48));
     let low = _mm256_blend_epi32::<0b1010_1010>(first, _mm256_set1_epi64x(0x4330 << 48));
     let offset = _mm256_set1_pd(f64::from_bits(0x4530_0000_0010_0000));
@@ -147,8 +147,8 @@ fn leading_zeros(lanes: __m256i) -> __m256i {
 
 /// See [`crate::numeric::reciprocal_mantissa`], for mantissas from 2^31 on.
 ///
-/// The quotient of floats, less a half and rounded to nearest, is the wanted floor or next to it. One more
-/// than 2^63 − 1 has the sign bit, which therefore says of r · m and of (r + 1) · m whether it is too much.
+/// The float quotient minus a half, rounded to nearest, is the floor or next to it. r · m and (r +
+/// 1) · m are too large exactly if they exceed 2^63 − 1, which sets their highest bit.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn reciprocal(mantissa: __m256i) -> __m256i {
@@ -158,7 +158,7 @@ fn reciprocal(mantissa: __m256i) -> __m256i {
     let quotient = _mm256_div_pd(_mm256_set1_pd((1u64 << 63) as f64), float);
     let rounded = _mm256_add_pd(quotient, _mm256_set1_pd((1u64 << 52) as f64 - 0.5));
     let estimate = _mm256_xor_si256(_mm256_castpd_si256(rounded), _mm256_castpd_si256(whole));
-    // 2^32 itself, of 2^31, does not fit.
+    // 2^32, the quotient for 2^31, does not fit.
     let estimate = _mm256_sub_epi64(estimate, _mm256_srli_epi64::<32>(estimate));
     let product = _mm256_mul_epu32(estimate, mantissa);
     let next = _mm256_add_epi64(product, mantissa);
@@ -166,7 +166,8 @@ fn reciprocal(mantissa: __m256i) -> __m256i {
     _mm256_sub_epi64(_mm256_add_epi64(estimate, _mm256_set1_epi64x(1)), above)
 }
 
-/// An arithmetic shift of 64 bits, by less than 64: of what is offset by 2^63, then without that offset.
+/// An arithmetic shift of 64-bit lanes by less than 64: a logical shift of lanes offset by 2^63,
+/// offset removed.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn shift_right(lanes: __m256i, shift: __m256i) -> __m256i {
@@ -192,7 +193,7 @@ fn count(bits: u32) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(four: &[i32; 4]) -> __m128i {
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
     unsafe { _mm_loadu_si128(four.as_ptr().cast()) }
 }
 
@@ -200,7 +201,7 @@ fn load(four: &[i32; 4]) -> __m128i {
 #[target_feature(enable = "avx2")]
 fn store(lanes: __m128i) -> [i32; 4] {
     let mut four = [0; 4];
-    // SAFETY: the 16 bytes of the array are writable, and the store asks for no alignment.
+    // SAFETY: the 16 bytes of the array are writable, and the store needs no alignment.
     unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), lanes) };
     four
 }

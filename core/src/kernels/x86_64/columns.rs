@@ -1,51 +1,57 @@
-//! Products with what a ReLU leaves, of which nineteen codes of twenty are zeros: of a matrix by columns only
-//! those are read that meet anything else.
+//! Sparse vectors: behind a ReLU nineteen codes of twenty are zeros, and of a matrix stored by
+//! columns only the columns of the others are read.
 //!
-//! `madd` multiplies by two codes, so any two such columns are put side by side in registers. Were neighbours stored
-//! side by side, nothing would have to be moved, but of two columns most often one would be read for nothing: as
-//! measured, what that costs in the cache is more where a vector comes alone, and a little less where many do.
+//! `madd` multiplies by two codes, so two such columns are interleaved in registers. Storing
+//! neighbouring columns interleaved would save that, but read an unused column most of the time:
+//! measured to be slower for single vectors, and slightly faster for many.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
 use super::decode::decode;
-use super::finish::{load, padded, store};
-use super::tile::{Finish, set};
-use crate::blob::{Column, Precision, Tensor, pair_u16};
+use super::registers::{self, load_i16 as load, padded, set, store};
+use super::requantize::Requantizer;
+use crate::blob::{Precision, Tensor, pair_u16};
 use crate::error::Error;
-use crate::kernels::Vectors;
-use crate::kernels::batched::{LONGEST, Plain, Rescale};
+use crate::kernels::batched::{LONGEST, Portable, Rescale};
+use crate::kernels::choice::Reason;
+use crate::kernels::matrix::{Column, Matrix};
 use crate::kernels::portable::{bias, int8_code};
+use crate::kernels::vectors::Vectors;
 use crate::memory::reserve;
 use crate::numeric::Scale;
 
-/// What comes before the weights: mantissas and biases, twice sixteen words each.
+/// Lines before the weights: mantissas and biases, two lines of sixteen words each.
 const HEAD: usize = 4;
-/// Rows that share a line of the cache.
+/// Rows per cache line.
 const LINE: usize = 32;
 /// Lines whose sums stay in registers.
 const LINES: usize = 2;
-/// Vectors for which other kernels decode too often.
+/// Up to so many vectors, decoding rows for all of them does not pay.
 const FEW: usize = 16;
-/// Codes that are looked at together.
-const STRETCH: usize = 64;
+/// Codes scanned at a time.
+const CHUNK: usize = 64;
 
-/// A code that is not zero.
-struct Met {
+/// A nonzero code.
+struct Nonzero {
     code: i16,
-    /// Where the weights of the first line are that it meets.
+    /// Index of its column's first line.
     at: u32,
 }
 
-/// Such codes of a vector, and a zero if that makes them even.
-type Mets = heapless::Vec<Met, LONGEST>;
+/// The nonzero codes of a vector, padded with a zero to an even number.
+type Nonzeros = heapless::Vec<Nonzero, LONGEST>;
 
-/// What `Tensor::columns` holds, for a matrix of integers that is not empty and whose rows are not too long, where it
-/// takes no more than `room` bytes.
+/// The weights by columns, `[4 + cols, ⌈rows / 32⌉]` lines, for a matrix that [`admits`] takes;
+/// empty for others and if they exceed `room` bytes.
+///
+/// The first four lines of 32 rows are words of 32 bits: mantissas of the first sixteen rows, of
+/// the others, their biases in Q15.16. The columns follow: weights times their groups' scales, of
+/// sixteen rows in the order 0 to 3, 8 to 11, 4 to 7, 12 to 15.
 #[target_feature(enable = "avx2")]
 pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
     let Tensor { precision, rows, cols, .. } = *matrix;
-    if precision == Precision::Fp16 || matrix.codes.is_empty() || cols > LONGEST {
+    if admits(matrix).is_err() {
         return Ok(Vec::new());
     }
     let lines = rows.div_ceil(LINE);
@@ -73,7 +79,8 @@ pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Erro
             let Column(words) = &mut columns[(2 * head + half) * lines + line];
             words.as_flattened_mut().as_chunks_mut().0[j] = [word as i16, (word >> 16) as i16];
         }
-        // Unpacking begins with the first four of each half of a register: what comes of them are eight rows.
+        // Interleaving takes the first four of each half of a register; the result is eight rows in
+        // order.
         let place = j % 8 / 4 * 8 + j / 8 * 4 + j % 4;
         let columns = columns[HEAD * lines..].chunks_exact_mut(lines);
         for (column, &weight) in columns.zip(&weights) {
@@ -83,30 +90,50 @@ pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Erro
     Ok(columns)
 }
 
-/// Whether a matrix comes by columns, and vectors have so many zeros that leaving them out is faster, as measured: at
-/// two thirds for a vector on its own, at five sixths for many, for which decoding is shared.
+/// Whether the matrix has its columns and the vectors have enough zeros for this kernel to be
+/// faster, as measured: two thirds for a single vector, five sixths for many, which share the
+/// decoding otherwise.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn pays(matrix: &Tensor<'_>, x: Vectors<'_>) -> bool {
+fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
     if matrix.columns.is_empty() {
         return false;
     }
-    let stretches = x.codes.as_chunks::<16>().0;
+    let chunks = x.codes.as_chunks::<16>().0;
     let mut zeros = _mm256_setzero_si256();
-    for stretch in stretches {
-        // −1 for each zero, which squared counts it.
-        let is_zero = _mm256_cmpeq_epi16(load(stretch), _mm256_setzero_si256());
+    for chunk in chunks {
+        // −1 for each zero; its square counts it.
+        let is_zero = _mm256_cmpeq_epi16(load(chunk), _mm256_setzero_si256());
         zeros = _mm256_add_epi32(zeros, _mm256_madd_epi16(is_zero, is_zero));
     }
     let zeros = store(zeros).iter().sum::<i32>() as usize;
-    let all = 16 * stretches.len();
+    let all = 16 * chunks.len();
     if x.scales.len() < FEW { 3 * zeros >= 2 * all } else { 6 * zeros >= 5 * all }
 }
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix that comes by columns.
+/// A matrix of integers that is not empty and whose rows are not too long.
+pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
+    if matrix.precision == Precision::Fp16 {
+        return Err(Reason::Storage);
+    }
+    if matrix.codes.is_empty() || matrix.cols > LONGEST { Err(Reason::Shape) } else { Ok(()) }
+}
+
+/// See [`crate::kernels::kernel::Kernel::run`]; takes vectors that are sparse, if the matrix has
+/// its columns.
 #[target_feature(enable = "avx2")]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    let Tensor { rows, cols, .. } = *matrix;
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let sparse = pays(matrix, x);
+    if sparse {
+        matmul(matrix, x, out);
+    }
+    sparse
+}
+
+/// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix with its columns.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernels) fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    let Tensor { rows, cols, .. } = **matrix;
     let lines = rows.div_ceil(LINE);
     assert!(cols <= LONGEST && matrix.columns.len() == (HEAD + cols) * lines);
     let (codes, out) = (&x.codes[..x.scales.len() * cols], &mut out[..x.scales.len() * rows]);
@@ -114,13 +141,16 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
         Precision::Int8 => 128,
         grouped => 15 << (grouped.bits() - 1),
     };
-    let mut mets = Mets::new();
+    let mut nonzeros = Nonzeros::new();
     let vectors = codes.chunks_exact(cols).zip(x.scales);
     for ((codes, &scale), out) in vectors.zip(out.chunks_exact_mut(rows)) {
-        collect(codes, lines, &mut mets);
-        let finish =
-            Finish::new(matrix, scale, mets.len() as u64 * weight * matrix.max_code as u64);
-        let product = Product { matrix, lines, mets: &mets, scale, finish };
+        collect(codes, lines, &mut nonzeros);
+        let requantizer = Requantizer::new(
+            matrix,
+            scale,
+            nonzeros.len() as u64 * weight * matrix.max_code as u64,
+        );
+        let product = Product { matrix, lines, nonzeros: &nonzeros, scale, requantizer };
         let (whole, rest) = out.as_chunks_mut::<LINE>();
         let (several, single) = whole.as_chunks_mut::<LINES>();
         let mut first = 0;
@@ -140,71 +170,72 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     }
 }
 
-/// Finds the codes of a vector that are not zeros.
+/// Collects the nonzero codes of a vector.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn collect(codes: &[i16], lines: usize, mets: &mut Mets) {
-    mets.clear();
-    let (stretches, rest) = codes.as_chunks::<STRETCH>();
+fn collect(codes: &[i16], lines: usize, nonzeros: &mut Nonzeros) {
+    nonzeros.clear();
+    let (chunks, rest) = codes.as_chunks::<CHUNK>();
     let mut at = HEAD * lines;
-    for stretch in stretches {
-        collect_stretch(stretch, at, lines, mets);
-        at += STRETCH * lines;
+    for chunk in chunks {
+        collect_chunk(chunk, at, lines, nonzeros);
+        at += CHUNK * lines;
     }
     if !rest.is_empty() {
-        collect_stretch(&padded(rest), at, lines, mets);
+        collect_chunk(&padded(rest), at, lines, nonzeros);
     }
-    if mets.len() % 2 == 1 {
-        // There is room, for the longest vector is even.
-        let _ = mets.push(Met { code: 0, at: 0 });
+    if nonzeros.len() % 2 == 1 {
+        // There is room: the longest vector is even.
+        let _ = nonzeros.push(Nonzero { code: 0, at: 0 });
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn collect_stretch(codes: &[i16; STRETCH], at: usize, lines: usize, mets: &mut Mets) {
+fn collect_chunk(codes: &[i16; CHUNK], at: usize, lines: usize, nonzeros: &mut Nonzeros) {
     let [low, high] = codes.as_chunks().0 else { unreachable!("64 is twice 32") };
-    let mut others = u64::from(others(low)) | u64::from(others(high)) << 32;
-    while others != 0 {
-        let c = others.trailing_zeros() as usize;
-        others &= others - 1;
+    let mut bits = u64::from(nonzero_bits(low)) | u64::from(nonzero_bits(high)) << 32;
+    while bits != 0 {
+        let c = bits.trailing_zeros() as usize;
+        bits &= bits - 1;
         // There is room for all codes of the longest vector.
-        let _ = mets.push(Met { code: codes[c], at: (at + c * lines) as u32 });
+        let _ = nonzeros.push(Nonzero { code: codes[c], at: (at + c * lines) as u32 });
     }
 }
 
-/// A bit for each code that is not zero.
+/// A bit for each nonzero code.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn others(codes: &[i16; 32]) -> u32 {
+fn nonzero_bits(codes: &[i16; 32]) -> u32 {
     let [a, b] = codes.as_chunks().0 else { unreachable!("32 is twice 16") };
     let [a, b] = [a, b].map(|codes| _mm256_cmpeq_epi16(load(codes), _mm256_setzero_si256()));
-    // Packing keeps to lanes of 128 bits: the quarters are the first of a and b, then the second.
+    // Packing works within 128-bit lanes: the quarters are the first of a and b, then the second.
     let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(a, b));
     !_mm256_movemask_epi8(packed) as u32
 }
 
-/// A matrix with a vector.
+/// A matrix and a vector.
 struct Product<'a> {
-    matrix: &'a Tensor<'a>,
-    /// Lines of a column.
+    matrix: &'a Matrix<'a>,
+    /// Lines per column.
     lines: usize,
-    mets: &'a Mets,
-    /// Of the vector, packed.
+    nonzeros: &'a Nonzeros,
+    /// Scale of the vector, packed.
     scale: u32,
-    finish: Finish,
+    requantizer: Requantizer,
 }
 
 impl Product<'_> {
-    /// Puts the outputs of `N` lines from `first` on.
+    /// Computes the outputs of `N` lines from `first` on.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn put<const N: usize>(&self, first: usize, out: &mut [[i32; LINE]; N]) {
         let columns = &self.matrix.columns[first..];
         let column = |at: usize| columns[at..].first_chunk::<N>().expect("a column has all lines");
-        // Weights are below 2^9 and codes below 2^8 in magnitude, and at most 1024 columns are summed: 2^27.
+        // Weights are below 2^9 and codes below 2^8 in magnitude, and at most 1024 columns are
+        // summed: 2^27.
         let mut sums = [[[_mm256_setzero_si256(); 2]; 2]; N];
-        for [a, b] in self.mets.as_chunks().0 {
+        for [a, b] in self.nonzeros.as_chunks().0 {
             let codes = a.code as u16 as u32 | (b.code as u16 as u32) << 16;
             let codes = _mm256_set1_epi32(codes as i32);
             let lines = column(a.at as usize).iter().zip(column(b.at as usize));
@@ -218,7 +249,7 @@ impl Product<'_> {
                 }
             }
         }
-        // Of each line the first and the last sixteen rows.
+        // For each line the first and the last sixteen rows.
         let [m0, m1, b0, b1] = [0, 1, 2, 3].map(|head| column(head * self.lines));
         let heads = m0.iter().zip(m1).zip(b0.iter().zip(b1));
         let lines = sums.into_iter().zip(heads).zip(out);
@@ -227,10 +258,10 @@ impl Product<'_> {
             let eights = sums.as_flattened().iter().zip(heads);
             for ((&sums, (mantissas, biases)), out) in eights.zip(out.as_chunks_mut().0) {
                 let (mantissas, biases) = (load(mantissas), load(biases));
-                let values = if self.finish.narrows() {
-                    self.finish.narrow(sums, mantissas, biases)
+                let values = if self.requantizer.fits() {
+                    self.requantizer.requantize(sums, mantissas, biases)
                 } else {
-                    self.plainly(sums, mantissas, biases)
+                    self.requantize_portably(sums, mantissas, biases)
                 };
                 set(out, values);
             }
@@ -240,12 +271,12 @@ impl Product<'_> {
     #[cold]
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn plainly(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
+    fn requantize_portably(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
         let rescale = Rescale::new(self.matrix, Scale::unpack(self.scale));
         let [mut values, mantissas, biases] = [sums, mantissas, biases].map(|lanes| store(lanes));
         for (value, (mantissa, bias)) in values.iter_mut().zip(mantissas.into_iter().zip(biases)) {
-            *value = Plain::output(*value, mantissa as i64, bias, &rescale);
+            *value = Portable::requantize(*value, mantissa as i64, bias, &rescale);
         }
-        super::tile::load::<i32>(&values)
+        registers::load(&values)
     }
 }

@@ -2,12 +2,12 @@
 
 use core::arch::x86_64::*;
 
-use super::finish::load;
+use super::registers::load_i16 as load;
 use crate::blob::{Plane, Tensor};
 use crate::kernels::batched;
 use crate::kernels::portable::{for_each_plane, group_scale};
 
-/// Groups of 16, 32 or 64 inputs that divide the row; others take the plain way.
+/// Groups of 16, 32 or 64 inputs that divide the row; others are decoded portably.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &mut [i16]) {
@@ -28,7 +28,7 @@ pub(super) fn decode(matrix: &Tensor<'_>, scales: &[u8], row: &[u8], weights: &m
     });
 }
 
-/// A plane with `BYTES` bytes per group: sixteen inputs are a part of a lane or several lanes.
+/// A plane with `BYTES` bytes per group: sixteen inputs are part of a lane or several lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn decode_plane<const BITS: usize, const BYTES: usize>(
@@ -48,7 +48,7 @@ fn decode_plane<const BITS: usize, const BYTES: usize>(
                 // A group has an even number of bytes.
                 *byte = bytes[(16 * t + j) % BYTES] ^ plane.offsets[j % 2];
             }
-            // Later lanes lie higher by the bits of those that went before.
+            // Later lanes are higher by the bits of the lanes before.
             let before = _mm_cvtsi32_si128((16 * t / BYTES * BITS) as i32);
             let top = _mm256_mullo_epi16(load_bytes(&sixteen), _mm256_srl_epi16(first, before));
             put_fields::<BITS>(plane, top, scale, weights);
@@ -56,7 +56,7 @@ fn decode_plane<const BITS: usize, const BYTES: usize>(
     }
 }
 
-/// What lifts lane by lane of `BYTES` inputs to the top of 16 bits.
+/// Factors that shift each lane of `BYTES` inputs to the top of 16 bits.
 const fn lifts<const BITS: usize, const BYTES: usize>() -> [i16; 16] {
     let mut lifts = [0; 16];
     let mut j = 0;
@@ -67,8 +67,8 @@ const fn lifts<const BITS: usize, const BYTES: usize>() -> [i16; 16] {
     lifts
 }
 
-/// Takes the upper `BITS` of 16 bits, signed or not, times the scale: the first plane of a row sets the
-/// weights, a lower one adds to them.
+/// Multiplies the top `BITS` of 16 bits, signed or not, by the scale: the first plane of a row sets
+/// the weights, a lower one adds to them.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn put_fields<const BITS: usize>(plane: &Plane, top: __m256i, scale: i16, weights: &mut [i16; 16]) {
@@ -79,7 +79,7 @@ fn put_fields<const BITS: usize>(plane: &Plane, top: __m256i, scale: i16, weight
     } else {
         _mm256_add_epi16(load(weights), _mm256_mullo_epi16(_mm256_srl_epi16(top, drop), scale))
     };
-    // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
+    // SAFETY: the 32 bytes of the array are writable, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(weights.as_mut_ptr().cast(), value) };
 }
 
@@ -87,6 +87,6 @@ fn put_fields<const BITS: usize>(plane: &Plane, top: __m256i, scale: i16, weight
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_bytes(bytes: &[u8; 16]) -> __m256i {
-    // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+    // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
     _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }

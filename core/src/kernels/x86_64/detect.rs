@@ -1,6 +1,8 @@
-//! What this processor has, found once, and a way for measurements to leave some of it out.
+//! The features of this processor, detected once, and a way for measurements to disable some.
 
 use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::kernels::needs::Needs;
 
 /// Proof that this processor has AVX2 and what came with it: FMA, F16C, LZCNT, BMI.
 #[derive(Clone, Copy)]
@@ -9,38 +11,14 @@ pub(super) struct Avx2(());
 impl Avx2 {
     #[inline(always)]
     pub(super) fn detect() -> Option<Self> {
-        (Found::get() >= Found::AVX2).then_some(Self(()))
-    }
-}
-
-/// Proof that this processor has AVX-512 with dot products of bytes.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Vnni(());
-
-impl Vnni {
-    #[cfg(test)]
-    pub(in crate::kernels) fn detect() -> Option<Self> {
-        (Found::get() >= Found::VNNI).then_some(Self(()))
-    }
-
-    /// A proof only where `faster`, told whether the processor takes registers of 512 bits at once,
-    /// says so or a measurement wants nothing else.
-    #[inline(always)]
-    pub(super) fn detect_where(faster: impl FnOnce(bool) -> bool) -> Option<Self> {
-        let found = Found::get();
-        let useful = match found {
-            Found::VNNI | Found::WHOLE_VNNI => faster(found == Found::WHOLE_VNNI),
-            _ => found == Found::VNNI_EVERYWHERE,
-        };
-        useful.then_some(Self(()))
+        (Features::found() >= Features::Avx2).then_some(Self(()))
     }
 }
 
 /// Which kernels a measurement compares. All of them return the same bits.
-#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostKernels {
-    /// The faster ones for each matrix: what is used where nobody measures.
+    /// The faster ones for each matrix, as without a measurement.
     Chosen,
     /// Those with AVX2 alone.
     Avx2,
@@ -49,54 +27,73 @@ pub enum HostKernels {
 }
 
 impl HostKernels {
-    /// Uses these kernels from now on, in every thread; says whether the processor has what they
-    /// need. For benchmarks: it changes how fast products are, never what they are.
+    /// Uses these kernels from now on, in every thread; returns whether the processor has what they
+    /// need. For benchmarks: it changes how fast products are, never their bits.
     pub fn select(self) -> bool {
-        let best = Found::ask();
+        let best = Features::ask();
         let (least, found) = match self {
-            Self::Chosen => (Found::NOTHING, best),
-            Self::Avx2 => (Found::AVX2, Found::AVX2),
-            Self::Vnni => (Found::VNNI, Found::VNNI_EVERYWHERE),
+            Self::Chosen => (Features::Nothing, best),
+            Self::Avx2 => (Features::Avx2, Features::Avx2),
+            Self::Vnni => (Features::Vnni, Features::WideVnni),
         };
         if best >= least {
-            FOUND.store(found, Ordering::Relaxed);
+            FOUND.store(found as u8, Ordering::Relaxed);
         }
         best >= least
     }
 }
 
-/// What was found, or 0: layers ask a hundred times a token, and the question has ten parts.
-/// Whoever comes first asks the processor; several at once find the same.
-static FOUND: AtomicU8 = AtomicU8::new(0);
+/// The features found, or [`Features::Unknown`]: layers ask a hundred times per token, and the
+/// question has ten parts. The first to come asks the processor; several at once find the same.
+static FOUND: AtomicU8 = AtomicU8::new(Features::Unknown as u8);
 
-/// What there is to find, each with what comes before it.
-struct Found;
+/// Features that kernels are for, each with those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(in crate::kernels) enum Features {
+    /// Not asked yet.
+    Unknown,
+    /// None.
+    Nothing,
+    /// AVX2.
+    Avx2,
+    /// AVX-512 with dot products of bytes.
+    Vnni,
+    /// The same with execution units of 512 bits, not two halves.
+    WideVnni,
+}
 
-impl Found {
-    const NOTHING: u8 = 1;
-    const AVX2: u8 = 2;
-    /// AVX-512 with dot products of bytes, besides AVX2.
-    const VNNI: u8 = 3;
-    /// The same, and registers of 512 bits are taken at once, not by halves.
-    const WHOLE_VNNI: u8 = 4;
-    /// AVX-512 with dot products of bytes, and a measurement asks for nothing else.
-    const VNNI_EVERYWHERE: u8 = 5;
+impl Features {
+    /// How many there are.
+    pub(in crate::kernels) const COUNT: usize = Self::WideVnni as usize + 1;
+
+    /// The least that meets a kernel's need.
+    pub(in crate::kernels) const fn least(needs: Needs) -> Self {
+        match needs {
+            Needs::Vnni => Self::Vnni,
+            Needs::WideVnni => Self::WideVnni,
+            _ => Self::Avx2,
+        }
+    }
 
     #[inline(always)]
-    fn get() -> u8 {
+    pub(in crate::kernels) fn found() -> Self {
         match FOUND.load(Ordering::Relaxed) {
-            0 => {
+            1 => Self::Nothing,
+            2 => Self::Avx2,
+            3 => Self::Vnni,
+            4 => Self::WideVnni,
+            _ => {
                 let found = Self::ask();
-                FOUND.store(found, Ordering::Relaxed);
+                FOUND.store(found as u8, Ordering::Relaxed);
                 found
             }
-            found => found,
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn ask() -> u8 {
+    fn ask() -> Self {
         let avx2 = std::arch::is_x86_feature_detected!("avx2")
             && std::arch::is_x86_feature_detected!("fma")
             && std::arch::is_x86_feature_detected!("f16c")
@@ -107,14 +104,14 @@ impl Found {
             && std::arch::is_x86_feature_detected!("avx512bw")
             && std::arch::is_x86_feature_detected!("avx512vl")
             && std::arch::is_x86_feature_detected!("avx512vnni");
-        // Nothing tells how wide the units are; what was measured to be fast has arithmetic on
-        // halves, which Zen 4 lacks.
-        let whole = std::arch::is_x86_feature_detected!("avx512fp16");
-        match (avx2, vnni, whole) {
-            (false, _, _) => Self::NOTHING,
-            (true, false, _) => Self::AVX2,
-            (true, true, false) => Self::VNNI,
-            (true, true, true) => Self::WHOLE_VNNI,
+        // No flag tells the width of the units; the processors that were measured to be fast have
+        // arithmetic on halves, which Zen 4 lacks.
+        let wide = std::arch::is_x86_feature_detected!("avx512fp16");
+        match (avx2, vnni, wide) {
+            (false, _, _) => Self::Nothing,
+            (true, false, _) => Self::Avx2,
+            (true, true, false) => Self::Vnni,
+            (true, true, true) => Self::WideVnni,
         }
     }
 }
@@ -123,14 +120,13 @@ impl Found {
 mod tests {
     use super::*;
 
-    /// AVX2 alone is not tried: other tests, which run beside this one, would miss the rest.
+    /// AVX2 alone is not tried: other tests, which run beside this one, would lose the rest.
     #[test]
     fn a_selection_overrules_what_is_faster() {
-        let present = Vnni::detect().is_some();
-        assert_eq!(HostKernels::Vnni.select(), present);
-        assert_eq!(Vnni::detect_where(|_| false).is_some(), present);
+        let best = Features::ask();
+        assert_eq!(HostKernels::Vnni.select(), best >= Features::Vnni);
+        assert!(best < Features::Vnni || Features::found() == Features::WideVnni);
         assert!(HostKernels::Chosen.select());
-        assert!(Vnni::detect_where(|_| false).is_none());
-        assert_eq!(Vnni::detect_where(|_| true).is_some(), present);
+        assert_eq!(Features::found(), best);
     }
 }

@@ -1,19 +1,21 @@
 //! FP16 for several vectors with AVX2.
 //!
-//! Eight rows to a register, and the contract's eight lanes one after the other: a lane of all rows needs no more
-//! than a register for each vector, and lanes are added without any shuffling. A cycle takes two fused
-//! multiply-adds of eight products, and 16 products a cycle are the most that the contract's floats allow.
+//! Eight rows per register, and the contract's eight lanes one after the other: a lane of all rows
+//! needs one register per vector, and lanes are added without shuffling. With two fused
+//! multiply-adds of eight products per cycle, 16 products per cycle are the most that the
+//! contract's floats allow.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{add_saturating, padded, to_residual, transpose};
+use super::registers::{add_saturating, load, padded, set, transpose};
+use super::requantize::to_residual;
 use super::single::{load_codes, load_halves};
-use super::tile::{Both, Rows, Step, VECTORS, WORD, Words, broadcast, load, set, side_by_side};
+use super::tile::{Both, Rows, Step, VECTORS, WORD, Words, broadcast, side_by_side};
 use crate::blob::Tensor;
-use crate::kernels::Vectors;
 use crate::kernels::batched::{BLOCK, PANEL, ROWS};
 use crate::kernels::portable::{LANES, fp16_unit};
+use crate::kernels::vectors::Vectors;
 use crate::numeric::Scale;
 
 /// A lane of sixteen rows for each of four vectors.
@@ -22,7 +24,7 @@ type Lane = [[__m256; 2]; VECTORS];
 /// As [`crate::kernels::portable::matmul`], bit for bit.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
-    // Steps are sorted by lanes; columns that a row lacks are zeros, which change no sum.
+    // Steps are sorted by lanes; rows are padded with zeros, which change no sum.
     let eights = matrix.cols.div_ceil(LANES);
     let mut panel = alloc::vec![Both([[[0; WORD]; ROWS]; 2]); eights * LANES];
     let fours = BLOCK.min(x.scales.len()).div_ceil(VECTORS);
@@ -106,7 +108,7 @@ fn add(a: Lane, b: Lane) -> Lane {
 fn decode(matrix: &Tensor<'_>, rows: &Rows, panel: &mut [Step]) {
     let eights = panel.len() / LANES;
     for half in 0..2 {
-        // The last row takes empty places.
+        // Padded with the last row.
         let row = |j: usize| {
             let row = rows.first + (half * ROWS + j).min(rows.count - 1);
             &matrix.codes[2 * row * matrix.cols..][..2 * matrix.cols]
@@ -128,7 +130,7 @@ fn decode(matrix: &Tensor<'_>, rows: &Rows, panel: &mut [Step]) {
     }
 }
 
-/// Codes of up to four vectors as floats, by lanes; zeros in the place of others.
+/// Codes of up to four vectors as floats, by lanes; padded with zero vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn to_floats(codes: &[i16], cols: usize, words: &mut [Words]) {

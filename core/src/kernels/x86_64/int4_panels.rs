@@ -1,46 +1,46 @@
 //! INT4 in groups of 32 for several vectors with AVX2.
 //!
-//! Four columns of eight rows make a register of bytes, which `maddubs` multiplies by four codes of a vector,
-//! 32 weights at a time. One factor has no sign, and that is the code: after a ReLU it has none; other codes are
-//! offset by 128, which adds 128 times a row's weights to its sum, the same for every vector. The products of a
-//! group are summed in two lanes of 16 bits per row, none beyond 16 · 255 · 8; `madd` multiplies both by the
-//! group's scale and adds them in 32 bits.
+//! Four columns of eight rows make a register of bytes, which `maddubs` multiplies by four codes of
+//! a vector, 32 weights at a time. The unsigned factor is the code: behind a ReLU as it is, else
+//! offset by 128, which adds 128 times a row's weights to its sum, the same for every vector. The
+//! products of a group are summed in two 16-bit lanes per row, at most 16 · 255 · 8; `madd`
+//! multiplies both by the group's scale and adds them in 32 bits.
 //!
-//! That is two operations on registers for 32 products, and a sixteenth more for what a group adds. With two
-//! pipes that multiply among four, 57 products a cycle are the most.
+//! That is two vector operations per 32 products, and a sixteenth more per group. With two
+//! multipliers among four vector ports, at most 57 products per cycle.
 
 use alloc::vec::Vec;
 #[cfg(not(miri))]
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::tile::{
-    Both, Finish, Rows, Step, Sums, VECTORS, WORD, Words, fours, load, set, side_by_side,
-};
+use super::registers::{fours, load, set};
+use super::requantize::Requantizer;
+use super::tile::{Both, Rows, Step, Sums, VECTORS, WORD, Words, side_by_side};
 use crate::blob::Tensor;
-use crate::kernels::Vectors;
 use crate::kernels::batched::{BLOCK, PANEL, ROWS};
+use crate::kernels::vectors::Vectors;
 
 /// Inputs of a group.
 pub(super) const GROUP: usize = 32;
 /// Steps of a group.
 pub(super) const STEPS: usize = GROUP / WORD;
 
-/// What codes without a ReLU are offset by.
+/// Offset of codes that are not behind a ReLU.
 pub(super) const OFFSET: i32 = 128;
 
 /// Sixteen rows.
 pub(super) struct Panel {
-    /// Weights, with their sign.
+    /// Signed weights.
     pub(super) steps: Vec<Step>,
-    /// Of every group a row's scale twice, side by side.
+    /// For each group a row's scale, in both halves of its lane.
     pub(super) scales: Vec<Both<i32>>,
-    /// What sums start from: less what the offset of the codes adds.
+    /// Initial values of sums: the negated contribution of the offset of codes.
     pub(super) starts: Both<i32>,
 }
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for groups of 32 that divide the row. The codes are
-/// within ±127, or from 0 to 255 if `RELU`.
+/// As [`crate::kernels::portable::matmul`], bit for bit, for groups of 32 that divide the row. The
+/// codes are within ±127, or from 0 to 255 if `RELU`.
 #[target_feature(enable = "avx2")]
 pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     // Codes times scales are at most 8 · 15.
@@ -48,8 +48,8 @@ pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out:
     each_panel::<RELU>(matrix, x, out, 120, unpack, |panel, words, out| sums(panel, words, out));
 }
 
-/// Puts the outputs of all rows and vectors. `unpack` decodes a panel, whose sums with four vectors `sums`
-/// sets; a weight counts at most `weight` in them.
+/// Computes the outputs of all rows and vectors. `unpack` decodes a panel; `sums` sets its sums
+/// with four vectors; a weight contributes at most `weight` to them.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn each_panel<const RELU: bool>(
@@ -69,7 +69,7 @@ pub(super) fn each_panel<const RELU: bool>(
     let fours = BLOCK.min(x.scales.len()).div_ceil(VECTORS);
     let mut words = alloc::vec![[[0; WORD]; VECTORS]; fours * groups * STEPS];
     let mut lanes = [Both([[0; ROWS]; 2]); VECTORS];
-    let mut finishes = Vec::with_capacity(BLOCK.min(x.scales.len()));
+    let mut requantizers = Vec::with_capacity(BLOCK.min(x.scales.len()));
     let bound = matrix.cols as u64 * weight * matrix.max_code as u64;
     let blocks = x.codes.chunks(BLOCK * matrix.cols).zip(x.scales.chunks(BLOCK));
     for ((codes, scales), out) in blocks.zip(out.chunks_mut(BLOCK * matrix.rows)) {
@@ -77,16 +77,16 @@ pub(super) fn each_panel<const RELU: bool>(
         for (words, codes) in words.chunks_exact_mut(groups * STEPS).zip(vectors) {
             to_bytes::<RELU>(codes, matrix.cols, words);
         }
-        finishes.clear();
-        finishes.extend(scales.iter().map(|&scale| Finish::new(matrix, scale, bound)));
+        requantizers.clear();
+        requantizers.extend(scales.iter().map(|&scale| Requantizer::new(matrix, scale, bound)));
         for first in (0..matrix.rows).step_by(PANEL) {
             let rows = Rows::new(matrix, first);
             unpack(&rows, &mut panel);
-            let vectors = words.chunks_exact(groups * STEPS).zip(finishes.chunks(VECTORS));
-            for (four, (words, finishes)) in vectors.enumerate() {
+            let vectors = words.chunks_exact(groups * STEPS).zip(requantizers.chunks(VECTORS));
+            for (four, (words, requantizers)) in vectors.enumerate() {
                 sums(&panel, words, &mut lanes);
                 let out = &mut out[four * VECTORS * matrix.rows..];
-                rows.finish_four(matrix, &lanes, finishes, out);
+                rows.requantize_four(matrix, &lanes, requantizers, out);
             }
         }
     }
@@ -105,9 +105,9 @@ fn sums(panel: &Panel, words: &[Words], sums: &mut Sums) {
 
 /// Adds a group's products, times its scales, to the sums.
 ///
-/// Written out because all sixteen registers are taken by products, their sums in two lanes of 16 bits for each
-/// of sixteen rows and four vectors, and what they are made of: a compiler that moves any load ahead puts sums
-/// into memory. Products wait for those of the next vector before they are summed.
+/// In assembly because sums (two 16-bit lanes for each of sixteen rows and four vectors), products
+/// and operands take all sixteen registers: a compiler that hoists any load spills sums. Products
+/// are summed after the next vector's multiplications, to hide latency.
 #[cfg(not(miri))]
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -210,8 +210,8 @@ fn add_group(steps: &[Step; STEPS], words: &[Words; STEPS], scales: &Both<i32>, 
             )
         };
     }
-    // SAFETY: read are the steps, words and scales, read and written the sums; all but the words are aligned to
-    // 64 bytes, and the words are read by 4 bytes. No register is written that is not named here.
+    // SAFETY: reads the steps, words and scales, updates the sums; all but the words are aligned to
+    // 64 bytes, and the words are read by 4 bytes. All written registers are named.
     unsafe {
         asm!(
             weights!(0),
@@ -283,7 +283,7 @@ pub(super) fn unpack<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: 
     let mut codes: [&[[u8; GROUP / 2]]; PANEL] = [&[]; PANEL];
     let mut scales: [&[u8]; PANEL] = [&[]; PANEL];
     for (j, (codes, scales)) in codes.iter_mut().zip(&mut scales).enumerate() {
-        // The last row takes empty places.
+        // Padded with the last row.
         let row = rows.first + j.min(rows.count - 1);
         *codes = matrix.codes[row * layout.row_codes..][..layout.row_codes].as_chunks().0;
         *scales = &matrix.scales[row * layout.row_scales..][2..layout.row_scales];
@@ -295,7 +295,7 @@ pub(super) fn unpack<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: 
         for (pair, scales) in pairs.iter_mut().zip(scales) {
             *pair = scales[two];
         }
-        // SAFETY: the 16 bytes of the array are readable, and the load asks for no alignment.
+        // SAFETY: the 16 bytes of the array are readable, and the load needs no alignment.
         let pairs = unsafe { _mm_loadu_si128(pairs.as_ptr().cast()) };
         let upper = _mm_srli_epi16::<4>(pairs);
         let groups = steps.as_chunks_mut::<STEPS>().0.iter_mut().zip(scales_of);
@@ -333,15 +333,15 @@ pub(super) fn unpack<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: 
     }
 }
 
-/// A group of eight rows, of which two that are four apart come side by side: four columns of all in a
-/// register. Both nibbles of the bytes move together.
+/// Unpacks a group of eight rows, rows j and j + 4 adjacent, to four columns of all rows per
+/// register. Both nibbles of a byte move together.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn unpack_eight(rows: [[[u8; GROUP / 2]; 2]; 4], half: usize, steps: &mut [Step; STEPS]) {
-    // The upper nibble of every other byte is stored without the 8.
+    // The high nibble of every other byte is stored without the 8.
     let flip = _mm256_set1_epi16(i16::MIN);
     let rows = rows.each_ref().map(|two| {
-        // SAFETY: the two arrays have as many bytes as are read, and the load asks for no alignment.
+        // SAFETY: the two arrays have as many bytes as are read, and the load needs no alignment.
         unsafe { _mm256_loadu_si256(two.as_ptr().cast()) }
     });
     let (mask, eight) = (_mm256_set1_epi8(15), _mm256_set1_epi8(8));
@@ -354,7 +354,7 @@ fn unpack_eight(rows: [[[u8; GROUP / 2]; 2]; 4], half: usize, steps: &mut [Step;
     }
 }
 
-/// Up to four vectors of `cols` codes as bytes without a sign, zeros in the place of others.
+/// Up to four vectors of `cols` codes as unsigned bytes; padded with zero vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn to_bytes<const RELU: bool>(codes: &[i16], cols: usize, words: &mut [Words]) {
@@ -367,11 +367,11 @@ fn to_bytes<const RELU: bool>(codes: &[i16], cols: usize, words: &mut [Words]) {
     }
 }
 
-/// Codes as bytes without a sign.
+/// Codes as unsigned bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn group_to_bytes<const RELU: bool>(codes: &[i16; GROUP]) -> __m256i {
-    // SAFETY: the two halves of the array are readable, and the loads ask for no alignment.
+    // SAFETY: the two halves of the array are readable, and the loads need no alignment.
     let (a, b) = unsafe {
         let at = codes.as_ptr();
         (_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(16).cast()))
@@ -381,6 +381,6 @@ fn group_to_bytes<const RELU: bool>(codes: &[i16; GROUP]) -> __m256i {
     } else {
         _mm256_xor_si256(_mm256_packs_epi16(a, b), _mm256_set1_epi8(OFFSET as i8))
     };
-    // Packing keeps to lanes of 128 bits: the quarters are the first of a and b, then the second.
+    // Packing works within 128-bit lanes: the quarters are the first of a and b, then the second.
     _mm256_permute4x64_epi64::<0b11_01_10_00>(packed)
 }

@@ -1,12 +1,39 @@
-//! The batched kernels with AVX2: panels of rows and several vectors.
+//! Several vectors with AVX2, by panels of rows.
 
 use core::arch::x86_64::*;
 
-use super::Avx2;
 use super::decode::decode;
-use super::finish::{finish, load, transpose};
-use crate::blob::Tensor;
-use crate::kernels::batched::{LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
+use super::detect::Avx2;
+use super::registers::{load_i16 as load, transpose};
+use super::requantize::requantize_panel;
+use super::shapes::fits_bytes;
+use super::{fp16_panels, int4_panels};
+use crate::blob::{Precision, Tensor};
+use crate::kernels::batched::{self, LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
+use crate::kernels::matrix::Matrix;
+use crate::kernels::vectors::{Vectors, not_negative};
+
+/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors: bytes of INT4 and FP16
+/// by panels of their own, the others by panels of 16-bit weights.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let Some(avx2) = Avx2::detect() else { return false };
+    if x.scales.len() < 2 {
+        return false;
+    }
+    let relu = matrix.max_code > 127;
+    // A matrix without codes has no rows, or nothing but biases, which `batched` handles.
+    if matrix.precision == Precision::Fp16 && !matrix.codes.is_empty() {
+        fp16_panels::matmul(matrix, x, out);
+    } else if !fits_bytes(matrix) || matrix.codes.is_empty() || relu && !not_negative(x.codes) {
+        batched::matmul(avx2, matrix, x, out);
+    } else if relu {
+        int4_panels::matmul::<true>(matrix, x, out);
+    } else {
+        int4_panels::matmul::<false>(matrix, x, out);
+    }
+    true
+}
 
 impl Products for Avx2 {
     #[inline(always)]
@@ -36,7 +63,7 @@ impl Products for Avx2 {
     }
 }
 
-/// Eight pairs of eight rows at a time: a transposition of 32-bit lanes.
+/// Interleaves eight pairs of eight rows at a time: a transposition of 32-bit lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn interleave(rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
@@ -44,14 +71,14 @@ fn interleave(rows: &[[i16; LONGEST]; PANEL], panel: &mut [Pair]) {
         for (c, pairs) in panel.chunks_mut(ROWS).enumerate() {
             let rows = rows.each_ref().map(|row| load(&row.as_chunks().0[c]));
             for (pair, lanes) in pairs.iter_mut().zip(transpose(rows)) {
-                // SAFETY: the 32 bytes of the array are writable, and the store asks for no alignment.
+                // SAFETY: the 32 bytes of the array are writable, and the store needs no alignment.
                 unsafe { _mm256_storeu_si256(pair[half].as_mut_ptr().cast(), lanes) };
             }
         }
     }
 }
 
-/// Four vectors at a time share what is loaded of the panel. Weights are below 2^9 and codes below 2^8
+/// Four vectors at a time share the loads of the panel. Weights are below 2^9 and codes below 2^8
 /// in magnitude, and at most 1024 columns are summed: 2^27.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -64,7 +91,7 @@ fn integer(
     mut put: impl FnMut(usize, [[i32; ROWS]; 2]),
 ) {
     for (first, rescales) in rescales.chunks(4).enumerate().map(|(q, r)| (4 * q, r)) {
-        // The last vector of a batch takes empty places.
+        // Padded with the last vector.
         let vector = |j: usize| &codes[(first + j.min(rescales.len() - 1)) * cols..][..cols];
         let [x0, x1, x2, x3] = [vector(0), vector(1), vector(2), vector(3)];
         let mut sums = [[_mm256_setzero_si256(); 2]; 4];
@@ -85,7 +112,13 @@ fn integer(
             }
         }
         for ((b, [low, high]), rescale) in sums.into_iter().enumerate().zip(rescales) {
-            put(first + b, [finish(low, &scales[0], rescale), finish(high, &scales[1], rescale)]);
+            put(
+                first + b,
+                [
+                    requantize_panel(low, &scales[0], rescale),
+                    requantize_panel(high, &scales[1], rescale),
+                ],
+            );
         }
     }
 }

@@ -1,27 +1,28 @@
-//! What the kernels for several vectors share: sixteen rows meet four vectors, eight rows to a register, so
-//! that what is loaded of either is used several times and all sums stay in registers.
+//! Shared by the kernels for several vectors: tiles of sixteen rows by four vectors, eight rows per
+//! register, so that loads of either are used several times and all sums stay in registers.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::store;
+use super::registers::{fours, load, store};
+use super::requantize::Requantizer;
 use crate::blob::{Precision, Tensor, pair_u16};
-use crate::kernels::batched::{PANEL, Plain, ROWS, Rescale};
+use crate::kernels::batched::{PANEL, Portable, ROWS, Rescale};
 use crate::kernels::portable::bias;
-use crate::numeric::{RESIDUAL_FRAC, Scale};
+use crate::numeric::Scale;
 
-/// Vectors that meet a panel together.
+/// Vectors per tile.
 pub(super) const VECTORS: usize = 4;
-/// Bytes that a register multiplies at a time for each row.
+/// Bytes per row and step.
 pub(super) const WORD: usize = 4;
 
-/// A register each for the first and the last eight rows of a panel; aligned, for a load across two lines
-/// of the cache counts twice.
+/// One register each for the first and the last eight rows of a panel; aligned, since a load across
+/// two cache lines costs two.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Both<T>(pub(super) [[T; ROWS]; 2]);
 
-/// A word of every row: a step that a panel and its vectors take together.
+/// A step of a tile: a word of every row.
 pub(super) type Step = Both<[u8; WORD]>;
 
 /// A word of each of four vectors.
@@ -30,7 +31,7 @@ pub(super) type Words = [[u8; WORD]; VECTORS];
 /// Sums of a panel's rows with each of four vectors.
 pub(super) type Sums = [Both<i32>; VECTORS];
 
-/// The rows of a panel, what they have besides weights.
+/// The rows of a panel: what they have besides weights.
 pub(super) struct Rows {
     /// The first row.
     pub(super) first: usize,
@@ -41,7 +42,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Rows of a matrix of integers from `first` on; the last row takes empty places.
+    /// The rows from `first` on, padded with the last row.
     #[inline(always)]
     pub(super) fn new(matrix: &Tensor<'_>, first: usize) -> Self {
         let count = PANEL.min(matrix.rows - first);
@@ -68,14 +69,14 @@ impl Rows {
         [load(low), load(high)]
     }
 
-    /// Puts a panel's outputs of a vector among those of all rows.
+    /// Stores a panel's outputs among a vector's outputs of all rows.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn put(&self, values: [__m256i; 2], out: &mut [i32]) {
         let out = &mut out[self.first..];
         if self.count == PANEL {
             let out = &mut out[..PANEL];
-            // SAFETY: the slice is as long as both registers, and the stores ask for no alignment.
+            // SAFETY: the slice is as long as both registers, and the stores need no alignment.
             unsafe {
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), values[0]);
                 _mm256_storeu_si256(out.as_mut_ptr().add(ROWS).cast(), values[1]);
@@ -86,26 +87,30 @@ impl Rows {
         }
     }
 
-    /// Puts the outputs of integer sums with up to four vectors, whose outputs of all rows are as long as the
-    /// matrix has rows.
+    /// Requantizes and stores the integer sums of up to four vectors. `out` has all rows of each.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn finish_four(
+    pub(super) fn requantize_four(
         &self,
         matrix: &Tensor<'_>,
         sums: &Sums,
-        finishes: &[Finish],
+        requantizers: &[Requantizer],
         out: &mut [i32],
     ) {
         let ([m0, m1], [b0, b1]) = (&self.mantissas.0, self.biases());
-        let vectors = sums.iter().zip(finishes).zip(out.chunks_exact_mut(matrix.rows));
-        for ((Both([low, high]), finish), out) in vectors {
-            if finish.narrows() {
-                let low = finish.narrow(load(low), load(m0), b0);
-                let high = finish.narrow(load(high), load(m1), b1);
+        let vectors = sums.iter().zip(requantizers).zip(out.chunks_exact_mut(matrix.rows));
+        for ((Both([low, high]), requantizer), out) in vectors {
+            if requantizer.fits() {
+                let low = requantizer.requantize(load(low), load(m0), b0);
+                let high = requantizer.requantize(load(high), load(m1), b1);
                 self.put([low, high], out);
             } else {
-                self.finish_plainly(matrix, [load(low), load(high)], finish.scale, out);
+                self.requantize_four_portably(
+                    matrix,
+                    [load(low), load(high)],
+                    requantizer.scale,
+                    out,
+                );
             }
         }
     }
@@ -113,7 +118,13 @@ impl Rows {
     #[cold]
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn finish_plainly(&self, matrix: &Tensor<'_>, sums: [__m256i; 2], scale: u32, out: &mut [i32]) {
+    fn requantize_four_portably(
+        &self,
+        matrix: &Tensor<'_>,
+        sums: [__m256i; 2],
+        scale: u32,
+        out: &mut [i32],
+    ) {
         let rescale = Rescale::new(matrix, Scale::unpack(scale));
         let sums = sums.map(|half| store(half));
         let sums = sums.as_flattened().iter().zip(self.mantissas.0.as_flattened());
@@ -121,116 +132,25 @@ impl Rows {
         for (out, ((&sum, &mantissa), &bias)) in
             out[self.first..][..self.count].iter_mut().zip(rows)
         {
-            *out = Plain::output(sum, mantissa as i64, bias, &rescale);
+            *out = Portable::requantize(sum, mantissa as i64, bias, &rescale);
         }
     }
 }
 
-/// How the sums with a vector become outputs.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Finish {
-    /// Of the vector, packed.
-    scale: u32,
-    /// Its mantissa if nothing can saturate, which is what the rest is for; otherwise negative.
-    mantissa: i32,
-    /// Half of what is shifted out.
-    half: i64,
-    /// Sums are shifted left so that products are shifted right by 32 or more.
-    raise: i64,
-    /// By how much more than 32.
-    drop: i64,
-}
-
-impl Finish {
-    /// For sums below `bound` in magnitude.
-    #[inline(always)]
-    pub(super) fn new(matrix: &Tensor<'_>, scale: u32, bound: u64) -> Self {
-        let Scale { mantissa, exponent } = Scale::unpack(scale);
-        let exact = matrix.exponent - exponent as i32 - RESIDUAL_FRAC as i32;
-        let shift = exact.clamp(1, 62);
-        let raise = (32 - shift).max(0);
-        let output = ((bound * ((mantissa as u64) << 16)) >> shift) + 1;
-        let biased = !matrix.biases.is_empty() as u64;
-        let bias = biased << (15 + RESIDUAL_FRAC - matrix.bias_exponent);
-        let fits = shift == exact && bound << raise < 1 << 31 && output + bias < 1 << 31;
-        Self {
-            scale,
-            mantissa: if fits { mantissa as i32 } else { -1 },
-            half: 1 << (shift + raise - 1),
-            raise: raise as i64,
-            drop: (shift + raise - 32) as i64,
-        }
-    }
-
-    /// Whether nothing can saturate, so that [`Finish::narrow`] may be used.
-    #[inline(always)]
-    pub(super) fn narrows(&self) -> bool {
-        self.mantissa >= 0
-    }
-
-    /// Sums below 2^31 after they are raised, times mantissas, whose product with the vector's is below 2^31:
-    /// below 2^62, so that neither adding half of what is shifted out nor what remains overflows.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(super) fn narrow(&self, sums: __m256i, mantissas: __m256i, biases: __m256i) -> __m256i {
-        let sums = _mm256_sll_epi32(sums, _mm_cvtsi64_si128(self.raise));
-        let multipliers = _mm256_mullo_epi32(mantissas, _mm256_set1_epi32(self.mantissa));
-        let half = _mm256_set1_epi64x(self.half);
-        let even = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
-        let (sums, multipliers) =
-            (_mm256_srli_epi64::<32>(sums), _mm256_srli_epi64::<32>(multipliers));
-        let odd = _mm256_add_epi64(_mm256_mul_epi32(sums, multipliers), half);
-        let upper = _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd);
-        _mm256_add_epi32(_mm256_sra_epi32(upper, _mm_cvtsi64_si128(self.drop)), biases)
-    }
-}
-
-/// A register of anything.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load<T: bytemuck::NoUninit>(half: &[T; ROWS]) -> __m256i {
-    const { assert!(size_of::<[T; ROWS]>() == 32) };
-    // SAFETY: the array has as many bytes as are read, and the load asks for no alignment.
-    unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
-}
-
-/// Sets a register of anything.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn set<T: bytemuck::Pod>(half: &mut [T; ROWS], lanes: __m256i) {
-    const { assert!(size_of::<[T; ROWS]>() == 32) };
-    // SAFETY: the array has as many bytes as are written, all of which it may hold; the store asks for no
-    // alignment.
-    unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), lanes) };
-}
-
-/// A word of a vector for every row.
+/// A word of a vector in every lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn broadcast(word: [u8; WORD]) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(word))
 }
 
-/// Words of four registers side by side: element s has words s of the four, and those four further on.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn fours([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
-    let [ab, cd] =
-        [(a, b), (c, d)].map(|(a, b)| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)]);
-    [
-        _mm256_unpacklo_epi64(ab[0], cd[0]),
-        _mm256_unpackhi_epi64(ab[0], cd[0]),
-        _mm256_unpacklo_epi64(ab[1], cd[1]),
-        _mm256_unpackhi_epi64(ab[1], cd[1]),
-    ]
-}
-
-/// Words of four vectors side by side, from eight words of each.
+/// Interleaves eight words of each of four vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS]) {
     for (s, four) in fours(vectors).into_iter().enumerate() {
-        // SAFETY: an element is as long as each half of the register, and the stores ask for no alignment.
+        // SAFETY: an element is as long as each half of the register, and the stores need no
+        // alignment.
         unsafe {
             _mm_storeu_si128(words[s].as_mut_ptr().cast(), _mm256_castsi256_si128(four));
             let high = _mm256_extracti128_si256::<1>(four);
@@ -239,9 +159,9 @@ pub(super) fn side_by_side(vectors: [__m256i; VECTORS], words: &mut [Words; ROWS
     }
 }
 
-/// Pieces of a vector: where there are more than the stack takes, on the heap.
+/// A buffer of `count` elements: on the stack up to `FEW`, else on the heap.
 #[inline(always)]
-pub(super) fn pieces<'a, T: Copy, const FEW: usize>(
+pub(super) fn buffer<'a, T: Copy, const FEW: usize>(
     count: usize,
     zeros: T,
     few: &'a mut [T; FEW],

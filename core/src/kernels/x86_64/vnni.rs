@@ -1,66 +1,64 @@
-//! Single vectors with AVX-512 VNNI, which adds four products of bytes to every lane of 32 bits.
+//! Single vectors with AVX-512 VNNI, which adds four products of bytes to every 32-bit lane.
 //!
-//! One factor has no sign, the other has one. Codes after a ReLU have none and weights keep theirs; with other
-//! codes it is the weights that are offset, by 128 (INT8). INT4 is offset by 8 either way, as it is stored, for
-//! its weights fit with a sign, too. What an offset adds too much is a multiple of sums of codes, which all
-//! rows share.
+//! One factor is unsigned, the other signed. Behind a ReLU codes are the unsigned factor; with
+//! other codes the weights are, offset by 128 (INT8). INT4 is offset by 8 either way, as it is
+//! stored. The contribution of an offset is a multiple of the sum of codes, which all rows share.
 //!
-//! INT8 takes a load with a flip and a dot product for 64 products; for INT4 see
+//! INT8 takes a load, a flip and a dot product per 64 products; for INT4 see
 //! [`super::vnni_int4`].
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{finish_block, mantissas};
-use super::tile::pieces;
-use super::vnni_int4::{self, matmul as int4};
-use super::{fits_bytes, not_negative};
+use super::requantize::{mantissas, requantize_block};
+use super::shapes::few;
+use super::tile::buffer;
+use super::vnni_int4::matmul as int4;
+use super::vnni_registers::{BYTES, dot, first_bytes, load};
 use crate::blob::{Precision, Tensor};
-use crate::kernels::Vectors;
 use crate::kernels::batched::{ROWS, Rescale};
+use crate::kernels::matrix::Matrix;
 use crate::kernels::single::Block;
+use crate::kernels::vectors::{Vectors, not_negative};
 use crate::numeric::Scale;
 
-/// Bytes of a register.
-pub(super) const BYTES: usize = 64;
-/// Registers of a vector that are on the stack; a longer vector takes the heap.
+/// Registers of a vector that fit the stack; longer ones take the heap.
 const FEW: usize = 8;
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for one vector; says whether it was done.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes one vector, or a few one by one, unless a
+/// code behind a ReLU is negative or a scale is extreme.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    let (codes, out) = (&x.codes[..matrix.cols], &mut out[..matrix.rows]);
-    let rescale = &Rescale::new(matrix, Scale::unpack(x.scales[0]));
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    few(matrix, x.scales.len())
+        && x.one_by_one(matrix, out, |codes, scale, out| matmul(matrix, codes, scale, out))
+}
+
+/// One vector; returns whether it was taken.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn matmul(matrix: &Tensor<'_>, codes: &[i16], scale: u32, out: &mut [i32]) -> bool {
+    let rescale = &Rescale::new(matrix, Scale::unpack(scale));
     let relu = matrix.max_code > 127;
-    if !admits(matrix) || !(1..=62).contains(&rescale.shift) {
+    if !(1..=62).contains(&rescale.shift) || relu && !not_negative(codes) {
         return false;
     }
-    match matrix.precision {
-        Precision::Int8 if !relu => int8::<false>(matrix, codes, rescale, out),
-        Precision::Int8 if not_negative(codes) => int8::<true>(matrix, codes, rescale, out),
-        Precision::Int8 => return false,
-        _ if !relu => int4::<false>(matrix, codes, x.scales[0], rescale, out),
-        _ if not_negative(codes) => int4::<true>(matrix, codes, x.scales[0], rescale, out),
-        _ => return false,
+    match (matrix.precision, relu) {
+        (Precision::Int8, false) => int8::<false>(matrix, codes, rescale, out),
+        (Precision::Int8, true) => int8::<true>(matrix, codes, rescale, out),
+        (_, false) => int4::<false>(matrix, codes, scale, rescale, out),
+        (_, true) => int4::<true>(matrix, codes, scale, rescale, out),
     }
     true
 }
 
-/// Whether [`matmul`] takes a matrix: INT8, or INT4 in groups of 32 that divide the row. What follows a ReLU must not
-/// be negative either, and a few extreme scales of vectors are left to others.
-pub(super) fn admits(matrix: &Tensor<'_>) -> bool {
-    let int4 = fits_bytes(matrix) && vnni_int4::fits(matrix);
-    let known = matrix.precision == Precision::Int8 || int4;
-    known && matrix.rows >= ROWS && matrix.cols > 0
-}
-
 /// A matrix of INT8 of at least eight rows. The codes are within ±127, or from 0 to 255 if `RELU`.
 ///
-/// No sum of products exceeds 2^14 · 255 · 128 < 2^29, so that all of them, in any order, are exact.
+/// No sum of products exceeds 2^14 · 255 · 128 < 2^29, so that all of them, in any order, are
+/// exact.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) {
     let (mut few, mut many) = ([[0; BYTES]; FEW], Vec::new());
-    let x = pieces(codes.len().div_ceil(BYTES), [0; BYTES], &mut few, &mut many);
+    let x = buffer(codes.len().div_ceil(BYTES), [0; BYTES], &mut few, &mut many);
     for (byte, &code) in x.as_flattened_mut().iter_mut().zip(codes) {
         *byte = code as u8;
     }
@@ -70,22 +68,22 @@ fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale,
     for start in (0..matrix.rows).step_by(ROWS) {
         let block = Block::new(matrix, &layout, start);
         assert!(block.codes.len() == ROWS * codes.len());
-        // SAFETY: by the assertion there are eight rows, as long as the codes of which `x` is made; a block has
-        // the scales of eight rows, each with a mantissa.
+        // SAFETY: by the assertion there are eight rows, as long as the codes of which `x` is made;
+        // a block has the scales of eight rows, each with a mantissa.
         unsafe {
             let sums = join(int8_sums::<RELU>(block.codes.as_ptr(), codes.len(), x));
             let mantissas = mantissas(block.scales.as_ptr(), layout.row_scales);
             let sums = _mm256_sub_epi32(sums, excess);
-            finish_block(matrix, block.first, sums, mantissas, rescale, out);
+            requantize_block(matrix, block.first, sums, mantissas, rescale, out);
         }
     }
 }
 
-/// Sixteen lanes for each of eight rows of `row` bytes, whose sums are the rows' sums.
+/// Sixteen lanes for each of eight rows of `row` bytes; their sum is the row's.
 ///
 /// # Safety
 ///
-/// There are eight rows, and `x` has a register for every 64 bytes of a row begun.
+/// There are eight rows, and `x` has ⌈row / 64⌉ registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn int8_sums<const RELU: bool>(
@@ -98,7 +96,8 @@ unsafe fn int8_sums<const RELU: bool>(
     for (i, x) in whole.iter().enumerate() {
         let x = load(x);
         for (j, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: 64 bytes of one of eight rows, of which each has as many for this register of `x`.
+            // SAFETY: 64 bytes of one of eight rows, of which each has as many for this register of
+            // `x`.
             let stored = unsafe { _mm512_loadu_si512(codes.add(j * row + BYTES * i).cast()) };
             *sum = dot::<RELU>(*sum, offset::<RELU>(stored), x);
         }
@@ -115,22 +114,11 @@ unsafe fn int8_sums<const RELU: bool>(
     sums
 }
 
-/// Weights of INT8, with their sign if `RELU`, else plus 128, from what is stored: plus 128 at even places.
+/// Stored weights of INT8 (plus 128 at even places), signed if `RELU`, else plus 128 everywhere.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn offset<const RELU: bool>(stored: __m512i) -> __m512i {
     _mm512_xor_si512(stored, _mm512_set1_epi16(if RELU { 0x80 } else { i16::MIN }))
-}
-
-/// Adds products of weights and codes to the lanes; what has no sign comes first. They are not saturated.
-#[inline]
-#[target_feature(enable = "avx512vnni")]
-pub(super) fn dot<const RELU: bool>(sums: __m512i, weights: __m512i, codes: __m512i) -> __m512i {
-    if RELU {
-        _mm512_dpbusd_epi32(sums, codes, weights)
-    } else {
-        _mm512_dpbusd_epi32(sums, weights, codes)
-    }
 }
 
 /// Sums of the lanes of eight rows.
@@ -142,7 +130,7 @@ fn join([a, b, c, d, e, f, g, h]: [__m512i; ROWS]) -> __m256i {
         let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
         _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
     });
-    // Each has a sum for every row in every quarter.
+    // Each quarter has a sum for every row.
     let quarters = _mm512_add_epi32(
         _mm512_shuffle_i64x2::<0b10_00_10_00>(low, high),
         _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high),
@@ -150,19 +138,4 @@ fn join([a, b, c, d, e, f, g, h]: [__m512i; ROWS]) -> __m256i {
     let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(quarters, quarters);
     let odd = _mm512_shuffle_i64x2::<0b11_01_11_01>(quarters, quarters);
     _mm256_add_epi32(_mm512_castsi512_si256(even), _mm512_castsi512_si256(odd))
-}
-
-/// A mask of the first `count` bytes of a register, of all if there are more.
-#[inline(always)]
-pub(super) fn first_bytes(count: usize) -> __mmask64 {
-    __mmask64::MAX >> (BYTES - count.clamp(1, BYTES))
-}
-
-/// A register of anything.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load<T: bytemuck::NoUninit, const N: usize>(values: &[T; N]) -> __m512i {
-    const { assert!(size_of::<[T; N]>() == BYTES) };
-    // SAFETY: the array has as many bytes as are read, and the load asks for no alignment.
-    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }

@@ -1,62 +1,62 @@
 //! INT4 in groups of 32 for a single vector with AVX-512 VNNI, sixteen rows at a time.
 //!
 //! A register holds four groups of a row, a quarter each. Two dot products add eight products to
-//! every lane, less what the offset of the nibbles adds. Of four rows, neighbouring lanes are
-//! added, which leaves two sums of sixteen products for each group and row: they fit 16 bits and
-//! are packed, so that one `madd` multiplies four rows by the scales of their groups. Quarters are
-//! added once per row, when all groups have had their turn.
+//! every lane; the initial value cancels the offset of the nibbles. For four rows, neighbouring
+//! lanes are added, which leaves two sums of sixteen products per group and row: they fit 16 bits
+//! and are packed, so that one `madd` multiplies four rows by the scales of their groups. Quarters
+//! are added once per row, at its end.
 //!
-//! For 512 products that is twenty operations on registers (a shift, two that part the nibbles, and
-//! two dot products for every row), and ten that four rows share: seven that join them, the scales
-//! put into their lanes, their multiplication, the sum. Without joining, every row would have
-//! scales to load, to split and to multiply by, and sixteen lanes to add up: where a row of 128
-//! columns is a single register, that takes longer than its products.
-//! Outputs are made of the sums of all rows in a second pass.
+//! Per 512 products that is twenty vector operations (a shift, two that split the nibbles, and two
+//! dot products for every row), and ten that four rows share: seven that join them, the broadcast
+//! of the scales, their multiplication, the sum. Without joining, every row would have scales to
+//! load, split and multiply by, and sixteen lanes to add: for rows of 128 columns, a single
+//! register, that takes longer than the products. A second pass requantizes the sums of all rows.
 
 use alloc::vec::Vec;
 use core::arch::x86_64::*;
 
-use super::finish::{finish_rows, four_words};
-use super::tile::{Finish, pieces};
-use super::vnni::{BYTES, dot, first_bytes, load};
+use super::registers::four_words;
+use super::requantize::{Requantizer, requantize_rows};
+use super::tile::buffer;
+use super::vnni_registers::{BYTES, dot, first_bytes, load, set};
 use crate::blob::Tensor;
 use crate::kernels::batched::Rescale;
 
-/// Inputs of a group.
+/// Inputs per group.
 const GROUP: usize = 32;
-/// Groups of a register.
+/// Groups per register.
 const GROUPS: usize = 4;
-/// Inputs of a register.
-const STRETCH: usize = GROUPS * GROUP;
+/// Inputs per register.
+const CHUNK: usize = GROUPS * GROUP;
 /// Rows whose sums are joined.
 const FOUR: usize = 4;
 /// Rows whose sums fill a register.
 const ROWS: usize = 4 * FOUR;
-/// Registers of a row of which four bytes hold the scales.
+/// Registers of a row whose scales are four bytes.
 const SCALED: usize = 2;
-/// Registers of a vector that are on the stack; a longer vector takes the heap.
+/// Registers of a vector that fit the stack; longer ones take the heap.
 const FEW: usize = 4;
-/// Bytes of codes that no longer stay in a core's own cache between two vectors.
+/// Bytes of codes beyond which a core's own cache does not keep them between two vectors.
 const LARGE: usize = 1 << 20;
 
-/// Four groups of codes as bytes, and what sums with them start from.
+/// Four groups of codes as bytes, and the initial values of their sums.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Narrow {
-    /// Codes 0 to 15 of each group: those of the lower nibbles.
+struct ByteCodes {
+    /// Codes 0 to 15 of each group, for the low nibbles.
     low: [u8; BYTES],
-    /// Codes 16 to 31.
+    /// Codes 16 to 31, for the high nibbles.
     high: [u8; BYTES],
     /// −8 times the sum of four neighbours in `low` and four in `high`.
     starts: [i32; BYTES / 4],
 }
 
-impl Narrow {
+impl ByteCodes {
     const ZEROS: Self = Self { low: [0; BYTES], high: [0; BYTES], starts: [0; BYTES / 4] };
 }
 
-/// Whether a matrix of groups of 32 that divide the row is one for [`matmul`]: sixteen rows or
-/// more, and three groups or more, so that a row's mantissa and scales are four bytes or more.
+/// Whether [`matmul`] takes a matrix of groups of 32 that divide the row: at least sixteen rows of
+/// at least three groups, so that a row's mantissa and scales are at least four bytes.
 #[inline(always)]
 pub(super) fn fits(matrix: &Tensor<'_>) -> bool {
     matrix.rows >= ROWS && matrix.cols >= 3 * GROUP
@@ -72,10 +72,10 @@ pub(super) fn matmul<const RELU: bool>(
     rescale: &Rescale,
     out: &mut [i32],
 ) {
-    let (mut few, mut many) = ([Narrow::ZEROS; FEW], Vec::new());
-    let x = pieces(codes.len().div_ceil(STRETCH), Narrow::ZEROS, &mut few, &mut many);
-    for (x, codes) in x.iter_mut().zip(codes.chunks(STRETCH)) {
-        *x = narrow::<RELU>(codes);
+    let (mut few, mut many) = ([ByteCodes::ZEROS; FEW], Vec::new());
+    let x = buffer(codes.len().div_ceil(CHUNK), ByteCodes::ZEROS, &mut few, &mut many);
+    for (x, codes) in x.iter_mut().zip(codes.chunks(CHUNK)) {
+        *x = to_bytes::<RELU>(codes);
     }
     match codes.len() {
         128 => rows::<RELU, 4, false>(matrix, x, out),
@@ -84,17 +84,18 @@ pub(super) fn matmul<const RELU: bool>(
         _ => rows::<RELU, 0, true>(matrix, x, out),
     }
     let row_scales = matrix.layout().row_scales;
-    let finish = Finish::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
-    finish_rows(matrix, row_scales, &finish, rescale, out);
+    let requantizer =
+        Requantizer::new(matrix, scale, matrix.cols as u64 * 120 * matrix.max_code as u64);
+    requantize_rows(matrix, row_scales, &requantizer, rescale, out);
 }
 
 /// Bytes of up to four groups of codes, whole ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn narrow<const RELU: bool>(codes: &[i16]) -> Narrow {
+fn to_bytes<const RELU: bool>(codes: &[i16]) -> ByteCodes {
     let mut groups = [_mm256_setzero_si256(); GROUPS];
     for (bytes, group) in groups.iter_mut().zip(codes.as_chunks::<GROUP>().0) {
-        // The codes fit bytes, so that nothing is cut off.
+        // The codes fit bytes: truncation is exact.
         *bytes = _mm512_cvtepi16_epi8(load(group));
     }
     let [a, b, c, d] = groups.map(|group| _mm512_castsi256_si512(group));
@@ -104,21 +105,20 @@ fn narrow<const RELU: bool>(codes: &[i16]) -> Narrow {
     let high = _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd);
     let eight = _mm512_set1_epi8(8);
     let eights = dot::<RELU>(dot::<RELU>(_mm512_setzero_si512(), eight, low), eight, high);
-    let mut x = Narrow::ZEROS;
+    let mut x = ByteCodes::ZEROS;
     set(&mut x.low, low);
     set(&mut x.high, high);
     set(&mut x.starts, _mm512_sub_epi32(_mm512_setzero_si512(), eights));
     x
 }
 
-/// Sums of all rows, compiled for rows of `N` groups, or of any number if that is 0. `AHEAD` has
-/// the rows that come next fetched meanwhile: sixteen streams at a time are more than processors
-/// foresee.
+/// Sums of all rows, compiled for rows of `N` groups, or of any number if that is 0. `AHEAD`
+/// prefetches the next rows: hardware does not prefetch sixteen streams at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn rows<const RELU: bool, const N: usize, const AHEAD: bool>(
     matrix: &Tensor<'_>,
-    x: &[Narrow],
+    x: &[ByteCodes],
     out: &mut [i32],
 ) {
     let groups = if N > 0 { N } else { matrix.cols / GROUP };
@@ -128,7 +128,7 @@ fn rows<const RELU: bool, const N: usize, const AHEAD: bool>(
     assert!(matrix.rows >= ROWS && row_scales >= 4);
     assert!(codes.len() == matrix.rows * row && scales.len() == matrix.rows * row_scales);
     for start in (0..matrix.rows).step_by(ROWS) {
-        // The last rows may begin among those before: the same outputs come out again.
+        // The last rows may overlap those before, whose outputs are then computed twice.
         let first = start.min(matrix.rows - ROWS);
         // SAFETY: by the assertions sixteen rows of `row` bytes and as many of `row_scales` are
         // there, and `x` has a register for every four groups begun.
@@ -146,22 +146,20 @@ fn rows<const RELU: bool, const N: usize, const AHEAD: bool>(
 ///
 /// # Safety
 ///
-/// There are sixteen rows with 16 bytes of codes for each group, and sixteen with 2 bytes and one
-/// for every two groups begun, four at least. `x` has a register for every four groups begun.
-/// `groups` is `N` unless that is 0.
+/// There are sixteen rows with 16 bytes of codes per group and ⌈groups / 2⌉ + 2 bytes of scales, at
+/// least four. `x` has ⌈groups / 4⌉ registers. `groups` is `N` unless that is 0.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn sums<const RELU: bool, const N: usize, const AHEAD: bool>(
     codes: *const u8,
     scales: *const u8,
     groups: usize,
-    x: &[Narrow],
+    x: &[ByteCodes],
 ) -> __m512i {
     let (row, row_scales) = (GROUP / 2 * groups, 2 + groups.div_ceil(2));
     let mut sums = [_mm512_setzero_si512(); ROWS / FOUR];
     for (c, x) in x.chunks(SCALED).enumerate() {
-        // Four bytes that end with the row or before: they may begin with scales that had their
-        // turn, or with the mantissa.
+        // Four bytes within the row: they may start with scales already used, or with the mantissa.
         let wanted = 2 + GROUPS / 2 * SCALED * c;
         let place = wanted.min(row_scales - 4);
         // SAFETY: the four bytes are of the row.
@@ -196,7 +194,7 @@ unsafe fn sums<const RELU: bool, const N: usize, const AHEAD: bool>(
     join_quarters(sums)
 }
 
-/// Products of four rows, each of which has two lanes of 16 bits in the quarter of every group.
+/// Dot products of four rows, with two 16-bit lanes per row in every group's quarter.
 ///
 /// # Safety
 ///
@@ -207,12 +205,12 @@ unsafe fn four_rows<const RELU: bool, const WHOLE: bool>(
     codes: *const u8,
     row: usize,
     some: usize,
-    x: &Narrow,
+    x: &ByteCodes,
 ) -> __m512i {
     let (low, high, starts) = (load(&x.low), load(&x.high), load(&x.starts));
     let products = |j: usize| {
-        // SAFETY: as the caller says; the loads ask for no alignment. Where a row has ended, the
-        // vector's codes are zeros.
+        // SAFETY: as the caller says; the loads need no alignment. Beyond a row the vector's codes
+        // are zeros.
         let stored = unsafe {
             let codes = codes.add(j * row);
             if WHOLE {
@@ -222,7 +220,7 @@ unsafe fn four_rows<const RELU: bool, const WHOLE: bool>(
             }
         };
         let mask = _mm512_set1_epi8(15);
-        // The upper nibble of every other byte is stored without the 8.
+        // The high nibble of every other byte is stored without the 8.
         let upper = _mm512_xor_si512(_mm512_srli_epi16::<4>(stored), _mm512_set1_epi16(0x800));
         // At most 8 · 8 · 255 in magnitude.
         let sums = dot::<RELU>(starts, _mm512_and_si512(stored, mask), low);
@@ -236,8 +234,8 @@ unsafe fn four_rows<const RELU: bool, const WHOLE: bool>(
     _mm512_packs_epi32(two(0), two(2))
 }
 
-/// The scales of eight groups of four rows as bytes, four of a row side by side: of even groups in
-/// the first and third quarter, of odd ones in the others.
+/// The scales of eight groups of four rows as bytes, four of a row adjacent: even groups in the
+/// first and third quarter, odd groups in the others.
 ///
 /// # Safety
 ///
@@ -245,7 +243,7 @@ unsafe fn four_rows<const RELU: bool, const WHOLE: bool>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn split_nibbles<const N: usize>(scales: *const u8, row_scales: usize) -> __m512i {
-    // SAFETY: as the caller says; the load asks for no alignment.
+    // SAFETY: as the caller says; the load needs no alignment.
     let words = unsafe {
         match N {
             4 => _mm_loadu_si128(scales.cast()),
@@ -257,8 +255,8 @@ unsafe fn split_nibbles<const N: usize>(scales: *const u8, row_scales: usize) ->
     _mm512_and_si512(shifted, _mm512_set1_epi8(15))
 }
 
-/// What shuffles bytes of every row's four into both of its lanes of 16 bits, beside zeros: byte i
-/// in the quarters of the first two groups, the next in the others.
+/// Shuffle patterns: of every row's four bytes, byte i to both of its 16-bit lanes in the quarters
+/// of the first two groups, the next byte in the others; high bytes are zero.
 static BROADCASTS: [[i16; BYTES / 2]; 4] = {
     let mut patterns = [[0; BYTES / 2]; 4];
     let mut i = 0;
@@ -266,7 +264,7 @@ static BROADCASTS: [[i16; BYTES / 2]; 4] = {
         let mut lane = 0;
         while lane < BYTES / 2 {
             let (quarter, row) = (lane / 8, lane % 8 / 2);
-            // Behind the last byte are groups that no row has.
+            // Groups beyond the last byte do not exist.
             let byte = (4 * row + i + quarter / 2) % 16;
             patterns[i][lane] = i16::MIN | byte as i16;
             lane += 1;
@@ -276,7 +274,7 @@ static BROADCASTS: [[i16; BYTES / 2]; 4] = {
     patterns
 };
 
-/// Sums of the quarters of each register, side by side.
+/// Sums of the quarters of each register, next to each other.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn join_quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
@@ -287,14 +285,4 @@ fn join_quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
     let (ab, cd) = (two(a, b), two(c, d));
     let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd);
     _mm512_add_epi32(even, _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd))
-}
-
-/// Sets a register of anything.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn set<T: bytemuck::Pod, const N: usize>(values: &mut [T; N], lanes: __m512i) {
-    const { assert!(size_of::<[T; N]>() == BYTES) };
-    // SAFETY: the array has as many bytes as are written, all of which it may hold; the store asks
-    // for no alignment.
-    unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), lanes) };
 }

@@ -1,37 +1,36 @@
 //! INT4 in groups of 32, and INT8, for several vectors with AVX-512 VNNI.
 //!
-//! Panels and vectors are those of AVX2's INT4 ([`super::int4_panels`]): four columns of sixteen rows fill a
-//! register, which meets four codes of a vector in one dot product. Even and odd steps have their own sums, so
-//! that eight dot products are under way while each takes five cycles.
+//! Panels and vectors are those of AVX2's INT4 ([`super::int4_panels`]): four columns of sixteen
+//! rows fill a register, which one dot product multiplies by four codes of a vector. Even and odd
+//! steps have sums of their own, to keep eight dot products of five cycles each in flight.
 
 use core::arch::x86_64::*;
 
-use super::finish::{load_bytes, transpose};
 use super::int4_panels::{GROUP, OFFSET, Panel, STEPS, each_panel, unpack};
-use super::tile::{Both, Rows, Step, Sums, VECTORS, Words, set};
-use super::vnni::load;
-use super::{fits_bytes, not_negative};
+use super::registers::{load_bytes, set, transpose};
+use super::tile::{Both, Rows, Step, Sums, VECTORS, Words};
+use super::vnni_registers::load;
 use crate::blob::{Precision, Tensor};
-use crate::kernels::Vectors;
 use crate::kernels::batched::ROWS;
+use crate::kernels::matrix::Matrix;
+use crate::kernels::vectors::{Vectors, not_negative};
 
 /// Two steps, each with its own sums for four vectors.
 type Lanes = [[__m512i; VECTORS]; 2];
 
-/// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix with codes and several vectors; says whether
-/// it was done.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes several vectors, unless a code behind a ReLU
+/// is negative.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
-    let int8 = matrix.precision == Precision::Int8 && matrix.cols.is_multiple_of(GROUP);
-    if !int8 && !fits_bytes(matrix) {
+pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
+    let relu = matrix.max_code > 127;
+    if x.scales.len() < 2 || relu && !not_negative(x.codes) {
         return false;
     }
-    match (int8, matrix.max_code > 127) {
-        (true, false) => by_int8::<false>(matrix, x, out),
-        (false, false) => by_int4::<false>(matrix, x, out),
-        _ if !not_negative(x.codes) => return false,
-        (true, true) => by_int8::<true>(matrix, x, out),
-        (false, true) => by_int4::<true>(matrix, x, out),
+    match (matrix.precision, relu) {
+        (Precision::Int8, false) => by_int8::<false>(matrix, x, out),
+        (Precision::Int8, true) => by_int8::<true>(matrix, x, out),
+        (_, false) => by_int4::<false>(matrix, x, out),
+        (_, true) => by_int4::<true>(matrix, x, out),
     }
     true
 }
@@ -55,8 +54,8 @@ fn by_int8<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32
     });
 }
 
-/// Sums of sixteen rows with four vectors. A group's is below 2^17, so that its lower 32 bits are all there is to
-/// it times its scale.
+/// Sums of sixteen rows with four vectors. A group's sum is below 2^17: its product with the scale
+/// fits 32 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn int4_sums(panel: &Panel, words: &[Words], out: &mut Sums) {
@@ -65,7 +64,7 @@ fn int4_sums(panel: &Panel, words: &[Words], out: &mut Sums) {
     for ((steps, words), scales) in groups.zip(&panel.scales) {
         let mut lanes = [[_mm512_setzero_si512(); VECTORS]; 2];
         add_steps(&mut lanes, steps, words);
-        // A scale is there twice, side by side.
+        // A scale is in both halves of its lane.
         let scales = _mm512_and_si512(load(&scales.0), _mm512_set1_epi32(15));
         for (v, sum) in sums.iter_mut().enumerate() {
             let products = _mm512_add_epi32(lanes[0][v], lanes[1][v]);
@@ -108,7 +107,7 @@ fn add_steps(lanes: &mut Lanes, steps: &[Step], words: &[Words]) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn put(lanes: __m512i, out: &mut Both<i32>) {
-    // SAFETY: it has the 64 bytes that are written, and the store asks for no alignment.
+    // SAFETY: it has the 64 bytes that are written, and the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.0.as_mut_ptr().cast(), lanes) };
 }
 
@@ -119,14 +118,14 @@ fn unpack_int8<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: &mut P
     // Stored plus 128 at even places.
     let flip = _mm256_set1_epi16(0x80);
     for half in 0..2 {
-        // The last row takes empty places.
+        // Padded with the last row.
         let row = |j: usize| rows.first + (ROWS * half + j).min(rows.count - 1);
         let rows: [&[[u8; GROUP]]; ROWS] = core::array::from_fn(|j| {
             matrix.codes[row(j) * matrix.cols..][..matrix.cols].as_chunks().0
         });
         for (g, steps) in panel.steps.as_chunks_mut::<STEPS>().0.iter_mut().enumerate() {
-            let stretch = rows.map(|row| _mm256_xor_si256(load_bytes(&row[g]), flip));
-            for (step, words) in steps.iter_mut().zip(transpose(stretch)) {
+            let chunk = rows.map(|row| _mm256_xor_si256(load_bytes(&row[g]), flip));
+            for (step, words) in steps.iter_mut().zip(transpose(chunk)) {
                 set(&mut step.0[half], words);
             }
         }

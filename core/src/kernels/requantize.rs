@@ -1,25 +1,25 @@
-//! Sums to outputs.
+//! Requantization for cores without the DSP extension: sums of rows to outputs in Q15.16.
 
 use super::portable;
 use crate::blob::{Precision, Tensor, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale};
 
-/// Turns the sums of a vector into outputs, as [`portable`] does.
+/// Requantizes the sums of a vector in place, as [`portable::requantize`] does.
 ///
-/// Where at least 33 bits are shifted out, half of that is a multiple of 2^32, so that the upper word of the
-/// product alone decides. Sums are far below 2^30, so that fewer bits can be made 33 by shifting the sum to the
-/// left first.
+/// Where at least 33 bits are shifted out, the rounding constant is a multiple of 2^32, so that the
+/// high word of the product alone decides. Sums are far below 2^30: smaller shifts are raised to 33
+/// by shifting the sum left first.
 #[inline(never)]
-pub(super) fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
+pub(super) fn requantize(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     let shift = matrix.exponent - scale.exponent as i32 - RESIDUAL_FRAC as i32;
     let bias_shift = RESIDUAL_FRAC - matrix.bias_exponent;
     let row_scales = matrix.layout().row_scales;
     let left = (33 - shift).max(0);
-    if left > room(matrix) || shift > 62 || bias_shift > 14 {
+    if left > headroom(matrix) || shift > 62 || bias_shift > 14 {
         for ((r, out), scales) in
             out.iter_mut().enumerate().zip(matrix.scales.chunks_exact(row_scales))
         {
-            *out = portable::finish(matrix, r, *out, pair_u16(scales, 0), scale);
+            *out = portable::requantize(matrix, r, *out, pair_u16(scales, 0), scale);
         }
         return;
     }
@@ -30,27 +30,27 @@ pub(super) fn finish(matrix: &Tensor<'_>, scale: Scale, out: &mut [i32]) {
     match (scales, biases) {
         (Ok(scales), Ok(biases)) if row_scales.is_multiple_of(2) => {
             let scales = scales.chunks_exact(row_scales / 2).map(|scales| u16::from_le(scales[0]));
-            row.finish_all(out, scales, biases.iter().map(|&bias| i16::from_le(bias)));
+            row.requantize_all(out, scales, biases.iter().map(|&bias| i16::from_le(bias)));
         }
-        // Cores without unaligned loads take them by bytes.
+        // By bytes on cores without unaligned loads.
         _ => {
             let scales = matrix.scales.chunks_exact(row_scales).map(|scales| pair_u16(scales, 0));
             let biases = matrix.biases.as_chunks().0.iter().map(|&bias| i16::from_le_bytes(bias));
-            row.finish_all(out, scales, biases);
+            row.requantize_all(out, scales, biases);
         }
     }
 }
 
-/// Bits that any sum of a row can be shifted to the left and still be at most 2^30 in magnitude.
-fn room(matrix: &Tensor<'_>) -> i32 {
+/// Bits by which any row's sum can be shifted left and stay at most 2^30 in magnitude.
+fn headroom(matrix: &Tensor<'_>) -> i32 {
     let scale = if matrix.precision == Precision::Int8 { 1 } else { 15 };
     let largest = scale << (matrix.precision.bits() - 1);
     let sum = matrix.cols as u32 * matrix.max_code * largest;
     sum.leading_zeros() as i32 - 2
 }
 
-/// How any row's sum becomes its output: the product is at most 2^61 in magnitude, its upper word 2^29, and so
-/// is the bias, so that nothing saturates.
+/// Constants of a vector's requantization. The product is at most 2^61 in magnitude, its high word
+/// 2^29, and so is the bias: nothing saturates.
 #[derive(Clone, Copy)]
 struct Row {
     left: i32,
@@ -62,7 +62,7 @@ struct Row {
 
 impl Row {
     #[inline(always)]
-    fn finish_all(
+    fn requantize_all(
         self,
         out: &mut [i32],
         mantissas: impl Iterator<Item = u16>,
@@ -75,15 +75,15 @@ impl Row {
     }
 }
 
-/// `a · b / 2^32`, rounded down, of an `a` of at most 2^30 in magnitude and a `b` below 2^31 − 2^16, as
-/// products of mantissas are.
+/// `⌊a · b / 2^32⌋` for `a` at most 2^30 in magnitude and `b` below 2^31 − 2^16, as products of
+/// mantissas are.
 #[inline(always)]
 fn high_word(a: i32, b: u32) -> i32 {
-    if cfg!(armv6m) { by_halves(a, b) } else { ((a as i64 * b as i32 as i64) >> 32) as i32 }
+    if cfg!(thumb1) { by_halves(a, b) } else { ((a as i64 * b as i32 as i64) >> 32) as i32 }
 }
 
-/// For cores whose products have 32 bits. With the low half of `a` signed no sum leaves 32 bits: of the terms in
-/// the middle one is at most 2^14 · (2^16 − 1), one 2^15 · (2^15 − 2), one 2^15.
+/// For cores whose multiplier returns 32 bits. With the low half of `a` signed, no sum exceeds 32
+/// bits: the middle terms are at most 2^14 · (2^16 − 1), 2^15 · (2^15 − 2) and 2^15.
 #[inline(always)]
 fn by_halves(a: i32, b: u32) -> i32 {
     let a_low = a as i16 as i32;
@@ -100,9 +100,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn halves_give_the_high_word(a in -(1i32 << 30)..=1 << 30, m in any::<u16>(), x in 0u32..1 << 15) {
+        fn halves_give_the_high_word(
+            a in -(1i32 << 30)..=1 << 30,
+            m in any::<u16>(),
+            x in 0u32..1 << 15,
+        ) {
             let exact = |a: i32, b: u32| ((a as i64 * b as i64) >> 32) as i32;
-            for a in [a, a | 0x7fff, a & !0x7fff, 1 << 30, -(1 << 30), (1 << 30) - 0x8000, (1 << 30) - 0x8001] {
+            let ends = [1 << 30, -(1 << 30), (1 << 30) - 0x8000, (1 << 30) - 0x8001];
+            for a in [a, a | 0x7fff, a & !0x7fff].into_iter().chain(ends) {
                 for b in [m as u32 * x, 0xffff * x, m as u32 * 0x7fff, 0xffff * 0x7fff] {
                     prop_assert_eq!(by_halves(a, b), exact(a, b));
                 }

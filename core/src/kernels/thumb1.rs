@@ -1,4 +1,4 @@
-//! What functions for Cortex-M0 that are assembly as a whole begin and end with.
+//! Prologue and epilogue of naked functions in Thumb-1 assembly (Cortex-M0, M0+, M23).
 
 /// Saves the caller's registers.
 macro_rules! save_registers {
@@ -13,7 +13,7 @@ macro_rules! save_registers {
     };
 }
 
-/// Takes them back and returns.
+/// Restores them and returns.
 macro_rules! return_with_registers {
     () => {
         "

@@ -1,15 +1,15 @@
-//! For Cortex-M cores with the DSP extension. The rows themselves are assembly (`dsp/planes.rs`); tests run the same
-//! arithmetic in plain Rust.
+//! For Cortex-M cores with the DSP extension. The rows are assembly ([`super::rows_dsp`]); tests on
+//! other machines run the same arithmetic in Rust.
 
-use super::{Pairs, Unit};
+use super::units::{Pairs, Unit};
 use crate::blob::Tensor;
 use crate::numeric::Scale;
 
-/// Two products an instruction, both added to 32 bits.
+/// Two products per instruction, both accumulated in 32 bits.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Dsp;
+pub(in crate::kernels) struct Smlad;
 
-impl Pairs for Dsp {
+impl Pairs for Smlad {
     #[inline(always)]
     fn coefficient(low: i16, high: i16) -> u32 {
         low as u16 as u32 | (high as u16 as u32) << 16
@@ -17,31 +17,31 @@ impl Pairs for Dsp {
 
     #[inline(always)]
     fn start(codes: i32, bits: u32) -> u32 {
-        // Codes of more bits are multiplied with their sign.
+        // Codes of more bits are joined in bytes, with their sign.
         if bits > 4 { 0 } else { (-codes << (bits - 1)) as u32 }
     }
 
     #[inline(always)]
     unsafe fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
         #[cfg(arm_dsp)]
-        // SAFETY: the caller's promise is that of the other.
-        return unsafe { crate::kernels::dsp::planes::multiply(matrix, scale, units, out) };
+        // SAFETY: the contracts are the same.
+        return unsafe { super::rows_dsp::multiply(matrix, scale, units, out) };
         #[cfg(not(arm_dsp))]
-        super::plain::multiply::<Self>(matrix, scale, units, out)
+        super::words::multiply::<Self>(matrix, scale, units, out)
     }
 }
 
 #[cfg(not(arm_dsp))]
-impl super::plain::Words for Dsp {
+impl super::words::Words for Smlad {
     #[inline(always)]
     fn nibbles(unit: &Unit, words: [u32; 2]) -> i32 {
         let parts = words.into_iter().zip([&unit.first, &unit.second]);
         parts.fold(unit.start as i32, |sum, (word, coefficients)| {
-            smlad::nibbles(sum, word, coefficients)
+            emulated::nibbles(sum, word, coefficients)
         })
     }
 
-    /// Bytes have room for both parts, the sign uppermost, where it is extended from.
+    /// Bytes hold both parts with the sign at the top, from where it is extended.
     #[inline(always)]
     fn bytes<const SHIFT: u32>(unit: &Unit, upper: [u32; 2], lower: [u32; 2]) -> i32 {
         const HIGH: u32 = 0xf0f0_f0f0;
@@ -51,15 +51,15 @@ impl super::plain::Words for Dsp {
             let upper = upper ^ 0x8888_8888;
             let even = upper << 4 & HIGH | (lower & LOW) << (4 - SHIFT);
             let odd = upper & HIGH | (lower >> 4 & LOW) << (4 - SHIFT);
-            smlad::bytes(sum, [even, odd], coefficients)
+            emulated::bytes(sum, [even, odd], coefficients)
         });
         sum >> (4 - SHIFT)
     }
 }
 
-/// What the DSP extension does, for tests.
+/// Emulates the instruction, for tests.
 #[cfg(not(arm_dsp))]
-mod smlad {
+mod emulated {
     fn smlad(a: u32, b: u32, sum: i32) -> i32 {
         let product = |shift: u32| (a >> shift) as i16 as i32 * (b >> shift) as i16 as i32;
         sum + product(0) + product(16)

@@ -1,13 +1,13 @@
-//! From sums to outputs with NEON.
+//! From sums to outputs in Q15.16 with NEON.
 
 use core::arch::aarch64::*;
 
-use crate::kernels::batched::{Plain, ROWS, Rescale};
+use crate::kernels::batched::{Portable, ROWS, Rescale};
 
-/// Outputs of eight rows. Where the shift is from 1 to 62, SRSHL rounds as `shift_round` does without
-/// overflow, SQXTN saturates, and so does SQADD.
+/// Requantizes the sums of eight rows. For shifts from 1 to 62, SRSHL rounds as `shift_round` does
+/// without overflow; SQXTN and SQADD saturate.
 #[inline]
-pub(super) fn finish(
+pub(super) fn requantize_eight(
     sums: [i32; ROWS],
     mantissas: [i64; ROWS],
     biases: [i32; ROWS],
@@ -16,7 +16,7 @@ pub(super) fn finish(
     let mut outputs = [0; ROWS];
     if !(1..=62).contains(&rescale.shift) {
         for (j, output) in outputs.iter_mut().enumerate() {
-            *output = Plain::output(sums[j], mantissas[j], biases[j], rescale);
+            *output = Portable::requantize(sums[j], mantissas[j], biases[j], rescale);
         }
         return outputs;
     }
@@ -26,8 +26,8 @@ pub(super) fn finish(
         *multiplier = (mantissa * rescale.mantissa) as i32;
     }
     for first in [0, 4] {
-        // SAFETY: four lanes from `first` on are within each of the arrays of eight, and NEON is part of
-        // every 64-bit Arm target with an operating system.
+        // SAFETY: four lanes from `first` on are within each array of eight, and every 64-bit Arm
+        // target with an operating system has NEON.
         unsafe {
             let sums = vld1q_s32(sums.as_ptr().add(first));
             let multipliers = vld1q_s32(multipliers.as_ptr().add(first));

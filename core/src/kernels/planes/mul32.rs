@@ -1,20 +1,22 @@
-//! For cores that multiply 32 bits and have no DSP extension.
+//! For cores with a 32-bit multiplier and no DSP extension.
 
-use super::plain::{self, Words};
-use super::{Pairs, Unit};
+use super::units::{Pairs, Unit};
+use super::words::{self, Words};
 use crate::blob::Tensor;
-#[cfg(armv6m)]
-use crate::kernels::swar::armv6m::nibbles;
 use crate::numeric::Scale;
 
-/// Two products by one multiplication: a word u[0] + 2^16 u[1] times a[1] + 2^16 a[0] has, modulo 2^32, the wanted
-/// sum in its upper half. The lower one is not looked at, but must neither borrow nor carry: with
-/// nibbles below 16 and |a| ≤ 255 the eight products of a unit are within ±8 · 15 · 255, and with 2^15 at the start
-/// positive and below 2^16. The wanted sum itself is, offsets taken off, at most 16 · 8 · 255: 16 bits, sign included.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Swar;
+#[cfg(thumb1)]
+use super::thumb1::nibbles;
 
-impl Pairs for Swar {
+/// Two products by one multiplication: u[0] + 2^16 u[1] times a[1] + 2^16 a[0] leaves, modulo 2^32,
+/// the dot product in the high half. The low half is not used, but must neither borrow nor carry:
+/// with nibbles below 16 and |a| ≤ 255 the eight products of a unit are within ±8 · 15 · 255, and
+/// with 2^15 as the initial value positive and below 2^16. The dot product itself, offsets
+/// subtracted, is at most 16 · 8 · 255: 16 bits with sign.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Mul32;
+
+impl Pairs for Mul32 {
     #[inline(always)]
     fn coefficient(low: i16, high: i16) -> u32 {
         (high as u32).wrapping_add((low as u32) << 16)
@@ -28,17 +30,17 @@ impl Pairs for Swar {
 
     #[inline(always)]
     unsafe fn multiply(matrix: &Tensor<'_>, scale: Scale, units: &[Unit], out: &mut [i32]) -> bool {
-        plain::multiply::<Self>(matrix, scale, units, out)
+        words::multiply::<Self>(matrix, scale, units, out)
     }
 }
 
-impl Words for Swar {
+impl Words for Mul32 {
     #[inline(always)]
     fn nibbles(unit: &Unit, words: [u32; 2]) -> i32 {
         nibbles(unit, words)
     }
 
-    /// The lower part is offset as the upper one is, so that one start does for both.
+    /// The lower part is offset as the upper one, so that the same initial value serves both.
     #[inline(always)]
     fn bytes<const SHIFT: u32>(unit: &Unit, upper: [u32; 2], lower: [u32; 2]) -> i32 {
         let lower = lower.map(|word| word | 0x8888_8888);
@@ -46,10 +48,11 @@ impl Words for Swar {
     }
 }
 
-/// See [`Words::nibbles`]. A call costs Cortex-M3 nothing, as it spares registers.
-#[cfg(not(armv6m))]
-#[cfg_attr(armv7m, inline(never))]
-#[cfg_attr(not(armv7m), inline(always))]
+/// See [`Words::nibbles`]. Outlined on Cortex-M3, where the call costs nothing since it relieves
+/// register pressure.
+#[cfg(not(thumb1))]
+#[cfg_attr(thumb2, inline(never))]
+#[cfg_attr(not(thumb2), inline(always))]
 fn nibbles(unit: &Unit, words: [u32; 2]) -> i32 {
     const MASK: u32 = 0x000f_000f;
     let parts = words.into_iter().zip([&unit.first, &unit.second]);

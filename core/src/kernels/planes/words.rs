@@ -1,21 +1,21 @@
-//! Rows by words of codes, whatever multiplies these.
+//! Rows as words of codes, for any way to multiply a unit.
 
-use super::{UNIT, Unit};
+use super::units::{UNIT, Unit};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::portable::group_scale;
-use crate::kernels::rescale;
+use crate::kernels::requantize::requantize;
 use crate::numeric::Scale;
 
-/// Products of a unit's words.
+/// Products with a unit's words.
 pub(super) trait Words {
-    /// Sum of a unit with nibbles.
+    /// Sum of a unit whose codes are nibbles.
     fn nibbles(unit: &Unit, words: [u32; 2]) -> i32;
 
     /// Sum of a unit whose codes are nibbles times 2^`SHIFT` plus lower ones.
     fn bytes<const SHIFT: u32>(unit: &Unit, upper: [u32; 2], lower: [u32; 2]) -> i32;
 }
 
-/// See [`super::Pairs::multiply`].
+/// See [`super::units::Pairs::multiply`].
 #[inline(always)]
 pub(super) fn multiply<P: Words>(
     matrix: &Tensor<'_>,
@@ -33,7 +33,7 @@ pub(super) fn multiply<P: Words>(
         (Precision::Int5, _) => sums::<P, 5, 2>(matrix, units, out),
         _ => sums::<P, 6, 2>(matrix, units, out),
     }
-    rescale::finish(matrix, scale, out);
+    requantize(matrix, scale, out);
     true
 }
 
@@ -48,7 +48,7 @@ fn sums<P: Words, const BITS: u32, const UNITS: usize>(
     let words: &[u32] = bytemuck::cast_slice(matrix.codes);
     let rows = words.chunks_exact(layout.row_codes / 4);
     let scales = matrix.scales.chunks_exact(layout.row_scales);
-    // A unit is one word of two bits or two of four.
+    // A unit is one word of 2-bit codes or two of 4-bit codes.
     let upper = if BITS < 4 { units.len() } else { 2 * units.len() };
     assert!(units.len() * UNIT == matrix.cols);
     for ((out, row), scales) in out.iter_mut().zip(rows).zip(scales) {
@@ -68,23 +68,25 @@ fn row<P: Words, const BITS: u32, const UNITS: usize>(
     lower: &[u32],
 ) -> i32 {
     let groups = units.as_chunks::<UNITS>().0.iter().enumerate();
-    let narrow = groups.clone().zip(upper.as_chunks::<UNITS>().0);
-    let wide = groups.zip(upper.as_chunks::<UNITS>().0.as_chunks::<2>().0);
+    let by_word = groups.clone().zip(upper.as_chunks::<UNITS>().0);
+    let by_two_words = groups.zip(upper.as_chunks::<UNITS>().0.as_chunks::<2>().0);
     let scaled = |g: usize, sum: i32| group_scale(scales, g) * sum;
     match BITS {
-        2 => narrow.map(|((g, units), words)| scaled(g, int2::<P, UNITS>(units, words))).sum(),
-        3 => narrow
+        2 => by_word.map(|((g, units), words)| scaled(g, int2::<P, UNITS>(units, words))).sum(),
+        3 => by_word
             .map(|((g, units), words)| {
                 scaled(g, int3::<P, UNITS>(units, words, ones::<UNITS>(lower, g)))
             })
             .sum(),
-        4 => wide.map(|((g, units), words)| scaled(g, int4::<P, UNITS>(units, words))).sum(),
-        5 => wide
+        4 => {
+            by_two_words.map(|((g, units), words)| scaled(g, int4::<P, UNITS>(units, words))).sum()
+        }
+        5 => by_two_words
             .map(|((g, units), words)| {
                 scaled(g, int5::<P, UNITS>(units, words, ones::<UNITS>(lower, g)))
             })
             .sum(),
-        _ => wide
+        _ => by_two_words
             .zip(lower.as_chunks::<UNITS>().0)
             .map(|(((g, units), words), lower)| scaled(g, int6::<P, UNITS>(units, words, lower)))
             .sum(),
@@ -97,19 +99,19 @@ fn twos(word: u32) -> [u32; 2] {
     [word & 0x3333_3333, word >> 2 & 0x3333_3333]
 }
 
-/// The 1-bit plane of group `g`, its first unit's fields where [`nibbles_of_ones`] looks for them and the
-/// next one's a bit further.
+/// The 1-bit plane of group `g`: the first unit's fields in the places of [`nibbles_of_ones`], the
+/// second unit's one bit higher.
 #[inline(always)]
 fn ones<const UNITS: usize>(plane: &[u32], g: usize) -> u32 {
     if UNITS == 2 {
         return u32::from_le(plane[g]);
     }
-    // Half of a word, whose odd bits belong 16 bits further.
+    // A half word, whose odd bits belong 16 bits higher.
     let half = u32::from_le(plane[g / 2]) >> (16 * (g % 2)) & 0xffff;
     half | half << 15
 }
 
-/// Words of nibbles from what [`ones`] returns.
+/// Words of nibbles from the fields that [`ones`] returns.
 #[inline(always)]
 fn nibbles_of_ones(word: u32) -> [u32; 2] {
     [word & 0x1111_1111, word >> 2 & 0x1111_1111]
@@ -139,7 +141,7 @@ fn int3<P: Words, const UNITS: usize>(
 
 #[inline(always)]
 fn int4<P: Words, const UNITS: usize>(units: &[Unit; UNITS], words: &[[u32; UNITS]; 2]) -> i32 {
-    // Stored with an offset but for the uppermost nibble of each half.
+    // Stored with an offset except for the highest nibble of each half.
     let parts = units.iter().zip(words[0]).zip(words[1]);
     parts
         .map(|((unit, a), b)| P::nibbles(unit, [a, b].map(|word| u32::from_le(word) ^ 0x8000_8000)))

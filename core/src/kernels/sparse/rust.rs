@@ -1,24 +1,24 @@
-//! Sums of a few rows at a time.
+//! Sums of a few rows at a time, in Rust.
 
 use core::ops::Range;
 
-use super::Tap;
+use super::list::Term;
 use crate::blob::{Tensor, TensorLayout};
 
-/// Rows that share what is loaded of the list: as many as registers allow.
+/// Rows that share the loads of the list: as many as registers allow.
 pub(super) const ROWS: usize = if cfg!(target_arch = "riscv32") { 4 } else { 2 };
 
-/// Sums of all rows, with their [`super::PLACES`]. Shapes: `out` is `[rows]`.
+/// Sums of all rows, raised by [`super::list::RAISED`] bits. Shapes: `out` is `[rows]`.
 ///
 /// # Safety
 ///
-/// There are codes and scales, in this layout, of as many rows as outputs, a multiple of [`ROWS`]; the list is one
-/// that [`super::list`] returns for the matrix.
+/// There are codes and scales, in this layout, of as many rows as outputs, a multiple of [`ROWS`];
+/// the list is one that [`super::list::list`] returns for the matrix.
 #[inline(always)]
 pub(super) unsafe fn sums(
     matrix: &Tensor<'_>,
     layout: &TensorLayout,
-    list: &[Tap],
+    list: &[Term],
     out: &mut [i32],
 ) {
     let (mut codes, mut scales) = (matrix.codes.as_ptr(), matrix.scales.as_ptr());
@@ -33,27 +33,28 @@ pub(super) unsafe fn sums(
     }
 }
 
-/// Sums of a few rows, of which codes and scales begin there.
+/// Sums of a few rows, given the addresses of their codes and scales.
 ///
 /// # Safety
 ///
-/// The list must be one that [`super::list`] returns for the matrix whose rows these are.
+/// The list must be one that [`super::list::list`] returns for the matrix whose rows these are.
 #[inline(always)]
-unsafe fn sum(list: &[Tap], rows: [(*const u8, *const u8); ROWS]) -> [i32; ROWS] {
+unsafe fn sum(list: &[Term], rows: [(*const u8, *const u8); ROWS]) -> [i32; ROWS] {
     let mut sums = [0; ROWS];
     let Range { start: mut at, end } = list.as_ptr_range();
     while at < end {
-        // SAFETY: a group's tap is followed by as many as it says, within the list; every byte is one of the row's.
+        // SAFETY: a header is followed by as many terms as it says, within the list; every byte is
+        // one of the row's.
         unsafe {
             let head = *at;
             let mut parts = [head.factor; ROWS];
             let last = at.add(head.mask as usize);
             while at < last {
                 at = at.add(1);
-                let tap = *at;
+                let term = *at;
                 for (part, (codes, _)) in parts.iter_mut().zip(rows) {
-                    let bits = (*codes.add(tap.byte as usize) ^ tap.flip) & tap.mask;
-                    *part += bits as i32 * tap.factor;
+                    let bits = (*codes.add(term.byte as usize) ^ term.flip) & term.mask;
+                    *part += bits as i32 * term.factor;
                 }
             }
             at = at.add(1);

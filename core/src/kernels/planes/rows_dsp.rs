@@ -1,25 +1,25 @@
-//! Rows for Cortex-M cores with the DSP extension: the arithmetic of [`crate::kernels::planes::Dsp`] without what a compiler
-//! moves about between two words, for which it lacks registers.
+//! Rows for Cortex-M cores with the DSP extension: the arithmetic of [`super::smlad`] in assembly,
+//! since compilers run out of registers and spill between two words.
 //!
-//! Registers: r0 what stands before coefficients, r1 to r4 coefficients, r5 scratch, r6 a word as stored, r7 words of
-//! codes, r8 the mask of a code or a word of the lower plane, r9 the sum of a group, r10 of the row, r11 the vector, r12 the upper
-//! plane, lr the lower one or a word of it.
+//! Registers: r0 word before the coefficients, r1 to r4 coefficients, r5 scratch, r6 word as
+//! stored, r7 words of codes, r8 mask of a code or word of the lower plane, r9 sum of a group, r10
+//! sum of the row, r11 vector, r12 upper plane, lr lower plane or a word of it.
 
 use core::arch::asm;
 
-use super::row::Rows;
+use super::units::{LAST, UNIT, Unit};
 use crate::blob::{Precision, Tensor};
-use crate::kernels::planes::{LAST, UNIT, Unit};
+use crate::kernels::dsp::row::Rows;
 use crate::numeric::Scale;
 
-/// The next four coefficients, and what stands before them.
+/// Loads the next four coefficients and the word before them.
 macro_rules! coefficients {
     () => {
         "ldm r11!, {{r0, r1, r2, r3, r4}}\n"
     };
 }
 
-/// The first ones of a unit; before them stands what its sum starts with.
+/// The first coefficients of a unit; the word before them is the initial value of its sum.
 macro_rules! first {
     (0) => {
         concat!(coefficients!(), "mov r9, r0\n")
@@ -29,7 +29,8 @@ macro_rules! first {
     };
 }
 
-/// Products of the eight codes of a word, lowest at bit 0 or 1 or 2 of nibbles; r8 is the mask of one.
+/// Products with the eight codes of a word, at bit 0, 1 or 2 of their nibbles; r8 is the mask of a
+/// code.
 macro_rules! codes {
     ($word:literal, 0) => {
         codes!(@ $word, "", ", lsr #8", ", lsr #4", ", lsr #12")
@@ -54,7 +55,7 @@ macro_rules! codes {
     };
 }
 
-/// Products of the bytes of r7 with a pair of coefficients each.
+/// Products with the bytes of r7, two for each pair of coefficients.
 macro_rules! bytes {
     ($a:literal, $b:literal) => {
         concat!(
@@ -70,8 +71,8 @@ macro_rules! bytes {
     };
 }
 
-/// Joins the nibbles of r6 with lower bits, of which r8 has those of even nibbles lowest and those of odd ones four bits
-/// further, to bytes whose uppermost bits are the code; their products.
+/// Joins the nibbles of r6 with lower bits to bytes with the code in their top bits, and multiplies
+/// those. r8 has the lower bits of even nibbles lowest, those of odd nibbles four bits higher.
 macro_rules! join {
     (1) => {
         join!(@ "#0x01010101", "lsl #3", "#0x10101010", "lsr #1")
@@ -94,7 +95,8 @@ macro_rules! join {
     };
 }
 
-/// Where the lower plane is waits on the stack: notes it at the start of a row, takes its next bytes to lr.
+/// The address in the lower plane is kept on the stack: stored at the start of a row, its next
+/// bytes loaded into lr.
 macro_rules! lower {
     () => {
         "ldr r0, [sp, #48]\nadd r0, r0, r12\nstr r0, [sp, #44]"
@@ -104,14 +106,14 @@ macro_rules! lower {
     };
 }
 
-/// After a row its lower plane ends where the next row's upper one begins.
+/// A row's lower plane ends where the upper plane of the next row begins.
 macro_rules! upper {
     () => {
         "ldr r12, [sp, #44]"
     };
 }
 
-/// Units by precision, the number of one telling the first of a group from others.
+/// Units by precision; `$unit` is 0 for the first of a group.
 macro_rules! int2 {
     ($unit:tt) => {
         concat!(
@@ -125,7 +127,7 @@ macro_rules! int2 {
     };
 }
 
-/// The ones are where `plain::ones` has them, and are moved for the next unit.
+/// The 1-bit fields are in the places of `words::ones`, and are shifted for the next unit.
 macro_rules! int3 {
     ($unit:tt) => {
         concat!(
@@ -146,7 +148,7 @@ macro_rules! int3 {
     };
 }
 
-/// `$ahead` is how far the second word is from the first one's end.
+/// `$ahead` is the distance of the second word from the end of the first.
 macro_rules! int4 {
     ($unit:tt, $ahead:literal) => {
         concat!(
@@ -179,20 +181,22 @@ macro_rules! joined {
     };
 }
 
-/// Defines a function that runs all rows. `$begin` and `$end` stand around the groups of a row, `$group` is one.
+/// Defines a function that runs all rows: `$begin`, `$group` for each group, `$end`.
 macro_rules! rows {
     ($name:ident, $begin:expr, $group:expr, $end:expr) => {
         /// # Safety
         ///
-        /// `weights` must be the aligned codes of as many rows as there are outputs, of the precision and groups that
-        /// the name says; scales, biases and `layout` theirs; the coefficients the units of such a row.
+        /// `weights` must be the aligned codes of as many rows as there are outputs, of the
+        /// precision and groups that the name says; scales, biases and `layout` theirs; the
+        /// coefficients the units of such a row.
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8, layout: &Planes) {
-            // SAFETY: every group reads its units, its part of both planes, and the scale at the place that its last
-            // unit names, which ends the row where it is the last one; every row's end reads the row's scale and bias and
-            // writes its output. The caller vouches for these. Beside the registers named below r6 and r7, which
-            // cannot be, are used and put back. Above what `load!` puts on the stack are the next bytes of the lower plane,
-            // at 44, the bytes of an upper plane, at 48, and of a row's scales, at 52.
+            // SAFETY: each group reads its units, its part of both planes, and the scale at the
+            // place in its last unit, which ends the row if marked; each row reads its scale and
+            // bias and writes its output. The caller vouches for all of these. r6 and r7, which
+            // cannot be operands, are saved and restored. On the stack above what `load!` pushes:
+            // the address in the lower plane, at 44, the bytes of an upper plane, at 48, and of a
+            // row's scales, at 52.
             unsafe {
                 asm!(
                     "push {{r1, r2, r3, r6, r7}}",
@@ -211,7 +215,7 @@ macro_rules! rows {
                     "tst r0, #{last}",
                     "beq 3b",
                     $end,
-                    finish!("ldrh lr, [r2]\nldr r7, [sp, #52]\nadd r2, r2, r7"),
+                    requantize_row!("ldrh lr, [r2]\nldr r7, [sp, #52]\nadd r2, r2, r7"),
                     "bne 2b",
                     "add sp, sp, #44",
                     "pop {{r1, r2, r3, r6, r7}}",
@@ -277,20 +281,20 @@ struct Planes {
     scales: usize,
 }
 
-/// See [`crate::kernels::planes::Pairs::multiply`]. It can unless [`Rows::new`] cannot.
+/// See [`super::units::Pairs::multiply`]; returns false where [`Rows::new`] has no constants.
 ///
 /// # Safety
 ///
-/// That of the other.
+/// As there.
 #[inline(always)]
-pub(in crate::kernels) unsafe fn multiply(
+pub(super) unsafe fn multiply(
     matrix: &Tensor<'_>,
     scale: Scale,
     units: &[Unit],
     out: &mut [i32],
 ) -> bool {
     let bits = matrix.precision.bits() as u32;
-    // Bytes have their code uppermost. Sums of 512 inputs are below 2^28.
+    // Bytes hold the code in their top bits. Sums of 512 inputs are below 2^28.
     let fraction = if bits > 4 { 8 - bits } else { 0 };
     let bound = (matrix.cols as u32 * 15 * matrix.max_code) << (bits - 1 + fraction);
     let Some(mut rows) = Rows::new(matrix, scale, (fraction, bound), out) else { return false };
@@ -302,8 +306,8 @@ pub(in crate::kernels) unsafe fn multiply(
         scales: matrix.layout().row_scales,
     };
     let weights = matrix.codes.as_ptr();
-    // SAFETY: as the caller says, the units are those of a row, and the matrix has one of these kernels, all rows of
-    // its parts, and codes aligned to words.
+    // SAFETY: by the caller's promise the units are those of a row, and the matrix has one of these
+    // storages, all rows of its parts, and codes aligned to words.
     unsafe {
         match (matrix.precision, matrix.group) {
             (Precision::Int2, 16) => int2_by_16(&rows, weights, &layout),

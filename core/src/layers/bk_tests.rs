@@ -1,13 +1,12 @@
-//! The chosen half chain against the one in [`crate::layers::bk`], step by step.
+//! The half chain of this processor against the portable one, step by step.
 
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
-use super::half_step;
-use crate::layers::bk::{self, ChainFormat, ChainParameters};
+use super::{ChainFormat, ChainParameters, half_step, half_step_portably};
 
-/// A potential's parameters that the format admits, if there are any: of the ηs that are powers of two one, or
-/// the smallest of all; with the largest diagonal that goes with it, or a smaller one.
+/// Parameters of a potential that the format admits, if there are any: an η that is a power of two,
+/// or the smallest of all; with the largest diagonal for it, or a smaller one.
 fn parameters(
     format: ChainFormat,
     (pick, edges, diagonal): (usize, u8, i32),
@@ -23,7 +22,7 @@ fn parameters(
     Some((diagonal, eta))
 }
 
-/// Between a number that is admitted and one that is not, the last one that is.
+/// The last admitted number between one that is and one that is not.
 fn last_admitted(mut good: i32, mut bad: i32, admits: impl Fn(i32) -> bool) -> i32 {
     while (good as i64 - bad as i64).abs() > 1 {
         let middle = ((good as i64 + bad as i64) / 2) as i32;
@@ -32,8 +31,7 @@ fn last_admitted(mut good: i32, mut bad: i32, admits: impl Fn(i32) -> bool) -> i
     good
 }
 
-/// Every β, those of any size as often as those of training; what no format admits is left out by
-/// [`parameters`].
+/// Every β, those of training as often as any others; [`parameters`] drops what no format admits.
 fn off_diagonals() -> impl Strategy<Value = u32> {
     let edges =
         vec![0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, i32::MAX as u32, 1 << 31, u32::MAX];
@@ -75,7 +73,7 @@ proptest! {
         for potentials in potentials.chunks_exact(14) {
             let potentials = &potentials[..count];
             let (mut features, mut expected) = (vec![0; 2 * count], vec![0; 2 * count]);
-            bk::half_step(format, parameters, potentials, &mut expected_state, &mut expected);
+            half_step_portably(format, parameters, potentials, &mut expected_state, &mut expected);
             half_step(format, parameters, potentials, &mut state, &mut features);
             prop_assert_eq!(&state, &expected_state);
             prop_assert_eq!(&features, &expected);

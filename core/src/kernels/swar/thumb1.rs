@@ -1,20 +1,19 @@
-//! The loops over rows for ARMv6-M (Cortex-M0, M0+), whose eight low registers compilers run out of.
+//! The loops over rows for ARMv6-M (Cortex-M0, M0+): eight low registers are too few for compilers.
 //!
-//! Registers of both: r0 words of weights, r1 the prepared vector, r4 a word, r5 scratch, r8 a sum, r12 where
-//! the words of the row end. What a row begins and ends with is in the stack frame.
+//! Registers of both: r0 words of weights, r1 prepared vector, r4 word, r5 scratch, r8 sum, r12 end
+//! of the row's words. What the start and the end of a row need is in the stack frame.
 #![allow(unsafe_code)]
 
 use core::arch::naked_asm;
 
-use super::int4::stretch;
-use super::int8::Prepared;
+use super::layout::{Prepared, chunk_words};
 use crate::blob::Tensor;
-use crate::kernels::planes::Unit;
+use crate::kernels::shapes::LONGEST;
 
-/// Bytes of scales that a row of INT4 begins with: its mantissa.
+/// Bytes of the mantissa at the start of a row's scales.
 const MANTISSA: usize = 2;
 
-/// What the loops work on. The assembly knows the order of the fields.
+/// Arguments of the loops. The assembly depends on the order of the fields.
 #[repr(C)]
 struct Rows {
     words: *const u32,
@@ -28,7 +27,7 @@ struct Rows {
 impl Rows {
     /// # Panics
     ///
-    /// Where there are no rows, or fewer words or scales than they have.
+    /// If there are no rows, or fewer words or scales than the rows have.
     fn new<V>(matrix: &Tensor<'_>, words: &[u32], vector: *const V, out: &mut [i32]) -> Self {
         let layout = matrix.layout();
         assert!(!out.is_empty() && layout.row_codes > 0 && layout.row_codes.is_multiple_of(4));
@@ -46,32 +45,34 @@ impl Rows {
     }
 }
 
-/// Sums of all rows of INT4 in groups of 32, an even number a row. Shapes: `words` are the codes of `matrix`,
-/// `prepared` are the stretches of its columns, `out` is `[rows]`.
+/// Sums of all rows of INT4 in groups of 32, an even number a row. Shapes: `words` are the codes of
+/// `matrix`, `prepared` are the chunks of its columns, `out` is `[rows]`.
 pub(super) fn int4<const W: usize>(
     matrix: &Tensor<'_>,
     words: &[u32],
     prepared: &[u32],
     out: &mut [i32],
 ) {
-    assert!(prepared.len() == matrix.cols / (8 * W) * stretch(W) && matrix.cols.is_multiple_of(64));
+    assert!(
+        prepared.len() == matrix.cols / (8 * W) * chunk_words(W) && matrix.cols.is_multiple_of(64)
+    );
     let rows = Rows::new(matrix, words, prepared.as_ptr(), out);
-    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector of a row's length, whose
-    // kind of stretch is what the function is for; a row is of whole pairs of groups.
+    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector of a row's
+    // length in chunks of the function's size; a row has an even number of groups.
     unsafe { if W == 4 { int4_by_groups(&rows) } else { int4_by_halves(&rows) } }
 }
 
 /// Sums of all rows of INT8, a multiple of 32 inputs long. Shapes as in [`int4`].
 pub(super) fn int8(matrix: &Tensor<'_>, words: &[u32], vector: &Prepared, out: &mut [i32]) {
-    assert!(matrix.cols.is_multiple_of(32) && matrix.cols <= super::LONGEST);
+    assert!(matrix.cols.is_multiple_of(32) && matrix.cols <= LONGEST);
     let rows = Rows::new(matrix, words, vector, out);
-    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector at least as long as a row,
-    // which is of whole rounds of the loop.
+    // SAFETY: the pointers are to as many rows as there are outputs, and to a vector at least as
+    // long as a row, which has whole rounds of the loop.
     unsafe { int8_rows(&rows) }
 }
 
-/// Saves the caller's registers and takes the fields of `Rows` to r0, r9 and a frame of four words: outputs,
-/// their end, the vector, bytes of a row.
+/// Saves the caller's registers and loads the fields of `Rows` into r0, r9 and a frame of four
+/// words: outputs, their end, the vector, bytes per row.
 macro_rules! enter {
     () => {
         concat!(
@@ -88,7 +89,7 @@ macro_rules! enter {
     };
 }
 
-/// Begins a row: the vector from its start, the end of the row.
+/// Starts a row: start of the vector, end of the row.
 macro_rules! begin_row {
     () => {
         "ldr r1, [sp, #8]
@@ -98,7 +99,7 @@ macro_rules! begin_row {
     };
 }
 
-/// Stores r4, the row's sum, and goes on at label 2 unless it was the last row; then returns.
+/// Stores r4, the row's sum. Returns after the last row, else continues at label 2.
 macro_rules! end_row {
     () => {
         concat!(
@@ -116,8 +117,8 @@ macro_rules! end_row {
     };
 }
 
-/// Eight inputs of INT4: adds their products to r8, but for the last pair, which `$last` adds from r4. r2 is
-/// the mask, r3 the sign bits.
+/// Adds the products of eight inputs of INT4 to r8, except the last pair, which `$last` adds from
+/// r4. r2: mask, r3: sign bits.
 macro_rules! nibbles {
     ($last:literal) => {
         concat!(
@@ -145,13 +146,13 @@ macro_rules! nibbles {
     };
 }
 
-/// A stretch of INT4 into r4.
-macro_rules! stretch {
+/// The dot product of a chunk of INT4, in r4.
+macro_rules! chunk {
     (4) => {
-        concat!(stretch!(@begin), stretch!(@word), stretch!(@word), stretch!(@word), stretch!(@end))
+        concat!(chunk!(@begin), chunk!(@word), chunk!(@word), chunk!(@word), chunk!(@end))
     };
     (2) => {
-        concat!(stretch!(@begin), stretch!(@word), stretch!(@end))
+        concat!(chunk!(@begin), chunk!(@word), chunk!(@end))
     };
     (@begin) => {
         "ldm r1!, {{r5}}\n mov r8, r5\n"
@@ -164,18 +165,18 @@ macro_rules! stretch {
     };
 }
 
-/// A group of INT4 into r4.
+/// The dot product of a group of INT4, in r4.
 macro_rules! group {
     (4) => {
-        stretch!(4)
+        chunk!(4)
     };
     (2) => {
-        concat!(stretch!(2), "mov lr, r4\n", stretch!(2), "add r4, lr\n")
+        concat!(chunk!(2), "mov lr, r4\n", chunk!(2), "add r4, lr\n")
     };
 }
 
-/// Further registers of INT4: r2 the mask, r3 the sign bits, r6 and r7 multipliers, r9 scales, r10 the row's
-/// sum, r11 a group's.
+/// More registers of INT4: r2 mask, r3 sign bits, r6 and r7 multipliers, r9 scales, r10 sum of the
+/// row, r11 sum of a group.
 macro_rules! int4_rows {
     ($words:tt) => {
         naked_asm!(
@@ -220,8 +221,8 @@ macro_rules! int4_rows {
 
 /// # Safety
 ///
-/// The fields must point to whole rows of an even number of groups each, as many as there are outputs, and to
-/// the stretches of a row, which are groups.
+/// The fields must point to rows with an even number of groups each, as many as there are outputs,
+/// and to the chunks of a row, which are groups.
 #[unsafe(naked)]
 unsafe extern "C" fn int4_by_groups(rows: &Rows) {
     int4_rows!(4)
@@ -229,13 +230,13 @@ unsafe extern "C" fn int4_by_groups(rows: &Rows) {
 
 /// # Safety
 ///
-/// As [`int4_by_groups`], with stretches that are halves of groups.
+/// As [`int4_by_groups`], with chunks that are half groups.
 #[unsafe(naked)]
 unsafe extern "C" fn int4_by_halves(rows: &Rows) {
     int4_rows!(2)
 }
 
-/// Eight inputs of INT8: adds their products to r8. r2 has the sign bits; r3, r6 and r7 are multipliers.
+/// Adds the products of eight inputs of INT8 to r8. r2: sign bits; r3, r6 and r7: multipliers.
 macro_rules! bytes {
     () => {
         "ldm r0!, {{r4}}
@@ -272,8 +273,8 @@ macro_rules! bytes {
 
 /// # Safety
 ///
-/// The fields must point to whole rows of a multiple of 32 bytes each, as many as there are outputs, and to a
-/// prepared vector of at least a row's length.
+/// The fields must point to rows of a multiple of 32 bytes each, as many as there are outputs, and
+/// to a prepared vector at least as long as a row.
 #[unsafe(naked)]
 unsafe extern "C" fn int8_rows(rows: &Rows) {
     naked_asm!(
@@ -293,50 +294,5 @@ unsafe extern "C" fn int8_rows(rows: &Rows) {
         mov r4, r8",
         end_row!(),
         ".pool",
-    )
-}
-
-/// Sum of a unit of [`crate::kernels::planes`] with two words of nibbles.
-pub(in crate::kernels) fn nibbles(unit: &Unit, [first, second]: [u32; 2]) -> i32 {
-    // SAFETY: the function reads the unit, whose words it counts on in their order.
-    unsafe { unit_of_nibbles(unit, first, second) }
-}
-
-/// Eight nibbles of the word `$word`: adds their products to r4. r0 is where coefficients are read, r3 the mask,
-/// r5 and r6 are coefficients, the first two loaded by `$load`.
-macro_rules! unit_word {
-    ($word:literal, $load:literal) => {
-        concat!(
-            $load,
-            "\nmovs r7, ", $word, "\n",
-            unit_word!(@pair "r5"),
-            "lsrs r7, ", $word, ", #8\n",
-            unit_word!(@pair "r6"),
-            "ldm r0!, {{r5, r6}}\n",
-            "lsrs r7, ", $word, ", #4\n",
-            unit_word!(@pair "r5"),
-            "lsrs r7, ", $word, ", #12\n",
-            unit_word!(@pair "r6"),
-        )
-    };
-    (@pair $coefficient:literal) => {
-        concat!("ands r7, r3\nmuls r7, ", $coefficient, ", r7\nadds r4, r7\n")
-    };
-}
-
-/// # Safety
-///
-/// Reads the words of the unit in the order of its fields.
-#[unsafe(naked)]
-unsafe extern "C" fn unit_of_nibbles(unit: &Unit, first: u32, second: u32) -> i32 {
-    naked_asm!(
-        "push {{r4, r5, r6, r7, lr}}",
-        "ldr r3, =0x000f000f",
-        unit_word!("r1", "ldm r0!, {{r4, r5, r6}}"),
-        // Over the place of the scale.
-        unit_word!("r2", "adds r0, #4\nldm r0!, {{r5, r6}}"),
-        "asrs r0, r4, #16
-        pop {{r4, r5, r6, r7, pc}}
-        .pool",
     )
 }
