@@ -255,9 +255,9 @@ impl fmt::Display for Error {
             Self::NotCausal => f.write_str(
                 "a full-chain model sees its future and cannot stream; score whole windows",
             ),
-            Self::Busy => f.write_str(
-                "a token is in progress; advance the session to its end, or reset it",
-            ),
+            Self::Busy => {
+                f.write_str("a token is in progress; advance the session to its end, or reset it")
+            }
             Self::Snapshot(problem) => write!(f, "the snapshot cannot be restored: {problem}"),
             Self::EmptyWindow => f.write_str("the window is empty; pass at least one token"),
             Self::Memory { needed, given } => {

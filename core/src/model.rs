@@ -4,8 +4,7 @@ use core::fmt;
 
 use crate::blob::{
     ALIGN, Chain, ChainFormat, ChainParameters, Dimensions, Header, PREAMBLE_LEN, Preamble,
-    Provenance, RECORD_LEN, Section, Tensor, TensorId, TensorRecord, TokenClasses,
-    stored_checksum,
+    Provenance, RECORD_LEN, Section, Tensor, TensorId, TensorRecord, TokenClasses, stored_checksum,
 };
 use crate::error::{Error, TensorProblem};
 #[cfg(feature = "std")]

@@ -136,7 +136,10 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         let blocks = content[HEAD..].as_chunks().0.chunks_exact(2 * count);
         for (layer, block) in (0..dims.layers).zip(blocks) {
             let (re, im) = block.split_at(count);
-            let parts = re.iter().zip(im).map(|(re, im)| (i32::from_le_bytes(*re),i32::from_le_bytes(*im)));
+            let parts = re
+                .iter()
+                .zip(im)
+                .map(|(re, im)| (i32::from_le_bytes(*re), i32::from_le_bytes(*im)));
             let parameters = self.model().chain_parameters(layer);
             let mut states = parts.zip(parameters.iter());
             if !states.all(|(state, (_, eta))| format.admits_state(eta, state)) {

@@ -27,13 +27,8 @@ fn compare(source: &Source, job: &Job, steps: u32) -> Result<()> {
 
 #[test]
 fn generation_gives_the_same_bits_for_256_tokens() -> Result<()> {
-    let sampling = Sampling {
-        temperature: 0.8,
-        top_k: 20,
-        top_p: 0.95,
-        repetition_penalty: 1.1,
-        seed: 5,
-    };
+    let sampling =
+        Sampling { temperature: 0.8, top_k: 20, top_p: 0.95, repetition_penalty: 1.1, seed: 5 };
     let job = Job::Generate { prompt: "The castle was".into(), tokens: 256, sampling };
     compare(&tiny()?, &job, 256)
 }

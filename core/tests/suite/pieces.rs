@@ -65,7 +65,7 @@ proptest! {
             }
             prop_assert_eq!(session.position(), i + 1);
             let expected = (!fed).then_some(logits);
-            let found = session.logits().map(bits);
+            let found = session.logits().map(|logits| bits(logits));
             prop_assert_eq!(found.as_ref(), expected, "token {}", i);
         }
     }
