@@ -20,6 +20,7 @@ pub mod quantize;
 pub mod reference;
 pub mod report;
 mod table;
+pub mod tensors;
 pub mod terminal;
 pub mod tokenizer;
 pub mod train;

@@ -11,10 +11,11 @@ use crate::error::{Error, Result};
 use crate::eval::divergence::Divergence;
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::division::Part;
-use crate::quantize::encode::{Encoded, Storage};
-use crate::quantize::names::layer_name;
+use crate::quantize::division::Selection;
+use crate::quantize::encode::Encoded;
 use crate::reference::Model;
+use crate::tensors::layer_name;
+use resnet_bk_schema::Storage;
 
 /// Windows of one forward pass.
 const BATCH: usize = 8;
@@ -25,7 +26,7 @@ pub struct Bench<'a> {
     source: &'a Source,
     calibration: &'a Calibration,
     reference: Model,
-    tensors: Vec<Place>,
+    tensors: Vec<MatrixRanges>,
     tokens: &'a [u32],
     window: usize,
     /// Logits of what is compared with, `[tokens, V]`.
@@ -34,9 +35,9 @@ pub struct Bench<'a> {
 }
 
 /// Where a matrix lies among the reference's parameters.
-struct Place {
+struct MatrixRanges {
     id: TensorId,
-    part: Part,
+    part: Selection,
     weight: Range<usize>,
     bias: Option<Range<usize>>,
 }
@@ -70,7 +71,7 @@ impl<'a> Bench<'a> {
         let reference = Model::from_checkpoint(&source.folded);
         let tokens = &tokens[..tokens.len() / window * window];
         let exact = logits(teacher, tokens, window);
-        let tensors = source.dims.tensors().map(|id| Place {
+        let tensors = source.dims.tensors().map(|id| MatrixRanges {
             id,
             part: source.part(id),
             weight: reference
@@ -201,7 +202,7 @@ fn logits(model: &Model, tokens: &[u32], window: usize) -> Vec<f32> {
     parts.concat()
 }
 
-impl Place {
+impl MatrixRanges {
     /// Puts decoded weights and biases in the place of the model's own.
     fn replace(&self, model: &mut Model, encoded: &Encoded) {
         let weights = &mut model.parameters_mut()[self.weight.clone()];

@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 use resnet_bk_core::blob::align_up;
 
-use super::{Bench, Choice, Sensitivities, candidates, solve};
+use super::{Bench, Choice, Sensitivities, solve};
 use crate::error::{Error, Result};
-use crate::quantize::encode::Storage;
-use crate::quantize::names::weight_name;
+use crate::tensors::weight_name;
+use resnet_bk_schema::Storage;
 
 /// Rounds of measuring around the chosen mix at most.
 const ROUNDS: usize = 4;
@@ -17,7 +17,7 @@ const STRETCH: (f64, f64) = (0.25, 4.0);
 
 /// A mix with what it was expected to cost and what it does.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct Mix {
     /// Storage of every matrix in canonical order.
     pub storage: Vec<Storage>,
     /// Aligned bytes of all sections.
@@ -54,7 +54,7 @@ impl<'a> Search<'a> {
             let cols = bench.source().shape(id).1;
             let costs = table.get(&name);
             let mut all = Vec::new();
-            for storage in candidates(cols) {
+            for storage in Storage::candidates(cols) {
                 let cost =
                     costs.and_then(|costs| costs.get(&storage)).copied().ok_or_else(|| {
                         Error::Policy(format!(
@@ -88,14 +88,14 @@ impl<'a> Search<'a> {
 
     /// The best mix within `capacity` aligned bytes of sections, without measuring around it; `None`
     /// where none fits.
-    pub fn first(&self, capacity: usize) -> Result<Option<Found>> {
+    pub fn first(&self, capacity: usize) -> Result<Option<Mix>> {
         let costs = self.costs();
         solve(&costs, capacity).map(|mix| self.found(&mix)).transpose()
     }
 
     /// The best mix within `capacity` aligned bytes of sections: solved, measured around, solved
     /// again, until nothing better is found.
-    pub fn best(&self, capacity: usize, progress: impl FnMut(Progress)) -> Result<Option<Found>> {
+    pub fn best(&self, capacity: usize, progress: impl FnMut(Progress)) -> Result<Option<Mix>> {
         let Some(mix) = solve(&self.costs(), capacity) else { return Ok(None) };
         self.around(mix, capacity, progress).map(Some)
     }
@@ -107,7 +107,7 @@ impl<'a> Search<'a> {
         storage: &[Storage],
         capacity: usize,
         progress: impl FnMut(Progress),
-    ) -> Result<Option<Found>> {
+    ) -> Result<Option<Mix>> {
         let place = |(options, storage): (&Vec<(Storage, Choice)>, &Storage)| {
             options.iter().position(|option| option.0 == *storage)
         };
@@ -120,7 +120,7 @@ impl<'a> Search<'a> {
         mut mix: Vec<usize>,
         capacity: usize,
         mut progress: impl FnMut(Progress),
-    ) -> Result<Found> {
+    ) -> Result<Mix> {
         let mut costs = self.costs();
         let mut best = self.found(&mix)?;
         progress(Progress::Mix(best.measured));
@@ -141,12 +141,12 @@ impl<'a> Search<'a> {
         self.options.iter().map(|options| options.iter().map(|o| o.1).collect()).collect()
     }
 
-    fn found(&self, mix: &[usize]) -> Result<Found> {
+    fn found(&self, mix: &[usize]) -> Result<Mix> {
         let chosen: Vec<(Storage, Choice)> =
             mix.iter().zip(&self.options).map(|(&i, options)| options[i]).collect();
         let storage: Vec<Storage> = chosen.iter().map(|c| c.0).collect();
         let measured = self.kl(mix)?;
-        Ok(Found {
+        Ok(Mix {
             storage,
             bytes: chosen.iter().map(|c| align_up(c.1.bytes)).sum(),
             predicted: chosen.iter().map(|c| c.1.cost).sum(),

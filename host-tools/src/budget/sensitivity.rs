@@ -3,31 +3,11 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use resnet_bk_core::blob::Precision;
+use resnet_bk_schema::Storage;
 
 use super::Bench;
 use crate::error::Result;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::weight_name;
-
-/// The storages that the budget policy chooses from.
-pub const CANDIDATES: [Storage; 10] = [
-    Storage::grouped(Precision::Int2, 16),
-    Storage::grouped(Precision::Int3, 32),
-    Storage::grouped(Precision::Int3, 16),
-    Storage::grouped(Precision::Int4, 64),
-    Storage::INT4,
-    Storage::grouped(Precision::Int4, 16),
-    Storage::grouped(Precision::Int5, 32),
-    Storage::grouped(Precision::Int6, 32),
-    Storage::INT8,
-    Storage::FP16,
-];
-
-/// Those that make sense for rows of `cols` inputs, a group being at most a row.
-pub fn candidates(cols: usize) -> impl Iterator<Item = Storage> {
-    CANDIDATES.into_iter().filter(move |storage| storage.for_row(cols) == *storage)
-}
+use crate::tensors::weight_name;
 
 /// KL divergence in nats per token by tensor and storage.
 pub type Sensitivities = BTreeMap<String, BTreeMap<Storage, f64>>;
@@ -43,7 +23,7 @@ fn entries<'a>(bench: &'a Bench<'_>) -> impl Iterator<Item = Entry> + 'a {
     bench.source().dims.tensors().enumerate().flat_map(|(index, id)| {
         let name = weight_name(id);
         let cols = bench.source().shape(id).1;
-        candidates(cols).map(move |storage| (index, name.clone(), storage))
+        Storage::candidates(cols).map(move |storage| (index, name.clone(), storage))
     })
 }
 

@@ -13,10 +13,10 @@ use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::importance::{self, Importance, Text};
 use crate::output::{Kind, Output, Plan};
-use crate::quantize::encode::Storage;
 use crate::reference::Model;
 use crate::table::table;
 use crate::terminal::Stdout;
+use resnet_bk_schema::Storage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,7 +82,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         return conclude(&out, &merged, global);
     }
     let mut source = loaded.source(false)?;
-    source.methods = args.steps.methods();
+    source.steps = args.steps.taken();
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
     // The published metrics are those of the checkpoint as it was trained, not of the folded one.
@@ -93,7 +93,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             Some(args.text.tokens(Split::Valid, Some(limit), Some(&trained), tokenizer, global)?)
         }
     };
-    let settings = loaded.settings(&text, &args.text, source.methods);
+    let settings = loaded.settings(&text, &args.text, source.steps);
     // What a run with these settings has measured already.
     let going_on = |mut before: Importance| {
         before.require(&settings, &args.out)?;

@@ -5,6 +5,7 @@ mod common;
 mod eval;
 mod finetune;
 mod generate;
+mod global;
 mod import;
 mod inspect;
 mod kernels;
@@ -15,9 +16,11 @@ mod quantize;
 mod report;
 mod train;
 
+pub use global::Global;
+
 use crate::error::{Error, Result};
 use crate::terminal::{CLOSED_PIPE, Stderr};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -48,17 +51,6 @@ struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Flags of every subcommand.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct Global {
-    /// Print the result as JSON on standard output. Bytes of a path that are not UTF-8 show as \xNN.
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// Show no progress: neither a bar on a terminal nor, elsewhere, a line every ten seconds.
-    #[arg(long, short, global = true)]
-    pub quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]

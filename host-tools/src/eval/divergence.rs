@@ -40,7 +40,7 @@ pub fn kl(log_p: &[f32], log_q: &[f32]) -> f64 {
         0.0 => 0.0,
         probability => f64::from(probability) * f64::from(p - q),
     };
-    // Rounding can leave a distance of two equal distributions a hair below zero.
+    // FakeQuant can leave a distance of two equal distributions a hair below zero.
     log_p.iter().zip(log_q).map(term).sum::<f64>().max(0.0)
 }
 

@@ -9,12 +9,11 @@
 //! ```
 
 pub mod articles;
-pub mod blocks;
 pub mod divergence;
 mod quality;
 pub mod sample;
 mod score;
-pub mod statistics;
+pub mod sums;
 pub mod text;
 
 use rayon::prelude::*;
@@ -22,9 +21,9 @@ use resnet_bk_core as core;
 
 use crate::error::{Error, Result};
 use crate::reference::{CHUNK, Model};
-use blocks::Blocks;
 use quality::Tally;
-pub use quality::{Fidelity, Quality};
+pub use resnet_bk_schema::blocks::Blocks;
+pub use resnet_bk_schema::outputs::{Fidelity, Quality};
 use score::score;
 
 /// Windows that a thread scores at a time, unless they are long.

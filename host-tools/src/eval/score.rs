@@ -11,7 +11,7 @@ use resnet_bk_core as core;
 use super::Subject;
 use super::divergence::{argmax, kl, log_softmax, log_sum_exp};
 use super::quality::Tally;
-use super::statistics::Sums;
+use super::sums::Sums;
 use crate::error::{Error, Result};
 use crate::reference::{CHUNK, Hidden, Model};
 

@@ -6,7 +6,7 @@ use resnet_bk_core::Model as Blob;
 use resnet_bk_core::blob::{Measured, Preamble, Provenance, Section};
 
 use super::Student;
-use super::matrix::Kinds;
+use super::matrix::MatrixParameters;
 use crate::error::{Error, Result};
 use crate::quantize::writer::Parts;
 use crate::quantize::{TOOL, chain};
@@ -35,7 +35,7 @@ impl Student {
         let header = blob.header();
         let mut rest = parameters;
         let encode = |matrix: &super::matrix::Matrix| {
-            matrix.encode(Kinds::next(&mut rest, matrix.lengths()))
+            matrix.encode(MatrixParameters::next(&mut rest, matrix.lengths()))
         };
         let matrices = self.matrices.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let (records, matrices): (Vec<_>, Vec<Vec<u8>>) = matrices.into_iter().unzip();

@@ -7,10 +7,10 @@ use resnet_bk_core::blob::{Precision, Tensor, TensorId, TensorRecord};
 
 use crate::error::{Error, Result};
 use crate::quantize::decode::{biases, multiple, row_codes, weights};
-use crate::quantize::division::Part;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::weight_name;
+use crate::quantize::division::Selection;
 use crate::quantize::stored;
+use crate::tensors::weight_name;
+use resnet_bk_schema::Storage;
 
 /// Where a matrix lies, and how it is stored.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Matrix {
     cols: usize,
     /// Columns per multiple: all of them unless the precision is grouped.
     group: usize,
-    part: Part,
+    part: Selection,
     /// The whole weight among the model's parameters, and its columns.
     weight: (Range<usize>, usize),
     /// The whole bias; none for an embedding.
@@ -32,7 +32,7 @@ pub(super) struct Matrix {
 
 /// A matrix's parameters, cut into their kinds: codes `[rows, cols]`, logarithms of row units `[rows]`,
 /// multiples `[rows, groups]`, biases `[rows]`. What a precision lacks is empty.
-pub(super) struct Kinds<S> {
+pub(super) struct MatrixParameters<S> {
     pub(super) codes: S,
     pub(super) units: S,
     pub(super) multiples: S,
@@ -56,7 +56,7 @@ impl Matrix {
     pub(super) fn new(
         id: TensorId,
         tensor: &Tensor<'_>,
-        part: Part,
+        part: Selection,
         weight: (Range<usize>, usize),
         bias: Option<Range<usize>>,
     ) -> Self {
@@ -75,10 +75,10 @@ impl Matrix {
     }
 
     /// How many parameters there are of each kind.
-    pub(super) fn lengths(&self) -> Kinds<usize> {
+    pub(super) fn lengths(&self) -> MatrixParameters<usize> {
         let rows_unless = |without: bool| if without { 0 } else { self.rows };
         let grouped = rows_unless(!self.storage.precision.is_grouped());
-        Kinds {
+        MatrixParameters {
             codes: self.rows * self.cols,
             units: rows_unless(self.storage.precision == Precision::Fp16),
             multiples: grouped * self.groups(),
@@ -88,13 +88,13 @@ impl Matrix {
 
     /// How fast each kind moves for a learning rate of 1: codes and biases as weights do, multiples as
     /// the logarithms of units do.
-    pub(super) fn rates(&self, scale_rate: f32) -> Kinds<f32> {
+    pub(super) fn rates(&self, scale_rate: f32) -> MatrixParameters<f32> {
         let multiples = scale_rate * MULTIPLE;
-        Kinds { codes: self.step.recip(), units: scale_rate, multiples, biases: 1.0 }
+        MatrixParameters { codes: self.step.recip(), units: scale_rate, multiples, biases: 1.0 }
     }
 
     /// Parameters that stand for the numbers of a section.
-    pub(super) fn read(&mut self, tensor: &Tensor<'_>, parameters: Kinds<&mut [f32]>) {
+    pub(super) fn read(&mut self, tensor: &Tensor<'_>, parameters: MatrixParameters<&mut [f32]>) {
         parameters.biases.copy_from_slice(&biases(tensor)[..parameters.biases.len()]);
         if self.storage.precision == Precision::Fp16 {
             parameters.codes.copy_from_slice(&weights(self.id, tensor));
@@ -126,8 +126,12 @@ impl Matrix {
 
     /// Rounds the parameters to what a section can hold; codes and multiples beyond their range are moved
     /// to its edge, from where they can come back.
-    pub(super) fn decode(&self, parameters: Kinds<&mut [f32]>, out: &mut Decoded) -> Result<()> {
-        let Kinds { codes, units, multiples, biases } = parameters;
+    pub(super) fn decode(
+        &self,
+        parameters: MatrixParameters<&mut [f32]>,
+        out: &mut Decoded,
+    ) -> Result<()> {
+        let MatrixParameters { codes, units, multiples, biases } = parameters;
         out.weights.resize(codes.len(), 0.0);
         if self.bias.is_some() {
             let (mantissas, exponent) = self.stored_biases(biases)?;
@@ -169,7 +173,7 @@ impl Matrix {
     }
 
     /// The weights and biases behind the stored ones: those of the parameters without any rounding.
-    pub(super) fn unrounded(&self, parameters: &Kinds<&[f32]>) -> (Vec<f32>, Vec<f32>) {
+    pub(super) fn unrounded(&self, parameters: &MatrixParameters<&[f32]>) -> (Vec<f32>, Vec<f32>) {
         let groups = self.groups();
         let weight = |(i, &code): (usize, &f32)| {
             let (r, c) = (i / self.cols, i % self.cols);
@@ -189,7 +193,12 @@ impl Matrix {
 
     /// The gradient of the parameters, from that of the model's: rounding passes it on as it is, and
     /// scales have that of the codes that they multiply.
-    pub(super) fn gradient(&self, decoded: &Decoded, model: &[f32], out: Kinds<&mut [f32]>) {
+    pub(super) fn gradient(
+        &self,
+        decoded: &Decoded,
+        model: &[f32],
+        out: MatrixParameters<&mut [f32]>,
+    ) {
         if let Some(bias) = &self.bias {
             out.biases.copy_from_slice(&self.part.of_biases(&model[bias.clone()]));
         }
@@ -221,7 +230,10 @@ impl Matrix {
     }
 
     /// The record, its offset still open, and the section of the parameters.
-    pub(super) fn encode(&self, parameters: Kinds<&[f32]>) -> Result<(TensorRecord, Vec<u8>)> {
+    pub(super) fn encode(
+        &self,
+        parameters: MatrixParameters<&[f32]>,
+    ) -> Result<(TensorRecord, Vec<u8>)> {
         let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         let mut exponent = 0;
         if self.storage.precision == Precision::Fp16 {
@@ -304,9 +316,9 @@ mod tests {
     use crate::quantize::calibration::Calibration;
     use crate::quantize::tests::random_checkpoint;
 
-    fn kinds(all: &mut [Vec<f32>; 4]) -> Kinds<&mut [f32]> {
+    fn kinds(all: &mut [Vec<f32>; 4]) -> MatrixParameters<&mut [f32]> {
         let [codes, units, multiples, biases] = all;
-        Kinds { codes, units, multiples, biases }
+        MatrixParameters { codes, units, multiples, biases }
     }
 
     /// A step of a code or a multiple, and any move of a bias or of a unit's logarithm, changes a
@@ -323,8 +335,13 @@ mod tests {
             let tensor = Tensor::new(&encoded.section, &dims, id, &encoded.record).unwrap();
             let (rows, cols) = (tensor.rows, tensor.cols);
             let size = rows * cols;
-            let mut matrix =
-                Matrix::new(id, &tensor, Part::Whole, (0..size, cols), Some(size..size + rows));
+            let mut matrix = Matrix::new(
+                id,
+                &tensor,
+                Selection::Whole,
+                (0..size, cols),
+                Some(size..size + rows),
+            );
             let lengths = matrix.lengths();
             let zeros = |n| vec![0.0f32; n];
             let mut all =
@@ -383,7 +400,7 @@ mod tests {
             let size = tensor.rows * tensor.cols;
             let bias = size..size + tensor.rows;
             let mut matrix =
-                Matrix::new(id, &tensor, Part::Whole, (0..size, tensor.cols), Some(bias));
+                Matrix::new(id, &tensor, Selection::Whole, (0..size, tensor.cols), Some(bias));
             let lengths = matrix.lengths();
             let mut all = [lengths.codes, lengths.units, lengths.multiples, lengths.biases]
                 .map(|n| vec![0.0; n]);

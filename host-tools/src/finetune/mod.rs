@@ -20,6 +20,6 @@ mod tests;
 mod tuner;
 
 pub use export::Origin as ExportOrigin;
-pub use run::{Event, Held, Run, Score, Summary};
+pub use run::{Event, Run, Summary, ValidationSet};
 pub use student::Student;
 pub use tuner::{Recipe, Step, Tuner};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use resnet_bk_schema::outputs::DistillationScore;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -44,16 +45,7 @@ pub enum Event {
     /// A step is done; the number counts from 1.
     Step(u64, Step),
     /// The student was validated after so many steps.
-    Validated(u64, Score),
-}
-
-/// How far a student is from its teacher on a text.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// Mean KL divergence in nats per token.
-    pub kl: f64,
-    /// Perplexity of the student.
-    pub perplexity: f64,
+    Validated(u64, DistillationScore),
 }
 
 /// How a run ended.
@@ -62,9 +54,9 @@ pub struct Summary {
     /// The parameters with the smallest KL divergence on the validation text.
     pub parameters: Vec<f32>,
     /// The student that they belong to.
-    pub before: Score,
+    pub before: DistillationScore,
     /// Its last and best validation.
-    pub after: Score,
+    pub after: DistillationScore,
     /// Step of the best validation; 0 where nothing was better than the beginning.
     pub best_step: u64,
     /// Steps taken.
@@ -81,8 +73,8 @@ pub struct Summary {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Progress {
     step: u64,
-    before: Score,
-    best: Score,
+    before: DistillationScore,
+    best: DistillationScore,
     best_step: u64,
     /// Validations in the second half since the best.
     stale: u64,
@@ -96,7 +88,7 @@ impl Run<'_> {
         let training = &self.recipe.training;
         corpus::require_window("the training text", self.train.len(), training.window)?;
         corpus::require_window("the validation text", self.valid.len(), training.window)?;
-        let held = Held::new(self.teacher, self.valid, training.window, self.threads);
+        let held = ValidationSet::new(self.teacher, self.valid, training.window, self.threads);
         let (mut tuner, mut progress, mut best) = self.start(&held)?;
         if progress.step > 0 {
             show(Event::Resumed(progress.step));
@@ -166,7 +158,7 @@ impl Run<'_> {
         self.recipe.patience > 0 && progress.stale >= self.recipe.patience
     }
 
-    fn start(&self, held: &Held<'_>) -> Result<(Tuner<'_>, Progress, Vec<f32>)> {
+    fn start(&self, held: &ValidationSet<'_>) -> Result<(Tuner<'_>, Progress, Vec<f32>)> {
         let blob =
             resnet_bk_core::Model::from_bytes(self.blob).map_err(crate::error::Error::Blob)?;
         let student = Student::new(&blob, self.teacher.config())?;
@@ -197,14 +189,14 @@ impl Run<'_> {
 }
 
 /// A text that students are scored on, with the teacher's logits.
-pub struct Held<'a> {
+pub struct ValidationSet<'a> {
     tokens: &'a [u32],
     window: usize,
     /// `[positions, V]`, in parts of [`BATCH`] windows.
     exact: Vec<Vec<f32>>,
 }
 
-impl<'a> Held<'a> {
+impl<'a> ValidationSet<'a> {
     /// The whole windows of `tokens`, of which the last only predicts.
     pub fn new(teacher: &Model, tokens: &'a [u32], window: usize, threads: usize) -> Self {
         let whole = tokens.len().saturating_sub(1) / window * window;
@@ -224,7 +216,7 @@ impl<'a> Held<'a> {
     }
 
     /// Scores the student as it is shown; the result does not depend on `threads`.
-    pub fn score(&self, student: &Student, threads: usize) -> Score {
+    pub fn score(&self, student: &Student, threads: usize) -> DistillationScore {
         let (step, count) = (self.window * BATCH, self.predictions());
         let tape = || Tape::rounding(student.rounding());
         let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| tape()).collect();
@@ -235,6 +227,9 @@ impl<'a> Held<'a> {
             *losses = student.model().losses(inputs, (targets, exact), self.window, tape);
         });
         let mean = |loss: fn(&Losses) -> f64| parts.iter().map(loss).sum::<f64>() / count as f64;
-        Score { kl: mean(|losses| losses.kl), perplexity: mean(|losses| losses.nats).exp() }
+        DistillationScore {
+            kl: mean(|losses| losses.kl),
+            perplexity: mean(|losses| losses.nats).exp(),
+        }
     }
 }

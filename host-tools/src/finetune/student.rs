@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use resnet_bk_core::Model as Blob;
 
-use super::matrix::{Decoded, Kinds, Matrix};
+use super::matrix::{Decoded, Matrix, MatrixParameters};
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
 use crate::quantize::Source;
-use crate::quantize::division::Part;
-use crate::quantize::names::{dimensions, layer_name};
-use crate::reference::{Model, Rounding};
+use crate::quantize::division::Selection;
+use crate::reference::{FakeQuant, Model};
+use crate::tensors::{dimensions, layer_name};
 use crate::train::parallel;
 
 /// The model that a blob computes, and the parameters behind its stored numbers.
@@ -19,7 +19,7 @@ pub struct Student {
     /// What inference would compute with, up to the rounding of activations.
     model: Model,
     /// How it rounds activations.
-    rounding: Rounding,
+    rounding: FakeQuant,
     pub(super) matrices: Vec<Matrix>,
     decoded: Vec<Decoded>,
     /// Diagonals and logarithms of η of every block among the model's parameters.
@@ -64,7 +64,7 @@ impl Student {
             let weight = range(format!("{layer}.weight")).expect("a matrix of the model");
             let cols = dims.shape(id).1 as usize;
             let bias = range(format!("{layer}.bias"));
-            Matrix::new(id, &tensor, Part::of(blob, id, &tensor), (weight, cols), bias)
+            Matrix::new(id, &tensor, Selection::of(blob, id, &tensor), (weight, cols), bias)
         });
         let mut matrices: Vec<Matrix> = matrices.collect();
         let chains: Vec<Range<usize>> = chain_names(dims.layers)
@@ -76,7 +76,7 @@ impl Student {
             vec![0.0; lengths.sum::<usize>() + chains.iter().map(Range::len).sum::<usize>()];
         let mut rest = parameters.as_mut_slice();
         for matrix in &mut matrices {
-            let kinds = Kinds::take(&mut rest, matrix.lengths());
+            let kinds = MatrixParameters::take(&mut rest, matrix.lengths());
             matrix.read(&blob.tensor(matrix.id()), kinds);
         }
         let one = f64::from(blob.chain_format().frac).exp2();
@@ -90,7 +90,7 @@ impl Student {
                 *log = (f64::from(eta) / one).ln() as f32;
             }
         }
-        let rounding = Rounding { potentials_int8: blob.chain_format().int8 };
+        let rounding = FakeQuant { potentials_int8: blob.chain_format().int8 };
         let decoded = vec![Decoded::default(); matrices.len()];
         let mut student =
             Self { model, rounding, matrices, decoded, chains, parameters: Vec::new() };
@@ -105,7 +105,7 @@ impl Student {
     }
 
     /// How activations are rounded.
-    pub fn rounding(&self) -> Rounding {
+    pub fn rounding(&self) -> FakeQuant {
         self.rounding
     }
 
@@ -139,7 +139,7 @@ impl Student {
             .matrices
             .iter()
             .zip(self.decoded.iter_mut().zip(&mut results))
-            .map(|(matrix, out)| (matrix, Kinds::take(&mut rest, matrix.lengths()), out))
+            .map(|(matrix, out)| (matrix, MatrixParameters::take(&mut rest, matrix.lengths()), out))
             .collect();
         parallel::for_each(states, items.into_iter(), |_, (matrix, kinds, (decoded, result))| {
             *result = matrix.decode(kinds, decoded);
@@ -158,7 +158,8 @@ impl Student {
     pub fn teach(&self, parameters: &[f32], source: &mut Source) {
         let mut rest = parameters;
         for matrix in &self.matrices {
-            let (weights, biases) = matrix.unrounded(&Kinds::next(&mut rest, matrix.lengths()));
+            let (weights, biases) =
+                matrix.unrounded(&MatrixParameters::next(&mut rest, matrix.lengths()));
             let (layer, part) = (layer_name(matrix.id()), source.part(matrix.id()));
             part.put_matrix(&weights, source.folded.data_mut(&format!("{layer}.weight")));
             if !biases.is_empty() {
@@ -184,7 +185,9 @@ impl Student {
             .matrices
             .iter()
             .zip(&self.decoded)
-            .map(|(matrix, decoded)| (matrix, decoded, Kinds::take(&mut rest, matrix.lengths())))
+            .map(|(matrix, decoded)| {
+                (matrix, decoded, MatrixParameters::take(&mut rest, matrix.lengths()))
+            })
             .collect();
         parallel::for_each(states, items.into_iter(), |_, (matrix, decoded, kinds)| {
             matrix.gradient(decoded, model, kinds);
@@ -225,15 +228,15 @@ fn identities(model: &Model) -> BTreeMap<String, f32> {
     names.filter_map(|name| value(&name).map(|value| (name, value))).collect()
 }
 
-impl Kinds<usize> {
+impl MatrixParameters<usize> {
     fn sum(&self) -> usize {
         self.codes + self.units + self.multiples + self.biases
     }
 }
 
-impl<'a> Kinds<&'a mut [f32]> {
+impl<'a> MatrixParameters<&'a mut [f32]> {
     /// Cuts the next parameters off.
-    fn take(rest: &mut &'a mut [f32], lengths: Kinds<usize>) -> Self {
+    fn take(rest: &mut &'a mut [f32], lengths: MatrixParameters<usize>) -> Self {
         let mut cut = |length| rest.split_off_mut(..length).expect("parameters of every matrix");
         Self {
             codes: cut(lengths.codes),
@@ -244,9 +247,9 @@ impl<'a> Kinds<&'a mut [f32]> {
     }
 }
 
-impl<'a> Kinds<&'a [f32]> {
+impl<'a> MatrixParameters<&'a [f32]> {
     /// Cuts the next parameters off.
-    pub(super) fn next(rest: &mut &'a [f32], lengths: Kinds<usize>) -> Self {
+    pub(super) fn next(rest: &mut &'a [f32], lengths: MatrixParameters<usize>) -> Self {
         let mut cut = |length| rest.split_off(..length).expect("parameters of every matrix");
         Self {
             codes: cut(lengths.codes),

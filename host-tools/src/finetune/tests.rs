@@ -10,29 +10,29 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::eval::sample::sample;
 use crate::eval::{self, Subject};
-use crate::policy::Assignment;
 use crate::quantize::calibration::Calibration;
 use crate::quantize::decode::substitute;
 use crate::quantize::division::Division;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::layer_name;
 use crate::quantize::tests::random_checkpoint;
 use crate::quantize::{Origin, Source};
 use crate::reference::{Distillation, Model, Tape};
+use crate::tensors::Assignment;
+use crate::tensors::layer_name;
 use crate::train::{self, Output};
+use resnet_bk_schema::Storage;
 
 const WINDOW: usize = 16;
 
 /// A checkpoint with a blob of it in all precisions by turns, its tokens in classes and some of its hidden
 /// units given up.
-struct Made {
+struct Fixture {
     checkpoint: Checkpoint,
     source: Source,
     blob: Vec<u8>,
     tokens: Vec<u32>,
 }
 
-fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Made {
+fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Fixture {
     let checkpoint = random_checkpoint(5, 2);
     let mut source = Source::new(&checkpoint, [3; 32], 1000, None).unwrap();
     let model = Model::from_checkpoint(&source.folded);
@@ -45,7 +45,7 @@ fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Made {
     let assignment = Assignment { name: "mixed".into(), storage, potentials_int8 };
     let origin = Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None };
     let blob = source.quantize(&assignment, &calibration, &origin).unwrap();
-    Made { checkpoint, source, blob, tokens }
+    Fixture { checkpoint, source, blob, tokens }
 }
 
 /// Every precision in turn; 24 divides no row, so that the last groups are shorter ones.
@@ -83,7 +83,7 @@ fn recipe(steps: u64) -> Recipe {
     }
 }
 
-fn run<'a>(teacher: &'a Model, made: &'a Made, directory: &Path, steps: u64) -> Run<'a> {
+fn run<'a>(teacher: &'a Model, made: &'a Fixture, directory: &Path, steps: u64) -> Run<'a> {
     Run {
         teacher,
         blob: &made.blob,
@@ -103,7 +103,7 @@ fn run<'a>(teacher: &'a Model, made: &'a Made, directory: &Path, steps: u64) -> 
     }
 }
 
-fn student(made: &Made) -> Student {
+fn student(made: &Fixture) -> Student {
     let blob = core::Model::from_bytes(&made.blob).unwrap();
     Student::new(&blob, &made.checkpoint.config).unwrap()
 }
@@ -187,11 +187,11 @@ fn a_trained_student_exports_what_its_training_saw() {
             (distance(&simulated, &computed), distance(&unrounded, &computed));
         assert!(simulated < 0.7 * unrounded, "{simulated} beside {unrounded} without rounding");
 
-        let held = Held::new(&teacher, &made.tokens[..2049], WINDOW, 2);
+        let held = ValidationSet::new(&teacher, &made.tokens[..2049], WINDOW, 2);
         let score = held.score(tuner.student(), 2);
         let subjects = [Subject::Blob(blob)];
         let tokens = &made.tokens[..2049];
-        let blocks = eval::blocks::Blocks::runs(tokens.len(), WINDOW);
+        let blocks = eval::Blocks::runs(tokens.len(), WINDOW);
         let quality =
             eval::evaluate(Some(&teacher), &subjects, tokens, &blocks, None, |_| {}).unwrap();
         assert_eq!(held.predictions(), quality[1].tokens);

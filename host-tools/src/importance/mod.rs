@@ -196,8 +196,8 @@ fn other_settings(differences: Vec<String>, path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::eval::text::Tokens;
-    use crate::quantize::Methods;
-    use crate::quantize::encode::Storage;
+    use resnet_bk_schema::Steps;
+    use resnet_bk_schema::Storage;
 
     fn settings() -> Settings {
         Settings {
@@ -206,7 +206,7 @@ mod tests {
             text: text("train", 9),
             window: 128,
             seed: 1,
-            methods: Methods::default(),
+            steps: Steps::ALL,
         }
     }
 
@@ -250,7 +250,7 @@ mod tests {
         let with = |settings| Importance { settings, ..one.clone() };
         let other = with(Settings { model_sha256: "def".into(), ..settings() });
         assert!(one.clone().merge(other).unwrap_err().contains("different checkpoints"));
-        let other = with(Settings { methods: Methods::NONE, ..settings() });
+        let other = with(Settings { steps: Steps::NONE, ..settings() });
         assert!(one.clone().merge(other).unwrap_err().contains("steps"));
         let other = Importance { symmetries: None, ..one.clone() };
         assert!(one.merge(other).unwrap_err().contains("arrange"));

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use super::LayerImportance;
-use crate::quantize::names::{dimensions, layer_name};
 use crate::reference::{LinearCall, Model, Observer, Tape};
+use crate::tensors::{dimensions, layer_name};
 
 /// Windows of one batch.
 const BATCH: usize = 8;

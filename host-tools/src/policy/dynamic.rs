@@ -8,12 +8,11 @@
 use std::collections::BTreeMap;
 
 use resnet_bk_core::blob::Dimensions;
+use resnet_bk_schema::{Ladder, Storage};
 
-use super::{Assignment, Ladder};
 use crate::error::{Error, Result};
 use crate::importance::Importance;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::layer_name;
+use crate::tensors::{Assignment, layer_name};
 
 const HIGH: f64 = 0.2;
 const LOW: f64 = 0.4;

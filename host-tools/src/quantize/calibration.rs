@@ -16,9 +16,9 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::expectation::{Counts, Expectation};
-use super::names::{dimensions, feeds_a_choice, layer_name};
 use crate::error::{Error, Result};
 use crate::reference::{LinearCall, LinearGradient, Model, Observer, Tape, add_gram};
+use crate::tensors::{dimensions, feeds_a_choice, layer_name};
 
 /// Windows of one pass.
 const BATCH: usize = 8;

@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 
 use resnet_bk_core::Model;
 use resnet_bk_core::blob::{Tensor, TensorId, TokenClasses};
+use resnet_bk_schema::{Step, Steps};
 use serde::{Deserialize, Serialize};
 
+use super::Source;
 use super::calibration::{Calibration, Statistics, Symmetric};
-use super::names::layer_name;
 use super::symmetry::Rearrangement;
-use super::{Methods, Source};
 use crate::error::{Error, Result};
+use crate::tensors::layer_name;
 
 /// How a model is divided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,13 +31,13 @@ pub struct Division {
 }
 
 impl Division {
-    /// What the methods allow of it.
-    pub(super) fn allowed(&self, methods: Methods) -> Self {
+    /// What the steps allow of it.
+    pub(super) fn allowed(&self, steps: Steps) -> Self {
         let mut allowed = self.clone();
-        if !methods.classes {
+        if !steps.has(Step::Classes) {
             allowed.classes.clear();
         }
-        if !methods.prune {
+        if !steps.has(Step::Prune) {
             allowed.kept.clear();
         }
         allowed
@@ -75,13 +76,13 @@ pub fn least_last(contributions: &[f64], kept: usize) -> Vec<usize> {
 }
 
 impl Source {
-    /// Divides the model, and what is known of it, as far as the methods allow.
+    /// Divides the model, and what is known of it, as far as the steps allow.
     ///
     /// # Errors
     ///
     /// [`Error::Policy`] for a division of another model.
     pub fn divide(&mut self, division: &Division, calibration: &mut Calibration) -> Result<()> {
-        let division = division.allowed(self.methods);
+        let division = division.allowed(self.steps);
         let foreign = || Error::Policy("the importance file divides another model".into());
         self.classes = division.classes(self.dims.vocab).ok_or_else(foreign)?;
         self.dims.token_classes = u32::from(self.classes.iter().max().map_or(0, |&most| most)) + 1;
@@ -107,20 +108,20 @@ impl Source {
     }
 
     /// Where a matrix lies in the checkpoint's.
-    pub fn part(&self, id: TensorId) -> Part {
+    pub fn part(&self, id: TensorId) -> Selection {
         let kept = |l, e| self.kept.get((l * self.dims.experts + e) as usize).copied();
         match id {
             TensorId::TokenEmbedding(class) | TensorId::LmHead(class)
                 if self.dims.token_classes > 1 =>
             {
                 let members = self.classes.iter().enumerate();
-                Part::Rows(members.filter(|m| u32::from(*m.1) == class).map(|m| m.0).collect())
+                Selection::Rows(members.filter(|m| u32::from(*m.1) == class).map(|m| m.0).collect())
             }
             TensorId::ExpertUp(l, e) => {
-                kept(l, e).map_or(Part::Whole, |kept| Part::Rows((0..kept).collect()))
+                kept(l, e).map_or(Selection::Whole, |kept| Selection::Rows((0..kept).collect()))
             }
-            TensorId::ExpertDown(l, e) => kept(l, e).map_or(Part::Whole, Part::Columns),
-            _ => Part::Whole,
+            TensorId::ExpertDown(l, e) => kept(l, e).map_or(Selection::Whole, Selection::Columns),
+            _ => Selection::Whole,
         }
     }
 
@@ -128,9 +129,9 @@ impl Source {
     pub fn shape(&self, id: TensorId) -> (usize, usize) {
         let (rows, cols) = self.dims.shape(id);
         match self.part(id) {
-            Part::Whole => (rows as usize, cols as usize),
-            Part::Rows(rows) => (rows.len(), cols as usize),
-            Part::Columns(cols) => (rows as usize, cols),
+            Selection::Whole => (rows as usize, cols as usize),
+            Selection::Rows(rows) => (rows.len(), cols as usize),
+            Selection::Columns(cols) => (rows as usize, cols),
         }
     }
 
@@ -146,7 +147,7 @@ impl Source {
 
 /// Which part of a checkpoint's matrix a stored one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Selection {
     /// All of it.
     Whole,
     /// Some rows, ascending.
@@ -155,7 +156,7 @@ pub enum Part {
     Columns(usize),
 }
 
-impl Part {
+impl Selection {
     /// Of a blob's matrix.
     pub fn of(blob: &Model<'_>, id: TensorId, tensor: &Tensor<'_>) -> Self {
         match id {
@@ -255,12 +256,12 @@ mod tests {
     fn parts_come_out_as_they_went_in() {
         let whole: Vec<f32> = (0..24).map(|i| i as f32).collect();
         let parts = [
-            (Part::Whole, whole.clone()),
+            (Selection::Whole, whole.clone()),
             (
-                Part::Rows(vec![1, 3]),
+                Selection::Rows(vec![1, 3]),
                 vec![6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0],
             ),
-            (Part::Columns(1), vec![0.0, 6.0, 12.0, 18.0]),
+            (Selection::Columns(1), vec![0.0, 6.0, 12.0, 18.0]),
         ];
         for (part, expected) in parts {
             let taken = part.of_matrix(&whole, 6);
@@ -274,7 +275,7 @@ mod tests {
             assert_eq!(back, biases);
         }
         let mut back = vec![9.0; 24];
-        Part::Columns(1).put_matrix(&[1.0; 4], &mut back);
+        Selection::Columns(1).put_matrix(&[1.0; 4], &mut back);
         assert_eq!(back[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
@@ -311,9 +312,9 @@ mod tests {
 
         // With every step left out, or of another model, there is nothing to divide by.
         let mut plain = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
-        plain.methods = Methods::NONE;
+        plain.steps = Steps::NONE;
         plain.divide(&division, &mut calibration).unwrap();
-        assert_eq!((plain.dims.token_classes, plain.part(id)), (1, Part::Columns(hidden)));
+        assert_eq!((plain.dims.token_classes, plain.part(id)), (1, Selection::Columns(hidden)));
         for classes in [&classes[1..], "x", &"0".repeat(40), &"03".repeat(20)] {
             let foreign = Division { classes: classes.into(), kept: BTreeMap::new() };
             let mut source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();

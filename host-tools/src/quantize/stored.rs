@@ -2,9 +2,9 @@
 
 use resnet_bk_core::blob::{INT8_OFFSETS, Precision, TensorId, TensorRecord};
 
-use super::encode::Storage;
-use super::names::bias_name;
 use crate::error::Error;
+use crate::tensors::bias_name;
+use resnet_bk_schema::Storage;
 
 /// What the stored mantissa is multiplied by before it multiplies a code: a linear layer's row scale
 /// contains the worth of one activation code.

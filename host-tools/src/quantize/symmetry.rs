@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
+use resnet_bk_schema::{Step, Steps};
 use serde::{Deserialize, Serialize};
 
-use super::Methods;
 use super::calibration::{Calibration, Statistics, Symmetric};
 use crate::checkpoint::Checkpoint;
 
@@ -39,9 +39,9 @@ impl Symmetry {
         }
     }
 
-    /// Those that the methods allow.
-    pub fn allowed(methods: Methods) -> impl Iterator<Item = Self> {
-        let Methods { equalize, permute, .. } = methods;
+    /// Those that the steps allow.
+    pub fn allowed(steps: Steps) -> impl Iterator<Item = Self> {
+        let [equalize, permute] = [Step::Equalize, Step::Permute].map(|step| steps.has(step));
         [(Self::Equalized, equalize), (Self::Permuted, permute), (Self::Both, equalize && permute)]
             .into_iter()
             .filter_map(|(symmetry, allowed)| allowed.then_some(symmetry))

@@ -6,9 +6,9 @@ use resnet_bk_core::blob::{
 };
 
 use super::chain::EncodedChain;
-use super::encode::Storage;
-use super::names::weight_name;
 use crate::error::{Error, Result};
+use crate::tensors::weight_name;
+use resnet_bk_schema::Storage;
 
 /// Everything a blob is made of.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! The backward pass: exact gradients of the summed loss with respect to every parameter.
 
 use crate::reference::bk;
-use crate::reference::forward::{BlockTape, FEATURE_BOUND, POTENTIAL_BOUND, Scratch, Tape};
+use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND};
+use crate::reference::forward::{BlockTape, Scratch, Tape};
 use crate::reference::loss::{self, Distillation, Losses};
 use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe;

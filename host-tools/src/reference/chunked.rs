@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::reference::bk;
-use crate::reference::forward::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
+use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
 use crate::reference::layer_norm;
 use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe;

@@ -4,18 +4,14 @@
 //! activation is row-major with one row per position.
 
 use crate::reference::bk;
+use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
+use crate::reference::fake_quant::{FakeQuant, round_rows};
 use crate::reference::layer_norm;
 use crate::reference::linear::Linear;
 use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe::{self, Dropout};
 use crate::reference::observer::{ChainCall, LinearCall, Observer, Routed};
 use crate::reference::real::{Real, add_scaled, add_to, size};
-use crate::reference::rounding::{Rounding, round_rows};
-
-/// Bound of the potentials.
-pub(crate) const POTENTIAL_BOUND: f64 = 3.0;
-/// Bound of the features, the real and imaginary parts of G.
-pub(crate) const FEATURE_BOUND: f64 = 10.0;
 
 /// Every activation of a forward pass: what the backward pass reads, and buffers that are reused
 /// from batch to batch.
@@ -24,7 +20,7 @@ pub struct Tape<T: Real = f32> {
     /// Share of hidden activations to drop, and the seed of the choice.
     dropout: Option<(f32, u64)>,
     /// Whether activations are rounded.
-    rounding: Option<Rounding>,
+    rounding: Option<FakeQuant>,
     pub(crate) blocks: Vec<BlockTape<T>>,
     /// Residual stream `[rows, d]`.
     pub(crate) h: Vec<T>,
@@ -75,7 +71,7 @@ impl<T: Real> Tape<T> {
     }
 
     /// A tape whose passes round activations as the integer path does.
-    pub fn rounding(rounding: Rounding) -> Self {
+    pub fn rounding(rounding: FakeQuant) -> Self {
         Self { rounding: Some(rounding), ..Self::default() }
     }
 }
@@ -172,7 +168,7 @@ impl<T: Real> Model<T> {
         &self,
         block: &BlockLayout,
         window: usize,
-        rounding: Option<Rounding>,
+        rounding: Option<FakeQuant>,
         b: &mut BlockTape<T>,
     ) {
         let k = self.config().potentials;
@@ -211,12 +207,6 @@ impl<T: Real> Model<T> {
 enum Stage {
     Block(usize),
     Head,
-}
-
-pub(crate) fn clip_into<T: Real>(x: &[T], bound: f64, y: &mut Vec<T>) {
-    let bound = T::of(bound);
-    y.clear();
-    y.extend(x.iter().map(|x| x.clip(bound)));
 }
 
 impl Model<f32> {

@@ -5,7 +5,9 @@
 
 mod backward;
 mod bk;
+mod bounds;
 mod chunked;
+mod fake_quant;
 mod forward;
 mod layer_norm;
 mod linear;
@@ -14,12 +16,12 @@ mod model;
 mod moe;
 mod observer;
 mod real;
-mod rounding;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use chunked::{CHUNK, Hidden};
+pub use fake_quant::FakeQuant;
 pub use forward::Tape;
 pub(crate) use linear::add_gram;
 pub use loss::{Distillation, Losses, negative_log_likelihoods};
@@ -27,5 +29,4 @@ pub use model::Model;
 pub use observer::{ChainCall, LinearCall, LinearGradient, Observer, Routed};
 pub use real::Real;
 pub(crate) use real::dot;
-pub use rounding::Rounding;
 pub use stream::Stream;

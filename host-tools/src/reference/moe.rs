@@ -1,10 +1,10 @@
 //! The mixture of experts: each position is computed only by the experts that it is routed to.
 
+use crate::reference::fake_quant::round_rows;
 use crate::reference::linear::Linear;
 use crate::reference::model::BlockLayout;
 use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_scaled, add_to, dot, size};
-use crate::reference::rounding::round_rows;
 
 /// Dropout of hidden activations (as the published model places it): each is zero with a
 /// probability and otherwise scaled up, so that its mean stays.

@@ -5,7 +5,7 @@ use resnet_bk_core as core;
 use crate::checkpoint::Chain;
 use crate::error::{Error, Result};
 use crate::reference::bk;
-use crate::reference::forward::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
+use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
 use crate::reference::layer_norm;
 use crate::reference::model::Model;
 use crate::reference::moe;

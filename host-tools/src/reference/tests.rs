@@ -217,7 +217,7 @@ fn observers_see_every_linear_layer() {
 /// that of finite differences. Before it, rounding passes gradients on as if it were not there.
 #[test]
 fn rounded_activations_have_the_gradient_of_what_is_computed() {
-    let rounding = Rounding { potentials_int8: true };
+    let rounding = FakeQuant { potentials_int8: true };
     let mut model = model(config(Chain::Half, 3, 2));
     let teacher = model.clone();
     let (window, scale, how) = (4, 0.5, Distillation { temperature: 1.5, cross_entropy: 0.25 });

@@ -25,8 +25,8 @@ use serde::Deserialize;
 
 use crate::budget::Sensitivities;
 use crate::error::{Error, Result};
-use crate::eval::statistics::with_error;
 use crate::files;
+use resnet_bk_schema::statistics::with_error;
 
 /// Everything that a report shows.
 #[derive(Clone, Debug)]

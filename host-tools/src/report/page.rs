@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Findings, Plot};
-use crate::eval::statistics::with_error;
+use resnet_bk_schema::statistics::with_error;
 
 /// What tells the page from others.
 pub(crate) const GENERATOR: &str = "<meta name=\"generator\" content=\"resnet-bk report\">";

@@ -2,7 +2,7 @@
 
 use crate::cli::common::Loaded;
 use crate::cli::numbers;
-use crate::cli::quantize::Making;
+use crate::cli::quantize::QuantizeArgs;
 use crate::error::{Error, Result};
 use crate::finetune::Recipe;
 use crate::reference::Distillation;
@@ -104,7 +104,7 @@ impl RecipeArgs {
     }
 
     /// What the flags say.
-    pub(super) fn recipe(&self, making: &Making, loaded: &Loaded) -> Result<Recipe> {
+    pub(super) fn recipe(&self, making: &QuantizeArgs, loaded: &Loaded) -> Result<Recipe> {
         let window = making.text.window;
         numbers::check(
             &[

@@ -2,62 +2,39 @@
 
 use std::path::Path;
 
-use crate::budget::{Bench, Found, Progress, Search};
+use resnet_bk_schema::{Step, Storage};
+
+use super::flags::{QuantizeArgs, Target, unmeasured};
+use super::model::{QuantizedModel, TargetMix};
+use super::write::preview;
+use crate::budget::{Bench, Mix, Progress, Search};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, note, parse_blob, set};
 use crate::cli::measured::Measuring;
-use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::eval::text::Tokens;
 use crate::files;
 use crate::importance::Importance;
-use crate::policy::Assignment;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::encode::Storage;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
+use crate::tensors::Assignment;
 use crate::tokenizer::Tokenizer;
-
-use super::write::preview;
-use super::{FALLBACK_TOKENS, Made, Making, Mix, unmeasured};
-
-/// What a budget is for.
-#[derive(Clone, Copy, Debug, clap::Args)]
-#[group(id = "targets", multiple = false, conflicts_with = "policy")]
-pub(in crate::cli) struct Target {
-    /// The best blob of at most so many bytes, everything counted.
-    #[arg(long, value_name = "N")]
-    target_bytes: Option<usize>,
-    /// The best blob that is at least so many times smaller than the checkpoint file.
-    #[arg(long, value_parser = numbers::positive, value_name = "R", allow_negative_numbers = true)]
-    target_ratio: Option<f64>,
-    /// The smallest blob that loses at most this KL divergence, in nats per token, on the text that
-    /// it is measured on, through the integer path.
-    #[arg(long, value_parser = numbers::not_negative::<f64>, value_name = "X", allow_negative_numbers = true)]
-    max_kl: Option<f64>,
-}
-
-impl Target {
-    /// Whether there is one.
-    pub(super) fn is_some(self) -> bool {
-        self.target_bytes.is_some() || self.target_ratio.is_some() || self.max_kl.is_some()
-    }
-}
 
 /// Halvings of the range of sizes in search of the smallest one within a KL divergence.
 const HALVINGS: usize = 9;
 
 /// Quantizes to the target, or prints what would come out and returns nothing.
 pub(super) fn make(
-    args: &Making,
+    args: &QuantizeArgs,
     loaded: &Loaded,
     source: &mut Source,
     importance: Option<Importance>,
     dry_run: bool,
     global: Global,
-) -> Result<Option<Made>> {
+) -> Result<Option<QuantizedModel>> {
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) =
         args.text.calibrate(source, args.calibration_tokens, tokenizer, global)?;
@@ -71,7 +48,7 @@ pub(super) fn make(
             importance.require(&args.settings(loaded, &text), path)?;
             importance
         }
-        None => super::publish(args, loaded, &text, global),
+        None => args.publish(loaded, &text, global),
     };
     let save = |importance: &Importance| match &args.importance {
         Some(path) => files::write_atomically(path, &importance.to_bytes()),
@@ -93,16 +70,16 @@ pub(super) fn make(
     };
     let overhead = overhead(args, source, &origin)?;
     let Target { target_bytes, target_ratio, max_kl } = args.target;
-    let job = Job { args, bench: &bench, held_out: &held_out, origin, global };
+    let search_for = TargetSearch { args, bench: &bench, held_out: &held_out, origin, global };
     let within = |bytes: usize| {
-        let found = job.within(&search, bytes, overhead, loaded.bytes)?;
+        let found = search_for.within(&search, bytes, overhead, loaded.bytes)?;
         Ok::<_, Error>((found, bytes.saturating_sub(overhead)))
     };
     let (found, capacity) = match (target_bytes, target_ratio, max_kl) {
         (Some(bytes), ..) => within(bytes)?,
         (_, Some(ratio), _) => within((loaded.bytes as f64 / ratio) as usize)?,
         (.., Some(limit)) => {
-            let found = job.below(&search, limit)?;
+            let found = search_for.below(&search, limit)?;
             let bytes = found.bytes;
             (found, bytes)
         }
@@ -124,28 +101,29 @@ pub(super) fn make(
     }
     let mut encoded = bench.encode_mix(&found.storage)?;
     let mut measured = found.measured;
-    if source.methods.prefix {
+    if source.steps.has(Step::Prefix) {
         let (refined, kl) = args.refine(&bench, &text, &found.storage, encoded, global)?;
         note(global, &format!("quantized again for the inputs that it gives: {kl:.5}"));
         (encoded, measured) = (refined, kl);
     }
-    let mix = Mix { chosen_on: held_out, predicted: found.predicted, measured, capacity, table };
-    Ok(Some(Made { assignment, encoded, mix: Some(mix), text, recorded }))
+    let mix =
+        TargetMix { chosen_on: held_out, predicted: found.predicted, measured, capacity, table };
+    Ok(Some(QuantizedModel { assignment, encoded, mix: Some(mix), text, recorded }))
 }
 
-impl Making {
+impl QuantizeArgs {
     /// Quantizes weights that have moved to another mix of no more bytes, the best that is found around
     /// the one before; nothing where that stays the best, or was not for a target. What counts is the
     /// KL divergence to `teacher`.
     pub(in crate::cli) fn make_again(
         &self,
         source: &Source,
-        before: &Made,
+        before: &QuantizedModel,
         teacher: &Model,
         tokenizer: Option<&Tokenizer>,
         global: Global,
-    ) -> Result<Option<Made>> {
-        let Some(Mix { capacity, table, .. }) = &before.mix else { return Ok(None) };
+    ) -> Result<Option<QuantizedModel>> {
+        let Some(TargetMix { capacity, table, .. }) = &before.mix else { return Ok(None) };
         let TextArgs { window, seed, .. } = self.text;
         let (text, folded) = (&before.text, Model::from_checkpoint(&source.folded));
         let progress = bar("calibrating", global);
@@ -165,20 +143,21 @@ impl Making {
         });
         progress.finish_and_clear();
         let Some(found) = found?.filter(|found| found.storage != *storage) else { return Ok(None) };
-        let Found { predicted, measured, ref storage, .. } = found;
+        let Mix { predicted, measured, ref storage, .. } = found;
         let (assignment, encoded) = (budget_assignment(self, storage), bench.encode_mix(storage)?);
         let (capacity, table, recorded) = (*capacity, table.clone(), before.recorded.clone());
-        let mix = Mix { chosen_on: held_out, predicted, measured, capacity, table };
-        Ok(Some(Made { assignment, encoded, mix: Some(mix), text: text.clone(), recorded }))
-    }
-
-    /// Tokens that mixes are measured on.
-    fn measured_on(&self) -> usize {
-        if self.measure_tokens > 0 { self.measure_tokens } else { FALLBACK_TOKENS }
+        let mix = TargetMix { chosen_on: held_out, predicted, measured, capacity, table };
+        Ok(Some(QuantizedModel {
+            assignment,
+            encoded,
+            mix: Some(mix),
+            text: text.clone(),
+            recorded,
+        }))
     }
 }
 
-fn budget_assignment(args: &Making, storage: &[Storage]) -> Assignment {
+fn budget_assignment(args: &QuantizeArgs, storage: &[Storage]) -> Assignment {
     Assignment {
         name: format!("budget{}", args.suffix),
         storage: storage.to_vec(),
@@ -187,7 +166,7 @@ fn budget_assignment(args: &Making, storage: &[Storage]) -> Assignment {
 }
 
 /// Bytes of a blob beside the aligned sections of its matrices.
-fn overhead(args: &Making, source: &Source, origin: &Origin<'_>) -> Result<usize> {
+fn overhead(args: &QuantizeArgs, source: &Source, origin: &Origin<'_>) -> Result<usize> {
     let storage = vec![Storage::INT8; source.dims.tensor_count()];
     let sections: usize = source
         .dims
@@ -197,23 +176,18 @@ fn overhead(args: &Making, source: &Source, origin: &Origin<'_>) -> Result<usize
     Ok(source.predict(&budget_assignment(args, &storage), origin)? - sections)
 }
 
-struct Job<'a> {
-    args: &'a Making,
+/// A search for the mix that meets a target.
+struct TargetSearch<'a> {
+    args: &'a QuantizeArgs,
     bench: &'a Bench<'a>,
     held_out: &'a Tokens,
     origin: Origin<'a>,
     global: Global,
 }
 
-impl Job<'_> {
+impl TargetSearch<'_> {
     /// The best mix whose blob has at most `bytes`.
-    fn within(
-        &self,
-        search: &Search<'_>,
-        bytes: usize,
-        overhead: usize,
-        fp32: u64,
-    ) -> Result<Found> {
+    fn within(&self, search: &Search<'_>, bytes: usize, overhead: usize, fp32: u64) -> Result<Mix> {
         let capacity = bytes.saturating_sub(overhead);
         self.best(search, capacity)?.ok_or_else(|| {
             let smallest = search.range().0 + overhead;
@@ -225,7 +199,7 @@ impl Job<'_> {
         })
     }
 
-    fn best(&self, search: &Search<'_>, capacity: usize) -> Result<Option<Found>> {
+    fn best(&self, search: &Search<'_>, capacity: usize) -> Result<Option<Mix>> {
         let progress = bar("searching", self.global);
         let found = search.best(capacity, |at| match at {
             Progress::Mix(_) => set(&progress, 0.0),
@@ -237,7 +211,7 @@ impl Job<'_> {
 
     /// The smallest mix that loses at most `limit` through the integer path, whose rounding of
     /// activations comes on top of what the weights lose.
-    fn below(&self, search: &Search<'_>, limit: f64) -> Result<Found> {
+    fn below(&self, search: &Search<'_>, limit: f64) -> Result<Mix> {
         let (smallest, largest) = search.range();
         let mut activations = 0.0;
         let mut closest = f64::INFINITY;

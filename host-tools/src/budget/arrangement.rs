@@ -6,16 +6,17 @@ use resnet_bk_core::blob::{Precision, TensorId};
 use super::Bench;
 use crate::error::Result;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::encode::{Encoded, Storage};
-use crate::quantize::names::{layer_name, weight_name};
+use crate::quantize::encode::Encoded;
 use crate::quantize::symmetry::{Symmetries, Symmetry};
+use crate::tensors::{layer_name, weight_name};
+use resnet_bk_schema::Storage;
 
 /// The storage that symmetries are tried in: coarse enough to tell them apart.
 const STORAGE: Storage = Storage::grouped(Precision::Int3, 32);
 
-/// Tries every symmetry that the methods allow on every expert alone, everything else staying FP32,
+/// Tries every symmetry that the steps allow on every expert alone, everything else staying FP32,
 /// and keeps what lowers the measured KL divergence. `progress` is told the share that is done.
-pub fn choose(
+pub fn choose_arrangement(
     bench: &Bench<'_>,
     calibration: &Calibration,
     progress: impl Fn(f64) + Sync,
@@ -30,7 +31,7 @@ pub fn choose(
             let (up, down) = (layer_name(TensorId::ExpertUp(l, e)), layer_name(id));
             let plain = source.encode(id, STORAGE, calibration)?;
             let mut best = (bench.kl_with(id, &plain)?, None);
-            for symmetry in Symmetry::allowed(source.methods) {
+            for symmetry in Symmetry::allowed(source.steps) {
                 let weights = &source.folded.tensors[&weight_name(id)].data;
                 let rearrangement = symmetry.rearrangement(weights, source.dims.hidden as usize);
                 let (mut changed, mut known) = (source.clone(), calibration.clone());

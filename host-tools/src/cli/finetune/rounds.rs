@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use resnet_bk_core::blob::{Measured, Provenance};
+use resnet_bk_schema::outputs::Improvement;
 
-use super::report::{progress_bar, show};
-use super::{Args, Start, TUNED};
+use super::flags::{Args, Start, TUNED};
+use super::progress::{progress_bar, show};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, note, parse_blob};
 use crate::digest::{sha256, sha256_of_tokens};
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
-use crate::eval::{self, Quality, Subject};
-use crate::finetune::{Event, ExportOrigin, Held, Recipe, Run, Student, Summary};
+use crate::eval::{self, Subject};
+use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary, ValidationSet};
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 use crate::train::Output;
@@ -24,7 +25,7 @@ pub(super) struct Round {
 }
 
 /// What every round has in common.
-pub(super) struct Job<'a> {
+pub(super) struct Finetuning<'a> {
     pub(super) args: &'a Args,
     pub(super) loaded: &'a Loaded,
     pub(super) teacher: &'a Model,
@@ -36,7 +37,7 @@ pub(super) struct Job<'a> {
     pub(super) global: Global,
 }
 
-impl Job<'_> {
+impl Finetuning<'_> {
     /// Every round; each but the first begins with precisions chosen again for what the one before has
     /// learnt or, where those stay as they are, with the blob that it came to.
     pub(super) fn rounds(&self, start: Start) -> Result<Vec<Round>> {
@@ -78,7 +79,7 @@ impl Job<'_> {
         let window = recipe.training.window;
         flags.choose_rate(&mut recipe, || {
             let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
-            let held = Held::new(teacher, &self.valid.tokens, window, threads);
+            let held = ValidationSet::new(teacher, &self.valid.tokens, window, threads);
             Ok(held.score(&student, threads).kl)
         })?;
         Ok(Run {
@@ -112,7 +113,7 @@ impl Job<'_> {
 
     /// The blob of the best step, measured through the integer path beside the one that the first round
     /// began with.
-    pub(super) fn export(&self, first: &Round, best: &Round) -> Result<Finished> {
+    pub(super) fn export(&self, first: &Round, best: &Round) -> Result<TunedBlob> {
         let Self { loaded, teacher, valid, test, .. } = *self;
         let out = &self.args.out;
         let [first, before] = [&first.blob, &best.blob];
@@ -136,10 +137,11 @@ impl Job<'_> {
             let quality =
                 eval::evaluate(Some(teacher), &subjects, tokens, &blocks, lengths, |_| {})?;
             let (corpus, errors_by) = (text.name.clone(), blocks.describe());
-            Ok::<_, Error>(Measurement { corpus, errors_by, quality })
+            let [fp32, before, after] = [0, 1, 2].map(|i| quality[i].clone());
+            Ok::<_, Error>(Improvement { corpus, errors_by, fp32, before, after })
         };
         let [chosen, measured] = [measure(valid)?, measure(test)?];
-        let [fp32, _, after] = [0, 1, 2].map(|i| &measured.quality[i]);
+        let Improvement { fp32, after, .. } = &measured;
         origin.measured = Some(Measured {
             corpus: &measured.corpus,
             tokens: after.tokens as u32,
@@ -153,25 +155,16 @@ impl Job<'_> {
             blob = student.export(parameters, before, &origin)?;
         }
         let policy = origin.policy.to_owned();
-        Ok(Finished { blob, policy, chosen, measured })
+        Ok(TunedBlob { blob, policy, chosen, measured })
     }
 }
 
 /// A fine-tuned blob and how good it is.
-pub(super) struct Finished {
+pub(super) struct TunedBlob {
     pub(super) blob: Vec<u8>,
     pub(super) policy: String,
     /// On the text that chose the step.
-    pub(super) chosen: Measurement,
+    pub(super) chosen: Improvement,
     /// On text that chose nothing.
-    pub(super) measured: Measurement,
-}
-
-/// What was measured on a text.
-pub(super) struct Measurement {
-    pub(super) corpus: String,
-    /// What standard errors are counted by.
-    pub(super) errors_by: String,
-    /// Of the checkpoint, of the blob that the run started with and of the one that came out.
-    pub(super) quality: Vec<Quality>,
+    pub(super) measured: Improvement,
 }

@@ -1,28 +1,27 @@
-//! Which windows of a text belong together: neighbours are alike, so errors are counted by blocks.
+//! The blocks of a text that errors are counted by: neighbouring windows are alike, so blocks, not
+//! windows, count as independent.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::text::{Part, Tokens};
-
-/// Tokens of a block where a text does not say what it consists of, about an article of WikiText.
+/// Tokens of a block where a text has no articles or streams: about an article of WikiText.
 const BLOCK_TOKENS: usize = 8_192;
-/// Blocks that a short text is divided into at least.
+/// Least number of blocks of a short text.
 const FEWEST: usize = 8;
 
 /// What the blocks of a text are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Block {
     /// An article of the text.
     Article,
-    /// A stream that the model wrote without interruption.
+    /// A stream that the model sampled without interruption.
     Stream,
     /// A run of windows.
     Windows,
 }
 
 /// A text's windows, divided into blocks of neighbours that count as independent of each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocks {
     /// What a block is.
     pub block: Block,
@@ -33,33 +32,24 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Blocks of a text in windows of `window` tokens: its articles or streams or, where it has none,
-    /// runs of 8,192 tokens, of shorter texts an eighth. A window belongs to the article that its first
-    /// token is in.
+    /// Blocks that begin at these tokens of a text of `tokens` tokens, and one before the first of them
+    /// where there is text. A window belongs to the block of its first token.
     ///
     /// # Panics
     /// If `window` is 0.
-    pub fn new(text: &Tokens, window: usize) -> Self {
-        match &text.parts {
-            Some(parts) => {
-                let block = match parts.part {
-                    Part::Article => Block::Article,
-                    Part::Stream => Block::Stream,
-                };
-                let count = windows(text.tokens.len(), window);
-                let mut bounds: Vec<usize> =
-                    parts.starts.iter().map(|s| s.div_ceil(window).min(count)).collect();
-                bounds.extend([0, count]);
-                bounds.sort_unstable();
-                bounds.dedup();
-                let windows = bounds.windows(2).map(|pair| pair[1] - pair[0]).collect();
-                Self { block, window, windows }
-            }
-            None => Self::runs(text.tokens.len(), window),
-        }
+    pub fn starting_at(block: Block, starts: &[usize], tokens: usize, window: usize) -> Self {
+        let count = windows(tokens, window);
+        let mut bounds: Vec<usize> =
+            starts.iter().map(|start| start.div_ceil(window).min(count)).collect();
+        bounds.extend([0, count]);
+        bounds.sort_unstable();
+        bounds.dedup();
+        let windows = bounds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        Self { block, window, windows }
     }
 
-    /// Blocks of a text of `tokens` tokens that does not say what it consists of.
+    /// Blocks of a text of `tokens` tokens without articles or streams: runs of 8,192 tokens, of shorter
+    /// texts an eighth.
     ///
     /// # Panics
     /// If `window` is 0.
@@ -96,24 +86,18 @@ fn windows(tokens: usize, window: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::text::Parts;
     use super::*;
-
-    fn text(tokens: usize, starts: &[usize]) -> Tokens {
-        let parts = Parts { part: Part::Article, starts: starts.to_vec() };
-        Tokens { name: "text".into(), tokens: vec![0; tokens], parts: Some(parts) }
-    }
 
     #[test]
     fn a_window_belongs_to_the_article_of_its_first_token() {
+        let blocks = |starts: &[usize]| Blocks::starting_at(Block::Article, starts, 96, 10);
         // Windows start at 0, 10, … 90; the second article begins within the third window, the
         // third exactly at a window, the fourth has no window of its own, the fifth only the rest.
-        let blocks = Blocks::new(&text(96, &[0, 21, 50, 61, 65]), 10);
-        assert_eq!(blocks.windows, [3, 2, 2, 3]);
+        assert_eq!(blocks(&[0, 21, 50, 61, 65]).windows, [3, 2, 2, 3]);
         // A text that is cut out of a longer one begins within an article.
-        assert_eq!(Blocks::new(&text(96, &[21]), 10).windows, [3, 7]);
-        assert_eq!(Blocks::new(&text(96, &[]), 10).windows, [10]);
-        assert_eq!(Blocks::new(&text(96, &[95]), 10).describe(), "1 article");
+        assert_eq!(blocks(&[21]).windows, [3, 7]);
+        assert_eq!(blocks(&[]).windows, [10]);
+        assert_eq!(blocks(&[95]).describe(), "1 article");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use resnet_bk_core::blob::{Dimensions, TensorId};
 
 use super::Bench;
 use crate::error::Result;
-use crate::quantize::encode::{Encoded, Storage};
-use crate::quantize::names::layer_name;
-use crate::quantize::prefix::shifts;
+use crate::quantize::encode::Encoded;
+use crate::quantize::input_shift::shifts;
+use crate::tensors::layer_name;
+use resnet_bk_schema::Storage;
 
 /// Quantizes every matrix again on `tokens` in windows of `window`; returns the matrices with their KL
 /// divergence in nats per token on the bench where that falls, otherwise `first` with its own.

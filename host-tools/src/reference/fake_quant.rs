@@ -4,17 +4,17 @@
 //! it, the last of them its largest magnitude; the residual stream is too fine to matter. Backward
 //! passes take the rounding for the identity (the straight-through estimator).
 
-use crate::reference::forward::POTENTIAL_BOUND;
+use crate::reference::bounds::POTENTIAL_BOUND;
 use crate::reference::real::Real;
 
 /// Which activations are rounded beside the inputs of linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rounding {
+pub struct FakeQuant {
     /// Whether potentials are rounded to 127 steps on either side of zero.
     pub potentials_int8: bool,
 }
 
-impl Rounding {
+impl FakeQuant {
     /// Rounds clamped potentials where that is asked for.
     pub(crate) fn potentials<T: Real>(self, v: &mut [T]) {
         if self.potentials_int8 {
@@ -104,9 +104,9 @@ mod tests {
     fn potentials_are_rounded_only_where_asked() {
         let exact = [3.0, -1.0, 0.011, 0.012];
         let mut v = exact;
-        Rounding { potentials_int8: false }.potentials(&mut v);
+        FakeQuant { potentials_int8: false }.potentials(&mut v);
         assert_eq!(v, exact);
-        Rounding { potentials_int8: true }.potentials(&mut v);
+        FakeQuant { potentials_int8: true }.potentials(&mut v);
         let expected = [127.0, -42.0, 0.0, 1.0].map(|code: f64| code * 3.0 / 127.0);
         assert!(v.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{v:?}");
     }

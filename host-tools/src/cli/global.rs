@@ -1,0 +1,12 @@
+//! Flags of every subcommand.
+
+/// Flags of every subcommand.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Global {
+    /// Print the result as JSON on standard output. Bytes of a path that are not UTF-8 show as \xNN.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress: neither a bar on a terminal nor, elsewhere, a line every ten seconds.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
