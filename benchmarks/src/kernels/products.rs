@@ -10,9 +10,9 @@ use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
 use resnet_bk_core::kernels::{Vectors, by_columns, matmul, portable};
 use resnet_bk_core::layers::activation::{quantize, quantize_relu};
 
-use super::Row;
 use super::alternate::alternate;
 use super::host::{InstructionSets, Reading};
+use super::row::Row;
 
 /// What is multiplied.
 struct Case {

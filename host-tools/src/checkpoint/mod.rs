@@ -2,8 +2,10 @@
 
 pub mod config;
 pub mod safetensors;
+mod tensor;
 
 pub use config::{Chain, ModelConfig, TensorSpec};
+pub use tensor::Tensor;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -23,15 +25,6 @@ const MASK: f32 = -1e30;
 /// The entry of a provenance with the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that
 /// the model was trained with. Imported checkpoints do not know theirs.
 pub const TOKENIZER_KEY: &str = "tokenizer_sha256";
-
-/// A named array of weights.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Row-major shape; `[]` for a scalar.
-    pub shape: Vec<usize>,
-    /// As many weights as the shape's product.
-    pub data: Vec<f32>,
-}
 
 /// A model in FP32 with its origin. [`Checkpoint::new`] and [`Checkpoint::read`] guarantee that
 /// `tensors` are exactly those of `config`, in shape too, and finite.

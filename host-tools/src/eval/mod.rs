@@ -13,11 +13,11 @@ pub mod divergence;
 mod quality;
 pub mod sample;
 mod score;
+mod subject;
 pub mod sums;
 pub mod text;
 
 use rayon::prelude::*;
-use resnet_bk_core as core;
 
 use crate::error::{Error, Result};
 use crate::reference::{CHUNK, Model};
@@ -25,18 +25,10 @@ use quality::Tally;
 pub use resnet_bk_schema::blocks::Blocks;
 pub use resnet_bk_schema::outputs::{Fidelity, Quality};
 use score::score;
+pub use subject::Subject;
 
 /// Windows that a thread scores at a time, unless they are long.
 const WINDOWS_PER_JOB: usize = 8;
-
-/// A model that is compared with the reference.
-#[derive(Debug)]
-pub enum Subject<'a> {
-    /// A blob, through the integer path.
-    Blob(core::Model<'a>),
-    /// Other weights in the FP32 model.
-    Weights(Model),
-}
 
 /// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, by which standard errors are
 /// counted too. `lengths` are the bytes of each token; `progress` is told the share that is done.
