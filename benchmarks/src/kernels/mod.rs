@@ -36,18 +36,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-impl Ratio {
-    /// For JSON, to three decimals.
-    fn rounded(&self) -> f64 {
-        rounded(self.median)
-    }
-
-    /// The quartiles, likewise.
-    fn spread(&self) -> [f64; 2] {
-        self.quartiles.map(rounded)
-    }
-}
-
 fn rounded(ratio: f64) -> f64 {
     (ratio * 1000.0).round() / 1000.0
 }

@@ -218,7 +218,7 @@ impl<'a> ValidationSet<'a> {
     /// Scores the student as it is shown; the result does not depend on `threads`.
     pub fn score(&self, student: &Student, threads: usize) -> DistillationScore {
         let (step, count) = (self.window * BATCH, self.predictions());
-        let tape = || Tape::rounding(student.rounding());
+        let tape = || Tape::fake_quantized(student.fake_quant());
         let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| tape()).collect();
         let mut parts = vec![Losses::default(); self.exact.len()];
         let inputs = self.tokens[..count].chunks(step).zip(self.tokens[1..].chunks(step));

@@ -19,7 +19,7 @@ pub struct Student {
     /// What inference would compute with, up to the rounding of activations.
     model: Model,
     /// How it rounds activations.
-    rounding: FakeQuant,
+    fake_quant: FakeQuant,
     pub(super) matrices: Vec<Matrix>,
     decoded: Vec<Decoded>,
     /// Diagonals and logarithms of η of every block among the model's parameters.
@@ -90,10 +90,10 @@ impl Student {
                 *log = (f64::from(eta) / one).ln() as f32;
             }
         }
-        let rounding = FakeQuant { potentials_int8: blob.chain_format().int8 };
+        let fake_quant = FakeQuant { potentials_int8: blob.chain_format().int8 };
         let decoded = vec![Decoded::default(); matrices.len()];
         let mut student =
-            Self { model, rounding, matrices, decoded, chains, parameters: Vec::new() };
+            Self { model, fake_quant, matrices, decoded, chains, parameters: Vec::new() };
         student.show(&mut parameters, &mut [()])?;
         student.parameters = parameters;
         Ok(student)
@@ -105,8 +105,8 @@ impl Student {
     }
 
     /// How activations are rounded.
-    pub fn rounding(&self) -> FakeQuant {
-        self.rounding
+    pub fn fake_quant(&self) -> FakeQuant {
+        self.fake_quant
     }
 
     /// The parameters of the blob that the student was made of.

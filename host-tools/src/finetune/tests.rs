@@ -171,7 +171,7 @@ fn a_trained_student_exports_what_its_training_saw() {
         assert!(moved > own.parameters().len() / 2, "{moved} numbers moved");
 
         let tokens = &made.tokens[..512];
-        let mut tape = Tape::rounding(tuner.student().rounding());
+        let mut tape = Tape::fake_quantized(tuner.student().fake_quant());
         let simulated = own.forward_reusing(tokens, WINDOW, &mut tape).to_vec();
         let computed = integer_logits(&exported, tokens);
         let unrounded = own.forward(tokens, WINDOW);

@@ -63,7 +63,7 @@ impl<'a> Tuner<'a> {
         let shards = recipe.training.shards.clamp(1, recipe.training.batch);
         let parameters = student.take_parameters();
         let zeros = vec![0.0; parameters.len()];
-        let tapes = || (Tape::default(), Tape::rounding(student.rounding()));
+        let tapes = || (Tape::default(), Tape::fake_quantized(student.fake_quant()));
         Self {
             tapes: (0..threads.clamp(1, shards)).map(|_| tapes()).collect(),
             batch: Batch::new(shards, student.model().parameters().len()),

@@ -5,6 +5,7 @@
 
 mod backward;
 mod bk;
+mod block;
 mod bounds;
 mod chunked;
 mod fake_quant;
@@ -30,3 +31,6 @@ pub use observer::{ChainCall, LinearCall, LinearGradient, Observer, Routed};
 pub use real::Real;
 pub(crate) use real::dot;
 pub use stream::Stream;
+
+/// Windows of a forward pass where memory does not ask for fewer: longer batches are no faster.
+pub const WINDOWS_PER_PASS: usize = 8;
