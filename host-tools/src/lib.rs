@@ -22,5 +22,6 @@ pub mod report;
 mod table;
 pub mod tensors;
 pub mod terminal;
+pub mod threads;
 pub mod tokenizer;
 pub mod train;

@@ -99,7 +99,7 @@ impl Tools {
     }
 
     /// Importance of each layer, with these further arguments; returns the file. One of the same settings
-    /// is gone on with.
+    /// is extended.
     pub(crate) fn analyze(&self, name: &str, arguments: &[&str]) -> Result<PathBuf> {
         let out = self.work.join(format!("{name}.json"));
         let mut command = self.command("analyze");
@@ -121,8 +121,8 @@ impl Tools {
         Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
     }
 
-    /// A blob, fine-tuned with these arguments of `finetune`; returns the file. What an interrupted run left
-    /// is gone on with.
+    /// A blob, fine-tuned with these arguments of `finetune`; returns the file. An interrupted run
+    /// resumes.
     pub(crate) fn finetune(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Which experts round better in other units or another order.
+//! Which experts gain from equalized scales or a permutation of their hidden units.
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::{Precision, TensorId};

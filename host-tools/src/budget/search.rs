@@ -10,12 +10,12 @@ use resnet_bk_schema::Storage;
 
 /// Rounds of measuring around the chosen mix at most.
 const ROUNDS: usize = 4;
-/// A mix replaces another if it costs less than this share of it.
+/// A mix replaces another if its KL divergence is below this share of it.
 const WORTH: f64 = 0.998;
-/// How far a measured step may stretch or shrink what the table says of further steps.
-const STRETCH: (f64, f64) = (0.25, 4.0);
+/// Range of the factor by which a measured step rescales the table's further steps.
+const RESCALING: (f64, f64) = (0.25, 4.0);
 
-/// A mix with what it was expected to cost and what it does.
+/// A mix of precisions with its predicted and measured loss.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
     /// Storage of every matrix in canonical order.
@@ -28,7 +28,7 @@ pub struct Mix {
     pub measured: f64,
 }
 
-/// What a search is doing.
+/// Progress of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
     /// It found a mix of this measured KL divergence.
@@ -195,12 +195,12 @@ impl<'a> Search<'a> {
         for (&(t, i), delta) in steps.iter().zip(deltas) {
             let (here, old) = (mix[t], &old[t]);
             let own = costs[t][here].cost;
-            let stretch = (delta / (old[i].cost - old[here].cost)).clamp(STRETCH.0, STRETCH.1);
+            let factor = (delta / (old[i].cost - old[here].cost)).clamp(RESCALING.0, RESCALING.1);
             costs[t][i].cost = own + delta;
             let beyond: Vec<usize> =
                 if i < here { (0..i).collect() } else { (i + 1..old.len()).collect() };
             for o in beyond {
-                costs[t][o].cost = costs[t][i].cost + stretch * (old[o].cost - old[i].cost);
+                costs[t][o].cost = costs[t][i].cost + factor * (old[o].cost - old[i].cost);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What each tensor costs on its own in each storage.
+//! Sensitivities: the loss of each tensor quantized alone, in each storage.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ fn is_known(known: &Sensitivities, (_, name, storage): &Entry) -> bool {
     known.get(name).is_some_and(|costs| costs.contains_key(storage))
 }
 
-/// Whether [`measure`] would have nothing to do.
+/// Whether [`measure`] has nothing left to measure.
 pub fn is_complete(bench: &Bench<'_>, known: &Sensitivities) -> bool {
     entries(bench).all(|entry| is_known(known, &entry))
 }

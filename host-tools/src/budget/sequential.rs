@@ -1,7 +1,7 @@
-//! Quantizing a mix for the inputs that its quantized layers give.
+//! Sequential quantization: every matrix for the inputs that the quantized layers before it give.
 //!
 //! Matrix after matrix in the order of inference, those that read the same input together: what is
-//! before them is quantized by then, so that each makes up for what is left of its prefix's errors.
+//! before them is quantized by then, so that each compensates the remaining errors of its prefix.
 
 use std::collections::BTreeSet;
 

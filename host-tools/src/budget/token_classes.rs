@@ -26,7 +26,7 @@ pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     let both = |token: usize| tables[0][token] * tables[1][token];
     ranked.sort_by(|&a, &b| both(b).total_cmp(&both(a)));
     // Logarithm of the mean over ranks, times their number.
-    let stretch = |from: usize, to: usize| -> f64 {
+    let distortion = |from: usize, to: usize| -> f64 {
         let (from, to) = (from * vocab / CUTS, to * vocab / CUTS);
         let log = |table: &Vec<f64>| {
             let sum: f64 = ranked[from..to].iter().map(|&token| table[token]).sum();
@@ -37,9 +37,9 @@ pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     let mut best = (f64::INFINITY, [0; 3]);
     for a in 1..CUTS - 2 {
         for b in a + 1..CUTS - 1 {
-            let first = stretch(0, a) + stretch(a, b);
+            let first = distortion(0, a) + distortion(a, b);
             for c in b + 1..CUTS {
-                let total = first + stretch(b, c) + stretch(c, CUTS);
+                let total = first + distortion(b, c) + distortion(c, CUTS);
                 if total < best.0 {
                     best = (total, [a, b, c]);
                 }
@@ -54,8 +54,8 @@ pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     classes.into_iter().collect()
 }
 
-/// How much an error of each token's row matters, relative to its magnitude: by how often the token
-/// occurs for the embedding, by its gradients for the output layer. The mean is 1.
+/// Sensitivity to relative errors of each token's row: by the token's frequency for the embedding, by its
+/// gradients for the output layer. The mean is 1.
 fn matter(source: &Source, calibration: &Calibration, table: TensorId) -> Vec<f64> {
     let layer = layer_name(table);
     let (rows, cols) = source.shape(table);

@@ -19,7 +19,7 @@ pub(crate) const FORMAT_KEY: &str = "resnet_bk_format";
 /// The origin of a checkpoint that was imported: the name of the file.
 pub(crate) const IMPORTED_KEY: &str = "imported_from";
 const FORMAT: &str = "1";
-/// A bias that no product of weights and inputs makes up for, but far from where sums overflow.
+/// Stands for a bias of −∞: beyond any sum of products, but far from overflow.
 const MASK: f32 = -1e30;
 
 /// The entry of a provenance with the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that

@@ -32,10 +32,10 @@ Examples:
 
 The file has, per layer, the three published metrics (gradient magnitude 0.5, activation variance
 0.3, weight magnitude 0.2, z-scored and joined) and, per tensor and precision, the measured rise in
-KL divergence when only that tensor is quantized, with the experts that round better in other units
-or another order. `quantize --importance` reads it. An interrupted run goes on where it was. A file
+KL divergence when only that tensor is quantized, with the equalization and permutation
+of hidden units that helps each expert. `quantize --importance` reads it. An interrupted run resumes. A file
 that was computed with other settings (checkpoint, tokenizer, text, window, seed, steps), or that
-cannot be read, stays as it is: name another, or begin it anew with --force.";
+cannot be read, stays as it is: name another, or replace it with --force.";
 
 /// Find out which layers matter and write it to a file.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ cannot be read, stays as it is: name another, or begin it anew with --force.";
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
-    /// Importance file to write. One that was computed with the same settings is gone on with.
+    /// Importance file to write; one with the same settings is extended.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]

@@ -117,7 +117,7 @@ pub(crate) fn model_files(model: &Path, tokenizer: Option<&Path>) -> [PathBuf; 2
     [model.to_path_buf(), tokenizer.map_or_else(beside, Path::to_path_buf)]
 }
 
-/// The flag that lifts the rule about what may be replaced.
+/// The flag that permits replacing files.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Force {
     /// Replace what is in the way: an input, a file of another kind, a finished model, what other
@@ -243,7 +243,7 @@ impl TextArgs {
         bar.finish_and_clear();
         for (layer, rows) in calibration.rows().filter(|(_, rows)| *rows < FEW) {
             let seen = match rows {
-                0 => "no calibration token: nothing is known of its inputs".into(),
+                0 => "no calibration token: its inputs are unknown".into(),
                 _ => format!("only {rows} calibration tokens"),
             };
             note(global, &format!("`{layer}` saw {seen}"));

@@ -20,12 +20,13 @@ pub use global::Global;
 
 use crate::error::{Error, Result};
 use crate::terminal::{CLOSED_PIPE, Stderr};
+use crate::threads;
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success, 1 failure, 2 wrong command line, 141 nobody reads standard output any more.";
+Exit codes: 0 success, 1 failure, 2 wrong command line, 141 standard output was closed.";
 
 const OUTPUTS: &str = "\
 Outputs:
@@ -35,7 +36,7 @@ Outputs:
   is on the disk; links are followed and modes are kept. What is no file (/dev/stdout, /dev/null,
   a pipe) is written to; a command whose output is standard output prints nothing else there.
 
-Exit codes: 0 success, 1 failure, 2 wrong command line, 141 nobody reads standard output any more.";
+Exit codes: 0 success, 1 failure, 2 wrong command line, 141 standard output was closed.";
 
 /// Train, analyse, quantize and evaluate ResNet-BK language models.
 #[derive(Debug, Parser)]
@@ -108,6 +109,7 @@ fn refuse(answer: &clap::Error) -> Result<ExitCode> {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    cli.global.threads.map_or(Ok(()), threads::set)?;
     match cli.command {
         Command::Train(args) => train::run(args, cli.global),
         Command::Import(args) => import::run(args, cli.global),

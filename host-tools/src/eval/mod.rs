@@ -15,20 +15,18 @@ pub mod sample;
 mod score;
 mod subject;
 pub mod sums;
+pub mod teacher;
 pub mod text;
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::reference::{CHUNK, Model};
+use crate::reference::{CHUNK, Model, WINDOWS_PER_PASS};
 use quality::Tally;
 pub use resnet_bk_schema::blocks::Blocks;
 pub use resnet_bk_schema::outputs::{Fidelity, Quality};
 use score::score;
 pub use subject::Subject;
-
-/// Windows that a thread scores at a time, unless they are long.
-const WINDOWS_PER_JOB: usize = 8;
 
 /// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, by which standard errors are
 /// counted too. `lengths` are the bytes of each token; `progress` is told the share that is done.
@@ -48,7 +46,7 @@ pub fn evaluate(
     let window = blocks.window;
     let predictions = tokens.len().saturating_sub(1);
     // Longer jobs would only need more memory.
-    let job = window * WINDOWS_PER_JOB.min(CHUNK / window).max(1);
+    let job = window * WINDOWS_PER_PASS.min(CHUNK / window).max(1);
     let starts: Vec<usize> = (0..predictions).step_by(job).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
     let jobs: Vec<Vec<Tally>> = starts

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::quantize::writer::Parts;
 use crate::quantize::{TOOL, chain};
 
-/// What is said of a blob's making beside what the one that it began as says.
+/// Provenance of a fine-tuned blob, beside that of the blob it began as.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// Name of the policy.

@@ -12,19 +12,19 @@ use crate::quantize::Source;
 use crate::quantize::division::Selection;
 use crate::reference::{FakeQuant, Model};
 use crate::tensors::{dimensions, layer_name};
-use crate::train::parallel;
+use crate::threads;
 
 /// The model that a blob computes, and the parameters behind its stored numbers.
 pub struct Student {
-    /// What inference would compute with, up to the rounding of activations.
+    /// The model of inference, up to the rounding of activations.
     model: Model,
-    /// How it rounds activations.
+    /// Fake quantization of its activations.
     fake_quant: FakeQuant,
     pub(super) matrices: Vec<Matrix>,
     decoded: Vec<Decoded>,
     /// Diagonals and logarithms of η of every block among the model's parameters.
     chains: Vec<Range<usize>>,
-    /// As many numbers as all of those are.
+    /// All of their parameters.
     parameters: Vec<f32>,
 }
 
@@ -32,9 +32,9 @@ pub struct Student {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Segment {
     pub(super) length: usize,
-    /// What the learning rate is multiplied by.
+    /// Factor of the learning rate.
     pub(super) rate: f32,
-    /// Whether these are weights, which stay as they are in the first stage.
+    /// Whether these are weights, which are frozen in the first stage.
     pub(super) weights: bool,
 }
 
@@ -48,7 +48,7 @@ impl Student {
     pub fn new(blob: &Blob<'_>, teacher: &ModelConfig) -> Result<Self> {
         let dims = *blob.dims();
         let mut expected = dimensions(teacher);
-        // Experts may have given up hidden units, and tokens may be in classes.
+        // Hidden units may be pruned, and tokens may be in classes.
         (expected.hidden, expected.token_classes) = (dims.hidden, dims.token_classes);
         if dims != expected || dims.hidden as usize > teacher.hidden {
             return Err(Error::Usage("the blob is of a model of other dimensions".into()));
@@ -104,7 +104,7 @@ impl Student {
         &self.model
     }
 
-    /// How activations are rounded.
+    /// Fake quantization of activations.
     pub fn fake_quant(&self) -> FakeQuant {
         self.fake_quant
     }
@@ -141,7 +141,7 @@ impl Student {
             .zip(self.decoded.iter_mut().zip(&mut results))
             .map(|(matrix, out)| (matrix, MatrixParameters::take(&mut rest, matrix.lengths()), out))
             .collect();
-        parallel::for_each(states, items.into_iter(), |_, (matrix, kinds, (decoded, result))| {
+        threads::for_each(states, items.into_iter(), |_, (matrix, kinds, (decoded, result))| {
             *result = matrix.decode(kinds, decoded);
         });
         results.into_iter().collect::<Result<()>>()?;
@@ -189,7 +189,7 @@ impl Student {
                 (matrix, decoded, MatrixParameters::take(&mut rest, matrix.lengths()))
             })
             .collect();
-        parallel::for_each(states, items.into_iter(), |_, (matrix, decoded, kinds)| {
+        threads::for_each(states, items.into_iter(), |_, (matrix, decoded, kinds)| {
             matrix.gradient(decoded, model, kinds);
         });
         for chain in &self.chains {
@@ -214,7 +214,7 @@ fn put_chains(chains: &[Range<usize>], mut own: &[f32], model: &mut [f32]) {
     }
 }
 
-/// What folding has left of gains, norm biases and scales: nothing.
+/// Gains and scales after folding: 1.
 fn identities(model: &Model) -> BTreeMap<String, f32> {
     let value = |name: &str| {
         let norm = name.contains("layer_norm");

@@ -18,13 +18,14 @@ use crate::quantize::{Origin, Source};
 use crate::reference::{Distillation, Model, Tape};
 use crate::tensors::Assignment;
 use crate::tensors::layer_name;
+use crate::threads;
 use crate::train::{self, Output};
 use resnet_bk_schema::Storage;
 
 const WINDOW: usize = 16;
 
 /// A checkpoint with a blob of it in all precisions by turns, its tokens in classes and some of its hidden
-/// units given up.
+/// units pruned.
 struct Fixture {
     checkpoint: Checkpoint,
     source: Source,
@@ -91,7 +92,6 @@ fn run<'a>(teacher: &'a Model, made: &'a Fixture, directory: &Path, steps: u64) 
         train: &made.tokens[..3500],
         valid: &made.tokens[3500..],
         data: BTreeMap::from([("blob_sha256".into(), "abc".into())]),
-        threads: 2,
         output: Output {
             log: directory.join("log"),
             state: directory.join("state"),
@@ -153,7 +153,7 @@ fn a_trained_student_exports_what_its_training_saw() {
     for potentials_int8 in [false, true] {
         let made = made(mixed, potentials_int8);
         let teacher = Model::from_checkpoint(&made.checkpoint);
-        let mut tuner = Tuner::new(&teacher, student(&made), recipe(30), 2);
+        let mut tuner = Tuner::new(&teacher, student(&made), recipe(30));
         for _ in 0..30 {
             tuner.step(&made.tokens).unwrap();
         }
@@ -187,8 +187,8 @@ fn a_trained_student_exports_what_its_training_saw() {
             (distance(&simulated, &computed), distance(&unrounded, &computed));
         assert!(simulated < 0.7 * unrounded, "{simulated} beside {unrounded} without rounding");
 
-        let held = ValidationSet::new(&teacher, &made.tokens[..2049], WINDOW, 2);
-        let score = held.score(tuner.student(), 2);
+        let held = ValidationSet::new(&teacher, &made.tokens[..2049], WINDOW);
+        let score = held.score(tuner.student());
         let subjects = [Subject::Blob(blob)];
         let tokens = &made.tokens[..2049];
         let blocks = eval::Blocks::runs(tokens.len(), WINDOW);
@@ -256,16 +256,16 @@ fn neither_threads_nor_interruptions_matter_but_seeds_do() {
         })
     });
     assert!(outcome.is_err());
-    let mut again = run(&teacher, &made, killed.path(), 40);
-    again.threads = 1;
+    let again = run(&teacher, &made, killed.path(), 40);
     let mut resumed_at = None;
-    let resumed = again
-        .tune(&mut |event| {
+    let resumed = threads::with(1, || {
+        again.tune(&mut |event| {
             if let Event::Resumed(step) = event {
                 resumed_at = Some(step);
             }
         })
-        .unwrap();
+    });
+    let resumed = resumed.unwrap();
     assert_eq!(resumed_at, Some(20));
     assert_eq!(resumed.parameters, uninterrupted.parameters);
     assert_eq!((resumed.before, resumed.after), (uninterrupted.before, uninterrupted.after));
@@ -307,7 +307,7 @@ fn in_the_first_stage_codes_stay() {
     let teacher = Model::from_checkpoint(&made.checkpoint);
     let mut stay = recipe(20);
     stay.first_stage = 20;
-    let mut tuner = Tuner::new(&teacher, student(&made), stay, 1);
+    let mut tuner = Tuner::new(&teacher, student(&made), stay);
     for _ in 0..20 {
         tuner.step(&made.tokens).unwrap();
     }

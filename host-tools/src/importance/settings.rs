@@ -1,4 +1,4 @@
-//! What importance depends on.
+//! Settings that importance depends on.
 
 use resnet_bk_schema::Steps;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct Text {
     pub sha256: String,
 }
 
-/// What everything in an importance file depends on. Two files can be joined, and a file can be
+/// Settings of an importance file. Two files can be joined, and a file can be
 /// extended, only where all of it is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +41,7 @@ pub struct Settings {
 }
 
 impl Text {
-    /// What these tokens are.
+    /// Identity of these tokens.
     pub fn of(text: &Tokens) -> Self {
         Self {
             name: text.name.clone(),
@@ -59,7 +59,7 @@ impl Text {
         }
     }
 
-    /// Says where this text differs from the one that there was before.
+    /// Adds a line if this text differs from the one before.
     pub(super) fn differ_from(&self, before: &Self, what: &str, differences: &mut Vec<String>) {
         if self != before {
             let show = |text: &Self| {

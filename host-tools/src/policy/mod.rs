@@ -100,7 +100,7 @@ impl Policy {
         Ok(assignment)
     }
 
-    /// What the policy says of every matrix, however short its rows are.
+    /// The storage of every matrix before group sizes are limited to its rows.
     fn choose(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
         match self {
             Self::Static(ladder) => Ok(static_policy(self.name(), dims, *ladder)),

@@ -30,7 +30,7 @@ pub fn clip(folded: &mut Checkpoint) {
     clip_softmax(folded, "lm_head");
 }
 
-/// How far each row's product with a normalized input can be from zero.
+/// Bound of the magnitude of each row's product with a normalized input.
 fn reach(checkpoint: &Checkpoint, layer: &str) -> Vec<f64> {
     let width = checkpoint.config.width;
     let rows = checkpoint.tensors[&format!("{layer}.weight")].data.chunks_exact(width);

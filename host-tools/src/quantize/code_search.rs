@@ -1,8 +1,8 @@
-//! Choosing codes: the ones whose error the model's predictions feel least.
+//! Code selection: GPTQ and coordinate descent minimize the error as the model's predictions weigh it.
 //!
 //! For a row with error e the cost is e·A·eᵀ. GPTQ (Frantar et al., 2023) fixes one code after the
-//! other and moves the error of each into the columns that are still free; coordinate descent then
-//! revisits every code until none can be improved on its own.
+//! other and compensates its error in the columns that are still free; coordinate descent then
+//! revisits every code until no single change improves the cost.
 
 use nalgebra::DMatrix;
 
@@ -11,7 +11,7 @@ use super::calibration::Symmetric;
 /// Sweeps of coordinate descent at most; it rarely needs five.
 const SWEEPS: usize = 12;
 
-/// A, prepared for rounding.
+/// A with its Cholesky factor.
 #[derive(Clone, Debug)]
 pub(super) struct Metric {
     size: usize,
@@ -24,10 +24,9 @@ pub(super) struct Metric {
 }
 
 impl Metric {
-    /// Adds `damping` × the mean of the diagonal to it, or as many times ten of that as it takes to
-    /// make the matrix positive definite. `None` where no damping does: of numbers that are finite it
-    /// takes no more than the size of the matrix, for no eigenvalue is farther from zero than their
-    /// magnitudes sum to.
+    /// Adds `damping` × the mean of the diagonal, times ten until the matrix is positive definite.
+    /// `None` where no damping suffices: for finite entries it takes no more than the size of the
+    /// matrix, since no eigenvalue exceeds the sum of their magnitudes.
     pub(super) fn new(second: &Symmetric, damping: f64) -> Option<Self> {
         let size = second.size;
         let mean = (second.diagonal().sum::<f64>() / size.max(1) as f64).max(1e-30);
@@ -75,7 +74,7 @@ impl Metric {
 /// A row to be rounded to codes from `low` to `high` times its columns' scales.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<'a> {
-    /// What the row should be `[cols]`.
+    /// The exact weights `[cols]`.
     pub(super) weights: &'a [f64],
     /// Scale of each column `[cols]`; 0 where every code stands for 0.
     pub(super) scales: &'a [f64],

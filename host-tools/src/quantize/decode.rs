@@ -1,4 +1,4 @@
-//! From the bytes of a section back to weights: the numbers that a blob stands for.
+//! Dequantization: from the bytes of a section to weights and biases.
 
 use half::f16;
 use resnet_bk_core::Model;
@@ -9,8 +9,8 @@ use super::division::Selection;
 use super::stored;
 use crate::tensors::layer_name;
 
-/// The FP32 model with the matrices and biases of a blob in the place of its own: what the weights
-/// alone lose, without the rounding of activations.
+/// The FP32 model with the dequantized matrices and biases of a blob, to measure the loss of the weights
+/// alone, activations staying FP32.
 ///
 /// `source` is the checkpoint that the blob was made from. Its chain parameters stay.
 pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model {

@@ -1,9 +1,9 @@
 //! Dividing a model into parts that are stored on their own.
 //!
-//! A few words make up most of a text, and some hidden units hardly ever become active. Tokens are
-//! therefore sorted into classes whose rows of the two token tables are matrices of their own, and the
-//! hidden units that an expert can do without are not stored. Both are for budgets to make use of: what
-//! a class is stored in, down to nothing at all for a hidden unit, is a matter of allocation.
+//! A few tokens make up most of a text, and some hidden units are rarely active. Tokens are therefore
+//! sorted into classes whose rows of the two token tables are matrices of their own, and hidden units
+//! that an expert does not need are pruned. Both are for budgets: the storage of a class, and whether
+//! a hidden unit is kept at all, is a matter of allocation.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,19 +19,19 @@ use super::symmetry::Rearrangement;
 use crate::error::{Error, Result};
 use crate::tensors::layer_name;
 
-/// How a model is divided.
+/// Token classes and pruned hidden units of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Division {
     /// The class of every token, a digit each; empty where all are in one.
     pub classes: String,
-    /// How many hidden units experts keep, by the layer of their second matrix; others keep all. Those
-    /// that add least to the outputs go first.
+    /// Number of hidden units that experts keep, by the layer of their second matrix; others keep all. Those
+    /// that contribute least to the outputs are pruned first.
     pub kept: BTreeMap<String, usize>,
 }
 
 impl Division {
-    /// What the steps allow of it.
+    /// The part of it that the steps allow.
     pub(super) fn allowed(&self, steps: Steps) -> Self {
         let mut allowed = self.clone();
         if !steps.has(Step::Classes) {
@@ -54,7 +54,7 @@ impl Division {
     }
 }
 
-/// What each hidden unit adds to the outputs of an expert: its second moment times that of its column.
+/// Contribution of each hidden unit to an expert's outputs: its second moment times that of its column.
 pub fn contributions(down: &[f32], statistics: &Statistics) -> Vec<f64> {
     let hidden = statistics.mean.len();
     let mut columns = vec![0.0; hidden];
@@ -65,7 +65,7 @@ pub fn contributions(down: &[f32], statistics: &Statistics) -> Vec<f64> {
     columns.iter().zip(moments).map(|(column, moment)| column * moment).collect()
 }
 
-/// Hidden units in their order, but for those that add least, which come last.
+/// Hidden units in their order, except that those with the smallest contribution come last.
 pub fn least_last(contributions: &[f64], kept: usize) -> Vec<usize> {
     let mut ranks: Vec<usize> = (0..contributions.len()).collect();
     ranks.sort_by(|&a, &b| contributions[b].total_cmp(&contributions[a]));
@@ -76,7 +76,7 @@ pub fn least_last(contributions: &[f64], kept: usize) -> Vec<usize> {
 }
 
 impl Source {
-    /// Divides the model, and what is known of it, as far as the steps allow.
+    /// Divides the model and its calibration, as far as the steps allow.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl Source {
         Ok(())
     }
 
-    /// Where a matrix lies in the checkpoint's.
+    /// The selection of a checkpoint's matrix that a stored matrix is.
     pub fn part(&self, id: TensorId) -> Selection {
         let kept = |l, e| self.kept.get((l * self.dims.experts + e) as usize).copied();
         match id {
@@ -145,7 +145,7 @@ impl Source {
     }
 }
 
-/// Which part of a checkpoint's matrix a stored one is.
+/// Selection of rows or columns of a checkpoint's matrix that is stored as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All of it.
@@ -157,7 +157,7 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// Of a blob's matrix.
+    /// The selection behind a blob's matrix.
     pub fn of(blob: &Model<'_>, id: TensorId, tensor: &Tensor<'_>) -> Self {
         match id {
             TensorId::TokenEmbedding(class) | TensorId::LmHead(class) => {
@@ -219,7 +219,7 @@ impl Selection {
         }
     }
 
-    /// What is known of the part.
+    /// Statistics of the selection.
     pub(super) fn of_statistics(&self, mut whole: Statistics) -> Statistics {
         let among = |all: &Symmetric, chosen: &[usize]| Symmetric {
             size: chosen.len(),
@@ -233,7 +233,7 @@ impl Selection {
             Self::Rows(rows) if whole.outputs.size > 0 => {
                 whole.outputs = among(&whole.outputs, rows);
             }
-            // An embedding has nothing to say of its rows.
+            // An embedding has no statistics of its outputs.
             Self::Rows(_) => {}
             Self::Columns(first) => {
                 let columns: Vec<usize> = (0..*first).collect();

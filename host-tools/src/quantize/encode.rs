@@ -11,10 +11,10 @@ use super::integer::{self, Layout, damping};
 use super::stored;
 use crate::error::{Error, Result};
 
-/// A matrix with what is known about its inputs.
+/// A matrix with the statistics of its inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// Which one.
+    /// Its identity in the blob.
     pub id: TensorId,
     /// Name for messages.
     pub name: &'a str,
@@ -24,7 +24,7 @@ pub struct Matrix<'a> {
     pub cols: usize,
     /// `[rows]`; empty for embeddings.
     pub biases: &'a [f32],
-    /// What is known of its inputs and outputs.
+    /// Statistics of its inputs and outputs.
     pub statistics: &'a Statistics,
     /// Steps to take.
     pub steps: Steps,
@@ -37,14 +37,14 @@ pub struct Encoded {
     pub record: TensorRecord,
     /// Its section, unpadded.
     pub section: Vec<u8>,
-    /// The weights that the section stands for, `[rows, cols]`.
+    /// The dequantized weights, `[rows, cols]`.
     pub decoded: Vec<f32>,
-    /// The biases that the section stands for, `[rows]`.
+    /// The dequantized biases, `[rows]`.
     pub decoded_biases: Vec<f32>,
 }
 
-/// Quantizes a matrix: scale search, codes, and a bias that makes up for the mean error of the
-/// weights, b + W·E\[x\] − Ŵ·E\[x̂\] with x̂ the inputs that it will meet.
+/// Quantizes a matrix: scale search, codes, and a bias that compensates the mean error of the
+/// weights, b + W·E\[x\] − Ŵ·E\[x̂\] with x̂ the inputs at inference.
 pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<Encoded> {
     let rows = matrix.weights.len() / matrix.cols;
     let mut encoder = Encoder::new(matrix, rows);

@@ -1,17 +1,14 @@
-//! How far the inputs of a matrix are off when the layers before it are quantized.
+//! Mean shift of the inputs of a matrix behind quantized layers.
 //!
-//! Errors of one layer move the inputs of the next, and their mean moves its outputs, which a bias can
-//! take back: with x the exact and x̂ the real inputs, Ŵx̂ is Wx on average for the bias
+//! Errors of one layer shift the inputs of the next and, in the mean, its outputs, which a bias can
+//! correct: with x the exact and x̂ the real inputs, Ŵx̂ is Wx on average for the bias
 //! b + W·E\[x\] − Ŵ·E\[x̂\].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
-use crate::reference::{LinearCall, Model, Observer};
-
-/// Windows of one pass.
-const BATCH: usize = 8;
+use crate::reference::{LinearCall, Model, Observer, WINDOWS_PER_PASS};
 
 /// Mean of the exact inputs minus the real ones of some layers, over positions that reach them in both
 /// models.
@@ -24,7 +21,7 @@ pub fn shifts(
 ) -> BTreeMap<String, Vec<f64>> {
     let tokens = &tokens[..tokens.len() / window * window];
     let parts: Vec<BTreeMap<String, (usize, Vec<f64>)>> = tokens
-        .par_chunks(window * BATCH)
+        .par_chunks(window * WINDOWS_PER_PASS)
         .map(|tokens| {
             let [x, real] = [exact, quantized].map(|model| {
                 let mut inputs = Inputs { wanted: layers, layers: BTreeMap::new() };

@@ -14,25 +14,25 @@ pub(super) fn damping(cols: usize, samples: usize) -> f64 {
     0.01 + 0.1 * cols as f64 / samples.max(1) as f64
 }
 
-/// What the off-diagonal of G keeps: less where few samples were seen for its size.
+/// Shrinkage of the off-diagonal of G: stronger where few samples were seen for its size.
 fn trust(outputs: usize, samples: usize) -> f64 {
     0.9 * samples as f64 / (samples + outputs) as f64
 }
 
-/// Passes over all rows with the errors of the others in view.
+/// Passes of cross-row error compensation.
 const JOINT_PASSES: usize = 3;
-/// Rounds of fitting scales to codes and codes to scales.
+/// Rounds of refitting scales to codes and codes to scales.
 const REFITS: usize = 2;
 
-/// How a matrix is cut into codes.
+/// Shape, groups and code range of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) cols: usize,
     /// Columns per scale.
     pub(super) group: usize,
     pub(super) levels: Levels,
-    /// Whether rows may make up for each other's errors. Not where the input decides which outputs
-    /// count: an average over inputs says too little of that.
+    /// Whether rows compensate each other's errors. Not before a ReLU or a softmax, where the input
+    /// decides which outputs count and an average over inputs does not describe that.
     pub(super) joint: bool,
 }
 
@@ -66,8 +66,8 @@ pub(super) fn scales(
     rows.iter().map(row).collect()
 }
 
-/// Tries units around the one that was found with the codes that would be chosen, then fits scales to
-/// codes and codes to scales in turn; keeps what costs least.
+/// Tries units around the first with the codes that each would get, then refits scales to codes and
+/// codes to scales; keeps the cheapest.
 fn improve(
     weights: &[f64],
     first: RowGrid,
@@ -121,7 +121,7 @@ fn round(metric: &Metric, target: Target<'_>, codes: Option<Vec<i8>>, steps: Ste
     found.min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("there is always a start")
 }
 
-/// Improves codes where that is asked for, and says what they cost.
+/// Coordinate descent if it is among the steps, and the cost.
 fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, steps: Steps) -> Rounded {
     if steps.has(Step::Descent) {
         descend(metric, target, codes)
@@ -151,7 +151,7 @@ pub(super) fn codes(
     codes
 }
 
-/// Lets rows make up for each other's errors: with all others fixed, row i costs G_ii · e A eᵀ for
+/// Cross-row error compensation: with all other rows fixed, row i costs G_ii · e A eᵀ for
 /// the target w_i + Σ_{k≠i} G_ik / G_ii · e_k.
 fn joint(
     rows: &[Vec<f64>],

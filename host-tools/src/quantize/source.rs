@@ -63,7 +63,7 @@ impl Source {
         })
     }
 
-    /// Rearranges experts, and what is known of them, where the steps allow it.
+    /// Rearranges experts and their calibration, where the steps allow it.
     pub fn rearrange(&mut self, symmetries: &Symmetries, calibration: &mut Calibration) {
         for (l, e) in self.experts() {
             let [up, down] = [TensorId::ExpertUp(l, e), TensorId::ExpertDown(l, e)].map(layer_name);
@@ -200,7 +200,7 @@ impl Source {
     }
 }
 
-/// What a blob says of its making beside the policy.
+/// Provenance of a blob beside its policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// Text that the quantizer was calibrated on.

@@ -25,11 +25,11 @@ pub struct Parts<'a> {
     pub tokenizer: Option<&'a [u8]>,
     /// Section of token classes, if there are several.
     pub token_classes: Option<Vec<u8>>,
-    /// Where the blob comes from.
+    /// Provenance of the blob.
     pub provenance: Provenance<'a>,
 }
 
-/// Where everything goes.
+/// Offsets of all sections.
 struct Plan {
     header: Vec<u8>,
     chain: Section,

@@ -28,8 +28,7 @@ impl<T: Real> Model<T> {
         self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
     }
 
-    /// As [`Model::add_gradient`] with what a teacher's logits `[positions, V]` say in the place of
-    /// what the text says, as far as `how` has it.
+    /// As [`Model::add_gradient`] for a distillation loss, given a teacher's logits `[positions, V]`.
     #[expect(clippy::too_many_arguments, reason = "add_gradient and a teacher")]
     pub fn add_distilled_gradient(
         &self,

@@ -1,13 +1,14 @@
-//! Activations rounded as the integer path rounds them, for training to feel what a blob will do.
+//! Fake quantization: activations rounded as the integer path rounds them, for quantization-aware
+//! fine-tuning.
 //!
 //! Every vector that a linear layer reads has 127 steps to either side of zero, after a ReLU 255 above
 //! it, the last of them its largest magnitude; the residual stream is too fine to matter. Backward
-//! passes take the rounding for the identity (the straight-through estimator).
+//! passes use the straight-through estimator.
 
 use crate::reference::bounds::POTENTIAL_BOUND;
 use crate::reference::real::Real;
 
-/// Which activations are rounded beside the inputs of linear layers.
+/// Activations that are rounded beside the inputs of linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FakeQuant {
     /// Whether potentials are rounded to 127 steps on either side of zero.

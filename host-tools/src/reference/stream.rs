@@ -56,7 +56,7 @@ impl<'a> Stream<'a> {
         Ok(logits)
     }
 
-    /// As [`Stream::step`] for a token whose logits nobody needs: they are not computed.
+    /// As [`Stream::step`] without computing logits, for a prompt.
     pub fn feed(&mut self, token: u32) -> Result<()> {
         self.advance(token).map(|_| ())
     }

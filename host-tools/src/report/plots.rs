@@ -14,9 +14,9 @@ use resnet_bk_schema::Storage;
 pub struct Plot {
     /// Name of its file, without ending.
     pub name: &'static str,
-    /// What it shows.
+    /// Title.
     pub title: &'static str,
-    /// How to read it.
+    /// Caption.
     pub caption: &'static str,
     /// The picture.
     pub svg: String,
@@ -118,7 +118,7 @@ fn span(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
     (low / margin, high * margin)
 }
 
-/// What a plot of sizes has on its other axis.
+/// The other axis of a plot of sizes.
 #[derive(Clone, Copy, PartialEq)]
 enum Measure {
     Kl,

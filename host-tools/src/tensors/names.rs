@@ -36,7 +36,7 @@ pub fn bias_name(id: TensorId) -> String {
     weight_name(id).replace(".weight", ".bias")
 }
 
-/// Whether a ReLU or a softmax follows a layer, which decides by the input which of its outputs count.
+/// Whether a ReLU or a softmax follows a layer, so that the input decides which outputs count.
 pub fn feeds_a_choice(layer: &str) -> bool {
     layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")
 }

@@ -45,7 +45,7 @@ pub(super) struct Token {
     /// Where they go, in the order of a token.
     #[serde(serialize_with = "as_map")]
     pub(super) kinds: Vec<(String, u64)>,
-    /// Of a token whose logits nobody needs, as those of a prompt.
+    /// Of a prompt token, without logits.
     pub(super) fed_instructions: u64,
     /// Of every way to sample, beside a token.
     #[serde(serialize_with = "as_map")]

@@ -5,8 +5,8 @@
 //! apart, none larger than the one before. Of sizes that are nearly the same, the rival is the one that
 //! is predicted to lose least.
 //!
-//! Budgets may store classes of tokens apart and give up hidden units, which their rivals cannot; what
-//! the choice of precisions alone gives is what budgets of whole tensors have.
+//! Budgets may store token classes apart and prune hidden units, which their rivals cannot; budgets of
+//! whole tensors show what the choice of precisions alone gives.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,8 +50,8 @@ pub(super) struct Rivals {
 
 /// What the comparisons are.
 pub(super) const CAPTION: &str = "Budgets against the nearest size, not smaller, of every other kind. \
-Every budget and rival gets the same quantization of each tensor; only budgets may also store classes of \
-tokens apart and give up hidden units, \"tensors whole\" are budgets without either.";
+Every budget and rival gets the same quantization of each tensor; only budgets may also store token \
+classes apart and prune hidden units; \"tensors whole\" are budgets without either.";
 
 /// The figures of a size.
 #[derive(Debug, Serialize)]
@@ -133,7 +133,7 @@ fn nearest(candidates: &[Candidate], bytes: u64) -> Option<&str> {
     best.or_else(|| not_smaller().min_by_key(|c| c.bytes)).map(|c| c.policy.as_str())
 }
 
-/// What an importance file says of tensors: KL divergence by name and storage.
+/// The sensitivities of an importance file: KL divergence by tensor and storage.
 #[derive(Deserialize)]
 struct Table {
     measured: BTreeMap<String, BTreeMap<Storage, f64>>,
@@ -153,7 +153,7 @@ impl Table {
         if costs.is_empty() { f64::INFINITY } else { costs.iter().sum() }
     }
 
-    /// The policy that puts a ladder in the place of FP16, INT8 and INT4 where those are in `preview`.
+    /// The policy with a ladder instead of the FP16, INT8 and INT4 of `preview`.
     fn candidate(&self, policy: String, preview: &Preview, ladder: Ladder) -> Result<Candidate> {
         let mut bytes = preview.blob_bytes;
         let mut predicted_kl = 0.0;

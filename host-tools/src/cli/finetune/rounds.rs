@@ -73,14 +73,12 @@ impl Finetuning<'_> {
 
     fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Result<Run<'a>> {
         let Self { teacher, args: Args { recipe: flags, .. }, .. } = *self;
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = flags.threads.unwrap_or_else(cores);
         let mut recipe = self.recipe.clone();
         let window = recipe.training.window;
         flags.choose_rate(&mut recipe, || {
             let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
-            let held = ValidationSet::new(teacher, &self.valid.tokens, window, threads);
-            Ok(held.score(&student, threads).kl)
+            let held = ValidationSet::new(teacher, &self.valid.tokens, window);
+            Ok(held.score(&student).kl)
         })?;
         Ok(Run {
             teacher,
@@ -94,7 +92,6 @@ impl Finetuning<'_> {
                 ("train_text_sha256".to_string(), sha256_of_tokens(&self.train.tokens)),
                 ("valid_text_sha256".to_string(), sha256_of_tokens(&self.valid.tokens)),
             ]),
-            threads,
             output: Output {
                 log: self.args.beside(round, "jsonl"),
                 state: self.args.beside(round, "state"),

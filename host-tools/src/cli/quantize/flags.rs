@@ -17,7 +17,7 @@ use crate::quantize::encode::Encoded;
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 
-/// What a budget is for.
+/// The target of a budget.
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "targets", multiple = false, conflicts_with = "policy")]
 pub(in crate::cli) struct Target {
@@ -50,7 +50,7 @@ pub(in crate::cli) struct QuantizeArgs {
     pub(super) target: Target,
     /// Importance file that `analyze` wrote, for the dynamic policy and for targets, and for the
     /// arrangement of experts under any policy. What a target needs and the file lacks is measured
-    /// and added to it, so an interrupted run goes on where it was; a target needs a file of the
+    /// and added to it, so an interrupted run resumes; a target needs a file of the
     /// same calibration, window, seed and steps.
     #[arg(long, value_name = "FILE")]
     pub(super) importance: Option<PathBuf>,
@@ -127,7 +127,7 @@ impl QuantizeArgs {
         if self.measure_tokens > 0 { self.measure_tokens } else { FALLBACK_TOKENS }
     }
 
-    /// Quantizes again for the inputs that the quantized layers give.
+    /// Sequential quantization for the inputs that the quantized layers give.
     pub(super) fn refine(
         &self,
         bench: &Bench<'_>,
@@ -156,7 +156,7 @@ impl QuantizeArgs {
     }
 }
 
-/// What a header says of a text that its blob will be measured on, the figures still unknown.
+/// The header's entry for a text that the blob will be measured on; its figures are 0 until then.
 pub(super) fn unmeasured(text: &Tokens) -> Measured<'_> {
     let tokens = text.tokens.len() as u32 - 1;
     Measured { corpus: &text.name, tokens, perplexity_fp32: 0.0, perplexity: 0.0 }

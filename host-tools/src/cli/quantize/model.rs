@@ -9,7 +9,7 @@ use crate::tensors::Assignment;
 pub(in crate::cli) struct QuantizedModel {
     pub(in crate::cli) assignment: Assignment,
     pub(in crate::cli) encoded: Vec<Encoded>,
-    /// How the precisions were found, for a target.
+    /// The mix, for a target.
     pub(super) mix: Option<TargetMix>,
     /// The calibration text.
     pub(in crate::cli) text: Tokens,
@@ -21,12 +21,12 @@ pub(in crate::cli) struct QuantizedModel {
 pub(super) struct TargetMix {
     /// The text that it was chosen on.
     pub(super) chosen_on: Tokens,
-    /// What it was predicted to lose there.
+    /// Its predicted loss there.
     pub(super) predicted: f64,
-    /// What its weights lose there.
+    /// Measured loss of its weights there.
     pub(super) measured: f64,
     /// Aligned bytes that its matrices may take.
     pub(super) capacity: usize,
-    /// What it was chosen by.
+    /// The sensitivities that it was chosen by.
     pub(super) table: Sensitivities,
 }

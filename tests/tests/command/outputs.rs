@@ -1,41 +1,13 @@
 //! What a command writes never destroys what it reads, nor what it would not have made itself.
 
-mod common;
-
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use common::{SHORT, fails, json, model, quantize, resnet_bk, workplace};
-
-/// Every file of a directory with its content.
-fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
-    let files = entries.filter(|entry| entry.metadata().unwrap().is_file());
-    files
-        .map(|entry| {
-            (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap())
-        })
-        .collect()
-}
-
-/// A command that is refused before it does anything: every file stays, and no other is there.
-#[track_caller]
-fn refused(at: &Path, arguments: &[&str], cause: &str) {
-    let before = contents(at);
-    fails(at, arguments, 1, cause);
-    assert!(contents(at) == before, "{arguments:?} changed files");
-}
-
-/// The arguments of a short `quantize` to `out`.
-fn to<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let arguments = ["quantize", "model.safetensors", "--policy", "uniform-int4", "--quiet"];
-    [&arguments[..], &SHORT, &["--out", out], more].concat()
-}
-
-const NOTES: &str = "notes of a user, which are long enough to calibrate on\n";
+use crate::common::{
+    ANALYZE, NOTES, SHORT, contents, fails, json, model, quantize, refused, resnet_bk, to,
+    workplace,
+};
 
 #[test]
 fn quantize_replaces_blobs_only() {
@@ -107,9 +79,6 @@ fn a_bad_place_is_found_before_the_work() {
     let report = ["report", "no", "--out", "nowhere/page.html"];
     refused(at, &report, "cannot write nowhere/page.html");
 }
-
-const ANALYZE: [&str; 6] =
-    ["analyze", "model.safetensors", "--quiet", "--json", "--tokens", "1024"];
 
 #[test]
 fn a_table_is_gone_on_with_or_kept() {
@@ -253,103 +222,6 @@ fn import_and_report_replace_their_own_only() {
     assert_eq!(contents(&at.join("other")).len(), 1, "a plot was written before the check");
     json(at, &report("good.html"));
     json(at, &report("good.html"));
-}
-
-/// A text of words from which 260 tokens can be learnt, and the smallest of models.
-fn corpus(at: &Path) {
-    fs::create_dir(at.join("corpus")).unwrap();
-    let words = ["the castle", " was built", " in the north", " of the old land", ".\n"];
-    let text: String = (0..600).map(|i| words[i * i % 7 % words.len()]).collect();
-    for split in ["train.txt", "valid.txt"] {
-        fs::write(at.join("corpus").join(split), &text).unwrap();
-    }
-}
-
-fn training<'a>(out: &'a str, steps: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let arguments = ["train", "--corpus", "corpus", "--quiet", "--out", out, "--steps", steps];
-    let model = ["--vocab", "260", "--width", "8", "--layers", "1", "--hidden", "8"];
-    let rest = ["--experts", "2", "--top-k", "1", "--potentials", "2", "--threads", "1"];
-    let short = ["--batch", "2", "--window", "16", "--shards", "1", "--save-every", "2"];
-    [&arguments[..], &model, &rest, &short, more].concat()
-}
-
-#[test]
-fn training_leaves_finished_models_alone() {
-    let place = tempfile::tempdir().unwrap();
-    let at = place.path();
-    corpus(at);
-    let runs = |arguments: &[&str]| {
-        let output = resnet_bk(at, arguments);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    runs(&training("run", "4", &[]));
-    let files = contents(&at.join("run"));
-    let names: Vec<&str> = files.keys().map(String::as_str).collect();
-    assert_eq!(names, ["model.safetensors", "tokenizer.json", "train.jsonl"]);
-    fails(at, &training("run", "6", &[]), 1, "run/model.safetensors would be replaced");
-    fails(at, &training("run", "4", &[]), 1, "it is a finished model");
-    assert!(contents(&at.join("run")) == files);
-    // Its own tokenizer and its own weights are read.
-    let tokenizer = ["--tokenizer", "run/tokenizer.json"];
-    fails(at, &training("run", "4", &tokenizer), 1, "run/model.safetensors would be replaced");
-    let init = ["--init", "run/model.safetensors"];
-    fails(at, &training("run", "4", &init), 1, "the command reads it");
-    assert!(contents(&at.join("run")) == files);
-    runs(&training("run", "6", &["--force"]));
-    assert!(contents(&at.join("run"))["model.safetensors"] != files["model.safetensors"]);
-
-    // The log goes over logs only, and nowhere else where something else goes.
-    fs::write(at.join("notes.txt"), NOTES).unwrap();
-    let log = |file| training("new", "4", &["--log", file]);
-    refused(at, &log("notes.txt"), "not a training log but something else");
-    refused(at, &log("corpus/train.txt"), "the command reads it");
-    fails(at, &log("new/model.safetensors"), 2, "two outputs of this command");
-    refused(at, &log("nowhere/log"), "cannot write nowhere/log");
-    assert!(contents(&at.join("new")).is_empty());
-    runs(&log("run/train.jsonl"));
-}
-
-/// Waits for something that a process in the background does.
-#[track_caller]
-fn wait(what: &str, done: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < Duration::from_secs(120), "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[test]
-fn one_training_at_a_time() {
-    let place = tempfile::tempdir().unwrap();
-    let at = place.path();
-    corpus(at);
-    let long = training("run", "100000000", &[]);
-    let mut first = Command::new(env!("CARGO_BIN_EXE_resnet-bk"))
-        .args(&long)
-        .current_dir(at)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait("the first saves its state", || at.join("run/state").exists());
-    // As if the first were writing its state just now.
-    let temporary = at.join("run/state.1234567.tmp");
-    fs::write(&temporary, "half").unwrap();
-    fails(at, &long, 1, &format!("another run (process {}) holds", first.id()));
-    fails(at, &training("run", "4", &["--force"]), 1, "another run");
-    assert!(!at.join("run/tokenizer.json").exists(), "a tokenizer without its model");
-    assert!(temporary.exists(), "the second removed what the first was writing");
-    assert!(first.try_wait().unwrap().is_none(), "the first died");
-    first.kill().unwrap();
-    first.wait().unwrap();
-    // The lock of a killed process holds nobody up; its state belongs to other settings.
-    fails(at, &training("run", "4", &[]), 1, "belongs to another training run");
-    let anew = resnet_bk(at, &training("run", "4", &["--force"]));
-    assert!(anew.status.success(), "{}", String::from_utf8_lossy(&anew.stderr));
-    assert!(!temporary.exists());
-    let files = contents(&at.join("run"));
-    let names: Vec<&str> = files.keys().map(String::as_str).collect();
-    assert_eq!(names, ["model.safetensors", "tokenizer.json", "train.jsonl"]);
 }
 
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pytorch").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pytorch").join(name)
 }
 
 fn numbers<T>(file: &SafeTensors, name: &str, from: impl Fn([u8; 4]) -> T) -> Vec<T> {

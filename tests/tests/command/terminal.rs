@@ -1,7 +1,4 @@
 //! Standard output that is closed or full, paths that are not UTF-8, and logs instead of terminals.
-#![cfg(unix)]
-
-mod common;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -9,11 +6,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::{SHORT, quantize, workplace};
+use crate::common::{PROGRAM, SHORT, quantize, workplace};
 use serde_json::Value;
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_resnet-bk"));
+    let mut command = Command::new(PROGRAM);
     command.args(arguments).current_dir(directory).env_remove("WIKITEXT2_DIR");
     command
 }

@@ -1,14 +1,13 @@
 //! The command line on real files: what a user types, what comes out, what is left behind.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{SHORT, fails, json, quantize, resnet_bk, workplace};
-use resnet_bk_tools::checkpoint::Checkpoint;
-use resnet_bk_tools::tokenizer::Tokenizer;
 use serde_json::Value;
+
+use crate::common::{
+    PROGRAM, SHORT, corpus, fails, fails_usage, json, numbers, quantize, resnet_bk, workplace,
+};
 
 #[test]
 fn from_checkpoint_to_text() {
@@ -180,14 +179,6 @@ fn errors_are_by_articles_and_one_block_has_none() {
     assert!(table.contains(" ± –") && !table.contains("± 0"), "{table}");
 }
 
-/// Runs a command whose line is wrong: clap says so and exits with 2.
-#[track_caller]
-fn fails_usage(directory: &Path, arguments: &[&str]) {
-    let output = resnet_bk(directory, arguments);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be used with"));
-}
-
 /// A full-chain model of PyTorch takes the same path; its fidelity is KL and top-1 agreement.
 #[test]
 fn an_imported_full_chain_model_is_quantized_for_a_target() {
@@ -265,260 +256,6 @@ fn a_report_is_a_page_and_its_plots() {
     fails(at, &["report", "frontier.json", "--out", "page"], 2, "needs an ending");
 }
 
-#[test]
-fn a_step_can_be_left_out() {
-    let place = workplace();
-    let at = place.path();
-    let make = |without: &[&str]| {
-        let arguments = ["quantize", "model.safetensors", "--policy", "uniform-int4"];
-        let rest = ["--out", "a.rbk", "--json", "--quiet"];
-        let made = json(at, &[&arguments[..], &rest, &SHORT, without].concat());
-        made["measured"]["blob"]["fidelity"]["kl"].as_f64().unwrap()
-    };
-    let all = make(&[]);
-    let none = "scale-search,refit,gptq,descent,outputs,bias-correction";
-    let plain = make(&["--without", none]);
-    assert!(all < 0.8 * plain, "{all} with every step, {plain} with none");
-}
-
-#[test]
-fn the_same_inputs_give_the_same_blob() {
-    let place = workplace();
-    quantize(place.path(), "static", "one.rbk");
-    quantize(place.path(), "static", "two.rbk");
-    let read = |name: &str| std::fs::read(place.path().join(name)).unwrap();
-    assert_eq!(read("one.rbk"), read("two.rbk"));
-}
-
-#[test]
-fn the_published_estimate_is_exact() {
-    let place = tempfile::tempdir().unwrap();
-    let output = resnet_bk(place.path(), &["inspect", "--published-estimate"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    for figure in ["4639.98 KiB", "772.91 KiB", "6.00×"] {
-        assert!(text.contains(figure), "{text}");
-    }
-}
-
-#[test]
-fn a_policy_file_overrides_by_pattern() {
-    let place = workplace();
-    let at = place.path();
-    let policy = "name = \"mine\"\nbase = \"uniform-int8\"\n\
-                  [[override]]\ntensors = \"blocks.*.experts.*\"\nprecision = \"int4\"\ngroup = 16\n";
-    std::fs::write(at.join("mine.toml"), policy).unwrap();
-    quantize(at, "mine.toml", "mine.rbk");
-    let inspected = json(at, &["inspect", "mine.rbk", "--json"]);
-    for tensor in inspected["tensors"].as_array().unwrap() {
-        let expert = tensor["name"].as_str().unwrap().contains("experts");
-        assert_eq!(tensor["precision"], if expert { "int4" } else { "int8" });
-        assert_eq!(tensor["group"], if expert { 16 } else { 0 });
-    }
-    let unmatched = policy.replace("experts.*", "heads.*");
-    std::fs::write(at.join("other.toml"), unmatched).unwrap();
-    let arguments = ["quantize", "model.safetensors", "--policy", "other.toml", "--out", "x.rbk"];
-    fails(at, &arguments, 1, "matches no tensor");
-    assert!(!at.join("x.rbk").exists());
-}
-
-/// INT4 has a kernel everywhere, FP16 only where an FPU converts halves: `static` has both.
-#[test]
-fn inspect_says_which_kernels_serve() {
-    let place = workplace();
-    let at = place.path();
-    quantize(at, "static", "static.rbk");
-    let kernels = |target: &str| json(at, &["inspect", "static.rbk", "--json", "--target", target]);
-    let of = |inspected: &serde_json::Value, precision: &str, key: &str| -> Vec<String> {
-        let tensors = inspected["tensors"].as_array().unwrap().iter();
-        let linear = |t: &&serde_json::Value| !t["name"].as_str().unwrap().contains("embedding");
-        let some = tensors.filter(linear).filter(|t| t["precision"] == precision);
-        some.map(|t| t[key].to_string()).collect()
-    };
-    let (m4f, m0) = (kernels("cortex-m4f"), kernels("cortex-m0"));
-    for (inspected, precision, kernel, fallback) in [
-        (&m4f, "fp16", "\"FPU\"", "null"),
-        (&m4f, "int4", "\"DSP extension\"", "null"),
-        (&m0, "fp16", "\"portable\"", "\"storage\""),
-    ] {
-        let (names, reasons) =
-            (of(inspected, precision, "kernel"), of(inspected, precision, "fallback"));
-        assert!(!names.is_empty() && names.iter().all(|name| name == kernel), "{names:?}");
-        assert!(reasons.iter().all(|reason| reason == fallback), "{reasons:?}");
-    }
-    assert_eq!(m4f["kernels"]["target"], "cortex-m4f");
-    assert_eq!(m4f["kernels"]["fast"], m4f["kernels"]["tensors"]);
-    assert!(m0["kernels"]["fast"].as_u64() < m0["kernels"]["tensors"].as_u64());
-    let output = resnet_bk(at, &["inspect", "static.rbk", "--target", "cortex-m0"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("no kernel for this precision"), "{text}");
-    let here = json(at, &["inspect", "static.rbk", "--json"]);
-    assert_eq!(here["kernels"]["target"], "this machine");
-    // An argument that clap refuses comes with the values that it takes.
-    let unknown = resnet_bk(at, &["inspect", "static.rbk", "--target", "z80"]);
-    assert_eq!(unknown.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("cortex-m4f"));
-    fails(at, &["inspect", "model.safetensors", "--target", "cortex-m4f"], 2, "quantize it first");
-}
-
-#[test]
-fn damaged_blobs_are_refused_by_name() {
-    let place = workplace();
-    let at = place.path();
-    quantize(at, "uniform-int8", "good.rbk");
-    let good = std::fs::read(at.join("good.rbk")).unwrap();
-    let mut flipped = good.clone();
-    flipped[good.len() / 2] ^= 1;
-    let mut version = good.clone();
-    version[8] = 99;
-    for (bytes, cause) in [
-        (&good[..good.len() - 1], "cut short"),
-        (&good[..12], "cut short"),
-        (&flipped[..], "checksum"),
-        (&version[..], "format 99"),
-    ] {
-        std::fs::write(at.join("bad.rbk"), bytes).unwrap();
-        for command in ["inspect", "generate", "eval"] {
-            fails(at, &[command, "bad.rbk"], 1, cause);
-        }
-    }
-    std::fs::write(at.join("foreign"), b"GGUF and so on").unwrap();
-    fails(at, &["inspect", "foreign"], 1, "not a valid");
-    fails(at, &["inspect", "absent"], 1, "cannot read");
-}
-
-#[test]
-fn bad_corpora_are_refused_by_name() {
-    let place = workplace();
-    let at = place.path();
-    std::fs::write(at.join("empty.txt"), "").unwrap();
-    std::fs::write(at.join("binary.txt"), b"some text\xff\xfe").unwrap();
-    std::fs::write(at.join("short.txt"), "few words").unwrap();
-    let eval = |file: &str, cause: &str| {
-        fails(at, &["eval", "model.safetensors", "--text", file], 1, cause)
-    };
-    eval("empty.txt", "is empty");
-    eval("binary.txt", "invalid byte at offset 9");
-    eval("short.txt", "one window needs 129");
-    fails(at, &["eval", "model.safetensors", "--corpus", "nowhere"], 1, "cannot read");
-    fails(at, &["train", "--out", "run"], 1, "no corpus");
-}
-
-#[test]
-fn files_for_another_model_are_refused() {
-    let place = workplace();
-    let at = place.path();
-    let analyze = ["analyze", "model.safetensors", "--out", "importance.json", "--quiet"];
-    let output =
-        resnet_bk(at, &[&analyze[..], &["--tokens", "512", "--measure-tokens", "0"]].concat());
-    assert!(output.status.success());
-    quantize(at, "uniform-int8", "blob.rbk");
-    // The same weights with another origin are another file, hence another model.
-    let bytes = std::fs::read(at.join("model.safetensors")).unwrap();
-    let key = b"\"seed\":\"";
-    let at_seed =
-        bytes.windows(key.len()).position(|w| w == key).expect("a recorded seed") + key.len();
-    let mut other = bytes.clone();
-    other[at_seed] = b'9';
-    std::fs::write(at.join("model.safetensors"), other).unwrap();
-    let arguments = ["quantize", "model.safetensors", "--policy", "dynamic", "--out", "x.rbk"];
-    let dynamic = [&arguments[..], &["--importance", "importance.json"]].concat();
-    fails(at, &dynamic, 1, "computed for another checkpoint");
-    fails(at, &["eval", "model.safetensors", "blob.rbk"], 2, "made from another checkpoint");
-}
-
-/// A text that is unlike the one that the tiny model was trained on.
-fn numbers() -> String {
-    let words: Vec<String> = (0..2000).map(|i| (i * i).to_string()).collect();
-    words.join(" ")
-}
-
-/// A tokenizer of `vocab` tokens that the tiny model was not trained with.
-fn foreign_tokenizer(vocab: usize) -> Tokenizer {
-    Tokenizer::train(&[&numbers()], vocab).unwrap()
-}
-
-#[test]
-fn a_model_takes_its_own_tokenizer_only() {
-    let place = workplace();
-    let at = place.path();
-    quantize(at, "uniform-int8", "own.rbk");
-    std::fs::write(at.join("text.txt"), "The river runs to the sea .\n".repeat(40)).unwrap();
-    let other = foreign_tokenizer(272);
-    other.save(&at.join("other.json")).unwrap();
-    let own = Tokenizer::load(&at.join("tokenizer.json")).unwrap();
-
-    let (found, recorded) = (other.sha256(), own.sha256());
-    let cause = format!("its SHA-256 is {found}, that of the model's is {recorded}");
-    let named = ["--tokenizer", "other.json"];
-    let blob = ["quantize", "model.safetensors", "--policy", "uniform-int8", "--out", "x.rbk"];
-    let text = ["--text", "text.txt"];
-    for arguments in [
-        &["eval", "model.safetensors", "own.rbk", "--text", "text.txt"][..],
-        &["eval", "own.rbk", "--text", "text.txt"],
-        &["analyze", "model.safetensors", "--out", "x.json"],
-        &["generate", "model.safetensors"],
-        &["generate", "own.rbk"],
-        &blob,
-    ] {
-        let arguments = [arguments, &named].concat();
-        fails(at, &arguments, 1, &cause);
-    }
-    assert!(!at.join("x.rbk").exists() && !at.join("x.json").exists());
-
-    // A blob without one can only be asked for its size.
-    let bare = ["--policy", "uniform-int8", "--no-tokenizer", "--out", "bare.rbk", "--quiet"];
-    resnet_bk(at, &[&["quantize", "model.safetensors"][..], &bare, &SHORT].concat());
-    foreign_tokenizer(300).save(&at.join("larger.json")).unwrap();
-    let larger = ["--tokenizer", "larger.json"];
-    for arguments in [&["eval", "bare.rbk"][..], &["generate", "bare.rbk"]] {
-        let text = if arguments[0] == "eval" { &text[..] } else { &[] };
-        let arguments = [arguments, &larger, text].concat();
-        fails(at, &arguments, 1, "larger.json has 300 tokens, bare.rbk 272");
-    }
-
-    // The blob brings its own, which is the checkpoint's.
-    let alone = json(at, &["eval", "own.rbk", "--text", "text.txt", "--json", "--quiet"]);
-    let eval = ["eval", "bare.rbk", "--tokenizer", "tokenizer.json", "--json", "--quiet"];
-    let named = json(at, &[&eval[..], &text].concat());
-    for field in ["perplexity", "bits_per_byte"] {
-        assert!(alone["blobs"][0][field].as_f64().is_some(), "{alone}");
-        assert_eq!(alone["blobs"][0][field], named["blobs"][0][field]);
-    }
-
-    // Beside the checkpoint it is checked like one that is named.
-    other.save(&at.join("tokenizer.json")).unwrap();
-    fails(at, &["eval", "model.safetensors"], 1, "tokenizer.json is not the tokenizer of");
-    let init = ["train", "--init", "model.safetensors", "--out", "run", "--corpus", "."];
-    for split in ["train.txt", "valid.txt"] {
-        std::fs::copy(at.join("text.txt"), at.join(split)).unwrap();
-    }
-    fails(at, &init, 1, "tokenizer.json is not the tokenizer of");
-}
-
-#[test]
-fn a_checkpoint_that_does_not_record_its_tokenizer_gets_a_note() {
-    let place = workplace();
-    let at = place.path();
-    quantize(at, "uniform-int8", "own.rbk");
-    let path = at.join("model.safetensors");
-    let mut checkpoint = Checkpoint::read(&path).unwrap();
-    checkpoint.provenance.remove("tokenizer_sha256").unwrap();
-    checkpoint.write(&path).unwrap();
-    let output = resnet_bk(at, &["generate", "model.safetensors", "--tokens", "2"]);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && stderr.contains("does not record the tokenizer"),
-        "{stderr}"
-    );
-
-    // Of blobs the tokenizers that they carry can be compared.
-    foreign_tokenizer(272).save(&at.join("tokenizer.json")).unwrap();
-    quantize(at, "uniform-int8", "other.rbk");
-    std::fs::write(at.join("text.txt"), numbers()).unwrap();
-    let eval = ["eval", "own.rbk", "other.rbk", "--text", "text.txt"];
-    fails(at, &eval, 1, "the tokenizer of own.rbk is not the tokenizer of other.rbk");
-}
-
 /// A run that is stopped in the directory of another model leaves that model as it was.
 #[test]
 fn a_training_that_is_killed_leaves_no_foreign_tokenizer() {
@@ -531,7 +268,7 @@ fn a_training_that_is_killed_leaves_no_foreign_tokenizer() {
     let small = ["--vocab", "272", "--width", "8", "--layers", "1", "--hidden", "8"];
     let endless = ["--steps", "1000000000", "--window", "8", "--batch", "1", "--shards", "1"];
     let train = ["train", "--corpus", ".", "--out", ".", "--save-every", "1", "--quiet"];
-    let mut training = Command::new(env!("CARGO_BIN_EXE_resnet-bk"))
+    let mut training = Command::new(PROGRAM)
         .args([&train[..], &small, &endless].concat())
         .current_dir(at)
         .env_remove("WIKITEXT2_DIR")
@@ -549,20 +286,6 @@ fn a_training_that_is_killed_leaves_no_foreign_tokenizer() {
     assert_eq!(json(at, &generate)["tokens"].as_array().unwrap().len(), 2);
 }
 
-#[test]
-fn damaged_checkpoints_are_refused() {
-    let place = workplace();
-    let at = place.path();
-    let bytes = std::fs::read(at.join("model.safetensors")).unwrap();
-    std::fs::write(at.join("cut.safetensors"), &bytes[..bytes.len() - 4]).unwrap();
-    fails(at, &["inspect", "cut.safetensors"], 1, "cut.safetensors is not a valid");
-    let mut nan = bytes.clone();
-    let last = nan.len() - 4;
-    nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(at.join("nan.safetensors"), nan).unwrap();
-    fails(at, &["inspect", "nan.safetensors"], 1, "NaN");
-}
-
 /// A file size limit stands in for a full disk: the write fails half way.
 #[test]
 #[cfg(target_os = "linux")]
@@ -573,7 +296,7 @@ fn a_failed_write_leaves_nothing_behind() {
     let command = format!(
         "trap '' XFSZ; ulimit -f 4; exec '{}' quantize model.safetensors --policy uniform-int8 \
          --out full.rbk --quiet --calibration-tokens 512 --measure-tokens 0",
-        env!("CARGO_BIN_EXE_resnet-bk")
+        PROGRAM
     );
     let output = Command::new("bash")
         .args(["-c", &command])
@@ -585,20 +308,6 @@ fn a_failed_write_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("cannot write") && stderr.contains("full.rbk"), "{stderr}");
     assert_eq!(std::fs::read_dir(at).unwrap().count(), before, "a partial file was left");
-}
-
-#[test]
-fn every_help_teaches_with_examples() {
-    let place = tempfile::tempdir().unwrap();
-    for command in
-        ["train", "import", "analyze", "quantize", "eval", "inspect", "report", "generate"]
-    {
-        let output = resnet_bk(place.path(), &[command, "--help"]);
-        let help = String::from_utf8(output.stdout).unwrap();
-        assert!(help.contains(&format!("resnet-bk {command}")), "{command}: {help}");
-        assert!(help.contains("Example"), "{command}: {help}");
-    }
-    assert_eq!(resnet_bk(place.path(), &["frobnicate"]).status.code(), Some(2));
 }
 
 /// On text that the checkpoint writes itself: the same size, closer to the checkpoint, nothing left over,

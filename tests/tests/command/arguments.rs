@@ -1,10 +1,8 @@
 //! Arguments at the ends of their ranges, and files of another kind than the command wants.
 
-mod common;
-
 use std::path::Path;
 
-use common::{SHORT, fails, json, quantize, resnet_bk, workplace};
+use crate::common::{SHORT, fails, json, quantize, resnet_bk, workplace};
 
 /// Runs a command that may fail, but must say why.
 #[track_caller]
