@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::{
-    PROGRAM, SHORT, corpus, fails, fails_usage, json, numbers, quantize, resnet_bk, workplace,
+    PROGRAM, SHORT, fails, fails_usage, json, numbers, quantize, resnet_bk, workplace,
 };
 
 #[test]
