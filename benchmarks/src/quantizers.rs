@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
+use resnet_bk_schema::outputs::{Evaluation, Quality, Scored};
+use resnet_bk_schema::statistics::with_error;
 use resnet_bk_tools::checkpoint::{Checkpoint, TOKENIZER_KEY};
 use resnet_bk_tools::corpus::Split;
-use resnet_bk_tools::eval::statistics::with_error;
 use resnet_bk_tools::eval::text::TextSource;
 use resnet_bk_tools::eval::{Subject, evaluate};
 use resnet_bk_tools::reference::Model;
 use resnet_bk_tools::tokenizer::Tokenizer;
-use serde_json::json;
 
 /// The types, by their names in GGUF files.
 const TYPES: [(&str, GgmlDType); 4] = [
@@ -72,23 +72,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let blocks = text.blocks(args.window);
     let qualities =
         evaluate(Some(&reference), &subjects, &text.tokens, &blocks, Some(&lengths), |_| {})?;
-    let rows: Vec<_> = quantized
-        .iter()
-        .zip(&qualities[1..])
-        .map(|((name, bytes, _), quality)| {
-            let mut row = json!(quality);
-            row["name"] = json!(name);
-            row["blob_bytes"] = json!(bytes);
-            row
-        })
-        .collect();
     if args.json {
-        let result = json!({
-            "corpus": text.name, "window": args.window, "weights_only": true,
-            "fp32_bytes": fp32_bytes, "errors_by": blocks.describe(), "blocks": blocks,
-            "fp32": qualities[0], "blobs": rows,
-        });
-        println!("{result:#}");
+        let row = |((name, bytes, _), quality): (&(&str, usize, _), &Quality)| Scored {
+            path: None,
+            policy: None,
+            name: Some((*name).to_owned()),
+            blob_bytes: *bytes as u64,
+            quality: quality.clone(),
+        };
+        let result = Evaluation {
+            corpus: text.name,
+            window: args.window,
+            weights_only: true,
+            fp32_bytes: Some(fp32_bytes),
+            errors_by: blocks.describe(),
+            blocks,
+            fp32: qualities.first().cloned(),
+            blobs: quantized.iter().zip(&qualities[1..]).map(row).collect(),
+        };
+        println!("{:#}", serde_json::to_value(result)?);
         return Ok(());
     }
     println!(

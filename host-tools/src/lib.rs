@@ -20,6 +20,8 @@ pub mod quantize;
 pub mod reference;
 pub mod report;
 mod table;
+pub mod tensors;
 pub mod terminal;
+pub mod threads;
 pub mod tokenizer;
 pub mod train;

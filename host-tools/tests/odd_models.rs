@@ -6,16 +6,17 @@ use std::path::Path;
 use proptest::prelude::*;
 use resnet_bk_core::Model as Blob;
 use resnet_bk_core::blob::Precision;
+use resnet_bk_schema::{Step, Steps, Storage};
 use resnet_bk_tools::checkpoint::Checkpoint;
 use resnet_bk_tools::error::Error;
-use resnet_bk_tools::eval::{self, Subject, blocks::Blocks, sample::sample};
+use resnet_bk_tools::eval::{self, Blocks, Subject, sample::sample};
 use resnet_bk_tools::importance;
-use resnet_bk_tools::policy::{Assignment, Policy};
+use resnet_bk_tools::policy::Policy;
 use resnet_bk_tools::quantize::calibration::Calibration;
 use resnet_bk_tools::quantize::division::Division;
-use resnet_bk_tools::quantize::encode::Storage;
 use resnet_bk_tools::quantize::{Origin, Source};
 use resnet_bk_tools::reference::Model;
+use resnet_bk_tools::tensors::Assignment;
 
 const WINDOW: usize = 64;
 /// From one seed of calibration to the next KL divergences have a standard deviation of a quarter.
@@ -206,11 +207,7 @@ proptest! {
         int8 in any::<bool>(),
     ) {
         let mut source = Source::new(&tiny(), [0; 32], 0, None).unwrap();
-        source.methods = resnet_bk_tools::quantize::Methods {
-            classes: true,
-            prune: true,
-            ..resnet_bk_tools::quantize::Methods::NONE
-        };
+        source.steps = Steps::NONE.with(Step::Classes).with(Step::Prune);
         let class = |token: u32| char::from_digit(token % classes.max(1), 10).unwrap();
         let classes: String = if classes < 2 { String::new() } else { (0..272).map(class).collect() };
         let kept = kept.iter().enumerate().map(|(i, &kept)| {

@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use resnet_bk_core::blob::TensorId;
-use resnet_bk_tools::budget;
+use resnet_bk_schema::Storage;
 use resnet_bk_tools::checkpoint::{Chain, Checkpoint};
 use resnet_bk_tools::eval::sample::sample;
 use resnet_bk_tools::import;
-use resnet_bk_tools::policy::{Assignment, Policy};
+use resnet_bk_tools::policy::Policy;
 use resnet_bk_tools::quantize::calibration::Calibration;
 use resnet_bk_tools::quantize::division::Division;
-use resnet_bk_tools::quantize::encode::Storage;
-use resnet_bk_tools::quantize::names::layer_name;
 use resnet_bk_tools::quantize::{Origin, Source};
 use resnet_bk_tools::reference::Model;
+use resnet_bk_tools::tensors::{Assignment, layer_name};
 use resnet_bk_tools::tokenizer::Tokenizer;
 
 /// A file of the repository.
@@ -64,7 +63,7 @@ pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
         storage: source
             .dims
             .tensors()
-            .zip(budget::CANDIDATES.into_iter().cycle())
+            .zip(Storage::CANDIDATES.into_iter().cycle())
             .map(|(id, storage)| {
                 let cols = source.dims.shape(id).1 as usize;
                 if storage.group <= cols.max(32) { storage } else { Storage::INT4 }

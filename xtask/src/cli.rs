@@ -49,7 +49,7 @@ enum Command {
     /// quantizers, and what each step of quantization gives.
     ///
     /// Everything is made from the FP32 checkpoint and evaluated on the same text. Blobs, the table as
-    /// JSON and a report stay in `target/frontier/`. An interrupted run goes on where it was, as long as
+    /// JSON and a report stay in `target/frontier/`. An interrupted run resumes, as long as
     /// neither model, corpus nor program has changed.
     ///
     /// Examples:

@@ -14,7 +14,7 @@
 pub mod bench;
 pub mod checks;
 pub mod demo;
-mod errors;
+pub mod emulator;
 pub mod firmware;
 pub mod frontier;
 pub mod process;

@@ -26,7 +26,7 @@ impl std::error::Error for ClosedPipe {}
 pub struct Stdout;
 
 impl Stdout {
-    /// What `write!` and `writeln!` call; fails with [`ClosedPipe`] where nobody reads any more.
+    /// What `write!` and `writeln!` call; fails with [`ClosedPipe`] where the reader is gone.
     pub fn write_fmt(&self, text: Arguments<'_>) -> Result<()> {
         self.attempt(|stdout| stdout.write_fmt(text))
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use resnet_bk_schema::outputs::{Evaluation, Finetuned, Preview, Quantized};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::firmware::Sampling;
 use crate::{process, root, target_dir};
@@ -47,83 +48,6 @@ pub(crate) struct Tools {
     work: PathBuf,
 }
 
-/// What `eval --json` and the general quantizers print.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Evaluation {
-    /// Text that was evaluated on.
-    pub(crate) corpus: String,
-    /// What standard errors are counted by, as in "61 articles".
-    pub(crate) errors_by: String,
-    /// Bytes of the checkpoint.
-    pub(crate) fp32_bytes: u64,
-    pub(crate) fp32: Quality,
-    /// In the order of the command line.
-    pub(crate) blobs: Vec<Quality>,
-}
-
-/// Quality of one model.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Quality {
-    /// Name of a general quantizer; blobs go by their place.
-    #[serde(default)]
-    pub(crate) name: String,
-    /// Bytes of the whole blob; none for the checkpoint.
-    pub(crate) blob_bytes: Option<u64>,
-    pub(crate) perplexity: f64,
-    /// Errors are none of a text of one block.
-    pub(crate) perplexity_se: Option<f64>,
-    pub(crate) bits_per_byte: Option<f64>,
-    pub(crate) bits_per_byte_se: Option<f64>,
-    /// None for the checkpoint.
-    pub(crate) fidelity: Option<Fidelity>,
-}
-
-/// Distance from the FP32 model.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Fidelity {
-    pub(crate) ppl_rise_percent: f64,
-    pub(crate) ppl_rise_percent_se: Option<f64>,
-    pub(crate) kl: f64,
-    pub(crate) kl_se: Option<f64>,
-    /// The KL divergence without each block of the text.
-    pub(crate) kl_replicates: Vec<f64>,
-    pub(crate) top1: f64,
-    pub(crate) top1_se: Option<f64>,
-}
-
-/// What `quantize --json` prints, and `finetune --json`.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Made {
-    pub(crate) blob_bytes: u64,
-    /// Of a blob for a target.
-    #[serde(default)]
-    pub(crate) weights: Option<Weights>,
-}
-
-/// What `quantize --dry-run --json` prints.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Preview {
-    pub(crate) blob_bytes: u64,
-    pub(crate) tensors: Vec<Stored>,
-}
-
-/// How a tensor would be stored.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Stored {
-    pub(crate) name: String,
-    pub(crate) precision: String,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) bytes: usize,
-}
-
-/// What the weights of a mix lose.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(crate) struct Weights {
-    pub(crate) predicted_kl: f64,
-    pub(crate) measured_kl: f64,
-}
-
 /// What `inspect --json` prints of a blob.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Inspected {
@@ -133,7 +57,7 @@ pub(crate) struct Inspected {
 
 /// What `generate --json` prints.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Host {
+pub(crate) struct Generated {
     pub(crate) digest: String,
 }
 
@@ -183,7 +107,7 @@ impl Tools {
     }
 
     /// Importance of each layer, with these further arguments; returns the file. One of the same settings
-    /// is gone on with.
+    /// is extended.
     pub(crate) fn analyze(&self, name: &str, arguments: &[&str]) -> Result<PathBuf> {
         let out = self.work.join(format!("{name}.json"));
         let mut command = self.command("analyze");
@@ -199,20 +123,20 @@ impl Tools {
         name: &str,
         arguments: &[&str],
         importance: &Path,
-    ) -> Result<(PathBuf, Made)> {
+    ) -> Result<(PathBuf, Quantized)> {
         let out = self.work.join(format!("{name}.rbk"));
         let mut command = self.quantizing(arguments, importance);
         Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
     }
 
-    /// A blob, fine-tuned with these arguments of `finetune`; returns the file. What an interrupted run left
-    /// is gone on with.
+    /// A blob, fine-tuned with these arguments of `finetune`; returns the file. An interrupted run
+    /// resumes.
     pub(crate) fn finetune(
         &self,
         name: &str,
         blob: &Path,
         arguments: &[&str],
-    ) -> Result<(PathBuf, Made)> {
+    ) -> Result<(PathBuf, Finetuned)> {
         let out = self.work.join(format!("{name}.rbk"));
         let mut command = self.command("finetune");
         command
@@ -280,7 +204,7 @@ impl Tools {
         prompt: &str,
         tokens: usize,
         sampling: Sampling,
-    ) -> Result<Host> {
+    ) -> Result<Generated> {
         let mut command = self.command("generate");
         command.arg(blob).args(["--prompt", prompt, "--json"]);
         command.args(["--tokens", &tokens.to_string(), "--seed", &sampling.seed.to_string()]);

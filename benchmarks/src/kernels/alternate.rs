@@ -19,6 +19,18 @@ pub(crate) struct Ratio {
     pub(crate) seconds: f64,
 }
 
+impl Ratio {
+    /// For JSON, to three decimals.
+    pub(super) fn rounded(&self) -> f64 {
+        rounded(self.median)
+    }
+
+    /// The quartiles, likewise.
+    pub(super) fn spread(&self) -> [f64; 2] {
+        self.quartiles.map(rounded)
+    }
+}
+
 /// Times both in turn for `rounds` rounds, each going first in every other one, and compares within
 /// rounds alone: what slows the machine down for longer than a round slows both.
 pub(crate) fn alternate(rounds: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) -> Ratio {

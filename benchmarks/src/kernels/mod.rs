@@ -8,14 +8,14 @@ mod alternate;
 mod host;
 mod model;
 mod products;
+mod row;
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use alternate::Ratio;
-use host::{InstructionSets, Reading};
+use row::Row;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -34,48 +34,6 @@ pub(crate) struct Args {
     /// Print the result as JSON on standard output.
     #[arg(long)]
     json: bool,
-}
-
-/// How fast a kernel is beside something else.
-struct Row {
-    kernel: String,
-    inputs: usize,
-    outputs: usize,
-    against: &'static str,
-    ratio: Ratio,
-    /// Where the processor has more than one that there are kernels for.
-    sets: Option<InstructionSets>,
-    /// Of a matrix that does not fit the cache.
-    reading: Option<Reading>,
-}
-
-impl Row {
-    fn to_json(&self) -> Value {
-        let mut row = json!({
-            "kernel": self.kernel, "inputs": self.inputs, "outputs": self.outputs,
-            "against": self.against, "ratio": self.ratio.rounded(),
-            "quartiles": self.ratio.spread(),
-        });
-        if let Some(sets) = self.sets {
-            row["beside_avx2"] = sets.to_json();
-        }
-        if let Some(reading) = self.reading {
-            row["reading"] = reading.to_json();
-        }
-        row
-    }
-}
-
-impl Ratio {
-    /// For JSON, to three decimals.
-    fn rounded(&self) -> f64 {
-        rounded(self.median)
-    }
-
-    /// The quartiles, likewise.
-    fn spread(&self) -> [f64; 2] {
-        self.quartiles.map(rounded)
-    }
 }
 
 fn rounded(ratio: f64) -> f64 {

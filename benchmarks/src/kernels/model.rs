@@ -12,9 +12,9 @@ use resnet_bk_tools::quantize::calibration::Calibration;
 use resnet_bk_tools::quantize::{Origin, Source};
 use resnet_bk_tools::reference::{Model, Stream};
 
-use super::Row;
 use super::alternate::{Ratio, alternate};
 use super::host::InstructionSets;
+use super::row::Row;
 
 /// Tokens per window, and positions that the integer path works on together, as `resnet-bk eval` has them.
 const WINDOW: usize = 128;

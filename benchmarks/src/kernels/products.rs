@@ -10,9 +10,9 @@ use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
 use resnet_bk_core::internals::activation::{quantize, quantize_relu};
 use resnet_bk_core::internals::{Matrix, Prepared, Vectors, kernels, matmul, portable};
 
-use super::Row;
 use super::alternate::alternate;
 use super::host::{InstructionSets, Reading};
+use super::row::Row;
 
 /// What is multiplied.
 struct Case {

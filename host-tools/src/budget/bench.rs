@@ -1,4 +1,4 @@
-//! What a mix of precisions costs, measured.
+//! Measured loss of a mix of precisions.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,42 +8,39 @@ use rayon::prelude::*;
 use resnet_bk_core::blob::TensorId;
 
 use crate::error::{Error, Result};
-use crate::eval::divergence::Divergence;
+use crate::eval::divergence::{Divergence, log_softmax};
+use crate::eval::teacher::Teacher;
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::division::Part;
-use crate::quantize::encode::{Encoded, Storage};
-use crate::quantize::names::layer_name;
-use crate::reference::Model;
+use crate::quantize::division::Selection;
+use crate::quantize::encode::Encoded;
+use crate::reference::{Model, Tape};
+use crate::tensors::layer_name;
+use resnet_bk_schema::Storage;
 
-/// Windows of one forward pass.
-const BATCH: usize = 8;
-
-/// Measures mixes on one text: the FP32 model with decoded weights in the place of its own, so that
-/// what is measured is the weights' part of the loss. Encoded tensors are kept.
+/// Measures mixes on one text: the FP32 model with dequantized weights, so that
+/// what is measured is the loss of the weights alone. Encoded tensors are kept.
 pub struct Bench<'a> {
     source: &'a Source,
     calibration: &'a Calibration,
     reference: Model,
-    tensors: Vec<Place>,
-    tokens: &'a [u32],
-    window: usize,
-    /// Logits of what is compared with, `[tokens, V]`.
-    exact: Vec<f32>,
+    tensors: Vec<MatrixRanges>,
+    /// Log-probabilities of what mixes are compared with.
+    teacher: Teacher<'a>,
     encoded: Mutex<BTreeMap<(usize, Storage), Arc<Encoded>>>,
 }
 
-/// Where a matrix lies among the reference's parameters.
-struct Place {
+/// Ranges of a matrix among the reference's parameters.
+struct MatrixRanges {
     id: TensorId,
-    part: Part,
+    part: Selection,
     weight: Range<usize>,
     bias: Option<Range<usize>>,
 }
 
 impl std::fmt::Debug for Bench<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bench").field("tokens", &self.tokens.len()).finish_non_exhaustive()
+        f.debug_struct("Bench").field("tokens", &self.tokens()).finish_non_exhaustive()
     }
 }
 
@@ -69,8 +66,14 @@ impl<'a> Bench<'a> {
     ) -> Self {
         let reference = Model::from_checkpoint(&source.folded);
         let tokens = &tokens[..tokens.len() / window * window];
-        let exact = logits(teacher, tokens, window);
-        let tensors = source.dims.tensors().map(|id| Place {
+        let vocab = source.dims.vocab as usize;
+        let log_probabilities = |logits: &[f32]| {
+            let mut values = Vec::with_capacity(logits.len());
+            logits.chunks_exact(vocab).for_each(|logits| log_softmax(logits, &mut values));
+            values
+        };
+        let teacher = Teacher::new(teacher, tokens, window, log_probabilities);
+        let tensors = source.dims.tensors().map(|id| MatrixRanges {
             id,
             part: source.part(id),
             weight: reference
@@ -83,19 +86,17 @@ impl<'a> Bench<'a> {
             calibration,
             tensors: tensors.collect(),
             reference,
-            tokens,
-            window,
-            exact,
+            teacher,
             encoded: Mutex::default(),
         }
     }
 
     /// Tokens that are measured on.
     pub fn tokens(&self) -> usize {
-        self.tokens.len()
+        self.teacher.tokens().len()
     }
 
-    /// What is being quantized.
+    /// The checkpoint that is quantized.
     pub fn source(&self) -> &'a Source {
         self.source
     }
@@ -144,7 +145,7 @@ impl<'a> Bench<'a> {
         &self.reference
     }
 
-    /// What it was quantized with.
+    /// Its calibration.
     pub fn calibration(&self) -> &'a Calibration {
         self.calibration
     }
@@ -170,22 +171,16 @@ impl<'a> Bench<'a> {
     /// [`Error::Overflow`] where it, or the model that it is compared with, computes infinities or NaNs:
     /// no mix is better or worse than another then.
     pub fn kl_of(&self, model: &Model) -> Result<f64> {
-        let vocab = self.source.dims.vocab as usize;
-        let step = self.window * BATCH;
-        let parts: Vec<f64> = self
-            .tokens
-            .par_chunks(step)
-            .zip(self.exact.par_chunks(step * vocab))
-            .map(|(tokens, exact)| {
-                let logits = model.forward(tokens, self.window);
-                let mut total = Divergence::default();
-                for (p, q) in exact.chunks_exact(vocab).zip(logits.chunks_exact(vocab)) {
-                    total.add(p, q);
-                }
-                total.mean() * tokens.len() as f64
-            })
-            .collect();
-        let kl = parts.iter().sum::<f64>() / self.tokens.len().max(1) as f64;
+        let vocab = self.teacher.vocab();
+        let parts = self.teacher.batches(Tape::default, |tape, batch| {
+            let logits = model.forward_reusing(batch.inputs, self.teacher.window(), tape);
+            let mut total = Divergence::default();
+            for (p, q) in batch.teacher.chunks_exact(vocab).zip(logits.chunks_exact(vocab)) {
+                total.add(p, q);
+            }
+            total.mean() * batch.inputs.len() as f64
+        });
+        let kl = parts.iter().sum::<f64>() / self.tokens().max(1) as f64;
         if kl.is_finite() {
             return Ok(kl);
         }
@@ -194,15 +189,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Logits `[tokens, V]` of a model on whole windows.
-fn logits(model: &Model, tokens: &[u32], window: usize) -> Vec<f32> {
-    let parts: Vec<Vec<f32>> =
-        tokens.par_chunks(window * BATCH).map(|tokens| model.forward(tokens, window)).collect();
-    parts.concat()
-}
-
-impl Place {
-    /// Puts decoded weights and biases in the place of the model's own.
+impl MatrixRanges {
+    /// Replaces the model's weights and biases by dequantized ones.
     fn replace(&self, model: &mut Model, encoded: &Encoded) {
         let weights = &mut model.parameters_mut()[self.weight.clone()];
         self.part.put_matrix(&encoded.decoded, weights);

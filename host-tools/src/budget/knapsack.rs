@@ -8,7 +8,7 @@ use resnet_bk_core::blob::align_up;
 pub struct Choice {
     /// Bytes of its section.
     pub bytes: usize,
-    /// What it costs.
+    /// Its cost.
     pub cost: f64,
 }
 

@@ -10,18 +10,20 @@
 //! on. What tensors cost on their own does not quite add up to what they cost together, so the
 //! table is measured again around the chosen mix until no other mix is better.
 
+mod arrangement;
 mod bench;
-mod division;
+mod divide;
 mod knapsack;
-mod prefix;
+mod pruning;
 mod search;
 mod sensitivity;
-mod symmetries;
+mod sequential;
+mod token_classes;
 
+pub use arrangement::choose_arrangement;
 pub use bench::Bench;
-pub use division::divide;
+pub use divide::divide;
 pub use knapsack::{Choice, solve};
-pub use prefix::refine;
-pub use search::{Found, Progress, Search};
-pub use sensitivity::{CANDIDATES, Sensitivities, candidates, is_complete, measure};
-pub use symmetries::choose;
+pub use search::{Mix, Progress, Search};
+pub use sensitivity::{Sensitivities, is_complete, measure};
+pub use sequential::refine;

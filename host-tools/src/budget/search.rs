@@ -3,21 +3,21 @@
 use rayon::prelude::*;
 use resnet_bk_core::blob::align_up;
 
-use super::{Bench, Choice, Sensitivities, candidates, solve};
+use super::{Bench, Choice, Sensitivities, solve};
 use crate::error::{Error, Result};
-use crate::quantize::encode::Storage;
-use crate::quantize::names::weight_name;
+use crate::tensors::weight_name;
+use resnet_bk_schema::Storage;
 
 /// Rounds of measuring around the chosen mix at most.
 const ROUNDS: usize = 4;
-/// A mix replaces another if it costs less than this share of it.
+/// A mix replaces another if its KL divergence is below this share of it.
 const WORTH: f64 = 0.998;
-/// How far a measured step may stretch or shrink what the table says of further steps.
-const STRETCH: (f64, f64) = (0.25, 4.0);
+/// Range of the factor by which a measured step rescales the table's further steps.
+const RESCALING: (f64, f64) = (0.25, 4.0);
 
-/// A mix with what it was expected to cost and what it does.
+/// A mix of precisions with its predicted and measured loss.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct Mix {
     /// Storage of every matrix in canonical order.
     pub storage: Vec<Storage>,
     /// Aligned bytes of all sections.
@@ -28,7 +28,7 @@ pub struct Found {
     pub measured: f64,
 }
 
-/// What a search is doing.
+/// Progress of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
     /// It found a mix of this measured KL divergence.
@@ -54,7 +54,7 @@ impl<'a> Search<'a> {
             let cols = bench.source().shape(id).1;
             let costs = table.get(&name);
             let mut all = Vec::new();
-            for storage in candidates(cols) {
+            for storage in Storage::candidates(cols) {
                 let cost =
                     costs.and_then(|costs| costs.get(&storage)).copied().ok_or_else(|| {
                         Error::Policy(format!(
@@ -88,14 +88,14 @@ impl<'a> Search<'a> {
 
     /// The best mix within `capacity` aligned bytes of sections, without measuring around it; `None`
     /// where none fits.
-    pub fn first(&self, capacity: usize) -> Result<Option<Found>> {
+    pub fn first(&self, capacity: usize) -> Result<Option<Mix>> {
         let costs = self.costs();
         solve(&costs, capacity).map(|mix| self.found(&mix)).transpose()
     }
 
     /// The best mix within `capacity` aligned bytes of sections: solved, measured around, solved
     /// again, until nothing better is found.
-    pub fn best(&self, capacity: usize, progress: impl FnMut(Progress)) -> Result<Option<Found>> {
+    pub fn best(&self, capacity: usize, progress: impl FnMut(Progress)) -> Result<Option<Mix>> {
         let Some(mix) = solve(&self.costs(), capacity) else { return Ok(None) };
         self.around(mix, capacity, progress).map(Some)
     }
@@ -107,7 +107,7 @@ impl<'a> Search<'a> {
         storage: &[Storage],
         capacity: usize,
         progress: impl FnMut(Progress),
-    ) -> Result<Option<Found>> {
+    ) -> Result<Option<Mix>> {
         let place = |(options, storage): (&Vec<(Storage, Choice)>, &Storage)| {
             options.iter().position(|option| option.0 == *storage)
         };
@@ -120,7 +120,7 @@ impl<'a> Search<'a> {
         mut mix: Vec<usize>,
         capacity: usize,
         mut progress: impl FnMut(Progress),
-    ) -> Result<Found> {
+    ) -> Result<Mix> {
         let mut costs = self.costs();
         let mut best = self.found(&mix)?;
         progress(Progress::Mix(best.measured));
@@ -141,12 +141,12 @@ impl<'a> Search<'a> {
         self.options.iter().map(|options| options.iter().map(|o| o.1).collect()).collect()
     }
 
-    fn found(&self, mix: &[usize]) -> Result<Found> {
+    fn found(&self, mix: &[usize]) -> Result<Mix> {
         let chosen: Vec<(Storage, Choice)> =
             mix.iter().zip(&self.options).map(|(&i, options)| options[i]).collect();
         let storage: Vec<Storage> = chosen.iter().map(|c| c.0).collect();
         let measured = self.kl(mix)?;
-        Ok(Found {
+        Ok(Mix {
             storage,
             bytes: chosen.iter().map(|c| align_up(c.1.bytes)).sum(),
             predicted: chosen.iter().map(|c| c.1.cost).sum(),
@@ -195,12 +195,12 @@ impl<'a> Search<'a> {
         for (&(t, i), delta) in steps.iter().zip(deltas) {
             let (here, old) = (mix[t], &old[t]);
             let own = costs[t][here].cost;
-            let stretch = (delta / (old[i].cost - old[here].cost)).clamp(STRETCH.0, STRETCH.1);
+            let factor = (delta / (old[i].cost - old[here].cost)).clamp(RESCALING.0, RESCALING.1);
             costs[t][i].cost = own + delta;
             let beyond: Vec<usize> =
                 if i < here { (0..i).collect() } else { (i + 1..old.len()).collect() };
             for o in beyond {
-                costs[t][o].cost = costs[t][i].cost + stretch * (old[o].cost - old[i].cost);
+                costs[t][o].cost = costs[t][i].cost + factor * (old[o].cost - old[i].cost);
             }
         }
         Ok(())

@@ -1,33 +1,13 @@
-//! What each tensor costs on its own in each storage.
+//! Sensitivities: the loss of each tensor quantized alone, in each storage.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use resnet_bk_core::blob::Precision;
+use resnet_bk_schema::Storage;
 
 use super::Bench;
 use crate::error::Result;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::weight_name;
-
-/// The storages that the budget policy chooses from.
-pub const CANDIDATES: [Storage; 10] = [
-    Storage::grouped(Precision::Int2, 16),
-    Storage::grouped(Precision::Int3, 32),
-    Storage::grouped(Precision::Int3, 16),
-    Storage::grouped(Precision::Int4, 64),
-    Storage::INT4,
-    Storage::grouped(Precision::Int4, 16),
-    Storage::grouped(Precision::Int5, 32),
-    Storage::grouped(Precision::Int6, 32),
-    Storage::INT8,
-    Storage::FP16,
-];
-
-/// Those that make sense for rows of `cols` inputs, a group being at most a row.
-pub fn candidates(cols: usize) -> impl Iterator<Item = Storage> {
-    CANDIDATES.into_iter().filter(move |storage| storage.for_row(cols) == *storage)
-}
+use crate::tensors::weight_name;
 
 /// KL divergence in nats per token by tensor and storage.
 pub type Sensitivities = BTreeMap<String, BTreeMap<Storage, f64>>;
@@ -43,7 +23,7 @@ fn entries<'a>(bench: &'a Bench<'_>) -> impl Iterator<Item = Entry> + 'a {
     bench.source().dims.tensors().enumerate().flat_map(|(index, id)| {
         let name = weight_name(id);
         let cols = bench.source().shape(id).1;
-        candidates(cols).map(move |storage| (index, name.clone(), storage))
+        Storage::candidates(cols).map(move |storage| (index, name.clone(), storage))
     })
 }
 
@@ -51,7 +31,7 @@ fn is_known(known: &Sensitivities, (_, name, storage): &Entry) -> bool {
     known.get(name).is_some_and(|costs| costs.contains_key(storage))
 }
 
-/// Whether [`measure`] would have nothing to do.
+/// Whether [`measure`] has nothing left to measure.
 pub fn is_complete(bench: &Bench<'_>, known: &Sensitivities) -> bool {
     entries(bench).all(|entry| is_known(known, &entry))
 }

@@ -2,8 +2,10 @@
 
 pub mod config;
 pub mod safetensors;
+mod tensor;
 
 pub use config::{Chain, ModelConfig, TensorSpec};
+pub use tensor::Tensor;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -17,21 +19,12 @@ pub(crate) const FORMAT_KEY: &str = "resnet_bk_format";
 /// The origin of a checkpoint that was imported: the name of the file.
 pub(crate) const IMPORTED_KEY: &str = "imported_from";
 const FORMAT: &str = "1";
-/// A bias that no product of weights and inputs makes up for, but far from where sums overflow.
+/// Stands for a bias of −∞: beyond any sum of products, but far from overflow.
 const MASK: f32 = -1e30;
 
 /// The entry of a provenance with the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that
 /// the model was trained with. Imported checkpoints do not know theirs.
 pub const TOKENIZER_KEY: &str = "tokenizer_sha256";
-
-/// A named array of weights.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Row-major shape; `[]` for a scalar.
-    pub shape: Vec<usize>,
-    /// As many weights as the shape's product.
-    pub data: Vec<f32>,
-}
 
 /// A model in FP32 with its origin. [`Checkpoint::new`] and [`Checkpoint::read`] guarantee that
 /// `tensors` are exactly those of `config`, in shape too, and finite.

@@ -13,10 +13,10 @@ use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::importance::{self, Importance, Text};
 use crate::output::{Kind, Output, Plan};
-use crate::quantize::encode::Storage;
 use crate::reference::Model;
 use crate::table::table;
 use crate::terminal::Stdout;
+use resnet_bk_schema::Storage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,10 +32,10 @@ Examples:
 
 The file has, per layer, the three published metrics (gradient magnitude 0.5, activation variance
 0.3, weight magnitude 0.2, z-scored and joined) and, per tensor and precision, the measured rise in
-KL divergence when only that tensor is quantized, with the experts that round better in other units
-or another order. `quantize --importance` reads it. An interrupted run goes on where it was. A file
+KL divergence when only that tensor is quantized, with the equalization and permutation
+of hidden units that helps each expert. `quantize --importance` reads it. An interrupted run resumes. A file
 that was computed with other settings (checkpoint, tokenizer, text, window, seed, steps), or that
-cannot be read, stays as it is: name another, or begin it anew with --force.";
+cannot be read, stays as it is: name another, or replace it with --force.";
 
 /// Find out which layers matter and write it to a file.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ cannot be read, stays as it is: name another, or begin it anew with --force.";
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
-    /// Importance file to write. One that was computed with the same settings is gone on with.
+    /// Importance file to write; one with the same settings is extended.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -82,7 +82,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         return conclude(&out, &merged, global);
     }
     let mut source = loaded.source(false)?;
-    source.methods = args.steps.methods();
+    source.steps = args.steps.taken();
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
     // The published metrics are those of the checkpoint as it was trained, not of the folded one.
@@ -93,7 +93,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             Some(args.text.tokens(Split::Valid, Some(limit), Some(&trained), tokenizer, global)?)
         }
     };
-    let settings = loaded.settings(&text, &args.text, source.methods);
+    let settings = loaded.settings(&text, &args.text, source.steps);
     // What a run with these settings has measured already.
     let going_on = |mut before: Importance| {
         before.require(&settings, &args.out)?;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use resnet_bk_core as core;
+use resnet_bk_schema::Steps;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
@@ -18,8 +19,8 @@ use crate::eval::text::{TextSource, Tokens};
 use crate::files;
 use crate::importance::{Importance, Settings, Text};
 use crate::output::Plan;
+use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::{Methods, Source};
 use crate::reference::Model;
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
@@ -68,19 +69,14 @@ impl Loaded {
     }
 
     /// What importance that is computed on this calibration text depends on.
-    pub(crate) fn settings(
-        &self,
-        calibration: &Tokens,
-        text: &TextArgs,
-        methods: Methods,
-    ) -> Settings {
+    pub(crate) fn settings(&self, calibration: &Tokens, text: &TextArgs, steps: Steps) -> Settings {
         Settings {
             model_sha256: self.sha256_hex(),
             tokenizer_sha256: self.tokenizer.as_ref().map(Tokenizer::sha256),
             text: Text::of(calibration),
             window: text.window,
             seed: text.seed,
-            methods,
+            steps,
         }
     }
 
@@ -121,7 +117,7 @@ pub(crate) fn model_files(model: &Path, tokenizer: Option<&Path>) -> [PathBuf; 2
     [model.to_path_buf(), tokenizer.map_or_else(beside, Path::to_path_buf)]
 }
 
-/// The flag that lifts the rule about what may be replaced.
+/// The flag that permits replacing files.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Force {
     /// Replace what is in the way: an input, a file of another kind, a finished model, what other
@@ -247,7 +243,7 @@ impl TextArgs {
         bar.finish_and_clear();
         for (layer, rows) in calibration.rows().filter(|(_, rows)| *rows < FEW) {
             let seen = match rows {
-                0 => "no calibration token: nothing is known of its inputs".into(),
+                0 => "no calibration token: its inputs are unknown".into(),
                 _ => format!("only {rows} calibration tokens"),
             };
             note(global, &format!("`{layer}` saw {seen}"));
@@ -276,8 +272,9 @@ pub(crate) fn note(global: Global, text: &str) {
     }
 }
 
-/// Prints a JSON value on standard output.
-pub(crate) fn print_json(value: &serde_json::Value) -> Result<()> {
+/// Prints a value as JSON on standard output, its keys in alphabetical order.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let value = serde_json::to_value(value).expect("plain structs serialise");
     writeln!(Stdout, "{value:#}")
 }
 

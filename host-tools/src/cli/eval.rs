@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use resnet_bk_core as core;
-use serde_json::json;
+use resnet_bk_schema::outputs::{Evaluation, Quality, Scored};
 
 use super::common::{
     Loaded, TextArgs, bar, carried, check_tokenizer, escaped, hex, is_blob, parse_blob, print_json,
@@ -14,14 +14,14 @@ use crate::cli::Global;
 use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
-use crate::eval::statistics::with_error;
-use crate::eval::{self, Quality, Subject};
+use crate::eval::{self, Subject};
 use crate::files;
 use crate::quantize::decode::substitute;
 use crate::reference::Model;
 use crate::table::table;
 use crate::terminal::Stdout;
 use crate::tokenizer::Tokenizer;
+use resnet_bk_schema::statistics::with_error;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -156,23 +156,26 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let fp32_bytes = loaded.as_ref().map(|loaded| loaded.bytes);
     let (fp32, of_blobs) = qualities.split_at(usize::from(loaded.is_some()));
     if global.json {
-        let rows: Vec<_> = models
-            .iter()
-            .zip(&blobs)
-            .zip(of_blobs)
-            .map(|((model, (path, bytes)), quality)| {
-                let mut row = json!(quality);
-                row["path"] = json!(escaped(path));
-                row["policy"] = json!(model.provenance().policy);
-                row["blob_bytes"] = json!(bytes.len());
-                row
-            })
-            .collect();
-        print_json(&json!({
-            "corpus": text.name, "window": args.text.window, "weights_only": args.weights_only,
-            "fp32_bytes": fp32_bytes, "errors_by": blocks.describe(), "blocks": blocks,
-            "fp32": fp32.first(), "blobs": rows,
-        }))?;
+        let row =
+            |((model, (path, bytes)), quality): ((&core::Model<'_>, &(_, Vec<u8>)), &Quality)| {
+                Scored {
+                    path: Some(escaped(path)),
+                    policy: Some(model.provenance().policy.to_owned()),
+                    name: None,
+                    blob_bytes: bytes.len() as u64,
+                    quality: quality.clone(),
+                }
+            };
+        print_json(&Evaluation {
+            corpus: text.name,
+            window: args.text.window,
+            weights_only: args.weights_only,
+            fp32_bytes,
+            errors_by: blocks.describe(),
+            blocks,
+            fp32: fp32.first().cloned(),
+            blobs: models.iter().zip(&blobs).zip(of_blobs).map(row).collect(),
+        })?;
     } else {
         let mut names: Vec<(String, Option<usize>)> =
             fp32.iter().map(|_| ("fp32".into(), None)).collect();

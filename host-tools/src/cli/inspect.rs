@@ -15,8 +15,8 @@ use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::policy::{REFERENCE_SIZE, published_estimate};
-use crate::quantize::names::{dimensions, weight_name};
 use crate::table::table;
+use crate::tensors::{dimensions, weight_name};
 use crate::terminal::Stdout;
 
 const EXAMPLES: &str = "\

@@ -2,67 +2,39 @@
 
 use std::path::Path;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use resnet_bk_schema::{Step, Steps};
+
 use super::common::{TextArgs, bar, set};
 use crate::budget::{self, Bench};
 use crate::cli::Global;
 use crate::error::Result;
 use crate::eval::text::Tokens;
 use crate::importance::{Importance, Text};
+use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::{Methods, Source};
-
-/// The name of a step on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
-pub(super) enum Step {
-    /// Putting hidden units in other units.
-    Equalize,
-    /// Putting hidden units in another order.
-    Permute,
-    /// Storing classes of tokens apart, in budgets.
-    Classes,
-    /// Giving up hidden units, in budgets.
-    Prune,
-    /// Searching for scales.
-    ScaleSearch,
-    /// Fitting scales to codes in turn.
-    Refit,
-    /// GPTQ.
-    Gptq,
-    /// Revisiting every code.
-    Descent,
-    /// Letting rows make up for each other.
-    Outputs,
-    /// Quantizing again for the inputs that the quantized layers before give.
-    Prefix,
-    /// Correcting biases.
-    BiasCorrection,
-}
 
 /// Flags that choose how tensors are quantized.
 #[derive(Debug, clap::Args)]
 pub(super) struct StepArgs {
-    /// Leave out a step of post-training quantization, to see what it gives; may be repeated.
-    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    /// Leave out a step of post-training quantization; may be repeated.
+    #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = step_parser())]
     without: Vec<Step>,
 }
 
 impl StepArgs {
-    pub(super) fn methods(&self) -> Methods {
-        let with = |step| !self.without.contains(&step);
-        Methods {
-            equalize: with(Step::Equalize),
-            permute: with(Step::Permute),
-            classes: with(Step::Classes),
-            prune: with(Step::Prune),
-            scale_search: with(Step::ScaleSearch),
-            refit: with(Step::Refit),
-            gptq: with(Step::Gptq),
-            descent: with(Step::Descent),
-            outputs: with(Step::Outputs),
-            prefix: with(Step::Prefix),
-            bias_correction: with(Step::BiasCorrection),
-        }
+    /// The steps that are taken.
+    pub(super) fn taken(&self) -> Steps {
+        self.without.iter().fold(Steps::ALL, |steps, &step| steps.without(step))
     }
+}
+
+/// Parses the name of a step; `--help` lists all of them.
+fn step_parser() -> impl TypedValueParser<Value = Step> {
+    let values = Step::ALL.map(|step| PossibleValue::new(step.name()).help(step.description()));
+    PossibleValuesParser::new(values).try_map(|name| {
+        Step::ALL.into_iter().find(|step| step.name() == name).ok_or("there is no such step")
+    })
 }
 
 /// Measuring on a text, and where what was measured is kept.
@@ -91,7 +63,8 @@ impl Measuring<'_> {
         if importance.symmetries.is_none() {
             let bench = self.bench(source, calibration);
             let progress = bar("symmetries", self.global);
-            let found = budget::choose(&bench, calibration, |share| set(&progress, share));
+            let found =
+                budget::choose_arrangement(&bench, calibration, |share| set(&progress, share));
             progress.finish_and_clear();
             importance.symmetries = Some(found?);
             (self.save)(importance)?;

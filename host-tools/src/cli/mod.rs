@@ -5,6 +5,7 @@ mod common;
 mod eval;
 mod finetune;
 mod generate;
+mod global;
 mod import;
 mod inspect;
 mod kernels;
@@ -16,14 +17,17 @@ mod quantize;
 mod report;
 mod train;
 
+pub use global::Global;
+
 use crate::error::{Error, Result};
 use crate::terminal::{CLOSED_PIPE, Stderr};
-use clap::{Args, Parser, Subcommand};
+use crate::threads;
+use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success, 1 failure, 2 wrong command line, 141 nobody reads standard output any more.";
+Exit codes: 0 success, 1 failure, 2 wrong command line, 141 standard output was closed.";
 
 const OUTPUTS: &str = "\
 Outputs:
@@ -33,7 +37,7 @@ Outputs:
   is on the disk; links are followed and modes are kept. What is no file (/dev/stdout, /dev/null,
   a pipe) is written to; a command whose output is standard output prints nothing else there.
 
-Exit codes: 0 success, 1 failure, 2 wrong command line, 141 nobody reads standard output any more.";
+Exit codes: 0 success, 1 failure, 2 wrong command line, 141 standard output was closed.";
 
 /// Train, analyse, quantize and evaluate ResNet-BK language models.
 #[derive(Debug, Parser)]
@@ -49,17 +53,6 @@ struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Flags of every subcommand.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct Global {
-    /// Print the result as JSON on standard output. Bytes of a path that are not UTF-8 show as \xNN.
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// Show no progress: neither a bar on a terminal nor, elsewhere, a line every ten seconds.
-    #[arg(long, short, global = true)]
-    pub quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +110,7 @@ fn refuse(answer: &clap::Error) -> Result<ExitCode> {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    cli.global.threads.map_or(Ok(()), threads::set)?;
     match cli.command {
         Command::Train(args) => train::run(args, cli.global),
         Command::Import(args) => import::run(args, cli.global),

@@ -10,12 +10,12 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use crate::cli::Global;
 use crate::terminal::Stderr;
 
-/// Time between two lines of a log: enough to see that work goes on, and few enough to read.
+/// Time between two lines of a log.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// What a share of 1 is in positions of a bar.
 const WHOLE: u64 = 1000;
 
-/// What goes on with a piece of work. It can be told from any thread.
+/// Progress of a piece of work; any thread may report it.
 pub(crate) struct Progress {
     /// Hidden off a terminal.
     bar: ProgressBar,
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_when_quiet() {
-        let global = Global { json: false, quiet: true };
+        let global = Global { json: false, quiet: true, threads: None };
         let progress = bar("work", global);
         assert!(progress.log.is_none() && progress.bar.is_hidden());
     }

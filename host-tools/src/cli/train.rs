@@ -127,7 +127,7 @@ struct RecipeArgs {
     /// Tokens per window [default: 128, or the length of the position table where that is shorter].
     #[arg(long, value_parser = numbers::window(), value_name = "N")]
     window: Option<usize>,
-    /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
+    /// Shards of a batch, whose gradients are summed in order; changes rounding, unlike --threads.
     #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
     shards: usize,
     /// Highest learning rate.
@@ -136,7 +136,7 @@ struct RecipeArgs {
     /// Last learning rate, as a fraction of the highest.
     #[arg(long, default_value_t = 0.01, value_name = "X")]
     final_lr: f64,
-    /// Steps over which the learning rate rises.
+    /// Warm-up steps of the learning rate.
     #[arg(long, default_value_t = 200, value_name = "N")]
     warmup: u64,
     /// Weight decay of matrices.
@@ -148,16 +148,12 @@ struct RecipeArgs {
     /// AdamW's decay of the second moment.
     #[arg(long, default_value_t = 0.95, value_name = "X")]
     beta2: f32,
-    /// Longest gradient; longer ones are shortened.
+    /// Gradient-norm clipping threshold.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     clip: f64,
-    /// Share of the experts' hidden activations that is dropped, against learning the text by heart
-    /// where it is seen many times.
+    /// Dropout of the experts' hidden activations, against overfitting.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     dropout: f32,
-    /// Threads [default: as many as the machine has cores].
-    #[arg(long, value_parser = numbers::parts(), value_name = "N")]
-    threads: Option<usize>,
     /// Steps between validations.
     #[arg(long, value_parser = numbers::steps(), default_value_t = 250, value_name = "N")]
     validate_every: u64,
@@ -207,7 +203,6 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         data.insert("initial_sha256".into(), initial.sha256_hex());
     }
     let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let training = Run {
         config,
         initial: initial.map(|initial| Model::from_checkpoint(&initial.checkpoint)),
@@ -216,7 +211,6 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         valid: &valid,
         token_lengths: &tokenizer.token_lengths(),
         data,
-        threads: args.recipe.threads.unwrap_or_else(cores),
         output: Output {
             log: places.log,
             state: places.state.clone(),

@@ -9,35 +9,24 @@
 //! ```
 
 pub mod articles;
-pub mod blocks;
 pub mod divergence;
 mod quality;
 pub mod sample;
 mod score;
-pub mod statistics;
+mod subject;
+pub mod sums;
+pub mod teacher;
 pub mod text;
 
 use rayon::prelude::*;
-use resnet_bk_core as core;
 
 use crate::error::{Error, Result};
-use crate::reference::{CHUNK, Model};
-use blocks::Blocks;
+use crate::reference::{CHUNK, Model, WINDOWS_PER_PASS};
 use quality::Tally;
-pub use quality::{Fidelity, Quality};
+pub use resnet_bk_schema::blocks::Blocks;
+pub use resnet_bk_schema::outputs::{Fidelity, Quality};
 use score::score;
-
-/// Windows that a thread scores at a time, unless they are long.
-const WINDOWS_PER_JOB: usize = 8;
-
-/// A model that is compared with the reference.
-#[derive(Debug)]
-pub enum Subject<'a> {
-    /// A blob, through the integer path.
-    Blob(core::Model<'a>),
-    /// Other weights in the FP32 model.
-    Weights(Model),
-}
+pub use subject::Subject;
 
 /// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, by which standard errors are
 /// counted too. `lengths` are the bytes of each token; `progress` is told the share that is done.
@@ -57,7 +46,7 @@ pub fn evaluate(
     let window = blocks.window;
     let predictions = tokens.len().saturating_sub(1);
     // Longer jobs would only need more memory.
-    let job = window * WINDOWS_PER_JOB.min(CHUNK / window).max(1);
+    let job = window * WINDOWS_PER_PASS.min(CHUNK / window).max(1);
     let starts: Vec<usize> = (0..predictions).step_by(job).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
     let jobs: Vec<Vec<Tally>> = starts

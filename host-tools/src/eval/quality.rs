@@ -1,54 +1,12 @@
-//! Figures of a model from what its windows say.
+//! The figures of a model from the sums of its windows.
 
-use serde::Serialize;
+use resnet_bk_schema::blocks::Blocks;
+use resnet_bk_schema::outputs::{Fidelity, Quality};
+use resnet_bk_schema::statistics::Estimate;
 
-use super::blocks::Blocks;
-use super::statistics::{Estimate, Sums, by_block};
+use super::sums::{Sums, by_block};
 
-/// Quality of one model on a text. Standard errors are those of [`Blocks`], `None` of a single one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Quality {
-    /// Predicted tokens.
-    pub tokens: usize,
-    /// exp of the mean negative log-likelihood.
-    pub perplexity: f64,
-    /// Its standard error.
-    pub perplexity_se: Option<f64>,
-    /// Bits per byte of the predicted text; `None` where tokens stand for no text.
-    pub bits_per_byte: Option<f64>,
-    /// Its standard error.
-    pub bits_per_byte_se: Option<f64>,
-    /// Distance to the FP32 model; `None` for that model itself.
-    pub fidelity: Option<Fidelity>,
-    /// Thread seconds spent on this model: logits and their likelihoods.
-    pub seconds: f64,
-}
-
-/// How far a blob is from its FP32 model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Fidelity {
-    /// Rise of the perplexity, in percent.
-    pub ppl_rise_percent: f64,
-    /// Standard error of that rise: both models are compared on each block.
-    pub ppl_rise_percent_se: Option<f64>,
-    /// Mean KL divergence D(FP32 ‖ blob), nats per token.
-    pub kl: f64,
-    /// Its standard error.
-    pub kl_se: Option<f64>,
-    /// That divergence without each block in turn: two models' on the same text have the error of any
-    /// function of both.
-    pub kl_replicates: Vec<f64>,
-    /// 99th percentile of the divergences.
-    pub kl_p99: f64,
-    /// Their maximum.
-    pub kl_max: f64,
-    /// Share of positions at which both find the same token likeliest.
-    pub top1: f64,
-    /// Its standard error.
-    pub top1_se: Option<f64>,
-}
-
-/// What a stretch of text says of one model.
+/// The scores of one model on consecutive windows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// Of each window.

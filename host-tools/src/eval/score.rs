@@ -1,5 +1,5 @@
-//! What models say of consecutive windows, position by position: however long a window is, only the
-//! logits of a chunk of its positions are there at a time.
+//! Scores consecutive windows position by position: however long a window is, memory holds the logits of
+//! one chunk of positions.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use resnet_bk_core as core;
 use super::Subject;
 use super::divergence::{argmax, kl, log_softmax, log_sum_exp};
 use super::quality::Tally;
-use super::statistics::Sums;
+use super::sums::Sums;
 use crate::error::{Error, Result};
 use crate::reference::{CHUNK, Hidden, Model};
 
@@ -90,7 +90,7 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// Counts what a model says of the token after a position.
+    /// Adds the prediction of the token after a position.
     fn add(&self, tally: &mut Tally, position: usize, log_probabilities: &[f32]) {
         if position.is_multiple_of(self.window) {
             tally.windows.push(Sums::default());

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use resnet_bk_schema::blocks::{Block, Blocks};
+
 use super::articles::articles;
-use super::blocks::Blocks;
 use super::sample::{sample, stream_length};
 use crate::corpus::{self, Corpus, Split};
 use crate::error::{Error, Result};
@@ -22,20 +23,11 @@ pub enum TextSource {
     Sampled(Split),
 }
 
-/// What the parts of a text are that say nothing of each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Articles.
-    Article,
-    /// Streams that the model wrote without interruption.
-    Stream,
-}
-
 /// Where the parts of a text begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
     /// What they are.
-    pub part: Part,
+    pub part: Block,
     /// Their first tokens, ascending. What comes before the first belongs to a part that began earlier.
     pub starts: Vec<usize>,
 }
@@ -57,7 +49,11 @@ impl Tokens {
     /// # Panics
     /// If `window` is 0.
     pub fn blocks(&self, window: usize) -> Blocks {
-        Blocks::new(self, window)
+        let count = self.tokens.len();
+        match &self.parts {
+            Some(parts) => Blocks::starting_at(parts.part, &parts.starts, count, window),
+            None => Blocks::runs(count, window),
+        }
     }
 
     /// What is left of the text in a range of its tokens.
@@ -157,7 +153,7 @@ impl TextSource {
                 }
                 let length = stream_length(model);
                 let starts = (0..count).step_by(length).collect();
-                let parts = Some(Parts { part: Part::Stream, starts });
+                let parts = Some(Parts { part: Block::Stream, starts });
                 return Ok(Tokens { name, tokens, parts });
             }
             Self::Split(directory, split) => Corpus::find(Some(directory))?.text(*split)?,
@@ -201,7 +197,7 @@ fn parts(text: &str, tokens: &[u32], tokenizer: &Tokenizer) -> Option<Parts> {
         .collect();
     // A token that begins before an article belongs to the one before.
     let first = |byte: usize| begins.partition_point(|&begin| begin < byte);
-    Some(Parts { part: Part::Article, starts: articles.into_iter().map(first).collect() })
+    Some(Parts { part: Block::Article, starts: articles.into_iter().map(first).collect() })
 }
 
 #[cfg(test)]
@@ -226,7 +222,7 @@ mod tests {
         };
         let train = sampled(Split::Train, 3000, 1);
         let starts = vec![0, 1024, 2048];
-        assert_eq!(train.parts, Some(Parts { part: Part::Stream, starts }));
+        assert_eq!(train.parts, Some(Parts { part: Block::Stream, starts }));
         assert_eq!(train, sampled(Split::Train, 3000, 1), "the same seed writes the same text");
         // A shorter text is the beginning of a longer one, but of no other split's.
         assert_eq!(sampled(Split::Train, 500, 1).tokens[..], train.tokens[..500]);
@@ -257,7 +253,7 @@ mod tests {
         let parts = [Split::Train, Split::Valid, Split::Test].map(|split| read(Some(split), None));
         assert_eq!(parts.each_ref().map(|p| &p.tokens[..]).concat(), whole.tokens);
         let found = whole.parts.clone().unwrap();
-        assert_eq!((found.part, found.starts.len()), (Part::Article, 30));
+        assert_eq!((found.part, found.starts.len()), (Block::Article, 30));
         for (i, &start) in found.starts.iter().enumerate() {
             let rest = String::from_utf8(tokenizer.decode(&whole.tokens[start..])).unwrap();
             let title = format!("= Title {i} = ");

@@ -86,7 +86,7 @@ mod tests {
     fn one_at_a_time_and_nothing_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        // What a killed process leaves holds nobody up.
+        // The lock file of a killed process blocks nobody.
         fs::write(&path, "99999999").unwrap();
         let held = Lock::acquire(&path).unwrap();
         let error = Lock::acquire(&path).unwrap_err();

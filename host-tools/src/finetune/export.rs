@@ -6,12 +6,12 @@ use resnet_bk_core::Model as Blob;
 use resnet_bk_core::blob::{Measured, Preamble, Provenance, Section};
 
 use super::Student;
-use super::matrix::Kinds;
+use super::matrix::MatrixParameters;
 use crate::error::{Error, Result};
 use crate::quantize::writer::Parts;
 use crate::quantize::{TOOL, chain};
 
-/// What is said of a blob's making beside what the one that it began as says.
+/// Provenance of a fine-tuned blob, beside that of the blob it began as.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// Name of the policy.
@@ -35,7 +35,7 @@ impl Student {
         let header = blob.header();
         let mut rest = parameters;
         let encode = |matrix: &super::matrix::Matrix| {
-            matrix.encode(Kinds::next(&mut rest, matrix.lengths()))
+            matrix.encode(MatrixParameters::next(&mut rest, matrix.lengths()))
         };
         let matrices = self.matrices.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let (records, matrices): (Vec<_>, Vec<Vec<u8>>) = matrices.into_iter().unzip();

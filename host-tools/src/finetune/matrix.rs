@@ -7,12 +7,12 @@ use resnet_bk_core::blob::{Precision, Tensor, TensorId, TensorRecord};
 
 use crate::error::{Error, Result};
 use crate::quantize::decode::{biases, multiple, row_codes, weights};
-use crate::quantize::division::Part;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::weight_name;
+use crate::quantize::division::Selection;
 use crate::quantize::stored;
+use crate::tensors::weight_name;
+use resnet_bk_schema::Storage;
 
-/// Where a matrix lies, and how it is stored.
+/// A matrix: its place among the parameters and its storage.
 #[derive(Clone, Debug)]
 pub(super) struct Matrix {
     id: TensorId,
@@ -21,7 +21,7 @@ pub(super) struct Matrix {
     cols: usize,
     /// Columns per multiple: all of them unless the precision is grouped.
     group: usize,
-    part: Part,
+    part: Selection,
     /// The whole weight among the model's parameters, and its columns.
     weight: (Range<usize>, usize),
     /// The whole bias; none for an embedding.
@@ -32,7 +32,7 @@ pub(super) struct Matrix {
 
 /// A matrix's parameters, cut into their kinds: codes `[rows, cols]`, logarithms of row units `[rows]`,
 /// multiples `[rows, groups]`, biases `[rows]`. What a precision lacks is empty.
-pub(super) struct Kinds<S> {
+pub(super) struct MatrixParameters<S> {
     pub(super) codes: S,
     pub(super) units: S,
     pub(super) multiples: S,
@@ -56,7 +56,7 @@ impl Matrix {
     pub(super) fn new(
         id: TensorId,
         tensor: &Tensor<'_>,
-        part: Part,
+        part: Selection,
         weight: (Range<usize>, usize),
         bias: Option<Range<usize>>,
     ) -> Self {
@@ -74,11 +74,11 @@ impl Matrix {
         self.cols.div_ceil(self.group)
     }
 
-    /// How many parameters there are of each kind.
-    pub(super) fn lengths(&self) -> Kinds<usize> {
+    /// Number of parameters of each kind.
+    pub(super) fn lengths(&self) -> MatrixParameters<usize> {
         let rows_unless = |without: bool| if without { 0 } else { self.rows };
         let grouped = rows_unless(!self.storage.precision.is_grouped());
-        Kinds {
+        MatrixParameters {
             codes: self.rows * self.cols,
             units: rows_unless(self.storage.precision == Precision::Fp16),
             multiples: grouped * self.groups(),
@@ -86,15 +86,15 @@ impl Matrix {
         }
     }
 
-    /// How fast each kind moves for a learning rate of 1: codes and biases as weights do, multiples as
-    /// the logarithms of units do.
-    pub(super) fn rates(&self, scale_rate: f32) -> Kinds<f32> {
+    /// Learning rate of each kind relative to that of weights: codes and biases move as weights do,
+    /// multiples as the logarithms of units do.
+    pub(super) fn rates(&self, scale_rate: f32) -> MatrixParameters<f32> {
         let multiples = scale_rate * MULTIPLE;
-        Kinds { codes: self.step.recip(), units: scale_rate, multiples, biases: 1.0 }
+        MatrixParameters { codes: self.step.recip(), units: scale_rate, multiples, biases: 1.0 }
     }
 
     /// Parameters that stand for the numbers of a section.
-    pub(super) fn read(&mut self, tensor: &Tensor<'_>, parameters: Kinds<&mut [f32]>) {
+    pub(super) fn read(&mut self, tensor: &Tensor<'_>, parameters: MatrixParameters<&mut [f32]>) {
         parameters.biases.copy_from_slice(&biases(tensor)[..parameters.biases.len()]);
         if self.storage.precision == Precision::Fp16 {
             parameters.codes.copy_from_slice(&weights(self.id, tensor));
@@ -126,8 +126,12 @@ impl Matrix {
 
     /// Rounds the parameters to what a section can hold; codes and multiples beyond their range are moved
     /// to its edge, from where they can come back.
-    pub(super) fn decode(&self, parameters: Kinds<&mut [f32]>, out: &mut Decoded) -> Result<()> {
-        let Kinds { codes, units, multiples, biases } = parameters;
+    pub(super) fn decode(
+        &self,
+        parameters: MatrixParameters<&mut [f32]>,
+        out: &mut Decoded,
+    ) -> Result<()> {
+        let MatrixParameters { codes, units, multiples, biases } = parameters;
         out.weights.resize(codes.len(), 0.0);
         if self.bias.is_some() {
             let (mantissas, exponent) = self.stored_biases(biases)?;
@@ -169,7 +173,7 @@ impl Matrix {
     }
 
     /// The weights and biases behind the stored ones: those of the parameters without any rounding.
-    pub(super) fn unrounded(&self, parameters: &Kinds<&[f32]>) -> (Vec<f32>, Vec<f32>) {
+    pub(super) fn unrounded(&self, parameters: &MatrixParameters<&[f32]>) -> (Vec<f32>, Vec<f32>) {
         let groups = self.groups();
         let weight = |(i, &code): (usize, &f32)| {
             let (r, c) = (i / self.cols, i % self.cols);
@@ -189,7 +193,12 @@ impl Matrix {
 
     /// The gradient of the parameters, from that of the model's: rounding passes it on as it is, and
     /// scales have that of the codes that they multiply.
-    pub(super) fn gradient(&self, decoded: &Decoded, model: &[f32], out: Kinds<&mut [f32]>) {
+    pub(super) fn gradient(
+        &self,
+        decoded: &Decoded,
+        model: &[f32],
+        out: MatrixParameters<&mut [f32]>,
+    ) {
         if let Some(bias) = &self.bias {
             out.biases.copy_from_slice(&self.part.of_biases(&model[bias.clone()]));
         }
@@ -221,7 +230,10 @@ impl Matrix {
     }
 
     /// The record, its offset still open, and the section of the parameters.
-    pub(super) fn encode(&self, parameters: Kinds<&[f32]>) -> Result<(TensorRecord, Vec<u8>)> {
+    pub(super) fn encode(
+        &self,
+        parameters: MatrixParameters<&[f32]>,
+    ) -> Result<(TensorRecord, Vec<u8>)> {
         let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         let mut exponent = 0;
         if self.storage.precision == Precision::Fp16 {
@@ -287,115 +299,15 @@ impl Matrix {
     }
 }
 
-/// What the logarithm of a unit of zero is taken for: optimizers multiply it, by zero too. No other
+/// Stands for the logarithm of a unit of zero: finite, since optimizers multiply it by zero. No other
 /// unit is that small.
 const ZERO_UNIT: f64 = -512.0;
 /// Largest multiple of a group.
 const MULTIPLES: u8 = 15;
-/// What a multiple moves where a logarithm moves by 1: about its magnitude.
+/// Learning rate of multiples relative to that of logarithms of units: about a multiple's magnitude.
 const MULTIPLE: f32 = 10.0;
-/// How far beyond its range a code may be: short of where the next one would begin.
+/// Distance that a code may leave its range: less than half a step.
 const EDGE: f32 = 0.49;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::quantize::Source;
-    use crate::quantize::calibration::Calibration;
-    use crate::quantize::tests::random_checkpoint;
-
-    fn kinds(all: &mut [Vec<f32>; 4]) -> Kinds<&mut [f32]> {
-        let [codes, units, multiples, biases] = all;
-        Kinds { codes, units, multiples, biases }
-    }
-
-    /// A step of a code or a multiple, and any move of a bias or of a unit's logarithm, changes a
-    /// linear function of the weights by as much as the gradient says.
-    #[test]
-    fn gradients_are_those_of_the_decoded_numbers() {
-        let source = Source::new(&random_checkpoint(2, 2), [7; 32], 0, None).unwrap();
-        let id = TensorId::ExpertDown(0, 1);
-        for precision in [Precision::Int2, Precision::Int4, Precision::Int8] {
-            let group = if precision.is_grouped() { 10 } else { 0 };
-            let storage = Storage { precision, group };
-            let encoded = source.encode(id, storage, &Calibration::default()).unwrap();
-            let dims = source.dims;
-            let tensor = Tensor::new(&encoded.section, &dims, id, &encoded.record).unwrap();
-            let (rows, cols) = (tensor.rows, tensor.cols);
-            let size = rows * cols;
-            let mut matrix =
-                Matrix::new(id, &tensor, Part::Whole, (0..size, cols), Some(size..size + rows));
-            let lengths = matrix.lengths();
-            let zeros = |n| vec![0.0f32; n];
-            let mut all =
-                [lengths.codes, lengths.units, lengths.multiples, lengths.biases].map(zeros);
-            matrix.read(&tensor, kinds(&mut all));
-            let slope: Vec<f32> = (0..size + rows).map(|i| (i as f32 * 0.7).sin()).collect();
-            let value = |all: &[Vec<f32>; 4]| {
-                let mut decoded = Decoded::default();
-                matrix.decode(kinds(&mut all.clone()), &mut decoded).unwrap();
-                let numbers = decoded.weights.iter().chain(&decoded.biases);
-                numbers.zip(&slope).map(|(&x, &s)| f64::from(x) * f64::from(s)).sum::<f64>()
-            };
-            let mut decoded = Decoded::default();
-            matrix.decode(kinds(&mut all), &mut decoded).unwrap();
-            for (own, decoded) in decoded.weights.iter().zip(&encoded.decoded) {
-                assert!((own - decoded).abs() <= 1e-6 * decoded.abs(), "{own} {decoded}");
-            }
-            let mut gradient = all.clone();
-            matrix.gradient(&decoded, &slope, kinds(&mut gradient));
-            for (kind, step) in [(0, 1.0), (1, 0.02), (2, 1.0), (3, 0.1)] {
-                for i in (0..all[kind].len()).step_by(3) {
-                    let moved = |by: f32| {
-                        let mut all = all.clone();
-                        all[kind][i] += by;
-                        all
-                    };
-                    let [up, down] = [step, -step].map(moved);
-                    // What would leave its range is not moved as far.
-                    let (low, high) = match kind {
-                        0 => matrix.range(),
-                        2 => (1.0, 15.0),
-                        _ => (f32::NEG_INFINITY, f32::INFINITY),
-                    };
-                    if up[kind][i] > high || down[kind][i] < low {
-                        continue;
-                    }
-                    let numeric = (value(&up) - value(&down)) / f64::from(2.0 * step);
-                    let exact = f64::from(gradient[kind][i]);
-                    let error = (numeric - exact).abs() / (1e-3 + exact.abs());
-                    assert!(error < 0.02, "{storage} {kind} {i}: {exact} against {numeric}");
-                }
-            }
-        }
-    }
-
-    /// Optimizers multiply parameters by zero: none may be infinite, and a row of zeros stays one.
-    #[test]
-    fn a_row_of_zeros_has_finite_parameters() {
-        let mut checkpoint = random_checkpoint(2, 2);
-        checkpoint.data_mut("lm_head.weight")[..16].fill(0.0);
-        let source = Source::new(&checkpoint, [7; 32], 0, None).unwrap();
-        let id = TensorId::LmHead(0);
-        for storage in [Storage::INT8, Storage::INT4] {
-            let encoded = source.encode(id, storage, &Calibration::default()).unwrap();
-            let tensor = Tensor::new(&encoded.section, &source.dims, id, &encoded.record).unwrap();
-            let size = tensor.rows * tensor.cols;
-            let bias = size..size + tensor.rows;
-            let mut matrix =
-                Matrix::new(id, &tensor, Part::Whole, (0..size, tensor.cols), Some(bias));
-            let lengths = matrix.lengths();
-            let mut all = [lengths.codes, lengths.units, lengths.multiples, lengths.biases]
-                .map(|n| vec![0.0; n]);
-            matrix.read(&tensor, kinds(&mut all));
-            let mut decoded = Decoded::default();
-            matrix.decode(kinds(&mut all), &mut decoded).unwrap();
-            assert_eq!(decoded.weights[..16], [0.0; 16]);
-            // A unit goes through its logarithm.
-            for (&a, &b) in decoded.weights.iter().zip(&encoded.decoded) {
-                assert!((a - b).abs() <= 1e-6 * b.abs(), "{storage}: {a} instead of {b}");
-            }
-            assert!(all.iter().flatten().all(|parameter| parameter.is_finite()), "{storage}");
-        }
-    }
-}
+mod tests;

@@ -18,8 +18,10 @@ mod student;
 #[cfg(test)]
 mod tests;
 mod tuner;
+mod validation;
 
 pub use export::Origin as ExportOrigin;
-pub use run::{Event, Held, Run, Score, Summary};
+pub use run::{Event, Run, Summary};
 pub use student::Student;
 pub use tuner::{Recipe, Step, Tuner};
+pub use validation::ValidationSet;

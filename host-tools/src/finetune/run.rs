@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use resnet_bk_schema::outputs::DistillationScore;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Recipe, Step, Student, Tuner};
+use super::{Recipe, Step, Student, Tuner, ValidationSet};
 use crate::corpus;
 use crate::error::Result;
-use crate::reference::{Losses, Model, Tape};
-use crate::train::{Log, Output, parallel, state};
-
-/// Windows of one validation pass.
-const BATCH: usize = 8;
+use crate::reference::Model;
+use crate::train::{Log, Output, state};
 
 /// Blob, teacher, text and settings of a run.
 pub struct Run<'a> {
@@ -28,10 +26,8 @@ pub struct Run<'a> {
     pub train: &'a [u32],
     /// Tokens that decide which step was the best.
     pub valid: &'a [u32],
-    /// What the data is, such as hashes: a run resumes only on the same.
+    /// Identity of the data, such as hashes: a run resumes only on the same.
     pub data: BTreeMap<String, String>,
-    /// Threads to use.
-    pub threads: usize,
     /// Files to write.
     pub output: Output,
 }
@@ -39,50 +35,41 @@ pub struct Run<'a> {
 /// Something to show to the user.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// The run goes on from this step of an earlier one.
+    /// The run resumes after this step of an earlier one.
     Resumed(u64),
     /// A step is done; the number counts from 1.
     Step(u64, Step),
     /// The student was validated after so many steps.
-    Validated(u64, Score),
+    Validated(u64, DistillationScore),
 }
 
-/// How far a student is from its teacher on a text.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// Mean KL divergence in nats per token.
-    pub kl: f64,
-    /// Perplexity of the student.
-    pub perplexity: f64,
-}
-
-/// How a run ended.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The parameters with the smallest KL divergence on the validation text.
     pub parameters: Vec<f32>,
     /// The student that they belong to.
-    pub before: Score,
+    pub before: DistillationScore,
     /// Its last and best validation.
-    pub after: Score,
+    pub after: DistillationScore,
     /// Step of the best validation; 0 where nothing was better than the beginning.
     pub best_step: u64,
     /// Steps taken.
     pub steps: u64,
     /// Training tokens seen.
     pub tokens: u64,
-    /// Whether the run ended before its last step because nothing got better.
+    /// Whether the run stopped early for lack of improvement.
     pub stopped_early: bool,
     /// Seconds spent, without those before a resume.
     pub seconds: f64,
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Progress {
     step: u64,
-    before: Score,
-    best: Score,
+    before: DistillationScore,
+    best: DistillationScore,
     best_step: u64,
     /// Validations in the second half since the best.
     stale: u64,
@@ -96,7 +83,7 @@ impl Run<'_> {
         let training = &self.recipe.training;
         corpus::require_window("the training text", self.train.len(), training.window)?;
         corpus::require_window("the validation text", self.valid.len(), training.window)?;
-        let held = Held::new(self.teacher, self.valid, training.window, self.threads);
+        let held = ValidationSet::new(self.teacher, self.valid, training.window);
         let (mut tuner, mut progress, mut best) = self.start(&held)?;
         if progress.step > 0 {
             show(Event::Resumed(progress.step));
@@ -128,9 +115,9 @@ impl Run<'_> {
                 kl = (0.0, 0);
             }
             if done.is_multiple_of(self.output.validate_every) || last {
-                let score = held.score(tuner.student(), self.threads);
-                // While the learning rate is high, codes change back and forth, and the noise hides what
-                // is learnt.
+                let score = held.score(tuner.student());
+                // While the learning rate is high, codes flip back and forth, and that noise hides
+                // improvement.
                 progress.stale += u64::from(2 * done > training.steps);
                 if score.kl < progress.best.kl {
                     (progress.best, progress.best_step, progress.stale) = (score, done, 0);
@@ -166,17 +153,17 @@ impl Run<'_> {
         self.recipe.patience > 0 && progress.stale >= self.recipe.patience
     }
 
-    fn start(&self, held: &Held<'_>) -> Result<(Tuner<'_>, Progress, Vec<f32>)> {
+    fn start(&self, held: &ValidationSet<'_>) -> Result<(Tuner<'_>, Progress, Vec<f32>)> {
         let blob =
             resnet_bk_core::Model::from_bytes(self.blob).map_err(crate::error::Error::Blob)?;
         let student = Student::new(&blob, self.teacher.config())?;
-        let mut tuner = Tuner::new(self.teacher, student, self.recipe.clone(), self.threads);
+        let mut tuner = Tuner::new(self.teacher, student, self.recipe.clone());
         let names = ARRAYS.map(|name| (name, tuner.parameters().len()));
         let wanted = self.settings();
         let load = |path: &Path| state::read(path, names, &wanted);
         let found: Option<(Progress, _)> = self.output.resume(load)?;
         let Some((progress, [parameters, first, second, best])) = found else {
-            let before = held.score(tuner.student(), self.threads);
+            let before = held.score(tuner.student());
             let progress = Progress { step: 0, before, best: before, best_step: 0, stale: 0 };
             let best = tuner.parameters().to_vec();
             return Ok((tuner, progress, best));
@@ -193,48 +180,5 @@ impl Run<'_> {
 
     fn settings(&self) -> BTreeMap<String, String> {
         state::settings(self.teacher.config(), &self.recipe, &self.data)
-    }
-}
-
-/// A text that students are scored on, with the teacher's logits.
-pub struct Held<'a> {
-    tokens: &'a [u32],
-    window: usize,
-    /// `[positions, V]`, in parts of [`BATCH`] windows.
-    exact: Vec<Vec<f32>>,
-}
-
-impl<'a> Held<'a> {
-    /// The whole windows of `tokens`, of which the last only predicts.
-    pub fn new(teacher: &Model, tokens: &'a [u32], window: usize, threads: usize) -> Self {
-        let whole = tokens.len().saturating_sub(1) / window * window;
-        let tokens = &tokens[..whole + 1];
-        let mut exact = vec![Vec::new(); whole.div_ceil(window * BATCH)];
-        let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| Tape::default()).collect();
-        let parts = exact.iter_mut().zip(tokens[..whole].chunks(window * BATCH));
-        parallel::for_each(&mut tapes, parts, |tape, (exact, inputs)| {
-            *exact = teacher.forward_reusing(inputs, window, tape).to_vec();
-        });
-        Self { tokens, window, exact }
-    }
-
-    /// Predicted tokens.
-    pub fn predictions(&self) -> usize {
-        self.tokens.len() - 1
-    }
-
-    /// Scores the student as it is shown; the result does not depend on `threads`.
-    pub fn score(&self, student: &Student, threads: usize) -> Score {
-        let (step, count) = (self.window * BATCH, self.predictions());
-        let tape = || Tape::rounding(student.rounding());
-        let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| tape()).collect();
-        let mut parts = vec![Losses::default(); self.exact.len()];
-        let inputs = self.tokens[..count].chunks(step).zip(self.tokens[1..].chunks(step));
-        let items = parts.iter_mut().zip(inputs.zip(&self.exact));
-        parallel::for_each(&mut tapes, items, |tape, (losses, ((inputs, targets), exact))| {
-            *losses = student.model().losses(inputs, (targets, exact), self.window, tape);
-        });
-        let mean = |loss: fn(&Losses) -> f64| parts.iter().map(loss).sum::<f64>() / count as f64;
-        Score { kl: mean(|losses| losses.kl), perplexity: mean(|losses| losses.nats).exp() }
     }
 }

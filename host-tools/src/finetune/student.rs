@@ -5,26 +5,26 @@ use std::ops::Range;
 
 use resnet_bk_core::Model as Blob;
 
-use super::matrix::{Decoded, Kinds, Matrix};
+use super::matrix::{Decoded, Matrix, MatrixParameters};
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
 use crate::quantize::Source;
-use crate::quantize::division::Part;
-use crate::quantize::names::{dimensions, layer_name};
-use crate::reference::{Model, Rounding};
-use crate::train::parallel;
+use crate::quantize::division::Selection;
+use crate::reference::{FakeQuant, Model};
+use crate::tensors::{dimensions, layer_name};
+use crate::threads;
 
 /// The model that a blob computes, and the parameters behind its stored numbers.
 pub struct Student {
-    /// What inference would compute with, up to the rounding of activations.
+    /// The model of inference, up to the rounding of activations.
     model: Model,
-    /// How it rounds activations.
-    rounding: Rounding,
+    /// Fake quantization of its activations.
+    fake_quant: FakeQuant,
     pub(super) matrices: Vec<Matrix>,
     decoded: Vec<Decoded>,
     /// Diagonals and logarithms of η of every block among the model's parameters.
     chains: Vec<Range<usize>>,
-    /// As many numbers as all of those are.
+    /// All of their parameters.
     parameters: Vec<f32>,
 }
 
@@ -32,9 +32,9 @@ pub struct Student {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Segment {
     pub(super) length: usize,
-    /// What the learning rate is multiplied by.
+    /// Factor of the learning rate.
     pub(super) rate: f32,
-    /// Whether these are weights, which stay as they are in the first stage.
+    /// Whether these are weights, which are frozen in the first stage.
     pub(super) weights: bool,
 }
 
@@ -48,7 +48,7 @@ impl Student {
     pub fn new(blob: &Blob<'_>, teacher: &ModelConfig) -> Result<Self> {
         let dims = *blob.dims();
         let mut expected = dimensions(teacher);
-        // Experts may have given up hidden units, and tokens may be in classes.
+        // Hidden units may be pruned, and tokens may be in classes.
         (expected.hidden, expected.token_classes) = (dims.hidden, dims.token_classes);
         if dims != expected || dims.hidden as usize > teacher.hidden {
             return Err(Error::Usage("the blob is of a model of other dimensions".into()));
@@ -64,7 +64,7 @@ impl Student {
             let weight = range(format!("{layer}.weight")).expect("a matrix of the model");
             let cols = dims.shape(id).1 as usize;
             let bias = range(format!("{layer}.bias"));
-            Matrix::new(id, &tensor, Part::of(blob, id, &tensor), (weight, cols), bias)
+            Matrix::new(id, &tensor, Selection::of(blob, id, &tensor), (weight, cols), bias)
         });
         let mut matrices: Vec<Matrix> = matrices.collect();
         let chains: Vec<Range<usize>> = chain_names(dims.layers)
@@ -76,7 +76,7 @@ impl Student {
             vec![0.0; lengths.sum::<usize>() + chains.iter().map(Range::len).sum::<usize>()];
         let mut rest = parameters.as_mut_slice();
         for matrix in &mut matrices {
-            let kinds = Kinds::take(&mut rest, matrix.lengths());
+            let kinds = MatrixParameters::take(&mut rest, matrix.lengths());
             matrix.read(&blob.tensor(matrix.id()), kinds);
         }
         let one = f64::from(blob.chain_format().frac).exp2();
@@ -90,10 +90,10 @@ impl Student {
                 *log = (f64::from(eta) / one).ln() as f32;
             }
         }
-        let rounding = Rounding { potentials_int8: blob.chain_format().int8 };
+        let fake_quant = FakeQuant { potentials_int8: blob.chain_format().int8 };
         let decoded = vec![Decoded::default(); matrices.len()];
         let mut student =
-            Self { model, rounding, matrices, decoded, chains, parameters: Vec::new() };
+            Self { model, fake_quant, matrices, decoded, chains, parameters: Vec::new() };
         student.show(&mut parameters, &mut [()])?;
         student.parameters = parameters;
         Ok(student)
@@ -104,9 +104,9 @@ impl Student {
         &self.model
     }
 
-    /// How activations are rounded.
-    pub fn rounding(&self) -> Rounding {
-        self.rounding
+    /// Fake quantization of activations.
+    pub fn fake_quant(&self) -> FakeQuant {
+        self.fake_quant
     }
 
     /// The parameters of the blob that the student was made of.
@@ -139,9 +139,9 @@ impl Student {
             .matrices
             .iter()
             .zip(self.decoded.iter_mut().zip(&mut results))
-            .map(|(matrix, out)| (matrix, Kinds::take(&mut rest, matrix.lengths()), out))
+            .map(|(matrix, out)| (matrix, MatrixParameters::take(&mut rest, matrix.lengths()), out))
             .collect();
-        parallel::for_each(states, items.into_iter(), |_, (matrix, kinds, (decoded, result))| {
+        threads::for_each(states, items.into_iter(), |_, (matrix, kinds, (decoded, result))| {
             *result = matrix.decode(kinds, decoded);
         });
         results.into_iter().collect::<Result<()>>()?;
@@ -158,7 +158,8 @@ impl Student {
     pub fn teach(&self, parameters: &[f32], source: &mut Source) {
         let mut rest = parameters;
         for matrix in &self.matrices {
-            let (weights, biases) = matrix.unrounded(&Kinds::next(&mut rest, matrix.lengths()));
+            let (weights, biases) =
+                matrix.unrounded(&MatrixParameters::next(&mut rest, matrix.lengths()));
             let (layer, part) = (layer_name(matrix.id()), source.part(matrix.id()));
             part.put_matrix(&weights, source.folded.data_mut(&format!("{layer}.weight")));
             if !biases.is_empty() {
@@ -184,9 +185,11 @@ impl Student {
             .matrices
             .iter()
             .zip(&self.decoded)
-            .map(|(matrix, decoded)| (matrix, decoded, Kinds::take(&mut rest, matrix.lengths())))
+            .map(|(matrix, decoded)| {
+                (matrix, decoded, MatrixParameters::take(&mut rest, matrix.lengths()))
+            })
             .collect();
-        parallel::for_each(states, items.into_iter(), |_, (matrix, decoded, kinds)| {
+        threads::for_each(states, items.into_iter(), |_, (matrix, decoded, kinds)| {
             matrix.gradient(decoded, model, kinds);
         });
         for chain in &self.chains {
@@ -211,7 +214,7 @@ fn put_chains(chains: &[Range<usize>], mut own: &[f32], model: &mut [f32]) {
     }
 }
 
-/// What folding has left of gains, norm biases and scales: nothing.
+/// Gains and scales after folding: 1.
 fn identities(model: &Model) -> BTreeMap<String, f32> {
     let value = |name: &str| {
         let norm = name.contains("layer_norm");
@@ -225,15 +228,15 @@ fn identities(model: &Model) -> BTreeMap<String, f32> {
     names.filter_map(|name| value(&name).map(|value| (name, value))).collect()
 }
 
-impl Kinds<usize> {
+impl MatrixParameters<usize> {
     fn sum(&self) -> usize {
         self.codes + self.units + self.multiples + self.biases
     }
 }
 
-impl<'a> Kinds<&'a mut [f32]> {
+impl<'a> MatrixParameters<&'a mut [f32]> {
     /// Cuts the next parameters off.
-    fn take(rest: &mut &'a mut [f32], lengths: Kinds<usize>) -> Self {
+    fn take(rest: &mut &'a mut [f32], lengths: MatrixParameters<usize>) -> Self {
         let mut cut = |length| rest.split_off_mut(..length).expect("parameters of every matrix");
         Self {
             codes: cut(lengths.codes),
@@ -244,9 +247,9 @@ impl<'a> Kinds<&'a mut [f32]> {
     }
 }
 
-impl<'a> Kinds<&'a [f32]> {
+impl<'a> MatrixParameters<&'a [f32]> {
     /// Cuts the next parameters off.
-    pub(super) fn next(rest: &mut &'a [f32], lengths: Kinds<usize>) -> Self {
+    pub(super) fn next(rest: &mut &'a [f32], lengths: MatrixParameters<usize>) -> Self {
         let mut cut = |length| rest.split_off(..length).expect("parameters of every matrix");
         Self {
             codes: cut(lengths.codes),

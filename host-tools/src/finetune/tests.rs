@@ -10,29 +10,30 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::eval::sample::sample;
 use crate::eval::{self, Subject};
-use crate::policy::Assignment;
 use crate::quantize::calibration::Calibration;
 use crate::quantize::decode::substitute;
 use crate::quantize::division::Division;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::layer_name;
 use crate::quantize::tests::random_checkpoint;
 use crate::quantize::{Origin, Source};
 use crate::reference::{Distillation, Model, Tape};
+use crate::tensors::Assignment;
+use crate::tensors::layer_name;
+use crate::threads;
 use crate::train::{self, Output};
+use resnet_bk_schema::Storage;
 
 const WINDOW: usize = 16;
 
 /// A checkpoint with a blob of it in all precisions by turns, its tokens in classes and some of its hidden
-/// units given up.
-struct Made {
+/// units pruned.
+struct Fixture {
     checkpoint: Checkpoint,
     source: Source,
     blob: Vec<u8>,
     tokens: Vec<u32>,
 }
 
-fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Made {
+fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Fixture {
     let checkpoint = random_checkpoint(5, 2);
     let mut source = Source::new(&checkpoint, [3; 32], 1000, None).unwrap();
     let model = Model::from_checkpoint(&source.folded);
@@ -45,7 +46,7 @@ fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Made {
     let assignment = Assignment { name: "mixed".into(), storage, potentials_int8 };
     let origin = Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None };
     let blob = source.quantize(&assignment, &calibration, &origin).unwrap();
-    Made { checkpoint, source, blob, tokens }
+    Fixture { checkpoint, source, blob, tokens }
 }
 
 /// Every precision in turn; 24 divides no row, so that the last groups are shorter ones.
@@ -83,7 +84,7 @@ fn recipe(steps: u64) -> Recipe {
     }
 }
 
-fn run<'a>(teacher: &'a Model, made: &'a Made, directory: &Path, steps: u64) -> Run<'a> {
+fn run<'a>(teacher: &'a Model, made: &'a Fixture, directory: &Path, steps: u64) -> Run<'a> {
     Run {
         teacher,
         blob: &made.blob,
@@ -91,7 +92,6 @@ fn run<'a>(teacher: &'a Model, made: &'a Made, directory: &Path, steps: u64) -> 
         train: &made.tokens[..3500],
         valid: &made.tokens[3500..],
         data: BTreeMap::from([("blob_sha256".into(), "abc".into())]),
-        threads: 2,
         output: Output {
             log: directory.join("log"),
             state: directory.join("state"),
@@ -103,7 +103,7 @@ fn run<'a>(teacher: &'a Model, made: &'a Made, directory: &Path, steps: u64) -> 
     }
 }
 
-fn student(made: &Made) -> Student {
+fn student(made: &Fixture) -> Student {
     let blob = core::Model::from_bytes(&made.blob).unwrap();
     Student::new(&blob, &made.checkpoint.config).unwrap()
 }
@@ -153,7 +153,7 @@ fn a_trained_student_exports_what_its_training_saw() {
     for potentials_int8 in [false, true] {
         let made = made(mixed, potentials_int8);
         let teacher = Model::from_checkpoint(&made.checkpoint);
-        let mut tuner = Tuner::new(&teacher, student(&made), recipe(30), 2);
+        let mut tuner = Tuner::new(&teacher, student(&made), recipe(30));
         for _ in 0..30 {
             tuner.step(&made.tokens).unwrap();
         }
@@ -171,7 +171,7 @@ fn a_trained_student_exports_what_its_training_saw() {
         assert!(moved > own.parameters().len() / 2, "{moved} numbers moved");
 
         let tokens = &made.tokens[..512];
-        let mut tape = Tape::rounding(tuner.student().rounding());
+        let mut tape = Tape::fake_quantized(tuner.student().fake_quant());
         let simulated = own.forward_reusing(tokens, WINDOW, &mut tape).to_vec();
         let computed = integer_logits(&exported, tokens);
         let unrounded = own.forward(tokens, WINDOW);
@@ -187,11 +187,11 @@ fn a_trained_student_exports_what_its_training_saw() {
             (distance(&simulated, &computed), distance(&unrounded, &computed));
         assert!(simulated < 0.7 * unrounded, "{simulated} beside {unrounded} without rounding");
 
-        let held = Held::new(&teacher, &made.tokens[..2049], WINDOW, 2);
-        let score = held.score(tuner.student(), 2);
+        let held = ValidationSet::new(&teacher, &made.tokens[..2049], WINDOW);
+        let score = held.score(tuner.student());
         let subjects = [Subject::Blob(blob)];
         let tokens = &made.tokens[..2049];
-        let blocks = eval::blocks::Blocks::runs(tokens.len(), WINDOW);
+        let blocks = eval::Blocks::runs(tokens.len(), WINDOW);
         let quality =
             eval::evaluate(Some(&teacher), &subjects, tokens, &blocks, None, |_| {}).unwrap();
         assert_eq!(held.predictions(), quality[1].tokens);
@@ -256,16 +256,16 @@ fn neither_threads_nor_interruptions_matter_but_seeds_do() {
         })
     });
     assert!(outcome.is_err());
-    let mut again = run(&teacher, &made, killed.path(), 40);
-    again.threads = 1;
+    let again = run(&teacher, &made, killed.path(), 40);
     let mut resumed_at = None;
-    let resumed = again
-        .tune(&mut |event| {
+    let resumed = threads::with(1, || {
+        again.tune(&mut |event| {
             if let Event::Resumed(step) = event {
                 resumed_at = Some(step);
             }
         })
-        .unwrap();
+    });
+    let resumed = resumed.unwrap();
     assert_eq!(resumed_at, Some(20));
     assert_eq!(resumed.parameters, uninterrupted.parameters);
     assert_eq!((resumed.before, resumed.after), (uninterrupted.before, uninterrupted.after));
@@ -307,7 +307,7 @@ fn in_the_first_stage_codes_stay() {
     let teacher = Model::from_checkpoint(&made.checkpoint);
     let mut stay = recipe(20);
     stay.first_stage = 20;
-    let mut tuner = Tuner::new(&teacher, student(&made), stay, 1);
+    let mut tuner = Tuner::new(&teacher, student(&made), stay);
     for _ in 0..20 {
         tuner.step(&made.tokens).unwrap();
     }

@@ -6,18 +6,19 @@ use super::Student;
 use super::student::Segment;
 use crate::error::{Error, Result};
 use crate::reference::{Distillation, Model, Tape};
+use crate::threads;
 use crate::train::random::Random;
-use crate::train::{self, Batch, Shard, parallel};
+use crate::train::{self, Batch, Shard};
 
 /// Everything that decides the numbers that come out, beside the blob, the teacher and the text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Steps, batches, learning rates; neither dropout nor weight decay acts.
     pub training: train::Recipe,
-    /// What is learnt.
+    /// The loss.
     pub distillation: Distillation,
-    /// Share of the inputs that give way to any token of the vocabulary: what the text lacks, its like does
-    /// not, and there the teacher is to be met as well.
+    /// Share of the inputs that random tokens replace, so that the student follows its teacher where the
+    /// text has nothing, too.
     pub replaced: f64,
     /// Steps at the beginning in which only scales, biases and chains move.
     pub first_stage: u64,
@@ -39,33 +40,33 @@ pub struct Tuner<'a> {
     pub(super) first: Vec<f32>,
     pub(super) second: Vec<f32>,
     gradient: Vec<f32>,
-    /// No parameter decays: what they are near is the teacher.
+    /// Zeros: parameters are pulled towards the teacher, not towards zero.
     decays: Vec<f32>,
     batch: Batch,
     /// A tape of the teacher and one of the student for each thread.
     tapes: Vec<(Tape, Tape)>,
 }
 
-/// What a step did.
+/// Result of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Mean KL divergence of the batch before the step, in nats per token, at the recipe's temperature.
     pub kl: f64,
     /// Learning rate of weights.
     pub rate: f64,
-    /// Length of the gradient before clipping.
+    /// Gradient norm before clipping.
     pub gradient_norm: f64,
 }
 
 impl<'a> Tuner<'a> {
     /// A run at its beginning.
-    pub fn new(teacher: &'a Model, mut student: Student, recipe: Recipe, threads: usize) -> Self {
+    pub fn new(teacher: &'a Model, mut student: Student, recipe: Recipe) -> Self {
         let shards = recipe.training.shards.clamp(1, recipe.training.batch);
         let parameters = student.take_parameters();
         let zeros = vec![0.0; parameters.len()];
-        let tapes = || (Tape::default(), Tape::rounding(student.rounding()));
+        let tapes = || (Tape::default(), Tape::fake_quantized(student.fake_quant()));
         Self {
-            tapes: (0..threads.clamp(1, shards)).map(|_| tapes()).collect(),
+            tapes: threads::states(shards, tapes),
             batch: Batch::new(shards, student.model().parameters().len()),
             segments: student.segments(recipe.scale_rate),
             first: zeros.clone(),
@@ -136,7 +137,7 @@ impl<'a> Tuner<'a> {
         Ok(Step { kl, rate, gradient_norm })
     }
 
-    fn update(&mut self, rate: f64, shorten: f64) {
+    fn update(&mut self, rate: f64, clipping: f64) {
         let Recipe { training, first_stage, .. } = &self.recipe;
         let stay = self.step < *first_stage;
         let (mut parameters, mut first) =
@@ -150,11 +151,11 @@ impl<'a> Tuner<'a> {
                 let arrays = arrays.map(|all| all.split_off_mut(..length).expect("one of each"));
                 let gradient = gradient.split_off(..length).expect("one of each");
                 let own = if weights && stay { 0.0 } else { f64::from(own) };
-                (training.update(self.step, rate * own, shorten), arrays, gradient)
+                (training.update(self.step, rate * own, clipping), arrays, gradient)
             })
             .collect();
         let decays = &self.decays;
-        parallel::for_each(&mut self.tapes, items.into_iter(), |_, (update, [p, m, v], g)| {
+        threads::for_each(&mut self.tapes, items.into_iter(), |_, (update, [p, m, v], g)| {
             update.apply(p, m, v, g, &decays[..g.len()]);
         });
     }

@@ -1,7 +1,6 @@
 //! The buffers of a published block, which say what H₀ and z are, as the constants of our chain.
 
-use super::Entries;
-use super::element::Values;
+use super::element::{Entries, Values};
 
 /// H₀ = tridiag(√β, diagonal, √β) and z = iη of one block.
 #[derive(Clone, Copy, Debug, PartialEq)]

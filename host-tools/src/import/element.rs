@@ -1,5 +1,7 @@
 //! Tensors of any element type, as far as a checkpoint of this model has them.
 
+use std::collections::BTreeMap;
+
 /// How the elements of a stored tensor are encoded, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
@@ -100,3 +102,6 @@ impl Element {
 fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
 }
+
+/// The tensors of a foreign checkpoint by name.
+pub(super) type Entries = BTreeMap<String, Entry>;

@@ -8,20 +8,25 @@
 
 mod buffers;
 mod element;
+mod options;
 mod pickle;
 mod published;
 mod pytorch;
+mod refusal;
 mod state;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod written;
 
-use crate::checkpoint::{Chain, Checkpoint, IMPORTED_KEY};
+pub use options::Options;
+
+use crate::checkpoint::{Checkpoint, IMPORTED_KEY};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::files;
-use element::{Element, Entry};
+use element::{Element, Entries, Entry};
+use refusal::Refusal;
 use safetensors::SafeTensors;
 use state::{Dictionary, State};
 use std::collections::BTreeMap;
@@ -30,18 +35,6 @@ use std::path::Path;
 /// The entry of a provenance with the tensors beside the model that were not imported, between
 /// spaces.
 pub const LEFT_OUT_KEY: &str = "imported_without";
-
-/// What a published checkpoint does not say about itself.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Experts that each token is routed to; as many as there are means dense gating.
-    pub top_k: usize,
-    /// Chain kind; published models have the full chain.
-    pub chain: Chain,
-    /// Which model, in a file that holds several: the keys and the prefix that lead to it, joined by
-    /// dots.
-    pub state: Option<String>,
-}
 
 /// Reads the published checkpoint at `path`.
 pub fn import(path: &Path, options: Options) -> Result<Checkpoint> {
@@ -71,22 +64,6 @@ pub fn from_bytes(bytes: &[u8], path: &Path, options: Options) -> Result<Checkpo
         provenance.insert(LEFT_OUT_KEY.into(), left_out.join(" "));
     }
     Checkpoint::new(config, tensors, provenance)
-}
-
-/// The tensors of a foreign checkpoint by name.
-type Entries = BTreeMap<String, Entry>;
-
-/// Why a checkpoint is not taken, and what to do about it.
-#[derive(Debug)]
-struct Refusal {
-    problems: Vec<String>,
-    remedy: String,
-}
-
-impl Refusal {
-    fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { problems: vec![problem.into()], remedy: remedy.into() }
-    }
 }
 
 fn entries(bytes: &[u8], wanted: Option<&str>) -> Result<State<Entry>, Refusal> {

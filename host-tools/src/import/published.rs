@@ -1,8 +1,9 @@
 //! The published layout: which tensors, counted into dimensions, checked and renamed.
 
 use super::buffers;
-use super::element::{Entry, Values};
-use super::{Entries, Options, Refusal};
+use super::element::{Entries, Entry, Values};
+use super::options::Options;
+use super::refusal::Refusal;
 use crate::checkpoint::{ModelConfig, Tensor};
 use std::collections::BTreeMap;
 

@@ -6,9 +6,9 @@
 //! and candle-core 0.11.1 leaves `z` out, so that η would have to be taken on trust. What is needed
 //! of the format is small, and `zip` alone is 19 crates to build, against 38, 140 and 131.
 
-use super::Refusal;
 use super::element::{Element, Entry};
 use super::pickle::{Id, Node, Pickle};
+use super::refusal::Refusal;
 use super::state::{self, Dictionary, State};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::{Cursor, Read};

@@ -4,7 +4,7 @@
 //! beside a student), in dictionaries of their own or under prefixes in one, and tensors that belong
 //! to none. A *state* is one model's worth: the tensors of one dictionary under one prefix.
 
-use super::Refusal;
+use super::refusal::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The modules of a published model: the first part of the name of each of its tensors.

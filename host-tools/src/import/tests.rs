@@ -1,5 +1,5 @@
 use super::*;
-use crate::checkpoint::ModelConfig;
+use crate::checkpoint::{Chain, ModelConfig};
 use element::Values;
 use std::path::PathBuf;
 

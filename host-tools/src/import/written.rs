@@ -2,6 +2,7 @@
 
 use super::element::{Entry, Values};
 use super::*;
+use crate::checkpoint::Chain;
 use std::io::{Cursor, Write};
 use zip::write::{SimpleFileOptions, ZipWriter};
 

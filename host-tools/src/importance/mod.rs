@@ -1,4 +1,4 @@
-//! Which layers matter: the published score, and what quantizing each tensor costs when measured.
+//! Importance of layers: the published score, and the measured loss of quantizing each tensor.
 
 mod published;
 mod settings;
@@ -19,7 +19,7 @@ use crate::files;
 use crate::quantize::division::Division;
 use crate::quantize::symmetry::Symmetries;
 
-/// What every importance file has at its beginning, and no other JSON.
+/// Marks importance files among other JSON.
 pub(crate) const MARKER: &str = "resnet-bk importance";
 
 /// The importance file: what `analyze` writes and `quantize` reads.
@@ -30,13 +30,13 @@ pub struct Importance {
     pub kind: String,
     /// Version of the file's format.
     pub format: u32,
-    /// What everything in the file depends on.
+    /// Settings that everything in the file depends on.
     pub settings: Settings,
     /// The published metrics by layer.
     pub published: BTreeMap<String, LayerImportance>,
-    /// Experts that round better in other units or another order; absent where none were tried.
+    /// Equalization and permutation of experts' hidden units; absent where none were tried.
     pub symmetries: Option<Symmetries>,
-    /// How budgets divide the model; absent where that was not decided.
+    /// Token classes and pruning for budgets; absent where undecided.
     pub division: Option<Division>,
     /// Text that sensitivities are measured on; absent where none are.
     pub measured_on: Option<Text>,
@@ -63,7 +63,7 @@ impl Importance {
     /// tokens, which say nothing of its content.
     pub const FORMAT: u32 = 5;
 
-    /// What was computed with these settings, before anything is measured.
+    /// Published metrics with these settings, before anything is measured.
     pub fn new(settings: Settings, published: BTreeMap<String, LayerImportance>) -> Self {
         Self {
             kind: MARKER.into(),
@@ -130,7 +130,7 @@ impl Importance {
         other_settings(self.settings.differences(settings), path)
     }
 
-    /// Says what sensitivities will be measured on. Fails where some in the file at `path`, from
+    /// Sets the text that sensitivities will be measured on. Fails where some in the file at `path`, from
     /// which this was read, were measured on another text: the rest would not compare with them.
     pub fn measure_on(&mut self, text: Text, path: &Path) -> Result<()> {
         let before = self.measured_on.get_or_insert_with(|| text.clone());
@@ -196,8 +196,8 @@ fn other_settings(differences: Vec<String>, path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::eval::text::Tokens;
-    use crate::quantize::Methods;
-    use crate::quantize::encode::Storage;
+    use resnet_bk_schema::Steps;
+    use resnet_bk_schema::Storage;
 
     fn settings() -> Settings {
         Settings {
@@ -206,7 +206,7 @@ mod tests {
             text: text("train", 9),
             window: 128,
             seed: 1,
-            methods: Methods::default(),
+            steps: Steps::ALL,
         }
     }
 
@@ -250,7 +250,7 @@ mod tests {
         let with = |settings| Importance { settings, ..one.clone() };
         let other = with(Settings { model_sha256: "def".into(), ..settings() });
         assert!(one.clone().merge(other).unwrap_err().contains("different checkpoints"));
-        let other = with(Settings { methods: Methods::NONE, ..settings() });
+        let other = with(Settings { steps: Steps::NONE, ..settings() });
         assert!(one.clone().merge(other).unwrap_err().contains("steps"));
         let other = Importance { symmetries: None, ..one.clone() };
         assert!(one.merge(other).unwrap_err().contains("arrange"));

@@ -10,11 +10,8 @@
 use std::collections::BTreeMap;
 
 use super::LayerImportance;
-use crate::quantize::names::{dimensions, layer_name};
-use crate::reference::{LinearCall, Model, Observer, Tape};
-
-/// Windows of one batch.
-const BATCH: usize = 8;
+use crate::reference::{LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
+use crate::tensors::{dimensions, layer_name};
 
 /// Observations of one metric: layer to one value per batch.
 type Observations = BTreeMap<String, Vec<f64>>;
@@ -31,8 +28,8 @@ pub fn publish(
         (Observations::new(), Observations::new(), Observations::new());
     let (mut tape, mut gradient) = (Tape::default(), vec![0f32; model.parameters().len()]);
     let predictions = tokens.len().saturating_sub(1) / window * window;
-    for start in (0..predictions).step_by(window * BATCH) {
-        let end = predictions.min(start + window * BATCH);
+    for start in (0..predictions).step_by(window * WINDOWS_PER_PASS) {
+        let end = predictions.min(start + window * WINDOWS_PER_PASS);
         let inputs = &tokens[start..end];
         let targets = &tokens[start + 1..end + 1];
         let mut outputs = OutputVariance::default();

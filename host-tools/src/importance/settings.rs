@@ -1,10 +1,10 @@
-//! What importance depends on.
+//! Settings that importance depends on.
 
+use resnet_bk_schema::Steps;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{sha256, sha256_of_tokens};
 use crate::eval::text::Tokens;
-use crate::quantize::Methods;
 
 /// A text, by its content: texts of the same name and length differ, and the same text may have two
 /// names.
@@ -19,7 +19,7 @@ pub struct Text {
     pub sha256: String,
 }
 
-/// What everything in an importance file depends on. Two files can be joined, and a file can be
+/// Settings of an importance file. Two files can be joined, and a file can be
 /// extended, only where all of it is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,12 +35,13 @@ pub struct Settings {
     pub window: usize,
     /// Seed.
     pub seed: u64,
-    /// How tensors are quantized when they are measured.
-    pub methods: Methods,
+    /// Steps by which tensors are quantized when they are measured.
+    #[serde(rename = "methods")]
+    pub steps: Steps,
 }
 
 impl Text {
-    /// What these tokens are.
+    /// Identity of these tokens.
     pub fn of(text: &Tokens) -> Self {
         Self {
             name: text.name.clone(),
@@ -58,7 +59,7 @@ impl Text {
         }
     }
 
-    /// Says where this text differs from the one that there was before.
+    /// Adds a line if this text differs from the one before.
     pub(super) fn differ_from(&self, before: &Self, what: &str, differences: &mut Vec<String>) {
         if self != before {
             let show = |text: &Self| {
@@ -90,20 +91,10 @@ impl Settings {
         compare("tokenizer", tokenizer(self), tokenizer(now));
         compare("window", self.window.to_string(), now.window.to_string());
         compare("seed", self.seed.to_string(), now.seed.to_string());
-        compare("set of steps", steps(self.methods), steps(now.methods));
+        compare("set of steps", self.steps.to_string(), now.steps.to_string());
         now.text.differ_from(&self.text, "calibration text", &mut differences);
         differences
     }
-}
-
-/// Which steps are taken, in words.
-fn steps(methods: Methods) -> String {
-    let Ok(serde_json::Value::Object(steps)) = serde_json::to_value(methods) else {
-        return "".into();
-    };
-    let left_out: Vec<String> =
-        steps.into_iter().filter(|(_, taken)| *taken == false).map(|(step, _)| step).collect();
-    if left_out.is_empty() { "all".into() } else { format!("all but {}", left_out.join(", ")) }
 }
 
 /// The beginning of a hash: enough to tell two apart.
@@ -129,7 +120,7 @@ mod tests {
             text: text("train", &[1, 2, 3]),
             window: 128,
             seed: 1,
-            methods: Methods::default(),
+            steps: Steps::ALL,
         }
     }
 
@@ -152,7 +143,7 @@ mod tests {
             (Settings { text: text("train", &[1, 2, 4]), ..settings() }, "calibration text"),
             (Settings { window: 64, ..settings() }, "window"),
             (Settings { seed: 2, ..settings() }, "seed"),
-            (Settings { methods: Methods::NONE, ..settings() }, "steps"),
+            (Settings { steps: Steps::NONE, ..settings() }, "steps"),
         ] {
             let differences = settings().differences(&other);
             assert_eq!(differences.len(), 1, "{differences:?}");

@@ -19,7 +19,7 @@ pub enum Kind {
     Checkpoint,
     /// A checkpoint that was imported, which takes seconds to do again.
     Imported,
-    /// What an interrupted training or fine-tuning resumes from.
+    /// Resume file of training or fine-tuning.
     State,
     /// A `tokenizer.json`.
     Tokenizer,

@@ -2,18 +2,17 @@
 //!
 //! Source: T. Arai, ResNet-BK, 2025, `DynamicQuantizationPolicy`: of n layers ranked by importance
 //! the first max(1, ⌊0.2·n⌋) are FP16, those up to ⌊0.6·n⌋ INT8 and the rest INT4. Embeddings are
-//! not ranked there and take its default, INT8; potentials stay in full precision. A [`Ladder`] puts other
-//! precisions in the place of the three.
+//! not ranked there and take its default, INT8; potentials stay in full precision. A [`Ladder`] replaces the three
+//! precisions.
 
 use std::collections::BTreeMap;
 
 use resnet_bk_core::blob::Dimensions;
+use resnet_bk_schema::{Ladder, Storage};
 
-use super::{Assignment, Ladder};
 use crate::error::{Error, Result};
 use crate::importance::Importance;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::layer_name;
+use crate::tensors::{Assignment, layer_name};
 
 const HIGH: f64 = 0.2;
 const LOW: f64 = 0.4;

@@ -14,14 +14,14 @@
 use std::path::Path;
 
 use resnet_bk_core::blob::{Dimensions, Precision};
+use resnet_bk_schema::Storage;
 use serde::{Deserialize, Deserializer};
 
-use super::{Assignment, GROUPS, Policy};
+use super::Policy;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::importance::Importance;
-use crate::quantize::encode::Storage;
-use crate::quantize::names::weight_name;
+use crate::tensors::{Assignment, weight_name};
 
 /// A parsed policy file.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl PolicyFile {
             if rule.group.is_some() && !rule.precision.is_grouped() {
                 return Err(format!("`{}`: only int2 to int6 have a group size", rule.tensors));
             }
-            if rule.group.is_some_and(|group| !GROUPS.contains(&group)) {
+            if rule.group.is_some_and(|group| !Storage::GROUPS.contains(&group)) {
                 return Err(format!("`{}`: a group has 2 to 1024 inputs", rule.tensors));
             }
         }
@@ -160,8 +160,8 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::names::dimensions;
     use crate::quantize::tests::random_checkpoint;
+    use crate::tensors::dimensions;
 
     fn assign(text: &str) -> Result<Assignment> {
         let dims = dimensions(&random_checkpoint(0, 1).config);

@@ -9,91 +9,12 @@ pub use published::{PublishedEstimate, REFERENCE_SIZE, published_estimate};
 
 use std::path::Path;
 
-use resnet_bk_core::blob::{Dimensions, Precision, TensorId};
+use resnet_bk_core::blob::{Dimensions, TensorId};
+use resnet_bk_schema::{Ladder, Storage};
 
 use crate::error::{Error, Result};
 use crate::importance::Importance;
-use crate::quantize::encode::Storage;
-
-/// A storage precision for every matrix.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Assignment {
-    /// Name of the policy.
-    pub name: String,
-    /// Storage of each matrix in canonical order.
-    pub storage: Vec<Storage>,
-    /// Whether potentials are rounded to INT8.
-    pub potentials_int8: bool,
-}
-
-impl Assignment {
-    /// Every matrix alike; potentials keep their full precision.
-    pub fn uniform(name: &str, dims: &Dimensions, storage: Storage) -> Self {
-        let storage = vec![storage; dims.tensor_count()];
-        Self { name: name.into(), storage, potentials_int8: false }
-    }
-
-    /// How many matrices have each precision that occurs, in ascending order of bits.
-    pub fn counts(&self) -> Vec<(Precision, usize)> {
-        Precision::ALL
-            .into_iter()
-            .map(|p| (p, self.storage.iter().filter(|s| s.precision == p).count()))
-            .filter(|&(_, count)| count > 0)
-            .collect()
-    }
-}
-
-/// What a published policy stores the three kinds of layers in that it tells apart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ladder {
-    /// Those that it spares.
-    pub high: Storage,
-    /// Those between.
-    pub middle: Storage,
-    /// Those that it makes small.
-    pub low: Storage,
-}
-
-impl Ladder {
-    /// As published.
-    pub const PUBLISHED: Self =
-        Self { high: Storage::FP16, middle: Storage::INT8, low: Storage::INT4 };
-
-    /// The three storages between commas.
-    fn parse(text: &str) -> Option<Self> {
-        let mut storages = text.split(',').map(parse_storage);
-        let mut next = || storages.next().flatten();
-        let ladder = Self { high: next()?, middle: next()?, low: next()? };
-        storages.next().is_none().then_some(ladder)
-    }
-}
-
-/// The published ladder has no name; others follow the policy's name.
-impl std::fmt::Display for Ladder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if *self == Self::PUBLISHED {
-            return Ok(());
-        }
-        let [high, middle, low] = [self.high, self.middle, self.low].map(short_name);
-        write!(f, ":{high},{middle},{low}")
-    }
-}
-
-/// A storage, groups being of 32 inputs where nothing is said of them.
-fn parse_storage(text: &str) -> Option<Storage> {
-    let storage: Storage = text.parse().or_else(|_| format!("{text}/32").parse()).ok()?;
-    (storage.group == 0 || GROUPS.contains(&storage.group)).then_some(storage)
-}
-
-fn short_name(storage: Storage) -> String {
-    match storage.group {
-        32 => storage.precision.name().into(),
-        _ => storage.to_string(),
-    }
-}
-
-/// Inputs that a group may have.
-const GROUPS: std::ops::RangeInclusive<usize> = 2..=1024;
+use crate::tensors::Assignment;
 
 /// A policy as the command line names it.
 #[derive(Clone, Debug)]
@@ -123,7 +44,7 @@ impl Policy {
     /// A named policy.
     fn named(name: &str) -> Result<Self> {
         if let Some(storage) = name.strip_prefix("uniform-") {
-            return parse_storage(storage).map(Self::Uniform).ok_or_else(|| {
+            return Storage::parse_short(storage).map(Self::Uniform).ok_or_else(|| {
                 Error::Policy(format!(
                     "`{name}` is no uniform policy: write uniform-int8, uniform-fp16, or uniform-int2 to \
                      uniform-int6, with another group size than 32 as in uniform-int4/16"
@@ -156,7 +77,7 @@ impl Policy {
         match self {
             Self::Static(ladder) => format!("static{ladder}"),
             Self::Dynamic(ladder) => format!("dynamic{ladder}"),
-            Self::Uniform(storage) => format!("uniform-{}", short_name(*storage)),
+            Self::Uniform(storage) => format!("uniform-{}", storage.short_name()),
             Self::File(file) => file.name().into(),
         }
     }
@@ -179,7 +100,7 @@ impl Policy {
         Ok(assignment)
     }
 
-    /// What the policy says of every matrix, however short its rows are.
+    /// The storage of every matrix before group sizes are limited to its rows.
     fn choose(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
         match self {
             Self::Static(ladder) => Ok(static_policy(self.name(), dims, *ladder)),

@@ -1,5 +1,5 @@
-//! What calibration text says of every matrix: which inputs it meets, and how much the model's
-//! predictions depend on its outputs.
+//! Calibration: second moments of every matrix's inputs, and the sensitivity of the model's predictions
+//! to its outputs.
 //!
 //! To second order the KL divergence that an error E of a matrix costs is ½·E\[(gᵀ E x)²\], with x the
 //! inputs and g the gradient of the log-likelihood of a token that the model itself draws (the Fisher
@@ -16,13 +16,13 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::expectation::{Counts, Expectation};
-use super::names::{dimensions, feeds_a_choice, layer_name};
 use crate::error::{Error, Result};
-use crate::reference::{LinearCall, LinearGradient, Model, Observer, Tape, add_gram};
+use crate::reference::{
+    LinearCall, LinearGradient, Model, Observer, Tape, WINDOWS_PER_PASS, add_gram,
+};
+use crate::tensors::{dimensions, feeds_a_choice, layer_name};
 
-/// Windows of one pass.
-const BATCH: usize = 8;
-/// Stretches of text that are summed on their own, then in order: the same sums on any machine.
+/// Parts of the text, summed apart and then in order, so that sums do not depend on threads.
 const PARTS: usize = 4;
 
 /// A symmetric matrix, row-major.
@@ -53,15 +53,15 @@ impl Symmetric {
     }
 }
 
-/// What is known of one matrix.
+/// Statistics of one matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
     /// Rows that were seen; for an expert, tokens that were routed to it.
     pub rows: usize,
     /// Mean of each input; zero for an embedding.
     pub mean: Vec<f64>,
-    /// How far the mean of the exact inputs is from that of the inputs that the matrix will meet; zero
-    /// unless [`super::prefix`] found out.
+    /// Mean of the exact inputs minus that of the inputs behind quantized layers; zero unless
+    /// [`super::input_shift`] measured it.
     pub shift: Vec<f64>,
     /// A: covariance of the inputs.
     pub inputs: Symmetric,
@@ -76,7 +76,7 @@ impl Statistics {
         all.into_iter().flatten().all(|value| value.is_finite())
     }
 
-    /// Of a matrix that the text never reached.
+    /// Placeholder for a matrix that the text never reached.
     fn unknown(rows: usize, cols: usize) -> Self {
         Self {
             rows: 0,
@@ -92,9 +92,9 @@ impl Statistics {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calibration {
     layers: BTreeMap<String, Statistics>,
-    /// How often each token occurs in the text.
+    /// Number of occurrences of each token in the text.
     counts: Counts,
-    /// How the text compares with what the model expects.
+    /// Comparison of the text with the one that the model expects.
     expectation: Expectation,
 }
 
@@ -128,7 +128,7 @@ impl Calibration {
                 random.set_stream(index as u64);
                 let mut tape = Tape::default();
                 let mut gradient = vec![0.0; model.parameters().len()];
-                for batch in part.chunks(window * BATCH) {
+                for batch in part.chunks(window * WINDOWS_PER_PASS) {
                     model.forward_tape(batch, window, &mut tape);
                     if !tape.logits.iter().all(|logit| logit.is_finite()) {
                         return Err(overflow(model, batch, window));
@@ -174,7 +174,7 @@ impl Calibration {
         Ok(Self { layers, counts, expectation })
     }
 
-    /// How the text compares with what the model expects.
+    /// Comparison of the text with the one that the model expects.
     pub fn expectation(&self) -> &Expectation {
         &self.expectation
     }
@@ -185,19 +185,19 @@ impl Calibration {
         self.layers.get(layer).cloned().unwrap_or_else(|| Statistics::unknown(rows, cols))
     }
 
-    /// Says how far a layer's inputs will be off; of one that the text never reached, nothing.
+    /// Sets the mean shift of a layer's inputs; ignored for a layer that the text never reached.
     pub fn set_shift(&mut self, layer: &str, shift: Vec<f64>) {
         if let Some(statistics) = self.layers.get_mut(layer) {
             statistics.shift = shift;
         }
     }
 
-    /// How often the text had a token.
+    /// Occurrences of a token in the text.
     pub fn count(&self, token: u32) -> usize {
         self.counts.of_token(token)
     }
 
-    /// What is known of a layer, to be changed with the layer.
+    /// Statistics of a layer, to be rearranged with it.
     pub(super) fn layer_mut(&mut self, layer: &str) -> Option<&mut Statistics> {
         self.layers.get_mut(layer)
     }

@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 const IMPOSSIBLE: f64 = 100.0;
 /// Where potentials end on either side of zero.
 const POTENTIAL: f64 = 3.0;
-/// Rounding may leave a normalized vector longer than √d by so little.
+/// FakeQuant may leave a normalized vector longer than √d by so little.
 const SLACK: f64 = 1.001;
 
 /// Moves every bias of a folded checkpoint that is beyond what its inputs can make up for to where that
@@ -30,7 +30,7 @@ pub fn clip(folded: &mut Checkpoint) {
     clip_softmax(folded, "lm_head");
 }
 
-/// How far each row's product with a normalized input can be from zero.
+/// Bound of the magnitude of each row's product with a normalized input.
 fn reach(checkpoint: &Checkpoint, layer: &str) -> Vec<f64> {
     let width = checkpoint.config.width;
     let rows = checkpoint.tensors[&format!("{layer}.weight")].data.chunks_exact(width);

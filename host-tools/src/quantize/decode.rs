@@ -1,23 +1,23 @@
-//! From the bytes of a section back to weights: the numbers that a blob stands for.
+//! Dequantization: from the bytes of a section to weights and biases.
 
 use half::f16;
 use resnet_bk_core::Model;
 use resnet_bk_core::blob::{INT8_OFFSETS, Precision, Tensor, TensorId};
 
 use super::Source;
-use super::division::Part;
-use super::names::layer_name;
+use super::division::Selection;
 use super::stored;
+use crate::tensors::layer_name;
 
-/// The FP32 model with the matrices and biases of a blob in the place of its own: what the weights
-/// alone lose, without the rounding of activations.
+/// The FP32 model with the dequantized matrices and biases of a blob, to measure the loss of the weights
+/// alone, activations staying FP32.
 ///
 /// `source` is the checkpoint that the blob was made from. Its chain parameters stay.
 pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model {
     let mut model = crate::reference::Model::from_checkpoint(&source.folded);
     for id in blob.dims().tensors() {
         let tensor = blob.tensor(id);
-        let (layer, part) = (layer_name(id), Part::of(blob, id, &tensor));
+        let (layer, part) = (layer_name(id), Selection::of(blob, id, &tensor));
         if let Some(own) = model.tensor_mut(&format!("{layer}.weight")) {
             part.put_matrix(&weights(id, &tensor), own);
         }
@@ -98,11 +98,11 @@ mod tests {
     use resnet_bk_core::blob::Precision;
 
     use super::*;
-    use crate::policy::Assignment;
     use crate::quantize::Origin;
     use crate::quantize::calibration::Calibration;
-    use crate::quantize::encode::Storage;
     use crate::quantize::tests::random_checkpoint;
+    use crate::tensors::Assignment;
+    use resnet_bk_schema::Storage;
 
     /// What was encoded and what is decoded are computed apart.
     #[test]

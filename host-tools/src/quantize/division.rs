@@ -1,42 +1,43 @@
 //! Dividing a model into parts that are stored on their own.
 //!
-//! A few words make up most of a text, and some hidden units hardly ever become active. Tokens are
-//! therefore sorted into classes whose rows of the two token tables are matrices of their own, and the
-//! hidden units that an expert can do without are not stored. Both are for budgets to make use of: what
-//! a class is stored in, down to nothing at all for a hidden unit, is a matter of allocation.
+//! A few tokens make up most of a text, and some hidden units are rarely active. Tokens are therefore
+//! sorted into classes whose rows of the two token tables are matrices of their own, and hidden units
+//! that an expert does not need are pruned. Both are for budgets: the storage of a class, and whether
+//! a hidden unit is kept at all, is a matter of allocation.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use resnet_bk_core::Model;
 use resnet_bk_core::blob::{Tensor, TensorId, TokenClasses};
+use resnet_bk_schema::{Step, Steps};
 use serde::{Deserialize, Serialize};
 
+use super::Source;
 use super::calibration::{Calibration, Statistics, Symmetric};
-use super::names::layer_name;
 use super::symmetry::Rearrangement;
-use super::{Methods, Source};
 use crate::error::{Error, Result};
+use crate::tensors::layer_name;
 
-/// How a model is divided.
+/// Token classes and pruned hidden units of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Division {
     /// The class of every token, a digit each; empty where all are in one.
     pub classes: String,
-    /// How many hidden units experts keep, by the layer of their second matrix; others keep all. Those
-    /// that add least to the outputs go first.
+    /// Number of hidden units that experts keep, by the layer of their second matrix; others keep all. Those
+    /// that contribute least to the outputs are pruned first.
     pub kept: BTreeMap<String, usize>,
 }
 
 impl Division {
-    /// What the methods allow of it.
-    pub(super) fn allowed(&self, methods: Methods) -> Self {
+    /// The part of it that the steps allow.
+    pub(super) fn allowed(&self, steps: Steps) -> Self {
         let mut allowed = self.clone();
-        if !methods.classes {
+        if !steps.has(Step::Classes) {
             allowed.classes.clear();
         }
-        if !methods.prune {
+        if !steps.has(Step::Prune) {
             allowed.kept.clear();
         }
         allowed
@@ -53,7 +54,7 @@ impl Division {
     }
 }
 
-/// What each hidden unit adds to the outputs of an expert: its second moment times that of its column.
+/// Contribution of each hidden unit to an expert's outputs: its second moment times that of its column.
 pub fn contributions(down: &[f32], statistics: &Statistics) -> Vec<f64> {
     let hidden = statistics.mean.len();
     let mut columns = vec![0.0; hidden];
@@ -64,7 +65,7 @@ pub fn contributions(down: &[f32], statistics: &Statistics) -> Vec<f64> {
     columns.iter().zip(moments).map(|(column, moment)| column * moment).collect()
 }
 
-/// Hidden units in their order, but for those that add least, which come last.
+/// Hidden units in their order, except that those with the smallest contribution come last.
 pub fn least_last(contributions: &[f64], kept: usize) -> Vec<usize> {
     let mut ranks: Vec<usize> = (0..contributions.len()).collect();
     ranks.sort_by(|&a, &b| contributions[b].total_cmp(&contributions[a]));
@@ -75,13 +76,13 @@ pub fn least_last(contributions: &[f64], kept: usize) -> Vec<usize> {
 }
 
 impl Source {
-    /// Divides the model, and what is known of it, as far as the methods allow.
+    /// Divides the model and its calibration, as far as the steps allow.
     ///
     /// # Errors
     ///
     /// [`Error::Policy`] for a division of another model.
     pub fn divide(&mut self, division: &Division, calibration: &mut Calibration) -> Result<()> {
-        let division = division.allowed(self.methods);
+        let division = division.allowed(self.steps);
         let foreign = || Error::Policy("the importance file divides another model".into());
         self.classes = division.classes(self.dims.vocab).ok_or_else(foreign)?;
         self.dims.token_classes = u32::from(self.classes.iter().max().map_or(0, |&most| most)) + 1;
@@ -106,21 +107,21 @@ impl Source {
         Ok(())
     }
 
-    /// Where a matrix lies in the checkpoint's.
-    pub fn part(&self, id: TensorId) -> Part {
+    /// The selection of a checkpoint's matrix that a stored matrix is.
+    pub fn part(&self, id: TensorId) -> Selection {
         let kept = |l, e| self.kept.get((l * self.dims.experts + e) as usize).copied();
         match id {
             TensorId::TokenEmbedding(class) | TensorId::LmHead(class)
                 if self.dims.token_classes > 1 =>
             {
                 let members = self.classes.iter().enumerate();
-                Part::Rows(members.filter(|m| u32::from(*m.1) == class).map(|m| m.0).collect())
+                Selection::Rows(members.filter(|m| u32::from(*m.1) == class).map(|m| m.0).collect())
             }
             TensorId::ExpertUp(l, e) => {
-                kept(l, e).map_or(Part::Whole, |kept| Part::Rows((0..kept).collect()))
+                kept(l, e).map_or(Selection::Whole, |kept| Selection::Rows((0..kept).collect()))
             }
-            TensorId::ExpertDown(l, e) => kept(l, e).map_or(Part::Whole, Part::Columns),
-            _ => Part::Whole,
+            TensorId::ExpertDown(l, e) => kept(l, e).map_or(Selection::Whole, Selection::Columns),
+            _ => Selection::Whole,
         }
     }
 
@@ -128,9 +129,9 @@ impl Source {
     pub fn shape(&self, id: TensorId) -> (usize, usize) {
         let (rows, cols) = self.dims.shape(id);
         match self.part(id) {
-            Part::Whole => (rows as usize, cols as usize),
-            Part::Rows(rows) => (rows.len(), cols as usize),
-            Part::Columns(cols) => (rows as usize, cols),
+            Selection::Whole => (rows as usize, cols as usize),
+            Selection::Rows(rows) => (rows.len(), cols as usize),
+            Selection::Columns(cols) => (rows as usize, cols),
         }
     }
 
@@ -144,9 +145,9 @@ impl Source {
     }
 }
 
-/// Which part of a checkpoint's matrix a stored one is.
+/// Selection of rows or columns of a checkpoint's matrix that is stored as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Selection {
     /// All of it.
     Whole,
     /// Some rows, ascending.
@@ -155,8 +156,8 @@ pub enum Part {
     Columns(usize),
 }
 
-impl Part {
-    /// Of a blob's matrix.
+impl Selection {
+    /// The selection behind a blob's matrix.
     pub fn of(blob: &Model<'_>, id: TensorId, tensor: &Tensor<'_>) -> Self {
         match id {
             TensorId::TokenEmbedding(class) | TensorId::LmHead(class) => {
@@ -218,7 +219,7 @@ impl Part {
         }
     }
 
-    /// What is known of the part.
+    /// Statistics of the selection.
     pub(super) fn of_statistics(&self, mut whole: Statistics) -> Statistics {
         let among = |all: &Symmetric, chosen: &[usize]| Symmetric {
             size: chosen.len(),
@@ -232,7 +233,7 @@ impl Part {
             Self::Rows(rows) if whole.outputs.size > 0 => {
                 whole.outputs = among(&whole.outputs, rows);
             }
-            // An embedding has nothing to say of its rows.
+            // An embedding has no statistics of its outputs.
             Self::Rows(_) => {}
             Self::Columns(first) => {
                 let columns: Vec<usize> = (0..*first).collect();
@@ -255,12 +256,12 @@ mod tests {
     fn parts_come_out_as_they_went_in() {
         let whole: Vec<f32> = (0..24).map(|i| i as f32).collect();
         let parts = [
-            (Part::Whole, whole.clone()),
+            (Selection::Whole, whole.clone()),
             (
-                Part::Rows(vec![1, 3]),
+                Selection::Rows(vec![1, 3]),
                 vec![6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0],
             ),
-            (Part::Columns(1), vec![0.0, 6.0, 12.0, 18.0]),
+            (Selection::Columns(1), vec![0.0, 6.0, 12.0, 18.0]),
         ];
         for (part, expected) in parts {
             let taken = part.of_matrix(&whole, 6);
@@ -274,7 +275,7 @@ mod tests {
             assert_eq!(back, biases);
         }
         let mut back = vec![9.0; 24];
-        Part::Columns(1).put_matrix(&[1.0; 4], &mut back);
+        Selection::Columns(1).put_matrix(&[1.0; 4], &mut back);
         assert_eq!(back[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
@@ -311,9 +312,9 @@ mod tests {
 
         // With every step left out, or of another model, there is nothing to divide by.
         let mut plain = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
-        plain.methods = Methods::NONE;
+        plain.steps = Steps::NONE;
         plain.divide(&division, &mut calibration).unwrap();
-        assert_eq!((plain.dims.token_classes, plain.part(id)), (1, Part::Columns(hidden)));
+        assert_eq!((plain.dims.token_classes, plain.part(id)), (1, Selection::Columns(hidden)));
         for classes in [&classes[1..], "x", &"0".repeat(40), &"03".repeat(20)] {
             let foreign = Division { classes: classes.into(), kept: BTreeMap::new() };
             let mut source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();

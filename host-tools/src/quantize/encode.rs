@@ -1,21 +1,20 @@
 //! From FP32 weights to the bytes of a section.
 
 use half::f16;
-use resnet_bk_core::blob::{Precision, TensorId, TensorLayout, TensorRecord};
-use serde::{Deserialize, Serialize};
+use resnet_bk_core::blob::{Precision, TensorId, TensorRecord};
+use resnet_bk_schema::{Step, Steps, Storage};
 
-use super::Methods;
 use super::calibration::Statistics;
+use super::code_search::Metric;
 use super::grid::RowGrid;
 use super::integer::{self, Layout, damping};
-use super::rounding::Metric;
 use super::stored;
 use crate::error::{Error, Result};
 
-/// A matrix with what is known about its inputs.
+/// A matrix with the statistics of its inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// Which one.
+    /// Its identity in the blob.
     pub id: TensorId,
     /// Name for messages.
     pub name: &'a str,
@@ -25,10 +24,10 @@ pub struct Matrix<'a> {
     pub cols: usize,
     /// `[rows]`; empty for embeddings.
     pub biases: &'a [f32],
-    /// What is known of its inputs and outputs.
+    /// Statistics of its inputs and outputs.
     pub statistics: &'a Statistics,
-    /// What to do with it.
-    pub methods: Methods,
+    /// Steps to take.
+    pub steps: Steps,
 }
 
 /// A matrix as the blob stores it.
@@ -38,102 +37,14 @@ pub struct Encoded {
     pub record: TensorRecord,
     /// Its section, unpadded.
     pub section: Vec<u8>,
-    /// The weights that the section stands for, `[rows, cols]`.
+    /// The dequantized weights, `[rows, cols]`.
     pub decoded: Vec<f32>,
-    /// The biases that the section stands for, `[rows]`.
+    /// The dequantized biases, `[rows]`.
     pub decoded_biases: Vec<f32>,
 }
 
-/// A storage precision with its group size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Storage {
-    /// Precision of the codes.
-    pub precision: Precision,
-    /// Inputs per group for a grouped precision, 0 otherwise.
-    pub group: usize,
-}
-
-/// As policies and tables spell it: `int8`, or `int4/32` with the group size.
-impl std::fmt::Display for Storage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.group {
-            0 => f.pad(self.precision.name()),
-            group => f.pad(&format!("{}/{group}", self.precision.name())),
-        }
-    }
-}
-
-impl From<Storage> for String {
-    fn from(storage: Storage) -> Self {
-        storage.to_string()
-    }
-}
-
-impl TryFrom<String> for Storage {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl std::str::FromStr for Storage {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, group) = text.split_once('/').unwrap_or((text, "0"));
-        let precision = Precision::ALL.into_iter().find(|precision| precision.name() == name);
-        let storage = precision.zip(group.parse().ok());
-        storage
-            .map(|(precision, group)| Self { precision, group })
-            .filter(|storage| storage.precision.is_grouped() == (storage.group != 0))
-            .ok_or_else(|| format!("`{text}` is not a storage such as int8 or int4/32"))
-    }
-}
-
-impl Storage {
-    /// FP16.
-    pub const FP16: Self = Self { precision: Precision::Fp16, group: 0 };
-    /// INT8 per row.
-    pub const INT8: Self = Self { precision: Precision::Int8, group: 0 };
-    /// INT4 in groups of 32.
-    pub const INT4: Self = Self::grouped(Precision::Int4, 32);
-
-    /// A grouped precision.
-    pub const fn grouped(precision: Precision, group: usize) -> Self {
-        Self { precision, group }
-    }
-
-    /// The storage of rows of `cols` inputs: a group ends where its row does, so that a larger one is a
-    /// scale per row.
-    pub fn for_row(self, cols: usize) -> Self {
-        let longest = TensorRecord::longest_group(u32::try_from(cols).unwrap_or(u32::MAX));
-        Self { group: self.group.min(longest as usize), ..self }
-    }
-
-    /// What a header says of a matrix in this storage, exponents and offset being open.
-    pub(super) fn record(self, rows: usize, cols: usize) -> TensorRecord {
-        TensorRecord {
-            precision: self.precision,
-            exponent: 0,
-            bias_exponent: 0,
-            // No group is that long: what does not fit stays impossible.
-            group: u16::try_from(self.group).unwrap_or(u16::MAX),
-            rows: rows as u32,
-            cols: cols as u32,
-            offset: 0,
-        }
-    }
-
-    /// Bytes of a matrix's section.
-    pub fn layout(self, id: TensorId, rows: usize, cols: usize) -> TensorLayout {
-        TensorLayout::new(self.precision, rows, cols, self.group, !id.is_embedding())
-    }
-}
-
-/// Quantizes a matrix: scale search, codes, and a bias that makes up for the mean error of the
-/// weights, b + W·E\[x\] − Ŵ·E\[x̂\] with x̂ the inputs that it will meet.
+/// Quantizes a matrix: scale search, codes, and a bias that compensates the mean error of the
+/// weights, b + W·E\[x\] − Ŵ·E\[x̂\] with x̂ the inputs at inference.
 pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<Encoded> {
     let rows = matrix.weights.len() / matrix.cols;
     let mut encoder = Encoder::new(matrix, rows);
@@ -182,13 +93,13 @@ impl<'a> Encoder<'a> {
     }
 
     fn integer(&mut self, storage: Storage) -> Result<u8> {
-        let Matrix { cols, statistics, methods, .. } = self.matrix;
+        let Matrix { cols, statistics, steps, .. } = self.matrix;
         let layout = Layout::new(self.matrix.id, cols, storage);
         let metric = Metric::new(&statistics.inputs, damping(cols, statistics.rows))
             .ok_or_else(|| Error::Singular { tensor: self.matrix.name.into() })?;
         let rows: Vec<Vec<f64>> =
             self.rows().map(|row| row.iter().map(|&w| f64::from(w)).collect()).collect();
-        let grids = integer::scales(&rows, &metric, layout, methods);
+        let grids = integer::scales(&rows, &metric, layout, steps);
         let units: Vec<f64> = grids.iter().map(|row| row.unit).collect();
         let per_activation = stored::per_activation(self.matrix.id);
         let (mantissas, exponent) = stored::mantissas(&units, per_activation)
@@ -204,7 +115,7 @@ impl<'a> Encoder<'a> {
                 stored.columns(cols, layout.group)
             })
             .collect();
-        let codes = integer::codes(&rows, &scales, &metric, statistics, layout, methods);
+        let codes = integer::codes(&rows, &scales, &metric, statistics, layout, steps);
         for (((codes, scales), row), mantissa) in
             codes.iter().zip(&scales).zip(&grids).zip(mantissas)
         {
@@ -234,7 +145,7 @@ impl<'a> Encoder<'a> {
         }
         let cols = self.matrix.cols;
         let mut wanted = Vec::with_capacity(self.matrix.biases.len());
-        let correct = f64::from(u8::from(self.matrix.methods.bias_correction));
+        let correct = f64::from(u8::from(self.matrix.steps.has(Step::BiasCorrection)));
         for (r, &bias) in self.matrix.biases.iter().enumerate() {
             let exact = &self.matrix.weights[r * cols..][..cols];
             let stored = &self.decoded[r * cols..][..cols];

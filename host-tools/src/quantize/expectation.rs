@@ -1,4 +1,4 @@
-//! How a text compares with what a model expects of text.
+//! Comparison of a calibration text with the text that a model expects.
 //!
 //! Calibration says what matters for the text that it is done on. A text of another kind (another
 //! spelling, another language, one letter over and over) says little of what the model will meet. Two
@@ -12,7 +12,7 @@ const SURPRISE: f64 = 1.0;
 /// A text is narrow if the model expects tokens that never come more often than this.
 const MISSING: f64 = 0.2;
 
-/// How often each token occurs in a text.
+/// Number of occurrences of each token in a text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts(BTreeMap<u32, usize>);
 
@@ -99,7 +99,7 @@ impl Expectation {
         self.mean(self.missing)
     }
 
-    /// What is wrong with the text as a sample of what the model will meet, if anything is.
+    /// Why the text does not represent the inputs that the model expects, if it does not.
     pub fn problem(&self) -> Option<String> {
         let (cross, own) = (self.cross_entropy(), self.entropy());
         let uniform = (self.vocab.max(1) as f64).ln();

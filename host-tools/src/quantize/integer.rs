@@ -1,13 +1,12 @@
 //! Scales and codes of a whole matrix in an integer precision.
 
 use resnet_bk_core::blob::TensorId;
+use resnet_bk_schema::{Step, Steps, Storage};
 
-use super::Methods;
 use super::calibration::{Statistics, Symmetric};
-use super::encode::Storage;
+use super::code_search::{Metric, Rounded, Target, cost, descend, gptq, nearest, refit};
 use super::grid::{self, Levels, RowGrid, nearest_multiple};
-use super::names::{feeds_a_choice, layer_name};
-use super::rounding::{Metric, Rounded, Target, cost, descend, gptq, nearest, refit};
+use crate::tensors::{feeds_a_choice, layer_name};
 
 /// Damping of A as a share of its mean diagonal: more where few samples were seen for its size, as
 /// by an expert that hardly any token is routed to.
@@ -15,25 +14,25 @@ pub(super) fn damping(cols: usize, samples: usize) -> f64 {
     0.01 + 0.1 * cols as f64 / samples.max(1) as f64
 }
 
-/// What the off-diagonal of G keeps: less where few samples were seen for its size.
+/// Shrinkage of the off-diagonal of G: stronger where few samples were seen for its size.
 fn trust(outputs: usize, samples: usize) -> f64 {
     0.9 * samples as f64 / (samples + outputs) as f64
 }
 
-/// Passes over all rows with the errors of the others in view.
+/// Passes of cross-row error compensation.
 const JOINT_PASSES: usize = 3;
-/// Rounds of fitting scales to codes and codes to scales.
+/// Rounds of refitting scales to codes and codes to scales.
 const REFITS: usize = 2;
 
-/// How a matrix is cut into codes.
+/// Shape, groups and code range of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) cols: usize,
     /// Columns per scale.
     pub(super) group: usize,
     pub(super) levels: Levels,
-    /// Whether rows may make up for each other's errors. Not where the input decides which outputs
-    /// count: an average over inputs says too little of that.
+    /// Whether rows compensate each other's errors. Not before a ReLU or a softmax, where the input
+    /// decides which outputs count and an average over inputs does not describe that.
     pub(super) joint: bool,
 }
 
@@ -54,31 +53,31 @@ pub(super) fn scales(
     rows: &[Vec<f64>],
     metric: &Metric,
     layout: Layout,
-    methods: Methods,
+    steps: Steps,
 ) -> Vec<RowGrid> {
     let importance: Vec<f64> = metric.diagonal().collect();
     let row = |weights: &Vec<f64>| {
-        if !methods.scale_search {
+        if !steps.has(Step::ScaleSearch) {
             return grid::plain(weights, layout.group, layout.levels);
         }
         let first = grid::search(weights, &importance, layout.group, layout.levels);
-        if methods.refit { improve(weights, first, metric, layout, methods) } else { first }
+        if steps.has(Step::Refit) { improve(weights, first, metric, layout, steps) } else { first }
     };
     rows.iter().map(row).collect()
 }
 
-/// Tries units around the one that was found with the codes that would be chosen, then fits scales to
-/// codes and codes to scales in turn; keeps what costs least.
+/// Tries units around the first with the codes that each would get, then refits scales to codes and
+/// codes to scales; keeps the cheapest.
 fn improve(
     weights: &[f64],
     first: RowGrid,
     metric: &Metric,
     layout: Layout,
-    methods: Methods,
+    steps: Steps,
 ) -> RowGrid {
     let try_grid = |grid: &RowGrid| {
         let scales = grid.columns(layout.cols, layout.group);
-        round(metric, layout.target(weights, &scales), None, methods)
+        round(metric, layout.target(weights, &scales), None, steps)
     };
     let mut best = (try_grid(&first), first.clone());
     for factor in [0.92, 0.96, 1.04, 1.08] {
@@ -101,7 +100,7 @@ fn improve(
             let grid = RowGrid { unit, multiples };
             let scales = grid.columns(layout.cols, layout.group);
             let codes = best.0.codes.clone();
-            let rounded = finish(metric, layout.target(weights, &scales), codes, methods);
+            let rounded = finish(metric, layout.target(weights, &scales), codes, steps);
             if rounded.cost < best.0.cost {
                 best = (rounded, grid);
                 improved = true;
@@ -115,16 +114,16 @@ fn improve(
 }
 
 /// Codes of one row, from scratch or from codes to improve on.
-fn round(metric: &Metric, target: Target<'_>, codes: Option<Vec<i8>>, methods: Methods) -> Rounded {
-    let fresh = if methods.gptq { Some(gptq(metric, target)) } else { None };
+fn round(metric: &Metric, target: Target<'_>, codes: Option<Vec<i8>>, steps: Steps) -> Rounded {
+    let fresh = if steps.has(Step::Gptq) { Some(gptq(metric, target)) } else { None };
     let starts = [fresh, codes.or_else(|| Some(nearest(metric, target).codes))];
-    let found = starts.into_iter().flatten().map(|codes| finish(metric, target, codes, methods));
+    let found = starts.into_iter().flatten().map(|codes| finish(metric, target, codes, steps));
     found.min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("there is always a start")
 }
 
-/// Improves codes where that is asked for, and says what they cost.
-fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, methods: Methods) -> Rounded {
-    if methods.descent {
+/// Coordinate descent if it is among the steps, and the cost.
+fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, steps: Steps) -> Rounded {
+    if steps.has(Step::Descent) {
         descend(metric, target, codes)
     } else {
         Rounded { cost: cost(metric, target, &codes), codes }
@@ -138,21 +137,21 @@ pub(super) fn codes(
     metric: &Metric,
     statistics: &Statistics,
     layout: Layout,
-    methods: Methods,
+    steps: Steps,
 ) -> Vec<Vec<i8>> {
     let mut codes: Vec<Vec<i8>> = rows
         .iter()
         .zip(scales)
-        .map(|(weights, scales)| round(metric, layout.target(weights, scales), None, methods).codes)
+        .map(|(weights, scales)| round(metric, layout.target(weights, scales), None, steps).codes)
         .collect();
-    if methods.outputs && layout.joint && statistics.outputs.size == rows.len() {
+    if steps.has(Step::Outputs) && layout.joint && statistics.outputs.size == rows.len() {
         let trust = trust(rows.len(), statistics.rows);
-        joint(rows, scales, metric, (&statistics.outputs, trust), layout, methods, &mut codes);
+        joint(rows, scales, metric, (&statistics.outputs, trust), layout, steps, &mut codes);
     }
     codes
 }
 
-/// Lets rows make up for each other's errors: with all others fixed, row i costs G_ii · e A eᵀ for
+/// Cross-row error compensation: with all other rows fixed, row i costs G_ii · e A eᵀ for
 /// the target w_i + Σ_{k≠i} G_ik / G_ii · e_k.
 fn joint(
     rows: &[Vec<f64>],
@@ -160,7 +159,7 @@ fn joint(
     metric: &Metric,
     (outputs, trust): (&Symmetric, f64),
     layout: Layout,
-    methods: Methods,
+    steps: Steps,
     codes: &mut [Vec<i8>],
 ) {
     let error = |i: usize, codes: &[i8]| -> Vec<f64> {
@@ -181,7 +180,7 @@ fn joint(
                 target.iter_mut().zip(error).for_each(|(t, e)| *t += share * e);
             }
             let target = layout.target(&target, &scales[i]);
-            let rounded = round(metric, target, Some(codes[i].clone()), methods);
+            let rounded = round(metric, target, Some(codes[i].clone()), steps);
             if rounded.codes != codes[i] {
                 errors[i] = error(i, &rounded.codes);
                 codes[i] = rounded.codes;

@@ -1,13 +1,13 @@
-//! Numbers in the form in which a section holds them (see `docs/format.md`).
+//! The stored form of codes, scales and biases (see `docs/format.md`).
 
 use resnet_bk_core::blob::{INT8_OFFSETS, Precision, TensorId, TensorRecord};
 
-use super::encode::Storage;
-use super::names::bias_name;
 use crate::error::Error;
+use crate::tensors::bias_name;
+use resnet_bk_schema::Storage;
 
-/// What the stored mantissa is multiplied by before it multiplies a code: a linear layer's row scale
-/// contains the worth of one activation code.
+/// Factor between the stored mantissa and the weight per code: a linear layer's row scale includes the
+/// scale of one activation code.
 pub(crate) fn per_activation(id: TensorId) -> f64 {
     if id.is_embedding() { 1.0 } else { f64::from(id.max_code()) }
 }
@@ -59,12 +59,12 @@ pub(crate) fn pack(storage: Storage, codes: &[i8], bytes: &mut Vec<u8>) {
     }
     for plane in storage.precision.planes() {
         for codes in codes.chunks(storage.group) {
-            let stretch = plane.bytes(codes.len());
+            let length = plane.bytes(codes.len());
             let start = bytes.len();
-            bytes.resize(start + stretch, 0);
+            bytes.resize(start + length, 0);
             for (i, &code) in codes.iter().enumerate() {
                 let field = (code >> plane.shift) as u8 & ((1 << plane.bits) - 1);
-                bytes[start + i % stretch] |= field << (plane.bits as usize * (i / stretch));
+                bytes[start + i % length] |= field << (plane.bits as usize * (i / length));
             }
             for (byte, offset) in bytes[start..].iter_mut().zip(plane.offsets.iter().cycle()) {
                 *byte ^= offset;

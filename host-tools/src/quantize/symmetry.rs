@@ -1,4 +1,4 @@
-//! Exact symmetries: other weights of the same function, which round better.
+//! Exact symmetries of an expert: scale equalization and permutation of its hidden units.
 //!
 //! An expert's hidden units can be renumbered, and, since ReLU(s·x) = s·ReLU(x) for s > 0, a unit's
 //! row of the first matrix can be multiplied by what its column of the second is divided by. The
@@ -8,29 +8,30 @@
 
 use std::collections::BTreeMap;
 
+use resnet_bk_schema::{Step, Steps};
 use serde::{Deserialize, Serialize};
 
-use super::Methods;
 use super::calibration::{Calibration, Statistics, Symmetric};
 use crate::checkpoint::Checkpoint;
 
-/// What is done to the hidden units of an expert.
+/// A symmetry that is applied to the hidden units of an expert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Symmetry {
-    /// Half of what sets the magnitudes of the second matrix's columns apart goes into the first.
+    /// Equalized scales: half of the spread of the second matrix's column magnitudes moves into the
+    /// first.
     Equalized,
-    /// Columns of similar magnitude become neighbours, hence share scales.
+    /// Permuted: columns of similar magnitude become neighbours and share scales.
     Permuted,
     /// Both.
     Both,
 }
 
-/// What is done to experts, by the layer of their second matrix. Others stay as they are.
+/// Symmetries of experts, by the layer of their second matrix. Others stay as they are.
 pub type Symmetries = BTreeMap<String, Symmetry>;
 
 impl Symmetry {
-    /// What it does.
+    /// Name for tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Equalized => "equalized",
@@ -39,15 +40,15 @@ impl Symmetry {
         }
     }
 
-    /// Those that the methods allow.
-    pub fn allowed(methods: Methods) -> impl Iterator<Item = Self> {
-        let Methods { equalize, permute, .. } = methods;
+    /// Those that the steps allow.
+    pub fn allowed(steps: Steps) -> impl Iterator<Item = Self> {
+        let [equalize, permute] = [Step::Equalize, Step::Permute].map(|step| steps.has(step));
         [(Self::Equalized, equalize), (Self::Permuted, permute), (Self::Both, equalize && permute)]
             .into_iter()
             .filter_map(|(symmetry, allowed)| allowed.then_some(symmetry))
     }
 
-    /// How an expert with this second matrix (`[d, hidden]`) is rearranged.
+    /// The rearrangement for an expert with this second matrix (`[d, hidden]`).
     pub fn rearrangement(self, down: &[f32], hidden: usize) -> Rearrangement {
         let mut magnitudes = vec![0.0; hidden];
         for row in down.chunks_exact(hidden) {
@@ -74,13 +75,13 @@ impl Symmetry {
     }
 }
 
-/// Hidden units of an expert in another order and in other units: new unit j is old unit `order[j]`
-/// times `scales[j]`.
+/// A permutation and rescaling of an expert's hidden units: new unit j is old unit `order[j]` times
+/// `scales[j]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rearrangement {
     /// Old unit of each new one.
     pub order: Vec<usize>,
-    /// What its activations are multiplied by, above 0.
+    /// Factors of its activations, above 0.
     pub scales: Vec<f64>,
 }
 
@@ -106,7 +107,7 @@ impl Rearrangement {
         }
     }
 
-    /// The second matrix in the units it had before.
+    /// The second matrix with the original order and scales.
     pub fn restore(&self, down: &[f32]) -> Vec<f32> {
         let hidden = self.order.len();
         let mut old = vec![0.0; down.len()];
@@ -118,7 +119,7 @@ impl Rearrangement {
         old
     }
 
-    /// Rearranges what calibration knows of the two layers, as calibrating again would.
+    /// Rearranges the calibration of the two layers, as calibrating again would.
     pub fn apply_statistics(&self, calibration: &mut Calibration, up: &str, down: &str) {
         if let Some(Statistics { outputs, .. }) = calibration.layer_mut(up) {
             // Gradients with respect to what was multiplied are divided.

@@ -7,10 +7,12 @@ use rand_chacha::ChaCha8Rng;
 use resnet_bk_core::{Model, Window};
 
 use super::calibration::Calibration;
-use super::encode::Storage;
 use super::*;
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::{Chain, ModelConfig, Tensor};
 use crate::reference;
+use crate::tensors::Assignment;
+use resnet_bk_schema::Storage;
 
 /// A model of 40 tokens, width 16, 2 blocks, 3 experts and 5 potentials.
 pub(crate) fn random_checkpoint(seed: u64, top_k: usize) -> Checkpoint {

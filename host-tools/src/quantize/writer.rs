@@ -6,9 +6,9 @@ use resnet_bk_core::blob::{
 };
 
 use super::chain::EncodedChain;
-use super::encode::Storage;
-use super::names::weight_name;
 use crate::error::{Error, Result};
+use crate::tensors::weight_name;
+use resnet_bk_schema::Storage;
 
 /// Everything a blob is made of.
 #[derive(Clone, Debug)]
@@ -25,11 +25,11 @@ pub struct Parts<'a> {
     pub tokenizer: Option<&'a [u8]>,
     /// Section of token classes, if there are several.
     pub token_classes: Option<Vec<u8>>,
-    /// Where the blob comes from.
+    /// Provenance of the blob.
     pub provenance: Provenance<'a>,
 }
 
-/// Where everything goes.
+/// Offsets of all sections.
 struct Plan {
     header: Vec<u8>,
     chain: Section,

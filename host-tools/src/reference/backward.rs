@@ -1,7 +1,8 @@
 //! The backward pass: exact gradients of the summed loss with respect to every parameter.
 
 use crate::reference::bk;
-use crate::reference::forward::{BlockTape, FEATURE_BOUND, POTENTIAL_BOUND, Scratch, Tape};
+use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND};
+use crate::reference::forward::{BlockTape, Scratch, Tape};
 use crate::reference::loss::{self, Distillation, Losses};
 use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe;
@@ -27,8 +28,7 @@ impl<T: Real> Model<T> {
         self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
     }
 
-    /// As [`Model::add_gradient`] with what a teacher's logits `[positions, V]` say in the place of
-    /// what the text says, as far as `how` has it.
+    /// As [`Model::add_gradient`] for a distillation loss, given a teacher's logits `[positions, V]`.
     #[expect(clippy::too_many_arguments, reason = "add_gradient and a teacher")]
     pub fn add_distilled_gradient(
         &self,
@@ -136,21 +136,21 @@ impl<T: Real> Model<T> {
         let parameters = &self.parameters;
         let Scratch { dh, du, projected, features, v } = scratch;
         // s = bk_scale · projected
-        gradient[block.scale] += dot(dh, &tape.projected);
+        gradient[block.scale] += dot(dh, &tape.buffers.projected);
         let scale = parameters[block.scale];
         projected.clear();
         projected.extend(dh.iter().map(|&x| scale * x));
-        block.output_proj.backward_parameters(gradient, &tape.features, projected, each);
-        size(features, tape.features.len());
+        block.output_proj.backward_parameters(gradient, &tape.buffers.features, projected, each);
+        size(features, tape.buffers.features.len());
         block.output_proj.backward_input(parameters, projected, features, false);
         mask(features, &tape.g, FEATURE_BOUND);
         self.resolve_backward(block, window, tape, features, v, gradient);
-        mask(v, &tape.v_raw, POTENTIAL_BOUND);
+        mask(v, &tape.buffers.v_raw, POTENTIAL_BOUND);
         block.v_proj.backward_parameters(gradient, &tape.u, v, each);
         size(du, dh.len());
         block.v_proj.backward_input(parameters, v, du, false);
-        moe::backward(block, parameters, &tape.u, dh, &mut tape.moe, (gradient, du), each);
-        block.norm.backward(parameters, &tape.norm, du, gradient, dh);
+        moe::backward(block, parameters, &tape.u, dh, &mut tape.buffers.moe, (gradient, du), each);
+        block.norm.backward(parameters, &tape.buffers.norm, du, gradient, dh);
     }
 
     /// Through the chains of every window: gradients of v (written) and of diagonal and log_eta.

@@ -29,7 +29,7 @@ pub(crate) struct Core<'a, T> {
     pub(crate) chain: Chain,
 }
 
-/// What the backward pass of a full chain needs beside v and G, `[window, 2K]` each.
+/// Kept for the backward pass of a full chain beside v and G, `[window, 2K]` each.
 #[derive(Default)]
 pub(crate) struct Tape<T> {
     /// 1 / L.

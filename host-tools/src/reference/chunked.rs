@@ -5,11 +5,9 @@
 use std::ops::Range;
 
 use crate::reference::bk;
-use crate::reference::forward::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
-use crate::reference::layer_norm;
-use crate::reference::model::{BlockLayout, Model};
-use crate::reference::moe;
-use crate::reference::real::{add_scaled, size};
+use crate::reference::block::BlockBuffers;
+use crate::reference::model::Model;
+use crate::reference::real::size;
 
 /// Positions of a chunk.
 pub const CHUNK: usize = 1024;
@@ -53,61 +51,27 @@ impl Model {
         let (mut h, mut states) = (vec![0.0; rows * d], vec![0.0; rows * d]);
         let (mut v, mut g) = (vec![0.0; rows * k], vec![0.0; rows * 2 * k]);
         self.embed(tokens, window, &mut h);
-        let mut scratch = Scratch::default();
+        let (mut buffers, mut chain) = (BlockBuffers::default(), bk::Tape::default());
+        let mut clipped = Vec::new();
         for block in &self.layout.blocks {
             let parts = h.chunks(CHUNK * d).zip(states.chunks_mut(CHUNK * d));
             for ((h, u), v) in parts.zip(v.chunks_mut(CHUNK * k)) {
-                block.norm.forward(&self.parameters, h, u, &mut scratch.norm);
-                self.potentials(block, u, v, &mut scratch);
+                self.enter_block(block, h, u, &mut clipped, None, &mut buffers);
+                v.copy_from_slice(&clipped);
             }
             let eta = self.eta(block);
             let core = self.core(block, &eta);
             for (v, g) in v.chunks(window * k).zip(g.chunks_mut(window * 2 * k)) {
-                bk::forward(&core, v, g, &mut scratch.chain);
+                bk::forward(&core, v, g, &mut chain);
             }
             let parts = h.chunks_mut(CHUNK * d).zip(states.chunks(CHUNK * d));
             for ((h, u), g) in parts.zip(g.chunks(CHUNK * 2 * k)) {
-                self.finish(block, u, g, h, &mut scratch);
+                self.leave_block(block, u, g, h, None, &mut buffers);
             }
         }
         for (h, u) in h.chunks(CHUNK * d).zip(states.chunks_mut(CHUNK * d)) {
-            self.layout.norm.forward(&self.parameters, h, u, &mut scratch.norm);
+            self.layout.norm.forward(&self.parameters, h, u, &mut buffers.norm);
         }
         Hidden { model: self, states }
     }
-
-    /// Clamped potentials of a chunk from its normalised inputs.
-    fn potentials(&self, block: &BlockLayout, u: &[f32], v: &mut [f32], scratch: &mut Scratch) {
-        size(&mut scratch.raw, v.len());
-        block.v_proj.forward(&self.parameters, u, &mut scratch.raw);
-        clip_into(&scratch.raw, POTENTIAL_BOUND, &mut scratch.clipped);
-        v.copy_from_slice(&scratch.clipped);
-    }
-
-    /// Adds a block's experts and features to the residual stream of a chunk.
-    fn finish(
-        &self,
-        block: &BlockLayout,
-        u: &[f32],
-        g: &[f32],
-        h: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        clip_into(g, FEATURE_BOUND, &mut scratch.clipped);
-        size(&mut scratch.projected, h.len());
-        block.output_proj.forward(&self.parameters, &scratch.clipped, &mut scratch.projected);
-        moe::forward(block, &self.parameters, self.config().top_k, u, h, &mut scratch.moe);
-        add_scaled(h, self.parameters[block.scale], &scratch.projected);
-    }
-}
-
-/// Buffers of a chunk.
-#[derive(Default)]
-struct Scratch {
-    norm: layer_norm::Tape<f32>,
-    moe: moe::Tape<f32>,
-    chain: bk::Tape<f32>,
-    raw: Vec<f32>,
-    clipped: Vec<f32>,
-    projected: Vec<f32>,
 }

@@ -4,18 +4,14 @@
 //! activation is row-major with one row per position.
 
 use crate::reference::bk;
+use crate::reference::block::BlockBuffers;
+use crate::reference::fake_quant::{FakeQuant, round_rows};
 use crate::reference::layer_norm;
 use crate::reference::linear::Linear;
 use crate::reference::model::{BlockLayout, Model};
-use crate::reference::moe::{self, Dropout};
+use crate::reference::moe::Dropout;
 use crate::reference::observer::{ChainCall, LinearCall, Observer, Routed};
-use crate::reference::real::{Real, add_scaled, add_to, size};
-use crate::reference::rounding::{Rounding, round_rows};
-
-/// Bound of the potentials.
-pub(crate) const POTENTIAL_BOUND: f64 = 3.0;
-/// Bound of the features, the real and imaginary parts of G.
-pub(crate) const FEATURE_BOUND: f64 = 10.0;
+use crate::reference::real::{Real, add_to, size};
 
 /// Every activation of a forward pass: what the backward pass reads, and buffers that are reused
 /// from batch to batch.
@@ -24,7 +20,7 @@ pub struct Tape<T: Real = f32> {
     /// Share of hidden activations to drop, and the seed of the choice.
     dropout: Option<(f32, u64)>,
     /// Whether activations are rounded.
-    rounding: Option<Rounding>,
+    fake_quant: Option<FakeQuant>,
     pub(crate) blocks: Vec<BlockTape<T>>,
     /// Residual stream `[rows, d]`.
     pub(crate) h: Vec<T>,
@@ -39,22 +35,15 @@ pub struct Tape<T: Real = f32> {
 /// One block's activations.
 #[derive(Default)]
 pub(crate) struct BlockTape<T> {
-    pub(crate) norm: layer_norm::Tape<T>,
     /// Normalised inputs `[rows, d]`.
     pub(crate) u: Vec<T>,
-    pub(crate) moe: moe::Tape<T>,
-    /// Output of v_proj `[rows, K]`.
-    pub(crate) v_raw: Vec<T>,
-    /// Clamped potentials `[rows, K]`.
+    /// Clipped potentials `[rows, K]`.
     pub(crate) v: Vec<T>,
     /// G `[rows, 2K]`: real parts, then imaginary parts.
     pub(crate) g: Vec<T>,
     /// One per window.
     pub(crate) chains: Vec<bk::Tape<T>>,
-    /// Clamped G `[rows, 2K]`.
-    pub(crate) features: Vec<T>,
-    /// Output of output_proj `[rows, d]`, before bk_scale.
-    pub(crate) projected: Vec<T>,
+    pub(crate) buffers: BlockBuffers<T>,
 }
 
 /// Buffers of the backward pass.
@@ -75,8 +64,8 @@ impl<T: Real> Tape<T> {
     }
 
     /// A tape whose passes round activations as the integer path does.
-    pub fn rounding(rounding: Rounding) -> Self {
-        Self { rounding: Some(rounding), ..Self::default() }
+    pub fn fake_quantized(fake_quant: FakeQuant) -> Self {
+        Self { fake_quant: Some(fake_quant), ..Self::default() }
     }
 }
 
@@ -116,7 +105,7 @@ impl<T: Real> Model<T> {
         tape: &mut Tape<T>,
         after: &mut dyn FnMut(Stage, &Tape<T>),
     ) {
-        let (d, k) = (self.config().width, self.config().potentials);
+        let d = self.config().width;
         assert!(window > 0 && tokens.len().is_multiple_of(window), "not whole windows");
         let rows = tokens.len();
         size(&mut tape.h, rows * d);
@@ -124,27 +113,18 @@ impl<T: Real> Model<T> {
         tape.blocks.resize_with(self.config().layers, BlockTape::default);
         for (l, block) in self.layout.blocks.iter().enumerate() {
             let b = &mut tape.blocks[l];
-            b.moe.dropout = tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
-            b.moe.rounds = tape.rounding.is_some();
+            b.buffers.moe.dropout =
+                tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
             size(&mut b.u, rows * d);
-            block.norm.forward(&self.parameters, &tape.h, &mut b.u, &mut b.norm);
-            if tape.rounding.is_some() {
-                round_rows(&mut b.u, d, 127);
-            }
-            size(&mut b.v_raw, rows * k);
-            block.v_proj.forward(&self.parameters, &b.u, &mut b.v_raw);
-            self.resolve(block, window, tape.rounding, b);
-            size(&mut b.projected, rows * d);
-            block.output_proj.forward(&self.parameters, &b.features, &mut b.projected);
-            let top_k = self.config().top_k;
-            moe::forward(block, &self.parameters, top_k, &b.u, &mut tape.h, &mut b.moe);
-            add_scaled(&mut tape.h, self.parameters[block.scale], &b.projected);
+            self.enter_block(block, &tape.h, &mut b.u, &mut b.v, tape.fake_quant, &mut b.buffers);
+            self.resolve(block, window, b);
+            self.leave_block(block, &b.u, &b.g, &mut tape.h, tape.fake_quant, &mut b.buffers);
             after(Stage::Block(l), tape);
         }
         size(&mut tape.final_u, rows * d);
         let (norm, head) = (&self.layout.norm, &self.layout.head);
         norm.forward(&self.parameters, &tape.h, &mut tape.final_u, &mut tape.final_norm);
-        if tape.rounding.is_some() {
+        if tape.fake_quant.is_some() {
             round_rows(&mut tape.final_u, d, 127);
         }
         size(&mut tape.logits, rows * self.config().vocab);
@@ -167,20 +147,10 @@ impl<T: Real> Model<T> {
         }
     }
 
-    /// Features from the output of v_proj: clamp, chain, clamp.
-    fn resolve(
-        &self,
-        block: &BlockLayout,
-        window: usize,
-        rounding: Option<Rounding>,
-        b: &mut BlockTape<T>,
-    ) {
+    /// G from potentials, window by window.
+    fn resolve(&self, block: &BlockLayout, window: usize, b: &mut BlockTape<T>) {
         let k = self.config().potentials;
-        let rows = b.v_raw.len() / k;
-        clip_into(&b.v_raw, POTENTIAL_BOUND, &mut b.v);
-        if let Some(rounding) = rounding {
-            rounding.potentials(&mut b.v);
-        }
+        let rows = b.v.len() / k;
         size(&mut b.g, rows * 2 * k);
         b.chains.resize_with(rows / window, bk::Tape::default);
         let eta = self.eta(block);
@@ -188,10 +158,6 @@ impl<T: Real> Model<T> {
         let windows = b.v.chunks_exact(window * k).zip(b.g.chunks_exact_mut(window * 2 * k));
         for ((v, g), chain) in windows.zip(&mut b.chains) {
             bk::forward(&core, v, g, chain);
-        }
-        clip_into(&b.g, FEATURE_BOUND, &mut b.features);
-        if rounding.is_some() {
-            round_rows(&mut b.features, 2 * k, 127);
         }
     }
 
@@ -211,12 +177,6 @@ impl<T: Real> Model<T> {
 enum Stage {
     Block(usize),
     Head,
-}
-
-pub(crate) fn clip_into<T: Real>(x: &[T], bound: f64, y: &mut Vec<T>) {
-    let bound = T::of(bound);
-    y.clear();
-    y.extend(x.iter().map(|x| x.clip(bound)));
 }
 
 impl Model<f32> {
@@ -260,11 +220,12 @@ fn report_block(
     tape: &BlockTape<f32>,
     observer: &mut dyn Observer,
 ) {
-    observer.linear(call(&block.v_proj, &tape.u, &tape.v_raw, None));
+    let buffers = &tape.buffers;
+    observer.linear(call(&block.v_proj, &tape.u, &buffers.v_raw, None));
     observer.chain(ChainCall { block: index, potentials: &tape.v, resolvent: &tape.g });
-    observer.linear(call(&block.output_proj, &tape.features, &tape.projected, None));
-    observer.linear(call(&block.gate, &tape.u, &tape.moe.logits, None));
-    for ((first, second), expert) in block.experts.iter().zip(&tape.moe.experts) {
+    observer.linear(call(&block.output_proj, &buffers.features, &buffers.projected, None));
+    observer.linear(call(&block.gate, &tape.u, &buffers.moe.logits, None));
+    for ((first, second), expert) in block.experts.iter().zip(&buffers.moe.experts) {
         if expert.positions.is_empty() {
             continue;
         }

@@ -12,7 +12,7 @@ pub(crate) struct LayerNorm {
     pub(crate) bias: Range<usize>,
 }
 
-/// What the backward pass needs of the forward pass.
+/// Activations kept for the backward pass.
 #[derive(Default)]
 pub(crate) struct Tape<T> {
     /// Normalised rows `[rows, d]`, before gain and bias.

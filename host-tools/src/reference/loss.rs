@@ -36,12 +36,12 @@ pub fn negative_log_likelihoods<T: Real>(logits: &[T], targets: &[u32]) -> Vec<f
     logits.chunks_exact(vocab.max(1)).zip(targets).map(row).collect()
 }
 
-/// What a student learns from a teacher and what from the text.
+/// Weights of the two parts of a distillation loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distillation {
-    /// What logits of both are divided by before they are compared.
+    /// Distillation temperature: the logits of both are divided by it.
     pub temperature: f32,
-    /// Share of the text's cross-entropy in the loss, 0 to 1; the teacher has the rest.
+    /// Weight of the text's cross-entropy, 0 to 1; the rest is the KL divergence to the teacher.
     pub cross_entropy: f32,
 }
 
@@ -168,7 +168,9 @@ mod tests {
         let mut divergence = crate::eval::divergence::Divergence::default();
         let singles = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
         for (p, q) in teacher.chunks(19).zip(logits.chunks(19)) {
-            divergence.add(&singles(p), &singles(q));
+            let mut log_p = Vec::new();
+            crate::eval::divergence::log_softmax(&singles(p), &mut log_p);
+            divergence.add(&log_p, &singles(q));
         }
         let found = distil_in_place(&mut logits.clone(), &teacher, &targets, Distillation::KL, 1.0);
         assert!((found.kl / 2.0 - divergence.mean()).abs() < 1e-5);

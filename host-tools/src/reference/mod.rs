@@ -5,7 +5,10 @@
 
 mod backward;
 mod bk;
+mod block;
+mod bounds;
 mod chunked;
+mod fake_quant;
 mod forward;
 mod layer_norm;
 mod linear;
@@ -14,12 +17,12 @@ mod model;
 mod moe;
 mod observer;
 mod real;
-mod rounding;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use chunked::{CHUNK, Hidden};
+pub use fake_quant::FakeQuant;
 pub use forward::Tape;
 pub(crate) use linear::add_gram;
 pub use loss::{Distillation, Losses, negative_log_likelihoods};
@@ -27,5 +30,7 @@ pub use model::Model;
 pub use observer::{ChainCall, LinearCall, LinearGradient, Observer, Routed};
 pub use real::Real;
 pub(crate) use real::dot;
-pub use rounding::Rounding;
 pub use stream::Stream;
+
+/// Windows of a forward pass where memory does not ask for fewer: longer batches are no faster.
+pub const WINDOWS_PER_PASS: usize = 8;

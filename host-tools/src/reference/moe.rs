@@ -1,10 +1,10 @@
 //! The mixture of experts: each position is computed only by the experts that it is routed to.
 
+use crate::reference::fake_quant::round_rows;
 use crate::reference::linear::Linear;
 use crate::reference::model::BlockLayout;
 use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_scaled, add_to, dot, size};
-use crate::reference::rounding::round_rows;
 
 /// Dropout of hidden activations (as the published model places it): each is zero with a
 /// probability and otherwise scaled up, so that its mean stays.
@@ -23,7 +23,7 @@ impl Dropout {
         Self { threshold, state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95) }
     }
 
-    /// What a kept activation is multiplied by.
+    /// Factor of kept activations.
     fn gain<T: Real>(self) -> T {
         T::of(256.0 / (256.0 - f64::from(self.threshold)))
     }
@@ -49,7 +49,7 @@ impl Dropout {
     }
 }
 
-/// What the backward pass needs of the forward pass, and what observers see.
+/// Activations kept for the backward pass and for observers.
 #[derive(Default)]
 pub(crate) struct Tape<T> {
     /// While training, how hidden activations are dropped.
@@ -123,7 +123,7 @@ pub(crate) fn forward<T: Real>(
         size(&mut expert.before, n * first.outputs);
         first.forward(parameters, &expert.input, &mut expert.before);
         if let Some(dropout) = &mut tape.dropout {
-            // What is zero before the ReLU has no gradient either.
+            // Zero before the ReLU: no gradient either.
             dropout.apply(&mut expert.before);
         }
         expert.hidden.clear();

@@ -5,11 +5,10 @@ use resnet_bk_core as core;
 use crate::checkpoint::Chain;
 use crate::error::{Error, Result};
 use crate::reference::bk;
-use crate::reference::forward::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
+use crate::reference::block::BlockBuffers;
 use crate::reference::layer_norm;
 use crate::reference::model::Model;
-use crate::reference::moe;
-use crate::reference::real::{add_scaled, add_to};
+use crate::reference::real::add_to;
 
 /// A model in the middle of a text. Its memory does not grow with the number of tokens.
 pub struct Stream<'a> {
@@ -18,6 +17,9 @@ pub struct Stream<'a> {
     state: Vec<Vec<f32>>,
     /// Tokens seen since the start.
     position: usize,
+    buffers: BlockBuffers<f32>,
+    /// `[2K]`.
+    scratch: Vec<f32>,
 }
 
 impl<'a> Stream<'a> {
@@ -28,7 +30,8 @@ impl<'a> Stream<'a> {
             return Err(Error::Blob(core::Error::NotCausal));
         }
         let state = vec![vec![0.0; 2 * config.potentials]; config.layers];
-        Ok(Self { model, state, position: 0 })
+        let (buffers, scratch) = (BlockBuffers::default(), Vec::new());
+        Ok(Self { model, state, position: 0, buffers, scratch })
     }
 
     /// Forgets everything: the next token is the first.
@@ -53,7 +56,7 @@ impl<'a> Stream<'a> {
         Ok(logits)
     }
 
-    /// As [`Stream::step`] for a token whose logits nobody needs: they are not computed.
+    /// As [`Stream::step`] without computing logits, for a prompt.
     pub fn feed(&mut self, token: u32) -> Result<()> {
         self.advance(token).map(|_| ())
     }
@@ -76,22 +79,13 @@ impl<'a> Stream<'a> {
             };
             add_to(&mut h, row);
         }
-        let (mut u, mut norm) = (vec![0.0; d], layer_norm::Tape::default());
-        let (mut v, mut clipped, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut features, mut projected) = (Vec::new(), vec![0.0; d]);
+        let (mut u, mut v) = (vec![0.0; d], Vec::new());
         for (block, g) in layout.blocks.iter().zip(&mut self.state) {
-            block.norm.forward(parameters, &h, &mut u, &mut norm);
-            v.resize(config.potentials, 0.0);
-            block.v_proj.forward(parameters, &u, &mut v);
-            clip_into(&v, POTENTIAL_BOUND, &mut clipped);
+            model.enter_block(block, &h, &mut u, &mut v, None, &mut self.buffers);
             let eta = model.eta(block);
             let core = model.core(block, &eta);
-            bk::step(&core, &clipped, self.position == 0, g, &mut scratch);
-            clip_into(g, FEATURE_BOUND, &mut features);
-            block.output_proj.forward(parameters, &features, &mut projected);
-            let mut tape = moe::Tape::default();
-            moe::forward(block, parameters, config.top_k, &u, &mut h, &mut tape);
-            add_scaled(&mut h, parameters[block.scale], &projected);
+            bk::step(&core, &v, self.position == 0, g, &mut self.scratch);
+            model.leave_block(block, &u, g, &mut h, None, &mut self.buffers);
         }
         self.position += 1;
         Ok(h)

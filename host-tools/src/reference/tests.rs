@@ -217,7 +217,7 @@ fn observers_see_every_linear_layer() {
 /// that of finite differences. Before it, rounding passes gradients on as if it were not there.
 #[test]
 fn rounded_activations_have_the_gradient_of_what_is_computed() {
-    let rounding = Rounding { potentials_int8: true };
+    let fake_quant = FakeQuant { potentials_int8: true };
     let mut model = model(config(Chain::Half, 3, 2));
     let teacher = model.clone();
     let (window, scale, how) = (4, 0.5, Distillation { temperature: 1.5, cross_entropy: 0.25 });
@@ -234,13 +234,13 @@ fn rounded_activations_have_the_gradient_of_what_is_computed() {
             model.add_distilled_gradient(&inputs, learnt, window, how, scale, tape, &mut gradient);
         (scale * (0.75 * 2.25 * losses.kl + 0.25 * losses.nats), gradient)
     };
-    let (_, gradient) = pass(&model, &mut Tape::rounding(rounding));
+    let (_, gradient) = pass(&model, &mut Tape::fake_quantized(fake_quant));
     for name in ["lm_head.weight", "lm_head.bias"] {
         for i in model.range(name).unwrap() {
             let loss = |by: f64| {
                 let mut model = model.clone();
                 model.parameters_mut()[i] += by;
-                pass(&model, &mut Tape::rounding(rounding)).0
+                pass(&model, &mut Tape::fake_quantized(fake_quant)).0
             };
             let numeric = (loss(1e-6) - loss(-1e-6)) / 2e-6;
             let error = (numeric - gradient[i]).abs() / (1.0 + numeric.abs());

@@ -1,4 +1,4 @@
-//! Where the bytes of a blob go.
+//! Bytes of a blob by part.
 
 use resnet_bk_core::Model;
 use resnet_bk_core::blob::TensorId;

@@ -25,8 +25,8 @@ use serde::Deserialize;
 
 use crate::budget::Sensitivities;
 use crate::error::{Error, Result};
-use crate::eval::statistics::with_error;
 use crate::files;
+use resnet_bk_schema::statistics::with_error;
 
 /// Everything that a report shows.
 #[derive(Clone, Debug)]
@@ -42,9 +42,9 @@ pub struct Findings {
 /// What `cargo xtask frontier --json` prints, as far as a report shows it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Frontier {
-    /// Which model.
+    /// Model.
     pub model: String,
-    /// Which text.
+    /// Text.
     pub corpus: String,
     /// Bytes of the FP32 checkpoint.
     pub fp32_bytes: u64,
@@ -91,7 +91,7 @@ pub struct Row {
     pub kl_se: Option<f64>,
     /// Share of equal likeliest tokens.
     pub top1: f64,
-    /// Of a budget: what its mix was predicted to lose, and what it loses on the same text.
+    /// Of a budget: predicted and measured loss of its mix on the same text.
     #[serde(default)]
     pub predicted_kl: Option<f64>,
     /// See `predicted_kl`.

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::{Findings, Plot};
-use crate::eval::statistics::with_error;
+use resnet_bk_schema::statistics::with_error;
 
-/// What tells the page from others.
+/// Marks the page as one of ours.
 pub(crate) const GENERATOR: &str = "<meta name=\"generator\" content=\"resnet-bk report\">";
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;\

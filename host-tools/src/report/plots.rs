@@ -7,16 +7,16 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::{Findings, Part, Row};
-use crate::quantize::encode::Storage;
+use resnet_bk_schema::Storage;
 
 /// A plot.
 #[derive(Clone, Debug)]
 pub struct Plot {
     /// Name of its file, without ending.
     pub name: &'static str,
-    /// What it shows.
+    /// Title.
     pub title: &'static str,
-    /// How to read it.
+    /// Caption.
     pub caption: &'static str,
     /// The picture.
     pub svg: String,
@@ -25,7 +25,7 @@ pub struct Plot {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// Kinds of points: key in the frontier, name in legends, colour.
+/// MatrixParameters of points: key in the frontier, name in legends, colour.
 const KINDS: [(&str, &str, RGBColor); 8] = [
     ("tuned", "budget, fine-tuned", RGBColor(20, 20, 20)),
     ("budget", "budget", RGBColor(200, 30, 40)),
@@ -36,7 +36,7 @@ const KINDS: [(&str, &str, RGBColor); 8] = [
     ("general", "candle, weights only", RGBColor(210, 130, 20)),
     ("whole", "budget, tensors whole", RGBColor(235, 150, 160)),
 ];
-/// Kinds whose points a line joins instead of names.
+/// MatrixParameters whose points a line joins instead of names.
 const JOINED: [&str; 2] = ["tuned", "budget"];
 /// Colours of the parts of a blob.
 const PARTS: [RGBColor; 7] = [
@@ -118,7 +118,7 @@ fn span(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
     (low / margin, high * margin)
 }
 
-/// What a plot of sizes has on its other axis.
+/// The other axis of a plot of sizes.
 #[derive(Clone, Copy, PartialEq)]
 enum Measure {
     Kl,

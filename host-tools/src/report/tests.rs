@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::quantize::encode::Storage;
+use resnet_bk_schema::Storage;
 
 fn findings() -> Findings {
     let row = |name: &str, kind: &str, blob_bytes, kl| Row {

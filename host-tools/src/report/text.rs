@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{Findings, Part};
-use crate::quantize::encode::Storage;
 use crate::table::table;
+use resnet_bk_schema::Storage;
 
 /// Characters of a bar.
 const BAR: usize = 40;

@@ -4,7 +4,9 @@
 //! offers many that the device has no counterpart of. So the file is compared field by field with
 //! the one that the library writes for a tokenizer of ours; only vocabulary and merges may differ.
 
-use super::{Merge, library, vocabulary};
+use super::library::library;
+use super::merge::Merge;
+use super::vocabulary;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use tokenizers::models::bpe::BPE;

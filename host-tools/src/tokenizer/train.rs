@@ -1,6 +1,7 @@
 //! Training a tokenizer.
 
-use super::{Tokenizer, file, library, pieces, problem};
+use super::library::{library, problem};
+use super::{Tokenizer, file, pieces};
 use crate::error::{Error, Result};
 use resnet_bk_core::tokenizer::MAX_TOKEN_BYTES;
 use tokenizers::models::TrainerWrapper;

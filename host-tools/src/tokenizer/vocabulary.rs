@@ -1,6 +1,6 @@
 //! What a vocabulary and its merges must be so that a blob can hold them.
 
-use super::Merge;
+use super::merge::Merge;
 use resnet_bk_core::blob::Limits;
 use resnet_bk_core::tokenizer::MAX_TOKEN_BYTES;
 use std::collections::HashMap;

@@ -15,7 +15,7 @@ pub struct AdamW {
     pub weight_decay: f32,
 }
 
-/// What a single update needs beside the arrays.
+/// Constants of a single update.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Update {
     pub(crate) optimizer: AdamW,

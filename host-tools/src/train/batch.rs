@@ -1,25 +1,25 @@
 //! A batch in parts, whose gradients add up to the same sum on any number of threads.
 
-use crate::train::parallel;
+use crate::threads;
 use crate::train::random::Random;
 
 /// Parameters that a thread works on at a time; part of the recipe in that it fixes the order in
 /// which the gradient's squares are summed.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// One part of a batch.
+/// A shard: one part of a batch.
 #[derive(Default)]
 pub(crate) struct Shard {
     /// Windows of tokens, one after the other.
     pub(crate) inputs: Vec<u32>,
     /// The token after each of them.
     pub(crate) targets: Vec<u32>,
-    /// What its gradient is added to.
+    /// Gradient of its loss.
     pub(crate) gradient: Vec<f32>,
     loss: f64,
 }
 
-/// The parts of a batch, and the sum of their gradients.
+/// The shards of a batch and the sum of their gradients.
 pub(crate) struct Batch {
     shards: Vec<Shard>,
     pub(crate) gradient: Vec<f32>,
@@ -63,8 +63,7 @@ impl Batch {
     }
 
     /// Lets `work` add the gradient of every part, on one thread per state, each with a random number of
-    /// its own; returns the summed losses, and leaves the sum of the gradients behind, whose length
-    /// comes second.
+    /// its own; returns the summed losses, and the norm of the summed gradient.
     pub(crate) fn backward<S: Send>(
         &mut self,
         states: &mut [S],
@@ -73,7 +72,7 @@ impl Batch {
     ) -> (f64, f64) {
         let parameters = self.gradient.len();
         let shards = self.shards.iter_mut().map(|shard| (shard, random.word()));
-        parallel::for_each(states, shards, |state, (shard, seed)| {
+        threads::for_each(states, shards, |state, (shard, seed)| {
             shard.gradient.resize(parameters, 0.0);
             shard.gradient.fill(0.0);
             shard.loss = work(state, shard, seed);
@@ -81,13 +80,13 @@ impl Batch {
         (self.shards.iter().map(|shard| shard.loss).sum(), self.reduce(states))
     }
 
-    /// Adds up the parts' gradients, in their order, and returns the length of the sum.
+    /// Sums the shards' gradients in order and returns the norm of the sum.
     fn reduce<S: Send>(&mut self, states: &mut [S]) -> f64 {
         let shards = &self.shards;
         let chunks = self.gradient.chunks_mut(CHUNK);
         let mut squares = vec![0.0f64; chunks.len()];
         let items = chunks.zip(&mut squares).enumerate();
-        parallel::for_each(states, items, |_, (i, (gradient, square))| {
+        threads::for_each(states, items, |_, (i, (gradient, square))| {
             let range = i * CHUNK..i * CHUNK + gradient.len();
             gradient.copy_from_slice(&shards[0].gradient[range.clone()]);
             for shard in &shards[1..] {

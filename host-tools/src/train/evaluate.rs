@@ -1,10 +1,7 @@
 //! Loss on a text in bits per byte.
 
-use crate::reference::{Model, Tape, negative_log_likelihoods};
-use crate::train::parallel;
-
-/// Windows per forward pass.
-const BATCH: usize = 8;
+use crate::reference::{Model, Tape, WINDOWS_PER_PASS, negative_log_likelihoods};
+use crate::threads;
 
 /// The loss on a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -32,19 +29,19 @@ impl Score {
 /// Scores a text in windows that follow each other: each starts with a fresh state and predicts the
 /// token after each of its tokens; every token but the first is predicted once, by a shorter last
 /// window where `window` does not divide the text. `lengths` are the bytes of each token of the
-/// vocabulary; `limit` ends the text after so many windows. The result does not depend on `threads`.
+/// vocabulary; `limit` ends the text after so many windows. The result does not depend on the
+/// number of threads.
 pub fn evaluate(
     model: &Model,
     tokens: &[u32],
     lengths: &[usize],
     window: usize,
     limit: Option<usize>,
-    threads: usize,
 ) -> Score {
     let limit = limit.unwrap_or(usize::MAX).saturating_mul(window);
     let predictions = tokens.len().saturating_sub(1).min(limit);
     let whole = predictions / window * window;
-    let step = window * BATCH;
+    let step = window * WINDOWS_PER_PASS;
     // (start, length, window) of each forward pass.
     let mut jobs: Vec<(usize, usize, usize)> =
         (0..whole).step_by(step).map(|at| (at, step.min(whole - at), window)).collect();
@@ -52,8 +49,8 @@ pub fn evaluate(
         jobs.push((whole, predictions - whole, predictions - whole));
     }
     let mut nats = vec![0.0; jobs.len()];
-    let mut tapes: Vec<Tape> = (0..threads.max(1)).map(|_| Tape::default()).collect();
-    parallel::for_each(&mut tapes, nats.iter_mut().zip(jobs), |tape, (sum, job)| {
+    let mut tapes: Vec<Tape> = threads::states(jobs.len(), Tape::default);
+    threads::for_each(&mut tapes, nats.iter_mut().zip(jobs), |tape, (sum, job)| {
         let (start, length, window) = job;
         let logits = model.forward_reusing(&tokens[start..start + length], window, tape);
         let targets = &tokens[start + 1..start + 1 + length];

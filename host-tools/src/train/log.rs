@@ -18,7 +18,7 @@ impl Log {
     /// after it last saved its state, and will be written again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
         let mut kept = String::new();
-        // What is no regular file, such as a pipe, has no lines to keep and cannot be replaced.
+        // A pipe or device has no lines to keep and cannot be replaced.
         let replaceable = !files::is_special(path);
         if step > 0 && replaceable && path.exists() {
             for line in files::read_text(path)?.lines() {

@@ -8,7 +8,6 @@ mod batch;
 mod evaluate;
 mod initial;
 mod log;
-pub(crate) mod parallel;
 pub(crate) mod random;
 mod run;
 mod schedule;

@@ -29,7 +29,7 @@ impl Random {
         Self::stream(seed, u64::MAX - step)
     }
 
-    /// For the tokens that a step's windows get in the place of their own.
+    /// For the random tokens that replace some of a step's inputs.
     pub(crate) fn replacements(seed: u64, step: u64) -> Self {
         Self::stream(seed, REPLACEMENTS + step)
     }

@@ -30,12 +30,12 @@ pub struct Output {
     pub validate_every: u64,
     /// Steps between lines of the log.
     pub log_every: u64,
-    /// Whether a resume file that belongs to another run, or cannot be read, is given up.
+    /// Whether a resume file of another run, or an unreadable one, is discarded.
     pub anew: bool,
 }
 
 impl Output {
-    /// What `load` finds in the resume file, if there is one to go on with.
+    /// Loads the resume file, if there is one to resume from.
     pub(crate) fn resume<T>(&self, load: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
         files::remove_leftovers(&self.state)?;
         if !self.state.exists() {
@@ -62,10 +62,8 @@ pub struct Run<'a> {
     pub valid: &'a [u32],
     /// Bytes of each token of the vocabulary.
     pub token_lengths: &'a [usize],
-    /// What the data is, such as hashes: a run resumes only on the same, and the checkpoint says so.
+    /// Identity of the data, such as hashes: a run resumes only on the same, and the checkpoint records it.
     pub data: BTreeMap<String, String>,
-    /// Threads to use.
-    pub threads: usize,
     /// Files to write.
     pub output: Output,
 }
@@ -73,7 +71,7 @@ pub struct Run<'a> {
 /// Something to show to the user.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// The run goes on from this step of an earlier one.
+    /// The run resumes after this step of an earlier one.
     Resumed(u64),
     /// A step is done; the number counts from 1.
     Step(u64, Step),
@@ -81,7 +79,7 @@ pub enum Event {
     Validated(u64, Score),
 }
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The trained model.
@@ -147,19 +145,17 @@ impl Run<'_> {
 
     fn start(&self) -> Result<Trainer> {
         let (config, recipe) = (self.config.clone(), self.recipe.clone());
-        let load = |path: &Path| {
-            state::load(path, config.clone(), recipe.clone(), &self.data, self.threads)
-        };
+        let load = |path: &Path| state::load(path, config.clone(), recipe.clone(), &self.data);
         match (self.output.resume(load)?, &self.initial) {
             (Some(trainer), _) => Ok(trainer),
-            (None, Some(initial)) => Ok(Trainer::from_model(initial.clone(), recipe, self.threads)),
-            (None, None) => Trainer::new(config, recipe, self.threads),
+            (None, Some(initial)) => Ok(Trainer::from_model(initial.clone(), recipe)),
+            (None, None) => Trainer::new(config, recipe),
         }
     }
 
     fn validate(&self, trainer: &Trainer, limit: Option<usize>) -> Score {
         let (model, window) = (trainer.model(), self.recipe.window);
-        evaluate(model, self.valid, self.token_lengths, window, limit, self.threads)
+        evaluate(model, self.valid, self.token_lengths, window, limit)
     }
 
     fn provenance(&self, score: Score) -> BTreeMap<String, String> {

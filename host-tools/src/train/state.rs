@@ -25,20 +25,19 @@ pub fn save(trainer: &Trainer, data: &BTreeMap<String, String>, path: &Path) -> 
 }
 
 /// Continues the run whose state `path` holds. The recipe, the dimensions and the data must be
-/// those that it was started with; the number of threads may differ.
+/// those that it was started with.
 pub fn load(
     path: &Path,
     config: ModelConfig,
     recipe: Recipe,
     data: &BTreeMap<String, String>,
-    threads: usize,
 ) -> Result<Trainer> {
     let mut model = Model::<f32>::zeros(config)?;
     let wanted = settings(model.config(), &recipe, data);
     let names = ARRAYS.map(|name| (name, model.parameters().len()));
     let (step, [parameters, first, second]) = read(path, names, &wanted)?;
     model.parameters_mut().copy_from_slice(&parameters);
-    Ok(Trainer::from_parts(model, recipe, step, first, second, threads))
+    Ok(Trainer::from_parts(model, recipe, step, first, second))
 }
 
 /// Writes named arrays, the settings that they belong to, and how far the run is.

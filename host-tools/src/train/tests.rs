@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::checkpoint::{Chain, ModelConfig};
+use crate::threads;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -57,7 +58,6 @@ fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64)
         valid: &train[..301],
         token_lengths: lengths,
         data: BTreeMap::from([("tokenizer_sha256".into(), "abc".into())]),
-        threads: 2,
         output: Output {
             log: directory.join("log"),
             state: directory.join("state"),
@@ -72,12 +72,14 @@ fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64)
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let tokens = text();
-    let train = |threads| {
-        let mut trainer = Trainer::new(config(), recipe(20), threads).unwrap();
-        for _ in 0..20 {
-            trainer.step(&tokens).unwrap();
-        }
-        trainer.model().parameters().to_vec()
+    let train = |count| {
+        threads::with(count, || {
+            let mut trainer = Trainer::new(config(), recipe(20)).unwrap();
+            for _ in 0..20 {
+                trainer.step(&tokens).unwrap();
+            }
+            trainer.model().parameters().to_vec()
+        })
     };
     let one = train(1);
     assert_eq!(one, train(2));
@@ -99,15 +101,15 @@ fn a_resumed_run_is_the_uninterrupted_run() {
     });
     assert!(outcome.is_err());
     let mut resumed_at = None;
-    let mut again = run(&tokens, &lengths, killed.path(), 40);
-    again.threads = 1;
-    let resumed = again
-        .train(&mut |event| {
+    let again = run(&tokens, &lengths, killed.path(), 40);
+    let resumed = threads::with(1, || {
+        again.train(&mut |event| {
             if let Event::Resumed(step) = event {
                 resumed_at = Some(step);
             }
         })
-        .unwrap();
+    });
+    let resumed = resumed.unwrap();
     assert_eq!(resumed_at, Some(20));
     assert_eq!(resumed.checkpoint.to_bytes(), uninterrupted.checkpoint.to_bytes());
     // The log reads as if there had been one run.
@@ -156,17 +158,18 @@ fn evaluation_scores_every_token_once() {
     let tokens = text();
     let model = initial_model(config(), 3).unwrap();
     let lengths: Vec<usize> = (1..=20).collect();
-    let score = evaluate(&model, &tokens[..101], &lengths, 16, None, 2);
+    let score = threads::with(2, || evaluate(&model, &tokens[..101], &lengths, 16, None));
     assert_eq!(score.tokens, 100);
     assert_eq!(score.bytes, tokens[1..101].iter().map(|&t| t as usize + 1).sum::<usize>());
-    assert_eq!(score, evaluate(&model, &tokens[..101], &lengths, 16, None, 1));
-    let limited = evaluate(&model, &tokens[..101], &lengths, 16, Some(2), 1);
+    let one = threads::with(1, || evaluate(&model, &tokens[..101], &lengths, 16, None));
+    assert_eq!(score, one);
+    let limited = evaluate(&model, &tokens[..101], &lengths, 16, Some(2));
     assert_eq!(limited.tokens, 32);
     // Windows are independent: scoring them one by one gives the same sum.
     let single: f64 = (0..7)
         .map(|i| {
             let window = &tokens[i * 16..(i * 16 + 17).min(101)];
-            evaluate(&model, window, &lengths, 16, None, 1).nats
+            evaluate(&model, window, &lengths, 16, None).nats
         })
         .sum();
     assert!((single - score.nats).abs() < 1e-3, "{single} {}", score.nats);

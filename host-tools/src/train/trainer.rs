@@ -3,10 +3,10 @@
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
 use crate::reference::{Model, Tape};
+use crate::threads;
 use crate::train::adamw::{AdamW, Update, decays};
 use crate::train::batch::{Batch, CHUNK, Shard};
 use crate::train::initial::initial_model;
-use crate::train::parallel;
 use crate::train::random::Random;
 use crate::train::schedule::learning_rate;
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,8 @@ pub struct Recipe {
     pub batch: usize,
     /// Tokens per window.
     pub window: usize,
-    /// Parts that a batch is split into, each added up by one thread. The parts, not the threads,
-    /// decide the order of additions, so this is part of the recipe.
+    /// Shards of a batch, the gradient of each computed by one thread. Shards, not threads, decide the
+    /// order of additions, so this is part of the recipe.
     pub shards: usize,
     /// Highest learning rate.
     pub peak_rate: f64,
@@ -37,9 +37,9 @@ pub struct Recipe {
     pub beta1: f32,
     /// AdamW's decay of the second moment.
     pub beta2: f32,
-    /// Gradients longer than this are shortened to it.
+    /// Gradient-norm clipping threshold.
     pub clip: f64,
-    /// Share of the experts' hidden activations that is dropped, in 256ths.
+    /// Dropout of the experts' hidden activations, rounded to 256ths.
     pub dropout: f32,
 }
 
@@ -50,9 +50,9 @@ impl Recipe {
     }
 
     /// The optimizer's update of a step.
-    pub(crate) fn update(&self, step: u64, rate: f64, shorten: f64) -> Update {
+    pub(crate) fn update(&self, step: u64, rate: f64, clipping: f64) -> Update {
         let Self { beta1, beta2, weight_decay, .. } = *self;
-        AdamW { beta1, beta2, epsilon: 1e-8, weight_decay }.update(step, rate, shorten)
+        AdamW { beta1, beta2, epsilon: 1e-8, weight_decay }.update(step, rate, clipping)
     }
 }
 
@@ -69,27 +69,27 @@ pub struct Trainer {
     tapes: Vec<Tape>,
 }
 
-/// What a step did.
+/// Result of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Mean loss of the batch before the step, in nats per token.
     pub loss: f64,
     /// Learning rate.
     pub rate: f64,
-    /// Length of the gradient before clipping.
+    /// Gradient norm before clipping.
     pub gradient_norm: f64,
 }
 
 impl Trainer {
     /// A run at its beginning.
-    pub fn new(config: ModelConfig, recipe: Recipe, threads: usize) -> Result<Self> {
-        Ok(Self::from_model(initial_model(config, recipe.seed)?, recipe, threads))
+    pub fn new(config: ModelConfig, recipe: Recipe) -> Result<Self> {
+        Ok(Self::from_model(initial_model(config, recipe.seed)?, recipe))
     }
 
     /// A run at its beginning that goes on from trained weights.
-    pub fn from_model(model: Model, recipe: Recipe, threads: usize) -> Self {
+    pub fn from_model(model: Model, recipe: Recipe) -> Self {
         let zeros = vec![0.0; model.parameters().len()];
-        Self::from_parts(model, recipe, 0, zeros.clone(), zeros, threads)
+        Self::from_parts(model, recipe, 0, zeros.clone(), zeros)
     }
 
     pub(crate) fn from_parts(
@@ -98,14 +98,13 @@ impl Trainer {
         step: u64,
         first: Vec<f32>,
         second: Vec<f32>,
-        threads: usize,
     ) -> Self {
         let n = model.parameters().len();
         let shards = recipe.shards.clamp(1, recipe.batch);
         Self {
             decays: decays(&model),
             batch: Batch::new(shards, n),
-            tapes: (0..threads.clamp(1, shards)).map(|_| Tape::default()).collect(),
+            tapes: threads::states(shards, Tape::default),
             model,
             recipe,
             step,
@@ -142,19 +141,19 @@ impl Trainer {
             return Err(Error::Diverged { step: self.step, loss });
         }
         let rate = self.recipe.rate(self.step);
-        let shorten = if gradient_norm > clip { clip / gradient_norm } else { 1.0 };
-        self.update(rate, shorten);
+        let clipping = if gradient_norm > clip { clip / gradient_norm } else { 1.0 };
+        self.update(rate, clipping);
         self.step += 1;
         Ok(Step { loss, rate, gradient_norm })
     }
 
-    fn update(&mut self, rate: f64, shorten: f64) {
-        let update = self.recipe.update(self.step, rate, shorten);
+    fn update(&mut self, rate: f64, clipping: f64) {
+        let update = self.recipe.update(self.step, rate, clipping);
         let moments = self.first.chunks_mut(CHUNK).zip(self.second.chunks_mut(CHUNK));
         let constants = self.batch.gradient.chunks(CHUNK).zip(self.decays.chunks(CHUNK));
         let parameters = self.model.parameters_mut().chunks_mut(CHUNK);
         let items = parameters.zip(moments).zip(constants);
-        parallel::for_each(&mut self.tapes, items, |_, ((p, (m, v)), (g, d))| {
+        threads::for_each(&mut self.tapes, items, |_, ((p, (m, v)), (g, d))| {
             update.apply(p, m, v, g, d);
         });
     }

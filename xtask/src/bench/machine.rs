@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{process, qemu, root, target_dir};
+use crate::{emulator, process, qemu, root, target_dir};
 
 /// A core with the machine that stands for it.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) const MACHINES: [Machine; 4] = [
         core: "Cortex-M4F",
         target: "thumbv7em-none-eabihf",
         opt_level: "\"s\"",
-        program: qemu::PROGRAM,
+        program: emulator::ARM,
         arguments: &["-machine", "mps2-an386"],
         blob: 0x0010_0000,
     },
@@ -39,7 +39,7 @@ pub(super) const MACHINES: [Machine; 4] = [
         core: "Cortex-M3",
         target: "thumbv7m-none-eabi",
         opt_level: "3",
-        program: qemu::PROGRAM,
+        program: emulator::ARM,
         arguments: &["-machine", "mps2-an385"],
         blob: 0x0010_0000,
     },
@@ -47,7 +47,7 @@ pub(super) const MACHINES: [Machine; 4] = [
         core: "Cortex-M0",
         target: "thumbv6m-none-eabi",
         opt_level: "3",
-        program: qemu::PROGRAM,
+        program: emulator::ARM,
         // QEMU's only machine with this core, given more memory than the chip has: room for any blob.
         arguments: &[
             "-machine",
@@ -63,7 +63,7 @@ pub(super) const MACHINES: [Machine; 4] = [
         core: "RV32IMC",
         target: "riscv32imc-unknown-none-elf",
         opt_level: "3",
-        program: qemu::RISCV_PROGRAM,
+        program: emulator::RISCV,
         arguments: &["-machine", "virt", "-bios", "none"],
         blob: 0x8010_0000,
     },
@@ -113,7 +113,7 @@ impl Machine {
     /// Runs a program to its end, with a blob if it takes one, so many bytes behind its place, and returns what
     /// it printed.
     pub(super) fn run(&self, elf: &Path, blob: Option<(&Path, u32)>) -> Result<Vec<Line>> {
-        let mut command = qemu::command(self.program);
+        let mut command = emulator::command(self.program);
         command.args(self.arguments).args(qemu::QUIET);
         command.arg("-kernel").arg(elf);
         if let Some((blob, offset)) = blob {

@@ -50,7 +50,7 @@ pub(super) struct Token {
     /// The longest piece of every kind.
     #[serde(serialize_with = "as_map")]
     pub(super) pieces: Vec<(String, u64)>,
-    /// Of a token whose logits nobody needs, as those of a prompt.
+    /// Of a prompt token, without logits.
     pub(super) fed_instructions: u64,
     /// Of every way to sample, beside a token.
     #[serde(serialize_with = "as_map")]

@@ -127,7 +127,7 @@ fn pass_on(mut from: impl Read, mut to: impl Write) -> Vec<u8> {
     let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         all.extend(&buffer[..len]);
-        // Where nobody reads it, it still counts.
+        // The copy is kept even where the terminal is gone.
         let _ = to.write_all(&buffer[..len]).and_then(|()| to.flush());
     }
     all

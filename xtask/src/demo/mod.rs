@@ -10,7 +10,7 @@ use resnet_bk_core::Model;
 use crate::firmware::{Firmware, Job, Sampling};
 use crate::steps::Steps;
 use crate::terminal::{Stderr, Stdout};
-use crate::tools::{Host, SubjectArgs, Tools};
+use crate::tools::{Generated, SubjectArgs, Tools};
 use crate::{process, qemu, reference, setup, target_dir};
 use report::{Device, Report};
 
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         Job::Generate { prompt, tokens, sampling } => {
             tools.generate(blob, prompt, *tokens, *sampling)?
         }
-        Job::Score { .. } => Host { digest: reference::run(&bytes, &job)?.digest },
+        Job::Score { .. } => Generated { digest: reference::run(&bytes, &job)?.digest },
     };
 
     let device = Device {
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let report = Report {
         model: process::shown_path(&model),
-        fp32_bytes: evaluation.fp32_bytes,
+        fp32_bytes: evaluation.fp32_bytes.context("`eval` gave no checkpoint")?,
         corpus: evaluation.corpus,
         errors_by: evaluation.errors_by,
         policies,

@@ -4,12 +4,12 @@ use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use resnet_bk_schema::outputs::Evaluation;
+use resnet_bk_schema::statistics::with_error;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::errors::with_error;
 use crate::qemu::Summary;
-use crate::tools::Evaluation;
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -68,21 +68,21 @@ pub(super) struct Device {
 
 /// The policies by these names, which have the blobs of the evaluation in this order.
 pub(super) fn policies(names: &[&'static str], evaluation: &Evaluation) -> Result<Vec<Policy>> {
-    let (fp32, blobs) = (&evaluation.fp32, &evaluation.blobs);
+    let (fp32_bytes, fp32) = evaluation.checkpoint().context("`eval` gave no checkpoint")?;
+    let blobs = &evaluation.blobs;
     ensure!(blobs.len() == names.len(), "`eval` gave {} of {} blobs", blobs.len(), names.len());
     names
         .iter()
         .zip(blobs)
-        .map(|(name, blob)| {
-            let blob_bytes =
-                blob.blob_bytes.with_context(|| format!("`eval` gave no size of {name}"))?;
+        .map(|(name, scored)| {
+            let (blob_bytes, blob) = (scored.blob_bytes, &scored.quality);
             let fidelity = blob.fidelity.as_ref();
             let fidelity =
                 fidelity.with_context(|| format!("`eval` gave no fidelity of {name}"))?;
             Ok(Policy {
                 name,
                 blob_bytes,
-                ratio: evaluation.fp32_bytes as f64 / blob_bytes as f64,
+                ratio: fp32_bytes as f64 / blob_bytes as f64,
                 ppl_fp32: fp32.perplexity,
                 ppl_fp32_se: fp32.perplexity_se,
                 ppl: blob.perplexity,

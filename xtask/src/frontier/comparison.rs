@@ -5,34 +5,23 @@
 //! apart, none larger than the one before. Of sizes that are nearly the same, the rival is the one that
 //! is predicted to lose least.
 //!
-//! Budgets may store classes of tokens apart and give up hidden units, which their rivals cannot; what
-//! the choice of precisions alone gives is what budgets of whole tensors have.
+//! Budgets may store token classes apart and prune hidden units, which their rivals cannot; budgets of
+//! whole tensors show what the choice of precisions alone gives.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use resnet_bk_core::blob::{Precision, TensorLayout, align_up};
+use resnet_bk_schema::outputs::{Preview, StoredTensor};
+use resnet_bk_schema::statistics::paired_error;
+use resnet_bk_schema::{Ladder, Storage};
 use serde::{Deserialize, Serialize};
 
 use super::points::{Blob, Kind, Maker};
-use super::table::Row;
-use crate::errors::paired;
-use crate::tools::{Preview, Stored, Tools};
+use super::rows::Row;
+use crate::tools::Tools;
 
-/// Storages of published policies, from large to small: those that sensitivities are measured for.
-const LADDER: [Storage; 10] = [
-    Storage::new(Precision::Fp16, 0),
-    Storage::new(Precision::Int8, 0),
-    Storage::new(Precision::Int6, 32),
-    Storage::new(Precision::Int5, 32),
-    Storage::new(Precision::Int4, 16),
-    Storage::new(Precision::Int4, 32),
-    Storage::new(Precision::Int4, 64),
-    Storage::new(Precision::Int3, 16),
-    Storage::new(Precision::Int3, 32),
-    Storage::new(Precision::Int2, 16),
-];
 /// Group sizes of uniform precisions.
 const GROUPS: [usize; 4] = [8, 16, 32, 64];
 /// Sizes that far above a budget's count as the same.
@@ -61,8 +50,8 @@ pub(super) struct Rivals {
 
 /// What the comparisons are.
 pub(super) const CAPTION: &str = "Budgets against the nearest size, not smaller, of every other kind. \
-Every budget and rival gets the same quantization of each tensor; only budgets may also store classes of \
-tokens apart and give up hidden units, \"tensors whole\" are budgets without either.";
+Every budget and rival gets the same quantization of each tensor; only budgets may also store token \
+classes apart and prune hidden units; \"tensors whole\" are budgets without either.";
 
 /// The figures of a size.
 #[derive(Debug, Serialize)]
@@ -144,15 +133,15 @@ fn nearest(candidates: &[Candidate], bytes: u64) -> Option<&str> {
     best.or_else(|| not_smaller().min_by_key(|c| c.bytes)).map(|c| c.policy.as_str())
 }
 
-/// What an importance file says of tensors: KL divergence by name and storage.
+/// The sensitivities of an importance file: KL divergence by tensor and storage.
 #[derive(Deserialize)]
 struct Table {
-    measured: BTreeMap<String, BTreeMap<String, f64>>,
+    measured: BTreeMap<String, BTreeMap<Storage, f64>>,
 }
 
 impl Table {
     /// What a tensor costs in a storage, all of its classes of tokens together.
-    fn cost(&self, tensor: &str, storage: &str) -> f64 {
+    fn cost(&self, tensor: &str, storage: Storage) -> f64 {
         let layer = tensor.trim_end_matches(".weight");
         let is_part = |name: &str| {
             name == tensor
@@ -160,90 +149,55 @@ impl Table {
         };
         let parts = self.measured.iter().filter(|(name, _)| is_part(name));
         let costs: Vec<f64> =
-            parts.map(|(_, costs)| costs.get(storage).copied().unwrap_or(f64::INFINITY)).collect();
+            parts.map(|(_, costs)| costs.get(&storage).copied().unwrap_or(f64::INFINITY)).collect();
         if costs.is_empty() { f64::INFINITY } else { costs.iter().sum() }
     }
 
-    /// The policy that puts a ladder in the place of FP16, INT8 and INT4 where those are in `preview`.
+    /// The policy with a ladder instead of the FP16, INT8 and INT4 of `preview`.
     fn candidate(&self, policy: String, preview: &Preview, ladder: Ladder) -> Result<Candidate> {
         let mut bytes = preview.blob_bytes;
         let mut predicted_kl = 0.0;
         for tensor in &preview.tensors {
             let storage = match tensor.precision.as_str() {
-                "fp16" => ladder[0],
-                "int8" => ladder[1],
-                _ => ladder[2],
+                "fp16" => ladder.high,
+                "int8" => ladder.middle,
+                _ => ladder.low,
             };
-            predicted_kl += self.cost(&tensor.name, &storage.name());
-            bytes += align_up(storage.bytes(tensor)?) as u64;
+            predicted_kl += self.cost(&tensor.name, storage);
+            bytes += align_up(self::bytes(tensor, storage)?) as u64;
             bytes -= align_up(tensor.bytes) as u64;
         }
         Ok(Candidate { policy, bytes, predicted_kl })
     }
 }
 
-/// A storage of a ladder.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Storage {
-    precision: Precision,
-    /// Inputs per group; 0 without groups.
-    group: usize,
+/// Bytes of a tensor's section in another storage.
+fn bytes(tensor: &StoredTensor, storage: Storage) -> Result<usize> {
+    let StoredTensor { name, rows, cols, .. } = tensor;
+    ensure!(*cols > 0, "`{name}` has no columns");
+    let biased = !name.contains("embedding");
+    Ok(TensorLayout::new(storage.precision, *rows, *cols, storage.group, biased).len())
 }
 
-/// What stands for FP16, INT8 and INT4.
-type Ladder = [Storage; 3];
-
-impl Storage {
-    const fn new(precision: Precision, group: usize) -> Self {
-        Self { precision, group }
-    }
-
-    /// As importance files spell it.
-    fn name(self) -> String {
-        match self.group {
-            0 => self.precision.name().to_owned(),
-            group => format!("{}/{group}", self.precision.name()),
-        }
-    }
-
-    /// As policies spell it: 32 inputs are the usual group.
-    fn short_name(self) -> String {
-        self.name().trim_end_matches("/32").to_owned()
-    }
-
-    fn bytes(self, tensor: &Stored) -> Result<usize> {
-        let biased = !tensor.name.contains("embedding");
-        ensure!(tensor.cols > 0, "`{}` has no columns", tensor.name);
-        let Stored { rows, cols, .. } = *tensor;
-        Ok(TensorLayout::new(self.precision, rows, cols, self.group, biased).len())
-    }
-}
-
-/// Uniform policies. What they are previewed by is INT8 throughout.
+/// Uniform policies, for a preview that is INT8 throughout.
 fn uniform() -> Vec<(String, Ladder)> {
-    let mut storages = vec![Storage::new(Precision::Int8, 0), Storage::new(Precision::Fp16, 0)];
-    for precision in
-        [Precision::Int2, Precision::Int3, Precision::Int4, Precision::Int5, Precision::Int6]
-    {
-        storages.extend(GROUPS.map(|group| Storage::new(precision, group)));
-    }
-    let policy = |storage: Storage| (format!("uniform-{}", storage.short_name()), [storage; 3]);
-    storages.into_iter().map(policy).collect()
+    let grouped = Precision::ALL.into_iter().filter(|precision| precision.is_grouped());
+    let grouped =
+        grouped.flat_map(|precision| GROUPS.map(|group| Storage::grouped(precision, group)));
+    let policy =
+        |storage: Storage| (format!("uniform-{}", storage.short_name()), Ladder::uniform(storage));
+    [Storage::INT8, Storage::FP16].into_iter().chain(grouped).map(policy).collect()
 }
 
-/// A published policy with every ladder.
+/// A published policy with every ladder that is not a uniform policy.
 fn published(base: &str) -> Vec<(String, Ladder)> {
+    let descending = || Storage::CANDIDATES.into_iter().rev();
     let mut policies = Vec::new();
-    for (h, &high) in LADDER.iter().enumerate() {
-        for (m, &middle) in LADDER.iter().enumerate().skip(h) {
-            for &low in &LADDER[m..] {
-                let names = [high, middle, low].map(Storage::short_name).join(",");
-                match names.as_str() {
-                    "fp16,int8,int4" => policies.push((base.to_owned(), [high, middle, low])),
-                    // That would be a uniform policy.
-                    _ if high == low => {}
-                    _ => policies.push((format!("{base}:{names}"), [high, middle, low])),
-                }
+    for (h, high) in descending().enumerate() {
+        for (m, middle) in descending().enumerate().skip(h) {
+            for low in descending().skip(m).filter(|&low| low != high) {
+                let ladder = Ladder { high, middle, low };
+                policies.push((format!("{base}{ladder}"), ladder));
             }
         }
     }
@@ -281,7 +235,7 @@ impl Point {
         let less = |ours: f64, theirs: f64| 100.0 * (1.0 - ours / theirs);
         Compared {
             less_kl_percent: less(self.kl, best.kl),
-            less_kl_percent_se: paired(&self.replicates, &best.replicates, less),
+            less_kl_percent_se: paired_error(&self.replicates, &best.replicates, less),
             point: self,
         }
     }

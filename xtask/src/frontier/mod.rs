@@ -1,21 +1,22 @@
 //! `cargo xtask frontier`: the curve of size against quality, made from scratch.
 
+mod ablation;
 mod comparison;
+mod findings;
 mod points;
+mod rows;
 mod table;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 
 use crate::process;
 use crate::steps::Steps;
 use crate::terminal::Stdout;
 use crate::tools::{BENCHMARKS, SubjectArgs, Tools};
-use comparison::Comparison;
+use findings::{Captions, Frontier};
 use points::{Blob, Kind, Maker};
-use table::{Ablation, General, Row};
 
 /// Which points a frontier has beside general quantizers and rivals.
 struct Points {
@@ -75,37 +76,6 @@ pub struct Args {
     train_tokens: Option<u64>,
 }
 
-/// Everything that was found.
-#[derive(Debug, Serialize)]
-struct Frontier {
-    model: String,
-    corpus: String,
-    /// What standard errors are counted by.
-    errors_by: String,
-    fp32_bytes: u64,
-    ppl_fp32: f64,
-    ppl_fp32_se: Option<f64>,
-    bits_per_byte_fp32: Option<f64>,
-    bits_per_byte_fp32_se: Option<f64>,
-    /// Every point.
-    rows: Vec<Row>,
-    /// Budgets, and budgets of whole tensors, against the nearest of every other kind of policy.
-    comparisons: Vec<Comparison>,
-    /// Budgets against general quantizers, weights only.
-    general: Vec<General>,
-    /// What each step of quantization gives.
-    ablation: Vec<Ablation>,
-    captions: Captions,
-    seconds: f64,
-}
-
-/// What is compared with what.
-#[derive(Debug, Serialize)]
-struct Captions {
-    comparisons: &'static str,
-    general: &'static str,
-}
-
 /// Makes the frontier.
 pub fn run(args: &Args) -> Result<()> {
     let steps = Steps::new(if args.quick { 7 } else { 8 });
@@ -152,28 +122,29 @@ pub fn run(args: &Args) -> Result<()> {
     let paths: Vec<PathBuf> = budgets.iter().map(|blob| blob.path.clone()).collect();
     let weights = tools.evaluate(&paths, &[tokens, &["--weights-only"]].concat())?;
 
-    let rows = table::rows(&blobs, &evaluation, &budgets, &weights, &general)?;
+    let rows = rows::rows(&blobs, &evaluation, &budgets, &weights, &general)?;
     let ablation = match args.quick {
         true => Vec::new(),
         false => {
             steps.next("what each step gives");
-            table::ablation(&tools, &maker, ABLATED, tokens)?
+            ablation::ablation(&tools, &maker, ABLATED, tokens)?
         }
     };
+    let (fp32_bytes, fp32) = evaluation.checkpoint().context("`eval` gave no checkpoint")?;
     let frontier = Frontier {
         model: process::shown_path(&model),
-        corpus: evaluation.corpus,
-        errors_by: evaluation.errors_by,
-        fp32_bytes: evaluation.fp32_bytes,
-        ppl_fp32: evaluation.fp32.perplexity,
-        ppl_fp32_se: evaluation.fp32.perplexity_se,
-        bits_per_byte_fp32: evaluation.fp32.bits_per_byte,
-        bits_per_byte_fp32_se: evaluation.fp32.bits_per_byte_se,
+        corpus: evaluation.corpus.clone(),
+        errors_by: evaluation.errors_by.clone(),
+        fp32_bytes,
+        ppl_fp32: fp32.perplexity,
+        ppl_fp32_se: fp32.perplexity_se,
+        bits_per_byte_fp32: fp32.bits_per_byte,
+        bits_per_byte_fp32_se: fp32.bits_per_byte_se,
         comparisons: comparison::compare(&rivals, &rows)?,
-        general: table::general(&rows)?,
+        general: rows::general(&rows)?,
         rows,
         ablation,
-        captions: Captions { comparisons: comparison::CAPTION, general: table::GENERAL },
+        captions: Captions { comparisons: comparison::CAPTION, general: rows::GENERAL },
         seconds: steps.seconds(),
     };
     let file = tools.work().join("frontier.json");

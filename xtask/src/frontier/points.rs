@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use resnet_bk_schema::outputs::{Scored, WeightLoss};
+use serde::{Deserialize, Serialize};
 
 use crate::process;
 use crate::terminal::Stderr;
-use crate::tools::{Made, Quality, Tools};
+use crate::tools::Tools;
 
 /// Where a point comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -53,9 +54,17 @@ pub(super) struct Blob {
     pub(super) kind: Kind,
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
-    /// What the weights of a budget's mix were predicted to lose on the text they were chosen on,
-    /// and lose there.
-    pub(super) weights: Option<(f64, f64)>,
+    /// Loss of the weights of a budget's mix, on the text that it was chosen by.
+    pub(super) weights: Option<WeightLoss>,
+}
+
+/// What is kept of a blob beside its file, for an interrupted run to go on with.
+#[derive(Debug, Deserialize, Serialize)]
+struct Record {
+    blob_bytes: u64,
+    /// Of a blob for a target.
+    #[serde(default)]
+    weights: Option<WeightLoss>,
 }
 
 /// Makes blobs, or finds those of an interrupted run.
@@ -137,16 +146,20 @@ impl<'a> Maker<'a> {
     }
 
     /// The budget of no more bytes than a general quantizer takes.
-    pub(super) fn bytes(&self, general: &Quality) -> Result<Blob> {
-        let bytes = general.blob_bytes.context("a general quantizer without a size")?.to_string();
-        let name = format!("budget as {}", general.name);
+    pub(super) fn bytes(&self, general: &Scored) -> Result<Blob> {
+        let bytes = general.blob_bytes.to_string();
+        let name = general.name.as_ref().context("a general quantizer without a name")?;
+        let name = format!("budget as {name}");
         self.make(&name, Kind::Budget, &["--target-bytes", &bytes])
     }
 
     /// The same, then fine-tuned with these further arguments.
     pub(super) fn tuned(&self, ratio: f64, arguments: &[&str]) -> Result<Blob> {
         let budget = self.ratio(ratio)?;
-        let make = |tools: &Tools, stem: &str| tools.finetune(stem, &budget.path, arguments);
+        let make = |tools: &Tools, stem: &str| {
+            let (_, tuned) = tools.finetune(stem, &budget.path, arguments)?;
+            Ok(Record { blob_bytes: tuned.written.blob_bytes, weights: None })
+        };
         self.once(&format!("tuned {ratio}x"), Kind::Tuned, make)
     }
 
@@ -162,7 +175,11 @@ impl<'a> Maker<'a> {
         arguments: &[&str],
         importance: &Path,
     ) -> Result<Blob> {
-        let make = |tools: &Tools, stem: &str| tools.quantize(stem, arguments, importance);
+        let make = |tools: &Tools, stem: &str| {
+            let (_, quantized) = tools.quantize(stem, arguments, importance)?;
+            let weights = quantized.weights;
+            Ok(Record { blob_bytes: quantized.written.blob_bytes, weights })
+        };
         self.once(name, kind, make)
     }
 
@@ -171,23 +188,23 @@ impl<'a> Maker<'a> {
         &self,
         name: &str,
         kind: Kind,
-        make: impl FnOnce(&Tools, &str) -> Result<(PathBuf, Made)>,
+        make: impl FnOnce(&Tools, &str) -> Result<Record>,
     ) -> Result<Blob> {
         let stem = name.replace(['/', ':', ' ', ','], "-");
-        let record = self.tools.work().join(format!("{stem}.json"));
-        let known: Option<Made> =
-            fs::read(&record).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        let file = self.tools.work().join(format!("{stem}.json"));
+        let known: Option<Record> =
+            fs::read(&file).ok().and_then(|json| serde_json::from_slice(&json).ok());
         let path = self.tools.work().join(format!("{stem}.rbk"));
-        let made = match known.filter(|_| path.is_file()) {
-            Some(made) => made,
+        let record = match known.filter(|_| path.is_file()) {
+            Some(record) => record,
             None => {
                 writeln!(Stderr, "      {name}");
-                let (_, made) = make(self.tools, &stem)?;
-                process::write(&record, &serde_json::to_vec(&made)?)?;
-                made
+                let record = make(self.tools, &stem)?;
+                process::write(&file, &serde_json::to_vec(&record)?)?;
+                record
             }
         };
-        let weights = made.weights.map(|w| (w.predicted_kl, w.measured_kl));
-        Ok(Blob { name: name.to_owned(), kind, path, bytes: made.blob_bytes, weights })
+        let Record { blob_bytes: bytes, weights } = record;
+        Ok(Blob { name: name.to_owned(), kind, path, bytes, weights })
     }
 }

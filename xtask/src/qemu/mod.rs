@@ -10,7 +10,7 @@ pub use output::{Event, Report, Summary};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,13 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use defmt_decoder::{DecodeError, StreamDecoder, Table};
 
-use crate::setup::unpacked;
-
-/// The emulator.
-pub const PROGRAM: &str = "qemu-system-arm";
-
-/// The emulator of RISC-V.
-pub const RISCV_PROGRAM: &str = "qemu-system-riscv32";
+use crate::emulator;
 
 /// Cortex-M4F board.
 const ARGUMENTS: [&str; 2] = ["-machine", "mps2-an386"];
@@ -42,11 +36,6 @@ pub const QUIET: [&str; 9] = [
     "-semihosting-config",
     "enable=on,target=native",
 ];
-
-/// An emulator: the one that `cargo xtask setup` unpacked, if it did, or the system's.
-pub(crate) fn command(program: &str) -> Command {
-    unpacked::command(program).unwrap_or_else(|| Command::new(program))
-}
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +130,7 @@ struct Qemu {
 
 impl Qemu {
     fn start(elf: &Path) -> Result<Self> {
-        let mut child = command(PROGRAM)
+        let mut child = emulator::command(emulator::ARM)
             .args(ARGUMENTS)
             .args(QUIET)
             .arg("-kernel")
@@ -150,7 +139,9 @@ impl Qemu {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| anyhow!("cannot start {PROGRAM}: {error}; run `cargo xtask setup`"))?;
+            .map_err(|error| {
+                anyhow!("cannot start {}: {error}; run `cargo xtask setup`", emulator::ARM)
+            })?;
         let (mut stdout, mut stderr) = child
             .stdout
             .take()

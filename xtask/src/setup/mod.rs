@@ -3,7 +3,7 @@
 //! What is there already is left alone, so this costs nothing the second time.
 
 mod manager;
-pub(crate) mod unpacked;
+mod unpacked;
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{exists, output, run, shown_path};
 use crate::terminal::Stderr;
-use crate::{qemu, root, target_dir};
+use crate::{emulator, root};
 use manager::{APT, MANAGERS};
 
 /// Every target that `core` is built for, the firmware's among them, and one without multiplication.
@@ -26,12 +26,12 @@ pub const TARGETS: [&str; 6] = [
 ];
 
 /// The emulators.
-const EMULATORS: [&str; 2] = [qemu::PROGRAM, qemu::RISCV_PROGRAM];
+const EMULATORS: [&str; 2] = [emulator::ARM, emulator::RISCV];
 
 /// Installs what is missing.
 pub fn run_setup() -> Result<()> {
     rust_targets()?;
-    EMULATORS.iter().enumerate().try_for_each(|(index, program)| emulator(index, program))
+    EMULATORS.iter().enumerate().try_for_each(|(index, program)| install(index, program))
 }
 
 /// Rust's targets, by rustup.
@@ -67,8 +67,8 @@ fn has_target(target: &str) -> Result<bool> {
 
 /// An emulator: by the system's packages or, where those conflict with others that are installed,
 /// unpacked beside them. No package is ever removed.
-fn emulator(index: usize, program: &str) -> Result<()> {
-    if is_there(program) {
+fn install(index: usize, program: &str) -> Result<()> {
+    if emulator::is_there(program) {
         return Ok(());
     }
     let Some(manager) = MANAGERS.iter().find(|manager| exists(manager.program)) else {
@@ -97,19 +97,14 @@ fn emulator(index: usize, program: &str) -> Result<()> {
         writeln!(
             Stderr,
             "setup: no package may be removed for it, so it is unpacked into {} instead",
-            shown_path(&target_dir().join("qemu"))
+            shown_path(&emulator::directory())
         );
         // Both at once: what is unpacked replaces what was unpacked before.
         installed = unpacked::unpack(&APT.packages);
     }
     installed.with_context(remedy)?;
-    if !is_there(program) {
+    if !emulator::is_there(program) {
         bail!(remedy());
     }
     Ok(())
-}
-
-/// Whether an emulator can be started.
-fn is_there(program: &str) -> bool {
-    unpacked::command(program).is_some() || exists(program)
 }

@@ -3,40 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use super::manager::APT;
+use crate::emulator::directory;
 use crate::process::{exists, output, partial, run};
-use crate::target_dir;
 
 /// What apt knows of installed packages.
 const STATUS: &str = "/var/lib/dpkg/status";
-
-/// Where it is unpacked.
-fn directory() -> PathBuf {
-    target_dir().join("qemu")
-}
-
-/// A program that was unpacked, with the libraries that came with it; nothing where there is none.
-pub(crate) fn command(program: &str) -> Option<Command> {
-    let root = directory();
-    let file = root.join("usr/bin").join(program);
-    if !file.is_file() {
-        return None;
-    }
-    let mut command = Command::new(file);
-    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let libraries = ["lib", "usr/lib"].map(|part| root.join(part).join(&triple));
-    let others = std::env::var_os("LD_LIBRARY_PATH");
-    let others = others.iter().flat_map(std::env::split_paths);
-    if let Ok(path) = std::env::join_paths(libraries.into_iter().chain(others)) {
-        command.env("LD_LIBRARY_PATH", path);
-    }
-    Some(command)
-}
 
 /// Whether packages can be unpacked here.
 pub(super) fn possible() -> bool {

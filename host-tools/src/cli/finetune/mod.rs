@@ -1,75 +1,20 @@
 //! `resnet-bk finetune`.
 
-mod job;
+mod flags;
+mod progress;
 mod recipe;
 mod report;
+mod rounds;
 
-use std::path::PathBuf;
+pub(crate) use flags::Args;
 
-use super::common::{Force, Loaded, check_tokenizer, parse_blob};
-use super::quantize::{Made, Making};
 use crate::cli::Global;
-use crate::corpus::{Corpus, Split};
-use crate::error::{Error, Result};
-use crate::eval::text::Tokens;
+use crate::error::Result;
 use crate::files::{self, Lock};
-use crate::finetune::Recipe;
-use crate::output::{Kind, Output};
-use crate::quantize::{Origin, Source};
 use crate::reference::Model;
-use job::{Job, Round};
-use recipe::RecipeArgs;
+use flags::{Start, TUNED};
 use report::report;
-
-const EXAMPLES: &str = "\
-Examples:
-  The best blob that is 8 times smaller, its numbers trained to where the grid is; run the same
-  command again to resume after an interruption:
-      resnet-bk finetune model.safetensors --target-ratio 8 --importance importance.json \\
-          --corpus data/wikitext-2 --out 8x.rbk
-
-  Any policy, or a blob that `quantize` wrote before from the same checkpoint:
-      resnet-bk finetune model.safetensors --policy uniform-int3 --corpus data/wikitext-2 --out 3.rbk
-      resnet-bk finetune model.safetensors --blob budget.rbk --corpus data/wikitext-2 --out tuned.rbk
-
-  A few minutes, to see what it gives:
-      resnet-bk finetune model.safetensors --policy uniform-int4 --corpus data/wikitext-2 \\
-          --out quick.rbk --train-tokens 500000
-
-What happens:
-  The blob of the policy, the target or --blob is the beginning. Every step computes with the numbers
-  that the blob would store and with activations rounded as the integer path rounds them, compares all
-  logits with those of the FP32 checkpoint, and moves what is behind the stored numbers: first scales,
-  biases and chains alone, then codes too. A share of the tokens that go in is random, so that what the
-  text lacks is not forgotten. The blob keeps its precisions and its size. What is written is the step
-  with the smallest KL divergence on the validation split; its quality is measured on the test split.
-
-  With --rounds 2 a target's precisions are chosen a second time, for the weights as they are after half
-  of the tokens, and the better of both rounds is written.
-
-  While a run lasts, FILE.state holds what it needs to resume, FILE.jsonl its log, and FILE.lock
-  keeps out other runs, FILE being --out.
-  The same seed, text and settings give the same bytes on the same machine, whatever --threads.";
-
-/// Fine-tune a quantized model towards its checkpoint and write the blob.
-#[derive(Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES, after_help = "`finetune --help` shows examples.")]
-pub(crate) struct Args {
-    /// Checkpoint (safetensors) with its tokenizer.json beside it: the teacher.
-    model: PathBuf,
-    /// Blob of this checkpoint to start from, instead of a policy or a target.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "targets"])]
-    blob: Option<PathBuf>,
-    /// Blob to write; an older blob is replaced.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    #[command(flatten)]
-    force: Force,
-    #[command(flatten, next_help_heading = "Quantization")]
-    making: Making,
-    #[command(flatten, next_help_heading = "Training")]
-    recipe: RecipeArgs,
-}
+use rounds::{Finetuning, Round};
 
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     args.making.suffix = TUNED;
@@ -85,7 +30,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         Some(blob) => Start { blob, made: None },
         None => args.start(&loaded, global)?,
     };
-    let job = Job {
+    let finetuning = Finetuning {
         args: &args,
         loaded: &loaded,
         teacher: &teacher,
@@ -95,10 +40,10 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         test: &test,
         global,
     };
-    let rounds = job.rounds(start)?;
+    let rounds = finetuning.rounds(start)?;
     let better = |a: &Round, b: &Round| a.summary.after.kl.total_cmp(&b.summary.after.kl);
     let (best, _) = rounds.iter().enumerate().min_by(|a, b| better(a.1, b.1)).expect("one round");
-    let finished = job.export(&rounds[0], &rounds[best])?;
+    let finished = finetuning.export(&rounds[0], &rounds[best])?;
     out.write(&finished.blob)?;
     // The blob is safe: the states are of no more use.
     for round in 0..args.recipe.rounds {
@@ -106,108 +51,3 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     }
     report(&args.out, &loaded, &rounds, best, &finished, global)
 }
-
-/// A blob to fine-tune, with what it was made from unless it was given as a file.
-struct Start {
-    blob: Vec<u8>,
-    made: Option<(Source, Made)>,
-}
-
-impl Args {
-    /// Text to train on, text to validate on, and text to measure the result on.
-    fn texts(
-        &self,
-        recipe: &Recipe,
-        loaded: &Loaded,
-        teacher: &Model,
-        global: Global,
-    ) -> Result<[Tokens; 3]> {
-        let text = &self.making.text;
-        if text.text.is_some() {
-            return Err(Error::Usage(
-                "fine-tuning needs text to train on and other text to validate on: name --corpus, or \
-                 nothing for text that the checkpoint writes itself"
-                    .into(),
-            ));
-        }
-        let windows = (self.recipe.validation_tokens / text.window).max(1);
-        let held_out = windows * text.window + 1;
-        let sampled = matches!(Corpus::find(text.corpus.as_deref()), Err(Error::CorpusMissing));
-        let tokenizer = loaded.tokenizer.as_ref();
-        let tokens = |split, limit| text.tokens(split, limit, Some(teacher), tokenizer, global);
-        // A corpus has so much; a checkpoint writes what the run needs.
-        let count = sampled.then(|| {
-            let training = &recipe.training;
-            let wanted = training.steps.saturating_mul((training.batch * training.window) as u64);
-            (wanted as usize).min(SAMPLED_TOKENS).max(text.window + 1)
-        });
-        let train = tokens(Split::Train, count)?;
-        let valid = tokens(Split::Valid, Some(held_out))?;
-        Ok([train, valid, text.reported(held_out, teacher, tokenizer, global)?])
-    }
-
-    /// The blob to write, if its place and those of the files beside it are free.
-    fn output(&self) -> Result<Output> {
-        let mut plan = self.force.plan(self.making.inputs(&self.model)).reads(&self.blob);
-        let out = plan.writes(&self.out, Kind::Blob)?;
-        if !out.is_file() {
-            return Err(Error::Usage(format!(
-                "a run keeps its state and its log beside --out: {} cannot be but a file",
-                self.out.display()
-            )));
-        }
-        for round in 0..self.recipe.rounds {
-            plan.writes(&self.beside(round, "state"), Kind::State)?;
-            plan.writes(&self.beside(round, "jsonl"), Kind::Log)?;
-        }
-        Ok(out)
-    }
-
-    /// A file of a round, beside the blob that is to be written.
-    fn beside(&self, round: usize, extension: &str) -> PathBuf {
-        let mut name = self.out.clone().into_os_string();
-        match round {
-            0 => name.push(format!(".{extension}")),
-            _ => name.push(format!(".round{}.{extension}", round + 1)),
-        }
-        PathBuf::from(name)
-    }
-
-    /// The blob that is given to start from, if one is.
-    fn given(&self, loaded: &Loaded) -> Result<Option<Vec<u8>>> {
-        let Some(path) = &self.blob else { return Ok(None) };
-        let blob = files::read(path)?;
-        let model = parse_blob(&blob, path)?;
-        if model.provenance().source_sha256 != loaded.sha256 {
-            let path = path.display();
-            return Err(Error::Usage(format!("{path} was made from another checkpoint")));
-        }
-        if let Some(tokenizer) = &loaded.tokenizer {
-            check_tokenizer(tokenizer, "the checkpoint's tokenizer", &model, path)?;
-        }
-        Ok(Some(blob))
-    }
-
-    /// The blob of the policy or the target.
-    fn start(&self, loaded: &Loaded, global: Global) -> Result<Start> {
-        let made = self.making.make(loaded, false, global)?;
-        let made = made.expect("nothing was asked to be left out");
-        let blob = self.assemble(&made.0, &made.1)?;
-        Ok(Start { blob, made: Some(made) })
-    }
-
-    fn assemble(&self, source: &Source, made: &Made) -> Result<Vec<u8>> {
-        let origin = Origin {
-            calibration: &made.text.name,
-            calibration_tokens: made.text.tokens.len() as u32,
-            seed: self.making.text.seed,
-            measured: None,
-        };
-        source.assemble(&made.encoded, &made.assignment, &origin)
-    }
-}
-
-/// What a policy's name ends with where its blob was fine-tuned.
-const TUNED: &str = " fine-tuned";
-/// Training tokens that the checkpoint writes at most where there is no corpus.
-const SAMPLED_TOKENS: usize = 1 << 18;

@@ -2,7 +2,7 @@
 
 use crate::cli::common::Loaded;
 use crate::cli::numbers;
-use crate::cli::quantize::Making;
+use crate::cli::quantize::QuantizeArgs;
 use crate::error::{Error, Result};
 use crate::finetune::Recipe;
 use crate::reference::Distillation;
@@ -20,14 +20,14 @@ pub(super) struct RecipeArgs {
     /// quarter; 2000000 where the checkpoint does not say].
     #[arg(long, value_name = "N")]
     train_tokens: Option<u64>,
-    /// Rounds that share out those tokens: before each but the first, a target's precisions are chosen
-    /// again for the weights as they are by then.
+    /// Rounds that divide those tokens; before each but the first, a target's precisions are chosen
+    /// again for the weights as trained so far.
     #[arg(long, value_parser = numbers::within(1..=64), default_value_t = 1, value_name = "N")]
     pub(super) rounds: usize,
     /// Windows per step.
     #[arg(long, value_parser = numbers::batch(), default_value_t = 32, value_name = "N")]
     batch: usize,
-    /// Parts of a batch that threads share out; changes the rounding, unlike --threads.
+    /// Shards of a batch, whose gradients are summed in order; changes rounding, unlike --threads.
     #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
     shards: usize,
     /// Highest learning rate of weights [default: 0.0012 times the square root of the KL divergence that
@@ -43,18 +43,16 @@ pub(super) struct RecipeArgs {
     /// Steps over which the learning rate rises.
     #[arg(long, default_value_t = 50, value_name = "N")]
     warmup: u64,
-    /// Share of the training tokens that give way to random ones, so that what the text lacks is not
-    /// forgotten.
+    /// Share of the training tokens replaced by random ones, against forgetting what the text lacks.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     replaced: f64,
-    /// Share of the steps in which only scales, biases and chains move.
+    /// Share of the steps, at the beginning, that train only scales, biases and chains.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     first_stage: f64,
-    /// What logits are divided by before they are compared.
-    /// Above 1, what the teacher finds unlikely counts for more.
+    /// Distillation temperature; above 1, tokens that the teacher finds unlikely weigh more.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     temperature: f32,
-    /// Share of the cross-entropy of the text in the loss; the teacher has the rest.
+    /// Weight of the text's cross-entropy in the loss; the rest is the KL divergence to the teacher.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     cross_entropy: f32,
     /// AdamW's decay of the first moment.
@@ -63,14 +61,14 @@ pub(super) struct RecipeArgs {
     /// AdamW's decay of the second moment.
     #[arg(long, default_value_t = 0.99, value_name = "X")]
     beta2: f32,
-    /// Longest gradient; longer ones are shortened.
+    /// Gradient-norm clipping threshold.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     clip: f64,
-    /// Tokens of the validation split that decide which step was the best.
+    /// Tokens of the validation split by which the best step is chosen.
     #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     pub(super) validation_tokens: usize,
-    /// Validations without a better one after which the run ends, counted from the half of its steps on,
-    /// where the learning rate is low; 0 for never.
+    /// Early stopping: validations without improvement after which the run ends, counted from half of
+    /// its steps on, where the learning rate is low; 0 for never.
     #[arg(long, default_value_t = 8, value_name = "N")]
     patience: u64,
     /// Steps between validations.
@@ -82,9 +80,6 @@ pub(super) struct RecipeArgs {
     /// Steps between lines of the log.
     #[arg(long, value_parser = numbers::steps(), default_value_t = 20, value_name = "N")]
     pub(super) log_every: u64,
-    /// Threads [default: as many as the machine has cores].
-    #[arg(long, value_parser = numbers::parts(), value_name = "N")]
-    pub(super) threads: Option<usize>,
 }
 
 impl RecipeArgs {
@@ -104,7 +99,7 @@ impl RecipeArgs {
     }
 
     /// What the flags say.
-    pub(super) fn recipe(&self, making: &Making, loaded: &Loaded) -> Result<Recipe> {
+    pub(super) fn recipe(&self, making: &QuantizeArgs, loaded: &Loaded) -> Result<Recipe> {
         let window = making.text.window;
         numbers::check(
             &[

@@ -1,34 +1,37 @@
 //! The finished blob, and what would become one.
 
 use resnet_bk_core::blob::Measured;
-use serde_json::json;
+use resnet_bk_schema::Storage;
+use resnet_bk_schema::outputs::{
+    Measurement, Preview, Quality, Quantized, StoredTensor, WeightLoss, Written,
+};
 
-use super::{Made, Making};
+use super::flags::QuantizeArgs;
+use super::model::QuantizedModel;
 use crate::cli::Global;
 use crate::cli::common::{Loaded, bar, escaped, parse_blob, print_json, set};
 use crate::error::{Error, Result};
 use crate::eval;
-use crate::eval::Quality;
-use crate::eval::statistics::with_error;
 use crate::eval::text::Tokens;
 use crate::output::Output;
-use crate::policy::Assignment;
-use crate::quantize::names::weight_name;
 use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 use crate::table::table;
+use crate::tensors::Assignment;
+use crate::tensors::weight_name;
 use crate::terminal::Stdout;
+use resnet_bk_schema::statistics::with_error;
 
 /// Assembles the blob, measures it, writes it and says so.
 pub(super) fn write(
-    args: &Making,
+    args: &QuantizeArgs,
     out: &Output,
     loaded: &Loaded,
     source: &Source,
-    made: &Made,
+    made: &QuantizedModel,
     global: Global,
 ) -> Result<()> {
-    let Made { assignment, encoded, mix, text, recorded } = made;
+    let QuantizedModel { assignment, encoded, mix, text, recorded } = made;
     let mut origin = Origin {
         calibration: &text.name,
         calibration_tokens: text.tokens.len() as u32,
@@ -64,19 +67,21 @@ pub(super) fn write(
     }
     let ratio = loaded.bytes as f64 / blob.len() as f64;
     if global.json {
-        print_json(&json!({
-            "policy": assignment.name,
-            "out": escaped(out.path()),
-            "blob_bytes": blob.len(),
-            "fp32_bytes": loaded.bytes,
-            "ratio": ratio,
-            "calibration": text.name,
-            "weights": mix.as_ref().map(|mix| json!({
-                "predicted_kl": mix.predicted, "measured_kl": mix.measured,
-            })),
-            "chosen": chosen.map(shown),
-            "measured": measured.map(shown),
-        }))?;
+        print_json(&Quantized {
+            written: Written {
+                policy: assignment.name.clone(),
+                out: escaped(out.path()),
+                blob_bytes: blob.len() as u64,
+                fp32_bytes: loaded.bytes,
+                ratio,
+            },
+            calibration: text.name.clone(),
+            weights: mix
+                .as_ref()
+                .map(|mix| WeightLoss { predicted_kl: mix.predicted, measured_kl: mix.measured }),
+            chosen: chosen.map(measurement),
+            measured: measured.map(measurement),
+        })?;
     } else {
         writeln!(
             Stdout,
@@ -108,9 +113,10 @@ pub(super) fn write(
     Ok(())
 }
 
-/// A measurement in JSON.
-fn shown((corpus, errors_by, quality): (String, String, Vec<Quality>)) -> serde_json::Value {
-    json!({ "corpus": corpus, "errors_by": errors_by, "fp32": quality[0], "blob": quality[1] })
+/// Quality of the checkpoint and of the blob on one text.
+fn measurement((corpus, errors_by, quality): (String, String, Vec<Quality>)) -> Measurement {
+    let [fp32, blob] = [0, 1].map(|i| quality[i].clone());
+    Measurement { corpus, errors_by, fp32, blob }
 }
 
 /// Prints the exact size and the storage of every tensor.
@@ -123,30 +129,26 @@ pub(super) fn preview(
 ) -> Result<()> {
     let bytes = source.predict(assignment, origin)?;
     let ratio = loaded.bytes as f64 / bytes as f64;
-    let tensors: Vec<_> = source
-        .dims
-        .tensors()
-        .zip(&assignment.storage)
-        .map(|(id, storage)| {
-            let (rows, cols) = source.shape(id);
-            (weight_name(id), storage, rows, cols, source.section_len(id, *storage))
-        })
-        .collect();
+    let tensors = source.dims.tensors().zip(&assignment.storage).map(|(id, &storage)| {
+        let (rows, cols) = source.shape(id);
+        (weight_name(id), storage, rows, cols, source.section_len(id, storage))
+    });
     if global.json {
-        let tensors: Vec<_> = tensors
-            .iter()
-            .map(|(name, storage, rows, cols, bytes)| {
-                json!({
-                    "name": name, "precision": storage.precision.name(), "group": storage.group,
-                    "rows": rows, "cols": cols, "bytes": bytes,
-                })
-            })
-            .collect();
-        print_json(&json!({
-            "policy": assignment.name, "blob_bytes": bytes, "fp32_bytes": loaded.bytes,
-            "ratio": ratio, "tensors": tensors,
-        }))?;
-        return Ok(());
+        let tensor = |(name, storage, rows, cols, bytes): (_, Storage, _, _, _)| StoredTensor {
+            name,
+            precision: storage.precision.name().to_owned(),
+            group: storage.group,
+            rows,
+            cols,
+            bytes,
+        };
+        return print_json(&Preview {
+            policy: assignment.name.clone(),
+            blob_bytes: bytes as u64,
+            fp32_bytes: loaded.bytes,
+            ratio,
+            tensors: tensors.map(tensor).collect(),
+        });
     }
     let mut rows = table(&["tensor", "shape", "storage", "bytes"]);
     for (name, storage, out, cols, bytes) in tensors {

@@ -1,7 +1,7 @@
 //! The stack machine.
 
+use super::graph::{Id, Node, Pickle};
 use super::opcode as op;
-use super::{Id, Node, Pickle};
 use std::collections::HashMap;
 
 /// Runs a program to its end.

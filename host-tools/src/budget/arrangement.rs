@@ -1,0 +1,53 @@
+//! Which experts gain from equalized scales or a permutation of their hidden units.
+
+use rayon::prelude::*;
+use resnet_bk_core::blob::{Precision, TensorId};
+
+use super::Bench;
+use crate::error::Result;
+use crate::quantize::calibration::Calibration;
+use crate::quantize::encode::Encoded;
+use crate::quantize::symmetry::{Symmetries, Symmetry};
+use crate::tensors::{layer_name, weight_name};
+use resnet_bk_schema::Storage;
+
+/// The storage that symmetries are tried in: coarse enough to tell them apart.
+const STORAGE: Storage = Storage::grouped(Precision::Int3, 32);
+
+/// Tries every symmetry that the steps allow on every expert alone, everything else staying FP32,
+/// and keeps what lowers the measured KL divergence. `progress` is told the share that is done.
+pub fn choose_arrangement(
+    bench: &Bench<'_>,
+    calibration: &Calibration,
+    progress: impl Fn(f64) + Sync,
+) -> Result<Symmetries> {
+    let source = bench.source();
+    let experts: Vec<(u32, u32)> = source.experts().collect();
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let chosen: Vec<Option<(String, Symmetry)>> = experts
+        .par_iter()
+        .map(|&(l, e)| {
+            let id = TensorId::ExpertDown(l, e);
+            let (up, down) = (layer_name(TensorId::ExpertUp(l, e)), layer_name(id));
+            let plain = source.encode(id, STORAGE, calibration)?;
+            let mut best = (bench.kl_with(id, &plain)?, None);
+            for symmetry in Symmetry::allowed(source.steps) {
+                let weights = &source.folded.tensors[&weight_name(id)].data;
+                let rearrangement = symmetry.rearrangement(weights, source.dims.hidden as usize);
+                let (mut changed, mut known) = (source.clone(), calibration.clone());
+                rearrangement.apply(&mut changed.folded, &up, &down);
+                rearrangement.apply_statistics(&mut known, &up, &down);
+                let encoded = changed.encode(id, STORAGE, &known)?;
+                let decoded = rearrangement.restore(&encoded.decoded);
+                let kl = bench.kl_with(id, &Encoded { decoded, ..encoded })?;
+                if kl < best.0 {
+                    best = (kl, Some((down.clone(), symmetry)));
+                }
+            }
+            let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            progress(count as f64 / experts.len() as f64);
+            Ok(best.1)
+        })
+        .collect::<Result<_>>()?;
+    Ok(chosen.into_iter().flatten().collect())
+}

@@ -1,0 +1,169 @@
+//! Flags that say how a checkpoint becomes a blob.
+
+use std::path::{Path, PathBuf};
+
+use resnet_bk_core::blob::Measured;
+use resnet_bk_schema::Storage;
+
+use crate::budget::{Bench, refine};
+use crate::cli::Global;
+use crate::cli::common::{Loaded, TextArgs, bar, model_files, set};
+use crate::cli::measured::StepArgs;
+use crate::cli::numbers;
+use crate::error::Result;
+use crate::eval::text::Tokens;
+use crate::importance::{self, Importance, Settings};
+use crate::quantize::encode::Encoded;
+use crate::reference::Model;
+use crate::tokenizer::Tokenizer;
+
+/// The target of a budget.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(id = "targets", multiple = false, conflicts_with = "policy")]
+pub(in crate::cli) struct Target {
+    /// The best blob of at most so many bytes, everything counted.
+    #[arg(long, value_name = "N")]
+    pub(super) target_bytes: Option<usize>,
+    /// The best blob that is at least so many times smaller than the checkpoint file.
+    #[arg(long, value_parser = numbers::positive, value_name = "R", allow_negative_numbers = true)]
+    pub(super) target_ratio: Option<f64>,
+    /// The smallest blob that loses at most this KL divergence, in nats per token, on the text that
+    /// it is measured on, through the integer path.
+    #[arg(long, value_parser = numbers::not_negative::<f64>, value_name = "X", allow_negative_numbers = true)]
+    pub(super) max_kl: Option<f64>,
+}
+
+impl Target {
+    /// Whether there is one.
+    pub(super) fn is_some(self) -> bool {
+        self.target_bytes.is_some() || self.target_ratio.is_some() || self.max_kl.is_some()
+    }
+}
+
+/// Flags that say how a checkpoint becomes a blob.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct QuantizeArgs {
+    /// static, dynamic, uniform-int8, uniform-int4 (and so on) or a policy file.
+    #[arg(long, value_name = "POLICY")]
+    pub(in crate::cli) policy: Option<String>,
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Importance file that `analyze` wrote, for the dynamic policy and for targets, and for the
+    /// arrangement of experts under any policy. What a target needs and the file lacks is measured
+    /// and added to it, so an interrupted run resumes; a target needs a file of the
+    /// same calibration, window, seed and steps.
+    #[arg(long, value_name = "FILE")]
+    pub(super) importance: Option<PathBuf>,
+    /// Tokenizer, if not the tokenizer.json beside the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) tokenizer: Option<PathBuf>,
+    /// Leave the tokenizer out of the blob.
+    #[arg(long)]
+    pub(super) no_tokenizer: bool,
+    #[command(flatten)]
+    pub(super) steps: StepArgs,
+    /// Calibration tokens, from the training split.
+    #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
+    pub(super) calibration_tokens: usize,
+    /// Tokens of the validation split by which precisions are chosen, and of the test split on which the
+    /// blob's perplexity is measured and recorded in it; 0 records none.
+    #[arg(long, value_parser = numbers::tokens(0), default_value_t = 8_192, value_name = "N")]
+    pub(in crate::cli) measure_tokens: usize,
+    #[command(flatten)]
+    pub(in crate::cli) text: TextArgs,
+    /// What is added to the policy's name in the blob: it counts where a target is met to the byte.
+    #[arg(skip)]
+    pub(in crate::cli) suffix: &'static str,
+    /// The text that the blob will be measured on, if not --measure-tokens of the test split: its name
+    /// and length are part of the blob's bytes, too.
+    #[arg(skip)]
+    pub(in crate::cli) recorded: Option<Tokens>,
+}
+
+impl QuantizeArgs {
+    /// Whether precisions are chosen for a target.
+    pub(in crate::cli) fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// The files that quantizing this checkpoint reads.
+    pub(in crate::cli) fn inputs(&self, model: &Path) -> Vec<PathBuf> {
+        let mut inputs = self.text.files();
+        inputs.extend(model_files(model, self.tokenizer.as_deref()));
+        inputs.extend(self.importance.clone());
+        // Of policies, some are files; no file has the name of another.
+        inputs.extend(self.policy.as_ref().map(PathBuf::from));
+        inputs
+    }
+
+    /// What importance depends on here.
+    pub(super) fn settings(&self, loaded: &Loaded, text: &Tokens) -> Settings {
+        loaded.settings(text, &self.text, self.steps.taken())
+    }
+
+    /// Reads the checkpoint and settles what depends on it.
+    pub(in crate::cli) fn load(&mut self, model: &Path, global: Global) -> Result<Loaded> {
+        let loaded = Loaded::read(model, self.tokenizer.as_deref(), global)?;
+        self.text.fit(loaded.checkpoint.config.positions)?;
+        Ok(loaded)
+    }
+
+    /// The text that the blob will be measured on, if any.
+    pub(super) fn recorded(
+        &self,
+        model: &Model,
+        tokenizer: Option<&Tokenizer>,
+        global: Global,
+    ) -> Result<Option<Tokens>> {
+        match (&self.recorded, self.measure_tokens) {
+            (Some(text), _) => Ok(Some(text.clone())),
+            (None, 0) => Ok(None),
+            (None, limit) => self.text.reported(limit, model, tokenizer, global).map(Some),
+        }
+    }
+
+    /// Tokens that mixes are measured on.
+    pub(super) fn measured_on(&self) -> usize {
+        if self.measure_tokens > 0 { self.measure_tokens } else { FALLBACK_TOKENS }
+    }
+
+    /// Sequential quantization for the inputs that the quantized layers give.
+    pub(super) fn refine(
+        &self,
+        bench: &Bench<'_>,
+        text: &Tokens,
+        storage: &[Storage],
+        encoded: Vec<Encoded>,
+        global: Global,
+    ) -> Result<(Vec<Encoded>, f64)> {
+        let tokens = &text.tokens[..text.tokens.len().min(PREFIX_TOKENS)];
+        let text = (tokens, self.text.window);
+        let progress = bar("quantized prefix", global);
+        let refined = refine(bench, text, storage, encoded, |share| set(&progress, share));
+        progress.finish_and_clear();
+        refined
+    }
+
+    /// The published importance, for a policy that needs it where no file was given.
+    pub(super) fn publish(&self, loaded: &Loaded, text: &Tokens, global: Global) -> Importance {
+        let model = Model::from_checkpoint(&loaded.checkpoint);
+        let progress = bar("published importance", global);
+        let published = importance::publish(&model, &text.tokens, self.text.window, |share| {
+            set(&progress, share)
+        });
+        progress.finish_and_clear();
+        Importance::new(self.settings(loaded, text), published)
+    }
+}
+
+/// The header's entry for a text that the blob will be measured on; its figures are 0 until then.
+pub(super) fn unmeasured(text: &Tokens) -> Measured<'_> {
+    let tokens = text.tokens.len() as u32 - 1;
+    Measured { corpus: &text.name, tokens, perplexity_fp32: 0.0, perplexity: 0.0 }
+}
+
+/// Tokens that a mix is measured on where `--measure-tokens` asks for none.
+pub(super) const FALLBACK_TOKENS: usize = 8_192;
+
+/// Tokens on which the inputs of quantized layers are compared with the exact ones.
+const PREFIX_TOKENS: usize = 16_384;

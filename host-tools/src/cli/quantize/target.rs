@@ -1,0 +1,259 @@
+//! `resnet-bk quantize --target-bytes | --target-ratio | --max-kl`.
+
+use std::path::Path;
+
+use resnet_bk_schema::{Step, Storage};
+
+use super::flags::{QuantizeArgs, Target, unmeasured};
+use super::model::{QuantizedModel, TargetMix};
+use super::write::preview;
+use crate::budget::{Bench, Mix, Progress, Search};
+use crate::cli::Global;
+use crate::cli::common::{Loaded, TextArgs, bar, note, parse_blob, set};
+use crate::cli::measured::Measuring;
+use crate::corpus::Split;
+use crate::error::{Error, Result};
+use crate::eval;
+use crate::eval::text::Tokens;
+use crate::files;
+use crate::importance::Importance;
+use crate::quantize::calibration::Calibration;
+use crate::quantize::{Origin, Source};
+use crate::reference::Model;
+use crate::tensors::Assignment;
+use crate::tokenizer::Tokenizer;
+
+/// Halvings of the range of sizes in search of the smallest one within a KL divergence.
+const HALVINGS: usize = 9;
+
+/// Quantizes to the target, or prints what would come out and returns nothing.
+pub(super) fn make(
+    args: &QuantizeArgs,
+    loaded: &Loaded,
+    source: &mut Source,
+    importance: Option<Importance>,
+    dry_run: bool,
+    global: Global,
+) -> Result<Option<QuantizedModel>> {
+    let tokenizer = loaded.tokenizer.as_ref();
+    let (mut calibration, text) =
+        args.text.calibrate(source, args.calibration_tokens, tokenizer, global)?;
+    let folded = Model::from_checkpoint(&source.folded);
+    let limit = Some(args.measured_on());
+    let held_out = args.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
+    // Without a file there is none that something could belong to.
+    let path = args.importance.as_deref().unwrap_or(Path::new(""));
+    let mut importance = match importance {
+        Some(importance) => {
+            importance.require(&args.settings(loaded, &text), path)?;
+            importance
+        }
+        None => args.publish(loaded, &text, global),
+    };
+    let save = |importance: &Importance| match &args.importance {
+        Some(path) => files::write_atomically(path, &importance.to_bytes()),
+        None => Ok(()),
+    };
+    let measuring = Measuring { text: &args.text, held_out: &held_out, path, save: &save, global };
+    measuring.arrange(source, &mut calibration, &mut importance)?;
+    let source = &*source;
+    let bench = measuring.bench(source, &calibration);
+    measuring.measure(&bench, &mut importance)?;
+    let table = importance.measured;
+    let search = Search::new(&bench, &table)?;
+    let recorded = args.recorded(&folded, tokenizer, global)?;
+    let origin = Origin {
+        calibration: &text.name,
+        calibration_tokens: text.tokens.len() as u32,
+        seed: args.text.seed,
+        measured: recorded.as_ref().map(unmeasured),
+    };
+    let overhead = overhead(args, source, &origin)?;
+    let Target { target_bytes, target_ratio, max_kl } = args.target;
+    let search_for = TargetSearch { args, bench: &bench, held_out: &held_out, origin, global };
+    let within = |bytes: usize| {
+        let found = search_for.within(&search, bytes, overhead, loaded.bytes)?;
+        Ok::<_, Error>((found, bytes.saturating_sub(overhead)))
+    };
+    let (found, capacity) = match (target_bytes, target_ratio, max_kl) {
+        (Some(bytes), ..) => within(bytes)?,
+        (_, Some(ratio), _) => within((loaded.bytes as f64 / ratio) as usize)?,
+        (.., Some(limit)) => {
+            let found = search_for.below(&search, limit)?;
+            let bytes = found.bytes;
+            (found, bytes)
+        }
+        (None, None, None) => {
+            return Err(Error::Usage("name --policy or a target".into()));
+        }
+    };
+    note(
+        global,
+        &format!(
+            "the weights lose {:.5} nats a token together; one by one they sum to {:.5}",
+            found.measured, found.predicted
+        ),
+    );
+    let assignment = budget_assignment(args, &found.storage);
+    if dry_run {
+        preview(loaded, source, &assignment, &origin, global)?;
+        return Ok(None);
+    }
+    let mut encoded = bench.encode_mix(&found.storage)?;
+    let mut measured = found.measured;
+    if source.steps.has(Step::Prefix) {
+        let (refined, kl) = args.refine(&bench, &text, &found.storage, encoded, global)?;
+        note(global, &format!("quantized again for the inputs that it gives: {kl:.5}"));
+        (encoded, measured) = (refined, kl);
+    }
+    let mix =
+        TargetMix { chosen_on: held_out, predicted: found.predicted, measured, capacity, table };
+    Ok(Some(QuantizedModel { assignment, encoded, mix: Some(mix), text, recorded }))
+}
+
+impl QuantizeArgs {
+    /// Quantizes weights that have moved to another mix of no more bytes, the best that is found around
+    /// the one before; nothing where that stays the best, or was not for a target. What counts is the
+    /// KL divergence to `teacher`.
+    pub(in crate::cli) fn make_again(
+        &self,
+        source: &Source,
+        before: &QuantizedModel,
+        teacher: &Model,
+        tokenizer: Option<&Tokenizer>,
+        global: Global,
+    ) -> Result<Option<QuantizedModel>> {
+        let Some(TargetMix { capacity, table, .. }) = &before.mix else { return Ok(None) };
+        let TextArgs { window, seed, .. } = self.text;
+        let (text, folded) = (&before.text, Model::from_checkpoint(&source.folded));
+        let progress = bar("calibrating", global);
+        let calibration = Calibration::collect(&folded, &text.tokens, window, seed, |share| {
+            set(&progress, share);
+        })?;
+        progress.finish_and_clear();
+        let limit = Some(self.measured_on());
+        let held_out = self.text.tokens(Split::Valid, limit, Some(teacher), tokenizer, global)?;
+        let bench = Bench::towards(teacher, source, &calibration, &held_out.tokens, window);
+        let storage = &before.assignment.storage;
+        let progress = bar("searching", global);
+        let found = Search::new(&bench, table)?.improve(storage, *capacity, |at| {
+            if let Progress::Steps(share) = at {
+                set(&progress, share);
+            }
+        });
+        progress.finish_and_clear();
+        let Some(found) = found?.filter(|found| found.storage != *storage) else { return Ok(None) };
+        let Mix { predicted, measured, ref storage, .. } = found;
+        let (assignment, encoded) = (budget_assignment(self, storage), bench.encode_mix(storage)?);
+        let (capacity, table, recorded) = (*capacity, table.clone(), before.recorded.clone());
+        let mix = TargetMix { chosen_on: held_out, predicted, measured, capacity, table };
+        Ok(Some(QuantizedModel {
+            assignment,
+            encoded,
+            mix: Some(mix),
+            text: text.clone(),
+            recorded,
+        }))
+    }
+}
+
+fn budget_assignment(args: &QuantizeArgs, storage: &[Storage]) -> Assignment {
+    Assignment {
+        name: format!("budget{}", args.suffix),
+        storage: storage.to_vec(),
+        potentials_int8: false,
+    }
+}
+
+/// Bytes of a blob beside the aligned sections of its matrices.
+fn overhead(args: &QuantizeArgs, source: &Source, origin: &Origin<'_>) -> Result<usize> {
+    let storage = vec![Storage::INT8; source.dims.tensor_count()];
+    let sections: usize = source
+        .dims
+        .tensors()
+        .map(|id| resnet_bk_core::blob::align_up(source.section_len(id, Storage::INT8)))
+        .sum();
+    Ok(source.predict(&budget_assignment(args, &storage), origin)? - sections)
+}
+
+/// A search for the mix that meets a target.
+struct TargetSearch<'a> {
+    args: &'a QuantizeArgs,
+    bench: &'a Bench<'a>,
+    held_out: &'a Tokens,
+    origin: Origin<'a>,
+    global: Global,
+}
+
+impl TargetSearch<'_> {
+    /// The best mix whose blob has at most `bytes`.
+    fn within(&self, search: &Search<'_>, bytes: usize, overhead: usize, fp32: u64) -> Result<Mix> {
+        let capacity = bytes.saturating_sub(overhead);
+        self.best(search, capacity)?.ok_or_else(|| {
+            let smallest = search.range().0 + overhead;
+            Error::Budget(format!(
+                "no mix of precisions fits {bytes} bytes: the smallest has {smallest}, {:.2}× \
+                 smaller than the checkpoint",
+                fp32 as f64 / smallest as f64
+            ))
+        })
+    }
+
+    fn best(&self, search: &Search<'_>, capacity: usize) -> Result<Option<Mix>> {
+        let progress = bar("searching", self.global);
+        let found = search.best(capacity, |at| match at {
+            Progress::Mix(_) => set(&progress, 0.0),
+            Progress::Steps(share) => set(&progress, share),
+        });
+        progress.finish_and_clear();
+        found
+    }
+
+    /// The smallest mix that loses at most `limit` through the integer path, whose rounding of
+    /// activations comes on top of what the weights lose.
+    fn below(&self, search: &Search<'_>, limit: f64) -> Result<Mix> {
+        let (smallest, largest) = search.range();
+        let mut activations = 0.0;
+        let mut closest = f64::INFINITY;
+        for _ in 0..4 {
+            let wanted = limit - activations;
+            let (mut low, mut high) = (smallest, largest);
+            for _ in 0..HALVINGS {
+                let middle = low.midpoint(high);
+                match search.first(middle)? {
+                    Some(found) if found.measured <= wanted => high = middle,
+                    _ => low = middle,
+                }
+            }
+            let Some(found) = self.best(search, high)? else { break };
+            let kl = self.integer_kl(&found.storage)?;
+            if kl <= limit {
+                return Ok(found);
+            }
+            closest = closest.min(kl);
+            activations += (kl - limit).max(kl - found.measured - activations);
+        }
+        Err(Error::Budget(format!(
+            "no mix of precisions loses at most {limit} nats a token; the closest loses {closest:.5}, \
+             part of it by rounding activations"
+        )))
+    }
+
+    /// KL divergence of a mix through the integer path, on the text that is measured on.
+    fn integer_kl(&self, storage: &[Storage]) -> Result<f64> {
+        let assignment = budget_assignment(self.args, storage);
+        let (source, encoded) = (self.bench.source(), self.bench.encode_mix(storage)?);
+        let blob = source.assemble(&encoded, &assignment, &self.origin)?;
+        let reference = Model::from_checkpoint(&source.folded);
+        let model = parse_blob(&blob, std::path::Path::new("the blob"))?;
+        let quality = eval::evaluate(
+            Some(&reference),
+            &[eval::Subject::Blob(model)],
+            &self.held_out.tokens,
+            &self.held_out.blocks(self.args.text.window),
+            None,
+            |_| {},
+        )?;
+        Ok(quality[1].fidelity.as_ref().map_or(0.0, |fidelity| fidelity.kl))
+    }
+}

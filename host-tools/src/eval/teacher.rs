@@ -1,0 +1,100 @@
+//! A teacher's logits on a short text, kept in memory, for many students to be compared with.
+//!
+//! Budgets compare hundreds of mixes with the FP32 model on one text, and fine-tuning compares the same
+//! student again and again. Both go through here; long texts and blobs go through
+//! [`evaluate`](crate::eval::evaluate), which keeps no logits.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::reference::{Model, Tape, WINDOWS_PER_PASS};
+
+/// Whole windows of a text with a teacher's numbers for every position.
+pub struct Teacher<'a> {
+    tokens: &'a [u32],
+    window: usize,
+    vocab: usize,
+    /// `[positions, V]` in batches of [`WINDOWS_PER_PASS`] windows.
+    values: Vec<Vec<f32>>,
+}
+
+/// A few windows of the text.
+#[derive(Clone, Debug)]
+pub struct Batch<'b> {
+    /// Positions in the text.
+    pub positions: Range<usize>,
+    /// Tokens of those positions.
+    pub inputs: &'b [u32],
+    /// The teacher's numbers `[positions, V]`.
+    pub teacher: &'b [f32],
+}
+
+impl<'a> Teacher<'a> {
+    /// Runs the teacher over `tokens`, whole windows of `window` tokens, and keeps what `keep` makes of a
+    /// batch's logits `[positions, V]`.
+    pub fn new(
+        model: &Model,
+        tokens: &'a [u32],
+        window: usize,
+        keep: impl Fn(&[f32]) -> Vec<f32> + Sync,
+    ) -> Self {
+        let batches = tokens.par_chunks(window * WINDOWS_PER_PASS);
+        let values = batches.map_init(Tape::default, |tape, inputs| {
+            keep(model.forward_reusing(inputs, window, tape))
+        });
+        let values = values.collect();
+        Self { tokens, window, vocab: model.config().vocab, values }
+    }
+
+    /// The text.
+    pub fn tokens(&self) -> &'a [u32] {
+        self.tokens
+    }
+
+    /// Tokens of a window.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Size of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// What `compare` makes of every batch, in the order of the text; `tape` makes the buffers of a
+    /// student's forward passes.
+    pub fn batches<R: Send>(
+        &self,
+        tape: impl Fn() -> Tape + Sync + Send,
+        compare: impl Fn(&mut Tape, Batch<'_>) -> R + Sync + Send,
+    ) -> Vec<R> {
+        let step = self.window * WINDOWS_PER_PASS;
+        let inputs = self.tokens.par_chunks(step).zip(&self.values).enumerate();
+        let results = inputs.map_init(tape, |tape, (index, (inputs, teacher))| {
+            let positions = index * step..index * step + inputs.len();
+            compare(tape, Batch { positions, inputs, teacher })
+        });
+        results.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::tests::random_checkpoint;
+
+    #[test]
+    fn batches_are_the_text_in_its_order() {
+        let model = Model::from_checkpoint(&random_checkpoint(1, 2));
+        let tokens: Vec<u32> = (0..12 * 19).map(|i| i * 7 % 40).collect();
+        let teacher = Teacher::new(&model, &tokens, 12, <[f32]>::to_vec);
+        let found = teacher.batches(Tape::default, |tape, batch| {
+            assert_eq!(batch.inputs, &tokens[batch.positions.clone()]);
+            assert_eq!(model.forward_reusing(batch.inputs, 12, tape), batch.teacher);
+            batch.inputs.to_vec()
+        });
+        assert_eq!(found.len(), 3);
+        assert_eq!(found.concat(), tokens);
+    }
+}

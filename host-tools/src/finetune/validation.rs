@@ -1,0 +1,44 @@
+//! The text by which the best step is chosen.
+
+use resnet_bk_schema::outputs::DistillationScore;
+
+use super::Student;
+use crate::eval::teacher::Teacher;
+use crate::reference::{Losses, Model, Tape};
+
+/// A text that students are scored on, with the teacher's logits.
+pub struct ValidationSet<'a> {
+    /// One more than the teacher has: the last only is predicted.
+    tokens: &'a [u32],
+    teacher: Teacher<'a>,
+}
+
+impl<'a> ValidationSet<'a> {
+    /// The whole windows of `tokens`, and the token after each of theirs.
+    pub fn new(teacher: &Model, tokens: &'a [u32], window: usize) -> Self {
+        let whole = tokens.len().saturating_sub(1) / window * window;
+        let teacher = Teacher::new(teacher, &tokens[..whole], window, <[f32]>::to_vec);
+        Self { tokens: &tokens[..whole + 1], teacher }
+    }
+
+    /// Predicted tokens.
+    pub fn predictions(&self) -> usize {
+        self.tokens.len() - 1
+    }
+
+    /// Scores the student as it is shown; the result does not depend on the number of threads.
+    pub fn score(&self, student: &Student) -> DistillationScore {
+        let (window, model) = (self.teacher.window(), student.model());
+        let tape = || Tape::fake_quantized(student.fake_quant());
+        let parts: Vec<Losses> = self.teacher.batches(tape, |tape, batch| {
+            let targets = &self.tokens[batch.positions.start + 1..=batch.positions.end];
+            model.losses(batch.inputs, (targets, batch.teacher), window, tape)
+        });
+        let count = self.predictions() as f64;
+        let mean = |loss: fn(&Losses) -> f64| parts.iter().map(loss).sum::<f64>() / count;
+        DistillationScore {
+            kl: mean(|losses| losses.kl),
+            perplexity: mean(|losses| losses.nats).exp(),
+        }
+    }
+}

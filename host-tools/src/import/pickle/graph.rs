@@ -1,0 +1,74 @@
+//! The graph of objects.
+
+/// A reference to a node.
+pub(in crate::import) type Id = usize;
+
+/// A value.
+#[derive(Debug, PartialEq)]
+pub(in crate::import) enum Node {
+    Int(i64),
+    Text(String),
+    /// A class or function, such as `torch._utils._rebuild_tensor_v2`.
+    Global(String),
+    /// A list or tuple.
+    List(Vec<Id>),
+    /// A dictionary's keys and values, in the order of insertion.
+    Dict(Vec<(Id, Id)>),
+    /// An object that is kept outside the pickle, and how it is called there.
+    Persistent(Id),
+    /// What a function or class gives for these arguments.
+    Call {
+        function: Id,
+        arguments: Id,
+    },
+    /// A value whose content is of no interest here: None, a number with a fraction, bytes.
+    Opaque,
+}
+
+/// The objects of a pickle.
+#[derive(Debug)]
+pub(in crate::import) struct Pickle {
+    pub(super) nodes: Vec<Node>,
+    pub(super) root: Id,
+}
+
+impl Pickle {
+    /// The object that was pickled.
+    pub(in crate::import) fn root(&self) -> Id {
+        self.root
+    }
+
+    pub(in crate::import) fn node(&self, id: Id) -> &Node {
+        &self.nodes[id]
+    }
+
+    pub(in crate::import) fn int(&self, id: Id) -> Option<i64> {
+        if let Node::Int(value) = self.node(id) { Some(*value) } else { None }
+    }
+
+    pub(in crate::import) fn text(&self, id: Id) -> Option<&str> {
+        if let Node::Text(value) = self.node(id) { Some(value) } else { None }
+    }
+
+    pub(in crate::import) fn global(&self, id: Id) -> Option<&str> {
+        if let Node::Global(value) = self.node(id) { Some(value) } else { None }
+    }
+
+    pub(in crate::import) fn list(&self, id: Id) -> Option<&[Id]> {
+        if let Node::List(items) = self.node(id) { Some(items) } else { None }
+    }
+
+    pub(in crate::import) fn dict(&self, id: Id) -> Option<&[(Id, Id)]> {
+        if let Node::Dict(items) = self.node(id) { Some(items) } else { None }
+    }
+
+    /// Name and arguments of a call.
+    pub(in crate::import) fn call(&self, id: Id) -> Option<(&str, &[Id])> {
+        match self.node(id) {
+            Node::Call { function, arguments } => {
+                Some((self.global(*function)?, self.list(*arguments)?))
+            }
+            _ => None,
+        }
+    }
+}

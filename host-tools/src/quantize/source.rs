@@ -1,0 +1,214 @@
+//! A checkpoint on its way to a blob.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
+use resnet_bk_schema::{Steps, Storage};
+
+use super::calibration::Calibration;
+use super::encode::{self, Encoded, Matrix};
+use super::symmetry::{Symmetries, Symmetry};
+use super::{balance, chain, clip, fold, writer};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::tensors::{Assignment, dimensions, layer_name, weight_name};
+
+/// Name and version that blobs are signed with.
+pub const TOOL: &str = concat!("resnet-bk ", env!("CARGO_PKG_VERSION"));
+
+/// A folded checkpoint and everything that does not depend on precisions.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The folded checkpoint.
+    pub folded: Checkpoint,
+    /// The core's dimensions.
+    pub dims: Dimensions,
+    /// SHA-256 of the checkpoint file.
+    pub sha256: [u8; 32],
+    /// Bytes of the checkpoint file.
+    pub bytes: u64,
+    /// Tokenizer section, where the blob is to carry one.
+    pub tokenizer: Option<Vec<u8>>,
+    /// Class of every token; empty where all are in one.
+    pub(super) classes: Vec<u8>,
+    /// Hidden units that each expert keeps; empty where all keep all.
+    pub(super) kept: Vec<usize>,
+    /// Steps of post-training quantization that are taken.
+    pub steps: Steps,
+}
+
+impl Source {
+    /// Folds a checkpoint that was read from a file of `bytes` bytes with this hash.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        sha256: [u8; 32],
+        bytes: u64,
+        tokenizer: Option<Vec<u8>>,
+    ) -> Result<Self> {
+        let dims = dimensions(&checkpoint.config);
+        dims.validate().map_err(Error::Blob)?;
+        let mut folded = fold::fold(checkpoint);
+        clip::clip(&mut folded);
+        balance::balance(&mut folded);
+        Ok(Self {
+            folded,
+            dims,
+            sha256,
+            bytes,
+            tokenizer,
+            classes: Vec::new(),
+            kept: Vec::new(),
+            steps: Steps::ALL,
+        })
+    }
+
+    /// Rearranges experts and their calibration, where the steps allow it.
+    pub fn rearrange(&mut self, symmetries: &Symmetries, calibration: &mut Calibration) {
+        for (l, e) in self.experts() {
+            let [up, down] = [TensorId::ExpertUp(l, e), TensorId::ExpertDown(l, e)].map(layer_name);
+            let allowed =
+                |symmetry: &&Symmetry| Symmetry::allowed(self.steps).any(|a| a == **symmetry);
+            let Some(symmetry) = symmetries.get(&down).filter(allowed) else { continue };
+            let weights = &self.folded.tensors[&format!("{down}.weight")].data;
+            let rearrangement = symmetry.rearrangement(weights, self.dims.hidden as usize);
+            rearrangement.apply(&mut self.folded, &up, &down);
+            rearrangement.apply_statistics(calibration, &up, &down);
+        }
+    }
+
+    /// Layer and number of every expert.
+    pub fn experts(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
+        let Dimensions { layers, experts, .. } = self.dims;
+        (0..layers).flat_map(move |l| (0..experts).map(move |e| (l, e)))
+    }
+
+    /// Encodes one matrix.
+    pub fn encode(
+        &self,
+        id: TensorId,
+        storage: Storage,
+        calibration: &Calibration,
+    ) -> Result<Encoded> {
+        let (rows, cols) = self.shape(id);
+        writer::check(&self.dims, id, &storage.record(rows, cols))?;
+        let (layer, part) = (layer_name(id), self.part(id));
+        let whole = &self.folded.tensors[&format!("{layer}.weight")];
+        let [whole_rows, whole_cols] = [whole.shape[0], whole.shape[1]];
+        let biases = match id.is_embedding() {
+            true => Cow::default(),
+            false => part.of_biases(&self.folded.tensors[&format!("{layer}.bias")].data),
+        };
+        let statistics =
+            &part.of_statistics(calibration.statistics(&layer, whole_rows, whole_cols));
+        let matrix = Matrix {
+            id,
+            name: &weight_name(id),
+            weights: &part.of_matrix(&whole.data, whole_cols),
+            cols,
+            biases: &biases,
+            statistics,
+            steps: self.steps,
+        };
+        encode::encode(matrix, storage)
+    }
+
+    /// Bytes of a matrix's section, unpadded.
+    pub fn section_len(&self, id: TensorId, storage: Storage) -> usize {
+        let (rows, cols) = self.shape(id);
+        storage.layout(id, rows, cols).len()
+    }
+
+    /// Bytes of the blob that [`Source::quantize`] would give, exactly, without quantizing.
+    pub fn predict(&self, assignment: &Assignment, origin: &Origin<'_>) -> Result<usize> {
+        let records: Vec<TensorRecord> = self
+            .dims
+            .tensors()
+            .zip(&assignment.storage)
+            .map(|(id, storage)| {
+                let (rows, cols) = self.shape(id);
+                storage.record(rows, cols)
+            })
+            .collect();
+        let chain = chain::encode(&self.folded, assignment.potentials_int8)?;
+        self.parts(&chain, records, assignment, origin).total_len()
+    }
+
+    /// Quantizes every matrix as assigned.
+    pub fn encode_all(
+        &self,
+        assignment: &Assignment,
+        calibration: &Calibration,
+    ) -> Result<Vec<Encoded>> {
+        let ids: Vec<TensorId> = self.dims.tensors().collect();
+        ids.into_par_iter()
+            .zip(&assignment.storage)
+            .map(|(id, &storage)| self.encode(id, storage, calibration))
+            .collect()
+    }
+
+    /// The blob of these matrices.
+    pub fn assemble(
+        &self,
+        encoded: &[Encoded],
+        assignment: &Assignment,
+        origin: &Origin<'_>,
+    ) -> Result<Vec<u8>> {
+        let chain = chain::encode(&self.folded, assignment.potentials_int8)?;
+        let records = encoded.iter().map(|tensor| tensor.record).collect();
+        let sections: Vec<Vec<u8>> = encoded.iter().map(|tensor| tensor.section.clone()).collect();
+        self.parts(&chain, records, assignment, origin).assemble(&sections)
+    }
+
+    /// Quantizes and assembles.
+    pub fn quantize(
+        &self,
+        assignment: &Assignment,
+        calibration: &Calibration,
+        origin: &Origin<'_>,
+    ) -> Result<Vec<u8>> {
+        self.assemble(&self.encode_all(assignment, calibration)?, assignment, origin)
+    }
+
+    fn parts<'a>(
+        &'a self,
+        chain: &'a chain::EncodedChain,
+        records: Vec<TensorRecord>,
+        assignment: &'a Assignment,
+        origin: &'a Origin<'a>,
+    ) -> writer::Parts<'a> {
+        let stored = self.dims.tensors().zip(&assignment.storage);
+        let section_lens = stored.map(|(id, &storage)| self.section_len(id, storage)).collect();
+        writer::Parts {
+            dims: self.dims,
+            chain,
+            records,
+            section_lens,
+            tokenizer: self.tokenizer.as_deref(),
+            token_classes: self.class_section(),
+            provenance: Provenance {
+                source_sha256: &self.sha256,
+                source_bytes: self.bytes,
+                tool: TOOL,
+                policy: &assignment.name,
+                calibration: origin.calibration,
+                calibration_tokens: origin.calibration_tokens,
+                seed: origin.seed,
+                measured: origin.measured,
+            },
+        }
+    }
+}
+
+/// Provenance of a blob beside its policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Text that the quantizer was calibrated on.
+    pub calibration: &'a str,
+    /// Calibration tokens.
+    pub calibration_tokens: u32,
+    /// Seed.
+    pub seed: u64,
+    /// Quality, if it was measured.
+    pub measured: Option<Measured<'a>>,
+}

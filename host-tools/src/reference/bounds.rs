@@ -1,0 +1,15 @@
+//! Where potentials and features are clipped.
+
+use crate::reference::real::Real;
+
+/// Bound of the potentials.
+pub(crate) const POTENTIAL_BOUND: f64 = 3.0;
+/// Bound of the features, the real and imaginary parts of G.
+pub(crate) const FEATURE_BOUND: f64 = 10.0;
+
+/// Clips every element of `x` to ±`bound`.
+pub(crate) fn clip_into<T: Real>(x: &[T], bound: f64, y: &mut Vec<T>) {
+    let bound = T::of(bound);
+    y.clear();
+    y.extend(x.iter().map(|x| x.clip(bound)));
+}

@@ -1,0 +1,7 @@
+//! The vocabulary of quantization: names of matrices, and the storage of each.
+
+mod assignment;
+mod names;
+
+pub use assignment::Assignment;
+pub use names::{bias_name, dimensions, feeds_a_choice, layer_name, weight_name};

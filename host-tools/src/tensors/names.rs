@@ -1,0 +1,61 @@
+//! Between the core's matrices and the checkpoint's tensor names.
+
+use resnet_bk_core::blob::{self, Dimensions, TensorId};
+
+use crate::checkpoint::{Chain, ModelConfig};
+
+/// Name of the layer that a matrix belongs to: that of its weight without `.weight`.
+pub fn layer_name(id: TensorId) -> String {
+    let bk = |l: u32| format!("blocks.{l}.bk_layer");
+    match id {
+        TensorId::TokenEmbedding(_) => "token_embedding".into(),
+        TensorId::PositionEmbedding => "position_embedding".into(),
+        TensorId::VProj(l) => format!("{}.v_proj", bk(l)),
+        TensorId::OutputProj(l) => format!("{}.output_proj", bk(l)),
+        TensorId::Gate(l) => format!("{}.moe_ffn.gating_network", bk(l)),
+        TensorId::ExpertUp(l, e) => format!("{}.moe_ffn.experts.{e}.0", bk(l)),
+        TensorId::ExpertDown(l, e) => format!("{}.moe_ffn.experts.{e}.3", bk(l)),
+        TensorId::LmHead(_) => "lm_head".into(),
+    }
+}
+
+/// Name of the weight of a matrix, as policies match it: as in the checkpoint, but for the classes of
+/// tokens after the first.
+pub fn weight_name(id: TensorId) -> String {
+    let layer = layer_name(id);
+    match id {
+        TensorId::TokenEmbedding(class @ 1..) | TensorId::LmHead(class @ 1..) => {
+            format!("{layer}.class{class}.weight")
+        }
+        _ => format!("{layer}.weight"),
+    }
+}
+
+/// Name of the bias of a matrix, as [`weight_name`] has that of its weight.
+pub fn bias_name(id: TensorId) -> String {
+    weight_name(id).replace(".weight", ".bias")
+}
+
+/// Whether a ReLU or a softmax follows a layer, so that the input decides which outputs count.
+pub fn feeds_a_choice(layer: &str) -> bool {
+    layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")
+}
+
+/// The core's dimensions of a model; a valid configuration fits their limits.
+pub fn dimensions(config: &ModelConfig) -> Dimensions {
+    Dimensions {
+        vocab: config.vocab as u32,
+        width: config.width as u32,
+        layers: config.layers as u32,
+        experts: config.experts as u32,
+        top_k: config.top_k as u32,
+        hidden: config.hidden as u32,
+        potentials: config.potentials as u32,
+        positions: config.positions.unwrap_or(0) as u32,
+        token_classes: 1,
+        chain: match config.chain {
+            Chain::Full => blob::Chain::Full,
+            Chain::Half => blob::Chain::Half,
+        },
+    }
+}

@@ -1,0 +1,74 @@
+//! The one pool of threads, and work on it whose result does not depend on how many there are.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+
+/// Sets the number of threads of this process; as many as the machine has cores otherwise.
+///
+/// # Errors
+///
+/// [`Error::Usage`] where the system does not grant them, or the pool is in use already.
+pub fn set(count: usize) -> Result<()> {
+    let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
+    built.map_err(|error| Error::Usage(format!("--threads {count}: {error}")))
+}
+
+/// A state for each thread of the pool, `most` at most.
+pub(crate) fn states<S>(most: usize, state: impl FnMut() -> S) -> Vec<S> {
+    let count = rayon::current_num_threads().clamp(1, most.max(1));
+    std::iter::repeat_with(state).take(count).collect()
+}
+
+/// Calls `work(state, item)` for every item, as many at a time as there are states. Which state meets
+/// which item is left to chance, so `work` must leave the same result in the item whatever the state.
+pub(crate) fn for_each<S: Send, I: Send>(
+    states: &mut [S],
+    items: impl Iterator<Item = I> + Send,
+    work: impl Fn(&mut S, I) + Sync,
+) {
+    let queue = Mutex::new(items);
+    // A panic inside `next` cannot be recovered from; the scope passes it on.
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let run = |state: &mut S| {
+        while let Some(item) = next() {
+            work(state, item);
+        }
+    };
+    if let [state] = states {
+        return run(state);
+    }
+    rayon::scope(|scope| {
+        for state in states {
+            scope.spawn(|_| run(state));
+        }
+    });
+}
+
+/// Runs `work` on a pool of its own of so many threads.
+#[cfg(test)]
+pub(crate) fn with<R: Send>(count: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap().install(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_worked_on_once_by_any_number_of_threads() {
+        for count in [1, 2, 5] {
+            let (items, met) = with(count, || {
+                let mut states = states(4, || 0);
+                let mut items = vec![0; 100];
+                for_each(&mut states, items.iter_mut(), |met, item| {
+                    *item += 1;
+                    *met += 1;
+                });
+                (items, states)
+            });
+            assert_eq!((items, met.len()), (vec![1; 100], count.min(4)));
+            assert_eq!(met.iter().sum::<usize>(), 100);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Circles among the modules of a folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::paths::{Edge, edges};
+use crate::source::Crate;
+
+/// Stands for the folder's own file among its children.
+const OWN: &str = "(own file)";
+
+/// The modules of one folder: who uses whom, with an example.
+type Folder<'a> = BTreeMap<&'a str, BTreeMap<&'a str, &'a Edge>>;
+
+/// Whether a folder's own file is one of the modules that must not form circles.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum OwnFile {
+    /// It is.
+    Counts,
+    /// Only its children are: they may share its items, whatever it uses.
+    Shared,
+}
+
+/// One line or more for every circle.
+pub(crate) fn circles(source: &Crate, own: OwnFile) -> Vec<String> {
+    let edges = edges(source);
+    let mut folders: BTreeMap<&[String], Folder<'_>> = BTreeMap::new();
+    for edge in &edges {
+        let common = edge.from.iter().zip(&edge.to).take_while(|(a, b)| a == b).count();
+        let [from, to] = [&edge.from, &edge.to].map(|path| path.get(common).map_or(OWN, |n| n));
+        if own == OwnFile::Shared && [from, to].contains(&OWN) {
+            continue;
+        }
+        let folder = folders.entry(&edge.from[..common]).or_default();
+        folder.entry(from).or_default().entry(to).or_insert(edge);
+    }
+    folders.iter().flat_map(|(path, folder)| in_folder(source, path, folder)).collect()
+}
+
+/// One circle for every set of modules that reach each other.
+fn in_folder(source: &Crate, path: &[String], folder: &Folder<'_>) -> Vec<String> {
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    for &start in folder.keys() {
+        if seen.contains(start) {
+            continue;
+        }
+        let Some(circle) = shortest(folder, start) else { continue };
+        seen.extend(circle.iter().copied());
+        let mut text = format!("  in {}/:", path.join("/"));
+        for pair in circle.windows(2) {
+            let edge = folder[pair[0]][pair[1]];
+            let file = source.modules[&edge.from].file.display();
+            text += &format!("\n    {} -> {} ({file}: {})", pair[0], pair[1], edge.text);
+        }
+        found.push(text);
+    }
+    found
+}
+
+/// The shortest way from a module back to itself.
+fn shortest<'a>(folder: &Folder<'a>, start: &'a str) -> Option<Vec<&'a str>> {
+    let mut ways = vec![vec![start]];
+    let mut reached = BTreeSet::new();
+    while !ways.is_empty() {
+        let mut longer = Vec::new();
+        for way in &ways {
+            for &next in folder.get(way[way.len() - 1]).into_iter().flat_map(BTreeMap::keys) {
+                let way = [&way[..], &[next]].concat();
+                if next == start {
+                    return Some(way);
+                }
+                if reached.insert(next) {
+                    longer.push(way);
+                }
+            }
+        }
+        ways = longer;
+    }
+    None
+}

@@ -1,0 +1,38 @@
+//! Everything that a frontier found, as its JSON has it.
+
+use serde::Serialize;
+
+use super::ablation::Ablation;
+use super::comparison::Comparison;
+use super::rows::{General, Row};
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Frontier {
+    pub(super) model: String,
+    pub(super) corpus: String,
+    /// What standard errors are counted by.
+    pub(super) errors_by: String,
+    pub(super) fp32_bytes: u64,
+    pub(super) ppl_fp32: f64,
+    pub(super) ppl_fp32_se: Option<f64>,
+    pub(super) bits_per_byte_fp32: Option<f64>,
+    pub(super) bits_per_byte_fp32_se: Option<f64>,
+    /// Every point.
+    pub(super) rows: Vec<Row>,
+    /// Budgets, and budgets of whole tensors, against the nearest of every other kind of policy.
+    pub(super) comparisons: Vec<Comparison>,
+    /// Budgets against general quantizers, weights only.
+    pub(super) general: Vec<General>,
+    /// What each step of quantization gives.
+    pub(super) ablation: Vec<Ablation>,
+    pub(super) captions: Captions,
+    pub(super) seconds: f64,
+}
+
+/// What is compared with what.
+#[derive(Debug, Serialize)]
+pub(super) struct Captions {
+    pub(super) comparisons: &'static str,
+    pub(super) general: &'static str,
+}
