@@ -19,16 +19,17 @@ struct Cli {
 enum Command {
     /// Quality of a checkpoint under the block types of candle (those of GGUF files).
     ///
-    /// Every matrix whose rows are whole blocks is quantized and decoded again; everything else stays
-    /// FP32: the types of 256 inputs, Q2_K to Q6_K, would leave rows of 128 as they are, so those of 32 are
-    /// compared. candle rounds to nearest, without calibration. Activations stay FP32 too, as `resnet-bk eval --weights-only` leaves them. Bytes are those of
-    /// the blocks and of what stays, without any header.
+    /// Every matrix whose rows are whole blocks is quantized and decoded again; everything else
+    /// stays FP32: the types of 256 inputs, Q2_K to Q6_K, would leave rows of 128 as they are, so
+    /// those of 32 are compared. candle rounds to nearest, without calibration. Activations stay
+    /// FP32 too, as `resnet-bk eval --weights-only` leaves them. Bytes are those of the blocks and
+    /// of what stays, without any header.
     Quantizers(quantizers::Args),
-    /// Speed of this host's kernels: products beside candle's, windows and generation beside the FP32
-    /// reference, each a median of ratios of two things that take turns on one thread.
+    /// Speed of this host's kernels: products beside candle's, windows and generation beside the
+    /// FP32 reference, each a median of ratios of two things that take turns on one thread.
     ///
-    /// Build it for the processor that it runs on, RUSTFLAGS="-C target-cpu=native": candle chooses its
-    /// kernels when it is compiled.
+    /// Build it for the processor that it runs on, RUSTFLAGS="-C target-cpu=native": candle chooses
+    /// its kernels when it is compiled.
     Kernels(kernels::Args),
 }
 

@@ -58,7 +58,8 @@ pub(crate) fn allocate(words: usize) -> Result<alloc::vec::Vec<u32>, crate::Erro
     Ok(memory)
 }
 
-/// Reserves `count` more elements on the heap, or returns the error with the words that were missing.
+/// Reserves `count` more elements on the heap, or returns the error with the words that were
+/// missing.
 #[cfg(feature = "alloc")]
 pub(crate) fn reserve<T>(
     memory: &mut alloc::vec::Vec<T>,

@@ -193,7 +193,8 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     ///
     /// A token that is dropped half way would leave the state of some blocks ahead of others, so
     /// until it is complete the session refuses another token and a snapshot
-    /// ([`Error::Busy`]). [`Session::reset`] and [`Session::restore`] replace the state and drop it.
+    /// ([`Error::Busy`]). [`Session::reset`] and [`Session::restore`] replace the state and drop
+    /// it.
     pub fn advance(&mut self) -> Option<Piece> {
         let piece = self.cursor.next?;
         let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
@@ -211,8 +212,8 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     }
 
     /// The logits (`[V]`) behind the last token; `None` before the first, while a token is in
-    /// progress, and behind one that was fed. They may be overwritten: the next token computes all of
-    /// them anew.
+    /// progress, and behind one that was fed. They may be overwritten: the next token computes all
+    /// of them anew.
     pub fn logits(&mut self) -> Option<&mut [f16]> {
         if self.is_busy() || !self.logits_wanted {
             return None;

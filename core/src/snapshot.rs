@@ -85,8 +85,8 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         Ok(needed)
     }
 
-    /// Replaces the stream by the one that `bytes` hold, all of them and nothing else: the state and
-    /// the position as they were when [`Session::snapshot`] wrote them. A token in progress is
+    /// Replaces the stream by the one that `bytes` hold, all of them and nothing else: the state
+    /// and the position as they were when [`Session::snapshot`] wrote them. A token in progress is
     /// dropped. There are no logits before the next token.
     ///
     /// # Errors

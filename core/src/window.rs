@@ -71,8 +71,8 @@ const fn sizes(tokens: usize, tile: usize) -> (usize, usize) {
 }
 
 impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
-    /// Room for windows of at most `tokens`, `tile` positions at a time: at least one of each, and a
-    /// tile of at most 4096. The memory may hold anything.
+    /// Room for windows of at most `tokens`, `tile` positions at a time: at least one of each, and
+    /// a tile of at most 4096. The memory may hold anything.
     ///
     /// # Errors
     ///
@@ -94,8 +94,8 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
 
     /// Calls `each` with the index of every token of `window` but the first, in order, and the
     /// log-probability, in nats, that the logits of the position before it give the token; the same
-    /// bits as [`crate::log_probability`] has of a session's. Logits are computed a tile at a time and
-    /// not kept.
+    /// bits as [`crate::log_probability`] has of a session's. Logits are computed a tile at a time
+    /// and not kept.
     ///
     /// # Errors
     ///
@@ -119,8 +119,8 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
     /// # Errors
     ///
     /// [`Error::EmptyWindow`], [`Error::Buffer`] for a window longer than there is room for,
-    /// [`Error::Token`] and [`Error::EndOfPositions`] as in [`crate::Session::step`]; all before the
-    /// first call of `each`.
+    /// [`Error::Token`] and [`Error::EndOfPositions`] as in [`crate::Session::step`]; all before
+    /// the first call of `each`.
     pub fn score(
         &mut self,
         window: &[u32],

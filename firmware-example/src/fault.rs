@@ -40,8 +40,8 @@ fn defmt_panic() -> ! {
     board::exit(PANIC)
 }
 
-/// Hands the stack pointer at the fault to [`hard_fault`]. Where too little stack is left, that runs
-/// on the stack from its top: nothing there is needed any more.
+/// Hands the stack pointer at the fault to [`hard_fault`]. Where too little stack is left, that
+/// runs on the stack from its top: nothing there is needed any more.
 ///
 /// # Safety
 ///

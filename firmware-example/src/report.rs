@@ -41,7 +41,8 @@ pub fn load(meter: &Meter) -> Result<Model<'static>, Error> {
     Ok(model)
 }
 
-/// Prints how many tensors have a fast kernel, and warns where they would if the blob lay elsewhere.
+/// Prints how many tensors have a fast kernel, and warns where they would if the blob lay
+/// elsewhere.
 fn kernels(model: &Model<'_>) {
     let (mut all, mut fast, mut unaligned) = (0u32, 0u32, 0u32);
     for (_, choice) in model.kernels() {

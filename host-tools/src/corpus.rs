@@ -29,7 +29,8 @@ impl Split {
     }
 
     /// The seed of what stands for this split where `seed` is that of everything: splits are drawn
-    /// independently of each other (the output function of SplitMix64; Steele, Lea and Flood, 2014).
+    /// independently of each other (the output function of SplitMix64; Steele, Lea and Flood,
+    /// 2014).
     pub fn seed(self, seed: u64) -> u64 {
         let step = self as u64 + 1;
         let mut mixed = seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));

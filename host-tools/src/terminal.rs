@@ -1,7 +1,7 @@
 //! Standard output and standard error.
 //!
-//! `println!` panics where standard output was closed (`| head -1`) or the disk is full; results are
-//! printed by `writeln!(Stdout, …)?` instead, and messages by `writeln!(Stderr, …)`. The lints
+//! `println!` panics where standard output was closed (`| head -1`) or the disk is full; results
+//! are printed by `writeln!(Stdout, …)?` instead, and messages by `writeln!(Stderr, …)`. The lints
 //! `clippy::print_stdout` and `clippy::print_stderr` hold the crate to that.
 
 use std::fmt::Arguments;

@@ -20,8 +20,9 @@ pub(crate) fn states<S>(most: usize, state: impl FnMut() -> S) -> Vec<S> {
     std::iter::repeat_with(state).take(count).collect()
 }
 
-/// Calls `work(state, item)` for every item, as many at a time as there are states. Which state meets
-/// which item is left to chance, so `work` must leave the same result in the item whatever the state.
+/// Calls `work(state, item)` for every item, as many at a time as there are states. Which state
+/// meets which item is left to chance, so `work` must leave the same result in the item whatever
+/// the state.
 pub(crate) fn for_each<S: Send, I: Send>(
     states: &mut [S],
     items: impl Iterator<Item = I> + Send,

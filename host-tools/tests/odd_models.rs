@@ -1,5 +1,6 @@
-//! Checkpoints that training or another program left at the edge of what a blob holds: the same function
-//! quantizes alike, whatever form it comes in, and what has no answer is an error that says why.
+//! Checkpoints that training or another program left at the edge of what a blob holds: the same
+//! function quantizes alike, whatever form it comes in, and what has no answer is an error that
+//! says why.
 
 use std::path::Path;
 
@@ -209,7 +210,8 @@ proptest! {
         let mut source = Source::new(&tiny(), [0; 32], 0, None).unwrap();
         source.steps = Steps::NONE.with(Step::Classes).with(Step::Prune);
         let class = |token: u32| char::from_digit(token % classes.max(1), 10).unwrap();
-        let classes: String = if classes < 2 { String::new() } else { (0..272).map(class).collect() };
+        let tokens = if classes < 2 { 0 } else { 272 };
+        let classes: String = (0..tokens).map(class).collect();
         let kept = kept.iter().enumerate().map(|(i, &kept)| {
             (format!("blocks.{}.bk_layer.moe_ffn.experts.{}.3", i / 2, i % 2), kept)
         });

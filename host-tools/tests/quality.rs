@@ -1,23 +1,24 @@
-//! What quantizing loses, on committed text: a step of the quantizer that stops working leaves every blob
-//! valid and turns these red.
+//! What quantizing loses, on committed text: a step of the quantizer that stops working leaves
+//! every blob valid and turns these red.
 //!
-//! The texts in `quality/` were written by the FP32 checkpoints themselves, one of each to calibrate on and
-//! one to measure on (`resnet-bk generate models/NAME/model.safetensors --temperature 1 --prompt 'The '
-//! --tokens N --seed S`, N = 4096 for `tiny` and 2304 for `wikitext2`, S = 11 and 12). They are committed, for
-//! sampling again on another kind of processor may give other text.
+//! The texts in `quality/` were written by the FP32 checkpoints themselves, one of each to
+//! calibrate on and one to measure on (`resnet-bk generate models/NAME/model.safetensors
+//! --temperature 1 --prompt 'The ' --tokens N --seed S`, N = 4096 for `tiny` and 2304 for
+//! `wikitext2`, S = 11 and 12). They are committed, for sampling again on another kind of processor
+//! may give other text.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Standard deviations of the average that a loss may be from what it was. What is better than that is a
-/// reason to write it down here.
+/// Standard deviations of the average that a loss may be from what it was. What is better than that
+/// is a reason to write it down here.
 const TOLERANCE: f64 = 4.0;
 
-/// KL divergence in nats a token when this was written: its average over seeds of calibration from 1 up,
-/// and its standard deviation from one seed to the next, which stands for what another processor's
-/// rounding does, too.
+/// KL divergence in nats a token when this was written: its average over seeds of calibration from
+/// 1 up, and its standard deviation from one seed to the next, which stands for what another
+/// processor's rounding does, too.
 struct Baseline {
     model: &'static str,
     how: &'static [&'static str],
@@ -27,8 +28,8 @@ struct Baseline {
 }
 
 impl Baseline {
-    /// By how many standard deviations of the average a blob that is made with `more` arguments loses more
-    /// than it did.
+    /// By how many standard deviations of the average a blob that is made with `more` arguments
+    /// loses more than it did.
     fn distance(&self, more: &[&str]) -> f64 {
         let how = [self.how, more].concat();
         let losses: Vec<f64> = (1..=self.seeds).map(|seed| loss(self.model, &how, seed)).collect();
@@ -84,8 +85,8 @@ const INT8: Baseline = Baseline {
     kl: 0.00265,
     deviation: 0.00062,
 };
-/// Deviation over seeds 1 to 10 but 4, whose gate routes a common token to the other expert (0.286; 0.087
-/// with the gate in FP16): the gate of `tiny` is untrained, and its logits are nearly tied.
+/// Deviation over seeds 1 to 10 but 4, whose gate routes a common token to the other expert (0.286;
+/// 0.087 with the gate in FP16): the gate of `tiny` is untrained, and its logits are nearly tied.
 const INT4: Baseline = Baseline {
     model: "tiny",
     how: &["--policy", "uniform-int4"],

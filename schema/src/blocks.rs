@@ -32,8 +32,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Blocks that begin at these tokens of a text of `tokens` tokens, and one before the first of them
-    /// where there is text. A window belongs to the block of its first token.
+    /// Blocks that begin at these tokens of a text of `tokens` tokens, and one before the first of
+    /// them where there is text. A window belongs to the block of its first token.
     ///
     /// # Panics
     /// If `window` is 0.
@@ -48,8 +48,8 @@ impl Blocks {
         Self { block, window, windows }
     }
 
-    /// Blocks of a text of `tokens` tokens without articles or streams: runs of 8,192 tokens, of shorter
-    /// texts an eighth.
+    /// Blocks of a text of `tokens` tokens without articles or streams: runs of 8,192 tokens, of
+    /// shorter texts an eighth.
     ///
     /// # Panics
     /// If `window` is 0.

@@ -125,8 +125,8 @@ pub struct Quantized {
     pub measured: Option<Measurement>,
 }
 
-/// KL divergence of the weights of a mix of precisions, activations in FP32, in nats per token on the
-/// text that the mix was chosen by.
+/// KL divergence of the weights of a mix of precisions, activations in FP32, in nats per token on
+/// the text that the mix was chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeightLoss {
     /// Sum over tensors, each measured on its own.

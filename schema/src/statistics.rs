@@ -1,8 +1,8 @@
 //! Estimates with their standard errors, by a jackknife over blocks of a text.
 //!
-//! Every estimate here is a function of sums over predictions: perplexity of nats and predictions, the
-//! KL divergence of its sum and predictions. Leaving out each block in turn (Quenouille, 1949; Tukey,
-//! 1958) gives B *replicates* θ₁ … θ_B of mean θ̄ with the standard error
+//! Every estimate here is a function of sums over predictions: perplexity of nats and predictions,
+//! the KL divergence of its sum and predictions. Leaving out each block in turn (Quenouille, 1949;
+//! Tukey, 1958) gives B *replicates* θ₁ … θ_B of mean θ̄ with the standard error
 //!
 //! ```text
 //! √((B − 1)/B · Σ (θ_b − θ̄)²)
@@ -43,9 +43,9 @@ fn standard_error(replicates: &[f64]) -> Option<f64> {
     (count > 1.0).then(|| ((count - 1.0) / count * squares).sqrt())
 }
 
-/// Standard error of a function of two figures that were measured on the same text, from the replicates
-/// of both: what both have in common, such as hard blocks, cancels. `None` without two blocks, or where
-/// the numbers of blocks differ.
+/// Standard error of a function of two figures that were measured on the same text, from the
+/// replicates of both: what both have in common, such as hard blocks, cancels. `None` without two
+/// blocks, or where the numbers of blocks differ.
 pub fn paired_error(a: &[f64], b: &[f64], of: impl Fn(f64, f64) -> f64) -> Option<f64> {
     if a.len() != b.len() {
         return None;

@@ -45,7 +45,8 @@ fn divided(source: &Source, mut calibration: Calibration) -> Result<(Source, Cal
     Ok((divided, calibration))
 }
 
-/// The model's blobs in FP16, INT8, INT4, the static mixture, one of everything and one in parts, by name.
+/// The model's blobs in FP16, INT8, INT4, the static mixture, one of everything and one in parts,
+/// by name.
 pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
     let model = Model::from_checkpoint(&source.folded);
     let window = model.config().positions.unwrap_or(64).min(64);

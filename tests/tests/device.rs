@@ -40,8 +40,8 @@ fn full_chain_windows_give_the_same_bits() -> Result<()> {
     compare(&source, &job, 4 * source.dims.positions.min(64))
 }
 
-/// A program that computes a token piece by piece, other work between the pieces, gives the bits of one that takes
-/// it at once.
+/// A program that computes a token piece by piece, other work between the pieces, gives the bits of
+/// one that takes it at once.
 #[test]
 fn pieces_beside_another_task_give_the_same_bits() -> Result<()> {
     let job = Job::Generate {

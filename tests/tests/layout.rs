@@ -1,5 +1,5 @@
-//! The shape of the source: lines of at most 100 columns, comments included, which `rustfmt` leaves as they are, and
-//! files of at most 400 lines unless their head says why.
+//! The shape of the source: lines of at most 100 columns, comments included, which `rustfmt` leaves
+//! as they are, and files of at most 400 lines unless their head says why.
 
 use std::path::{Path, PathBuf};
 
@@ -27,12 +27,17 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// Whether a line has a string, which reads better whole, or is one of a table in a comment.
+fn is_literal(line: &str) -> bool {
+    line.contains('"') || line.ends_with('\\') || line.trim_start().starts_with("//! |")
+}
+
 /// What is wrong with the shape of a file, one line each.
 fn faults(text: &str) -> Vec<String> {
     let mut faults: Vec<String> = text
         .lines()
         .enumerate()
-        .filter(|(_, line)| line.chars().count() > COLUMNS)
+        .filter(|(_, line)| line.chars().count() > COLUMNS && !is_literal(line))
         .map(|(number, line)| format!("line {}: {} columns", number + 1, line.chars().count()))
         .collect();
     let lines = text.lines().count();

@@ -31,7 +31,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Install what is missing: Rust's embedded targets, QEMU. `demo` and `test` do it by themselves.
+    /// Install what is missing: Rust's embedded targets, QEMU. `demo` and `test` do it by
+    /// themselves.
     Setup,
     /// From the FP32 checkpoint to text generated on a microcontroller.
     ///
@@ -48,8 +49,8 @@ enum Command {
     /// Size against quality, from scratch: budgets, uniform precisions, published policies, general
     /// quantizers, and what each step of quantization gives.
     ///
-    /// Everything is made from the FP32 checkpoint and evaluated on the same text. Blobs, the table as
-    /// JSON and a report stay in `target/frontier/`. An interrupted run resumes, as long as
+    /// Everything is made from the FP32 checkpoint and evaluated on the same text. Blobs, the table
+    /// as JSON and a report stay in `target/frontier/`. An interrupted run resumes, as long as
     /// neither model, corpus nor program has changed.
     ///
     /// Examples:
@@ -60,9 +61,10 @@ enum Command {
     Frontier(frontier::Args),
     /// Instructions of kernels and tokens on every emulated target, and the code that they take.
     ///
-    /// Builds `bench-firmware/` for Cortex-M4F, M3, M0 and RV32IMC, and runs it in QEMU: matrix-vector
-    /// products of every precision, each compared with the portable kernel bit for bit, and whole tokens of
-    /// the shipped model. Instructions are not cycles, but the same in every run.
+    /// Builds `bench-firmware/` for Cortex-M4F, M3, M0 and RV32IMC, and runs it in QEMU:
+    /// matrix-vector products of every precision, each compared with the portable kernel bit for
+    /// bit, and whole tokens of the shipped model. Instructions are not cycles, but the same in
+    /// every run.
     ///
     /// Examples:
     ///     cargo xtask bench
@@ -87,8 +89,8 @@ enum Command {
     /// Run a firmware ELF in QEMU and decode its logs; `cargo run` in firmware-example/ does this.
     ///
     /// The text that the firmware generates and its summary go to standard output, logs to standard
-    /// error. The exit code is the firmware's: 0 after success, 1 after an error, 101 after a panic,
-    /// 134 after a fault.
+    /// error. The exit code is the firmware's: 0 after success, 1 after an error, 101 after a
+    /// panic, 134 after a fault.
     Qemu(QemuArgs),
 }
 

@@ -62,8 +62,8 @@ pub(crate) struct Generated {
 }
 
 impl Tools {
-    /// Builds the command, and other programs of the workspace beside it; results go to the directory
-    /// `work` among those of builds.
+    /// Builds the command, and other programs of the workspace beside it; results go to the
+    /// directory `work` among those of builds.
     pub(crate) fn build(
         model: &Path,
         corpus: Option<&Path>,
@@ -106,8 +106,8 @@ impl Tools {
         self.corpus.as_deref()
     }
 
-    /// Importance of each layer, with these further arguments; returns the file. One of the same settings
-    /// is extended.
+    /// Importance of each layer, with these further arguments; returns the file. One of the same
+    /// settings is extended.
     pub(crate) fn analyze(&self, name: &str, arguments: &[&str]) -> Result<PathBuf> {
         let out = self.work.join(format!("{name}.json"));
         let mut command = self.command("analyze");

@@ -1,8 +1,9 @@
 //! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
 //!
-//! A line per count: `product <storage> <inputs> <outputs> <instructions>`. A storage is a precision
-//! and, after a slash, its group unless that is 32; `-sparse` marks vectors with one code in twenty
-//! that is not zero. `portable` lines are the same of the portable kernel, marked `-portable`.
+//! A line per count: `product <storage> <inputs> <outputs> <instructions>`. A storage is a
+//! precision and, after a slash, its group unless that is 32; `-sparse` marks vectors with one code
+//! in twenty that is not zero. `portable` lines are the same of the portable kernel, marked
+//! `-portable`.
 #![no_std]
 #![no_main]
 

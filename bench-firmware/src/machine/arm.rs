@@ -7,8 +7,9 @@ use cortex_m::peripheral::{Peripherals, SYST};
 
 pub(super) const BLOB: usize = 0x0010_0000;
 
-/// With `-icount shift=0` an instruction takes a nanosecond of virtual time, so a tick of 25 MHz (mps2)
-/// is forty of them and one of 16 MHz (microbit, the machine with an ARMv6-M core) 62.5. [`super::verify`] holds them to that.
+/// With `-icount shift=0` an instruction takes a nanosecond of virtual time, so a tick of 25 MHz
+/// (mps2) is forty of them and one of 16 MHz (microbit, the machine with an ARMv6-M core) 62.5.
+/// [`super::verify`] holds them to that.
 const INSTRUCTIONS_IN_8_TICKS: u64 = if cfg!(microbit) { 500 } else { 320 };
 /// SysTick counts 24 bits down.
 const MASK: u32 = (1 << 24) - 1;

@@ -20,8 +20,8 @@ pub fn exit(code: i32) -> ! {
     semihosting::process::exit(code)
 }
 
-/// Starts the counter and holds it to a loop of known length: if the machine's clock is not what the counter
-/// is converted by, no figure means anything.
+/// Starts the counter and holds it to a loop of known length: if the machine's clock is not what
+/// the counter is converted by, no figure means anything.
 pub fn start() {
     const ROUNDS: u32 = 100_000;
     machine::start();
@@ -55,8 +55,8 @@ impl Paint {
         let top = ((&raw const here as usize) & !7) - 128;
         let bottom = (top - WATCHED) as *mut u32;
         for index in 0..WATCHED / 4 {
-            // SAFETY: the memory below the stack pointer, of which the machines have more than is watched,
-            // belongs to nobody: there are no interrupts.
+            // SAFETY: the memory below the stack pointer, of which the machines have more than is
+            // watched, belongs to nobody: there are no interrupts.
             unsafe { bottom.add(index).write_volatile(PAINT) };
         }
         Self { bottom }

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// What a burst of calls is stretched to: far above the clock's resolution, far below the time in which
-/// a shared machine changes its speed.
+/// What a burst of calls is stretched to: far above the clock's resolution, far below the time in
+/// which a shared machine changes its speed.
 const BURST: Duration = Duration::from_micros(500);
 
 /// How many times as fast one way is as the other.

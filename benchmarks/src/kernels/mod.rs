@@ -1,8 +1,9 @@
 //! Speed on the host: products beside candle's, windows and generation beside the FP32 reference.
 //!
-//! Times of a shared machine mean little; all that is printed is ratios of two things that take turns in
-//! this process, on one thread. Our kernels look at the processor when they run. candle looks at what it
-//! is compiled for, so this command has to be built for the processor that it runs on.
+//! Times of a shared machine mean little; all that is printed is ratios of two things that take
+//! turns in this process, on one thread. Our kernels look at the processor when they run. candle
+//! looks at what it is compiled for, so this command has to be built for the processor that it runs
+//! on.
 
 mod alternate;
 mod host;

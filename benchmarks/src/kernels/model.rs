@@ -16,7 +16,8 @@ use super::alternate::{Ratio, alternate};
 use super::host::InstructionSets;
 use super::row::Row;
 
-/// Tokens per window, and positions that the integer path works on together, as `resnet-bk eval` has them.
+/// Tokens per window, and positions that the integer path works on together, as `resnet-bk eval`
+/// has them.
 const WINDOW: usize = 128;
 /// Windows that the reference takes at a time, as in `resnet-bk eval`.
 const WINDOWS: usize = 8;
@@ -85,8 +86,8 @@ fn windows(
     Ok((ratio, sets))
 }
 
-/// A token at a time, each choosing the likeliest one. Both read the same tokens, so that they do the same
-/// work whatever they choose.
+/// A token at a time, each choosing the likeliest one. Both read the same tokens, so that they do
+/// the same work whatever they choose.
 fn generation(
     reference: &Model,
     model: &core::Model<'_>,

@@ -1,8 +1,8 @@
 //! Classes of tokens: rows of the two token tables that are stored alike.
 //!
-//! Words that are everywhere in a text deserve more bits than words that hardly occur. A blob may sort
-//! its tokens into up to four classes; the embedding and the output layer then have a matrix of each
-//! class, with a row for each of its tokens in ascending order.
+//! Words that are everywhere in a text deserve more bits than words that hardly occur. A blob may
+//! sort its tokens into up to four classes; the embedding and the output layer then have a matrix
+//! of each class, with a row for each of its tokens in ascending order.
 
 /// Which class every token is in: two bits each, token t in bits 2 (t mod 4) and up of byte t / 4.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +21,8 @@ impl<'a> TokenClasses<'a> {
         vocab.div_ceil(4) as usize
     }
 
-    /// The classes that a section describes; an empty section puts every token in class 0. `None` for
-    /// a section of another length.
+    /// The classes that a section describes; an empty section puts every token in class 0. `None`
+    /// for a section of another length.
     pub fn new(vocab: u32, bytes: &'a [u8]) -> Option<Self> {
         let fits = bytes.is_empty() || bytes.len() == Self::byte_len(vocab);
         fits.then_some(Self { vocab, bytes })

@@ -257,8 +257,8 @@ impl Dimensions {
         }
     }
 
-    /// Whether a matrix may have this shape: a class of tokens has some of the rows, an expert may have
-    /// fewer hidden units.
+    /// Whether a matrix may have this shape: a class of tokens has some of the rows, an expert may
+    /// have fewer hidden units.
     pub fn admits(&self, id: TensorId, (rows, cols): (u32, u32)) -> bool {
         let (most_rows, most_cols) = self.shape(id);
         match id {

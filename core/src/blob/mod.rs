@@ -9,7 +9,8 @@
 //!      24   zero                u64
 //!      32   postcard header     H bytes: dimensions, chain, tensor records, provenance
 //!           zero padding to a multiple of 16
-//!   base    sections            weights, chain parameters, tokenizer, token classes; each 16-byte aligned
+//!   base    sections            weights, chain parameters, tokenizer, token classes; each at a
+//!                               multiple of 16
 //! ```
 //!
 //! The header is described once, by [`Header`], for the writer and for the reader. Tensor records

@@ -9,10 +9,10 @@
 //! | INT8 | `cols` bytes | `u16` mantissa m |
 //! | INT2 to INT6 | its planes in order | `u16` mantissa m, then a nibble g per group, low first |
 //!
-//! A [`super::Plane`] holds some bits of every code of the row, 1, 2 or 4, group by group: n inputs of w
-//! bits take L = ⌈n·w/8⌉ bytes, and byte j holds input j in its lowest w bits, input j + L in the
-//! next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper bits,
-//! two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) +
+//! A [`super::Plane`] holds some bits of every code of the row, 1, 2 or 4, group by group: n inputs
+//! of w bits take L = ⌈n·w/8⌉ bytes, and byte j holds input j in its lowest w bits, input j + L in
+//! the next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper
+//! bits, two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) +
 //! lower`.
 //!
 //! The stored codes of INT8 and INT4 are offset by half their range, 128 or 8, except the highest

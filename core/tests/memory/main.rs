@@ -1,5 +1,5 @@
-//! What loading a blob takes of the heap: bounded by its length, whatever it holds, and refused by name where the heap
-//! has no room for it.
+//! What loading a blob takes of the heap: bounded by its length, whatever it holds, and refused by
+//! name where the heap has no room for it.
 #![cfg(feature = "std")]
 
 #[path = "../suite/blob.rs"]
@@ -30,7 +30,8 @@ static HEAP: Counted = Counted {
     limit: AtomicUsize::new(usize::MAX),
 };
 
-// SAFETY: memory is the system's; counting it allocates nothing, and no memory is a permitted answer.
+// SAFETY: memory is the system's; counting it allocates nothing, and no memory is a permitted
+// answer.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = self.now.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();

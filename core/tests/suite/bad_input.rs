@@ -1,6 +1,8 @@
 //! Damaged, foreign and hostile blobs: a typed error that names what is wrong, never a panic.
 //!
 //! Where a test changes bytes and recomputes the checksum, it plays somebody who wants to be read.
+//!
+//! Longer than usual: one test for every field of the format.
 
 use resnet_bk_core::blob::{
     Dimensions, FORMAT_VERSION, Header, Limits, MAGIC, PREAMBLE_LEN, Precision, RECORD_LEN,

@@ -23,7 +23,8 @@ pub(crate) enum Mix {
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) dims: Dimensions,
-    /// Whether all experts but the first have fewer hidden units than they may, each another number.
+    /// Whether all experts but the first have fewer hidden units than they may, each another
+    /// number.
     pub(crate) smaller_experts: bool,
     pub(crate) mix: Mix,
     pub(crate) chain: ChainFormat,

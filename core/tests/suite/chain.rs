@@ -1,5 +1,7 @@
 //! The fixed-point BK-core: bit for bit against 128-bit integers that cannot overflow, and within
 //! the bound of `docs/numerics.md` against f64, at 100,000 positions too.
+//!
+//! Longer than usual: the wide reference and what it is compared with.
 
 use proptest::prelude::*;
 use resnet_bk_core::blob::{ChainFormat, ChainParameters};
@@ -327,7 +329,8 @@ proptest! {
     /// Whatever is admitted stays within its integers: the bits are those of 128-bit arithmetic.
     #[test]
     fn nothing_admitted_overflows(
-        frac in 12u32..=28, off_diagonal in off_diagonals(), int8 in any::<bool>(), seed in any::<u64>(),
+        frac in 12u32..=28, off_diagonal in off_diagonals(), int8 in any::<bool>(),
+        seed in any::<u64>(),
     ) {
         let mut random = Random(seed);
         let Some(chain) = admitted(frac, off_diagonal, int8, &mut random) else { return Ok(()) };
@@ -344,7 +347,7 @@ proptest! {
             let [l, g] = left[t];
             prop_assert!(l.1 <= -(chain.eta as i128), "Im L is above −η");
             prop_assert_eq!((states[t].0 as i128, states[t].1 as i128), g);
-            let feature = |g: (i128, i128)| (wide::feature(&chain, g.0), wide::feature(&chain, g.1));
+            let feature = |(re, im)| (wide::feature(&chain, re), wide::feature(&chain, im));
             prop_assert_eq!(features[t], feature(g));
             let r = right[t][0];
             let sum = (l.0 + r.0 - alphas[t], l.1 + r.1 + chain.eta as i128);
@@ -380,7 +383,8 @@ proptest! {
     /// The potential is the diagonal plus v within half a step of its rounding.
     #[test]
     fn alpha_is_the_diagonal_plus_the_potential(
-        frac in 12u32..=28, int8 in any::<bool>(), v in any::<i32>(), diagonal in -(1 << 28)..1 << 28,
+        frac in 12u32..=28, int8 in any::<bool>(), v in any::<i32>(),
+        diagonal in -(1 << 28)..1 << 28,
     ) {
         let format = ChainFormat { frac, off_diagonal: ONE, int8 };
         let unit = (-(frac as f64)).exp2();

@@ -108,7 +108,9 @@ fn dimensions() -> impl Strategy<Value = Dimensions> {
 
 proptest! {
     #[test]
-    fn any_dimensions_are_read_as_postcard_reads_them(dims in dimensions(), behind in any::<[u8; 8]>()) {
+    fn any_dimensions_are_read_as_postcard_reads_them(
+        dims in dimensions(), behind in any::<[u8; 8]>(),
+    ) {
         let header = [&encode(&dims)[..], &behind].concat();
         let expected = dims.validate().map(|()| dims);
         prop_assert_eq!(of_header(&header), expected);
@@ -123,7 +125,9 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_as_postcard_reads_them(
-        header in prop::collection::vec(prop_oneof![any::<u8>(), 0u8..4, 0x7eu8..0x82, 0xf0u8..], 0..60),
+        header in prop::collection::vec(
+            prop_oneof![any::<u8>(), 0u8..4, 0x7eu8..0x82, 0xf0u8..], 0..60,
+        ),
     ) {
         prop_assert_eq!(of_header(&header), reference(&header));
     }

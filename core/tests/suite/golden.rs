@@ -139,8 +139,8 @@ fn golden_blobs_load_and_give_their_logits() {
     }
 }
 
-/// From embeddings to tokens, no float operation meets a subnormal number: the same bits where those are taken for
-/// zero.
+/// From embeddings to tokens, no float operation meets a subnormal number: the same bits where
+/// those are taken for zero.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[test]
 fn golden_blobs_need_no_subnormal_floats() {

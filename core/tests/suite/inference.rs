@@ -1,4 +1,6 @@
 //! Sessions and windows: the same bits, causality, refusals that change nothing.
+//!
+//! Longer than usual: models of every kind of dimensions, and what sessions and windows share.
 
 use half::f16;
 use proptest::prelude::*;

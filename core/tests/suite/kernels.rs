@@ -107,7 +107,8 @@ fn included_blobs_are_aligned() {
     assert_eq!(STATIC, include_bytes!("../golden/v2/half-int4.rbk"));
 }
 
-/// What is reported is what runs: on this processor, too, every matrix but odd ones has a fast kernel.
+/// What is reported is what runs: on this processor, too, every matrix but odd ones has a fast
+/// kernel.
 #[test]
 #[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn this_processor_reports_its_kernels() {

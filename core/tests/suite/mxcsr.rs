@@ -10,14 +10,15 @@ const ZEROS: u32 = 1 << 6 | 1 << 15;
 
 /// Runs `work` with these bits of MXCSR set besides those that are; returns which flags it raised.
 ///
-/// Rust promises nothing of floats in such a setting, and so it is for tests alone: `work` is a call that is not
-/// inlined, so that no float operation is moved out of it.
+/// Rust promises nothing of floats in such a setting, and so it is for tests alone: `work` is a
+/// call that is not inlined, so that no float operation is moved out of it.
 fn with_mxcsr(bits: u32, work: &mut dyn FnMut()) -> u32 {
     let (mut before, mut after) = (0u32, 0u32);
     // SAFETY: the register is stored to a number of 32 bits.
     unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut before, options(nostack)) };
     let set = before & !FLAGS | bits;
-    // SAFETY: the bits are those that were set, but for flags and how subnormals are taken; exceptions stay masked.
+    // SAFETY: the bits are those that were set, but for flags and how subnormals are taken;
+    // exceptions stay masked.
     unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const set, options(nostack)) };
     core::hint::black_box(work)();
     // SAFETY: as above, and back to what was set before.
@@ -28,7 +29,8 @@ fn with_mxcsr(bits: u32, work: &mut dyn FnMut()) -> u32 {
     after & FLAGS
 }
 
-/// The results of `work`, which must be the same in every setting and raise no flag in the usual one.
+/// The results of `work`, which must be the same in every setting and raise no flag in the usual
+/// one.
 pub(crate) fn in_every_setting<T: Default + Debug + PartialEq>(
     name: &str,
     work: &dyn Fn() -> T,

@@ -47,7 +47,8 @@ proptest! {
 
     #[test]
     fn pieces_give_the_bits_of_a_step(
-        recipe in recipes(Chain::Half), len in 1usize..16, fed in any::<u16>(), whole in any::<u16>(),
+        recipe in recipes(Chain::Half), len in 1usize..16,
+        fed in any::<u16>(), whole in any::<u16>(),
     ) {
         let blob = recipe.build();
         let model = Model::from_bytes(&blob).unwrap();
@@ -57,7 +58,8 @@ proptest! {
         for (i, (&token, logits)) in tokens.iter().zip(&logits).enumerate() {
             let fed = fed >> i & 1 == 1;
             if whole >> i & 1 == 1 {
-                if fed { session.feed(token).unwrap() } else { session.step(token).map(drop).unwrap() }
+                let done = if fed { session.feed(token) } else { session.step(token).map(drop) };
+                done.unwrap();
             } else {
                 if fed { session.begin_feed(token).unwrap() } else { session.begin(token).unwrap() }
                 prop_assert_eq!(session.position(), i);

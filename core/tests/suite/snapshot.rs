@@ -48,7 +48,8 @@ proptest! {
 
     #[test]
     fn a_restored_stream_goes_on_with_the_same_bits(
-        recipe in recipes(Chain::Half), before in 0usize..8, after in 1usize..8, busy in any::<bool>(),
+        recipe in recipes(Chain::Half), before in 0usize..8, after in 1usize..8,
+        busy in any::<bool>(),
     ) {
         let blob = recipe.build();
         let model = Model::from_bytes(&blob).unwrap();
@@ -57,7 +58,8 @@ proptest! {
         let mut first = session(&model);
         tokens[..before].iter().for_each(|&token| first.feed(token).unwrap());
         let bytes = snapshot(&first);
-        prop_assert_eq!(bytes.len(), 32 + 8 * (recipe.dims.layers * recipe.dims.potentials) as usize);
+        let potentials = (recipe.dims.layers * recipe.dims.potentials) as usize;
+        prop_assert_eq!(bytes.len(), 32 + 8 * potentials);
         prop_assert_eq!(&sealed(bytes.clone()), &bytes);
         // Onto anything, a token in progress included; by a model that was loaded anew.
         let again = Model::from_bytes(&blob).unwrap();
@@ -91,11 +93,12 @@ proptest! {
         prop_assert_eq!(snapshot(&session), saved);
     }
 
-    /// A forged state with a right checksum is refused or harmless: no later number overflows, which
-    /// a debug build would notice.
+    /// A forged state with a right checksum is refused or harmless: no later number overflows,
+    /// which a debug build would notice.
     #[test]
     fn a_forged_state_is_refused_or_streams(
-        recipe in recipes(Chain::Half), words in prop::collection::vec(any::<i32>(), 24), shift in 0u32..32,
+        recipe in recipes(Chain::Half), words in prop::collection::vec(any::<i32>(), 24),
+        shift in 0u32..32,
     ) {
         let blob = recipe.build();
         let model = Model::from_bytes(&blob).unwrap();

@@ -13,14 +13,15 @@ pub const NAME: &str = "QEMU mps2-an386, Cortex-M4F";
 /// every run. On hardware SysTick counts clock cycles, so this is 1 and the unit is cycles.
 pub const TICK: u64 = 40;
 
-/// Makes the addresses below RAM fault. On most hardware they do already; QEMU takes writes there as
-/// if they had reached a device, so that an overflowing stack would go on unnoticed.
+/// Makes the addresses below RAM fault. On most hardware they do already; QEMU takes writes there
+/// as if they had reached a device, so that an overflowing stack would go on unnoticed.
 pub fn protect_stack(mpu: MPU) {
     /// 16 MB that end where RAM begins, at 0x2000_0000.
     const BASE: u32 = 0x1f00_0000;
     /// No access and no execution (bit 28), 2^(23 + 1) bytes (bits 5 to 1), enabled (bit 0).
     const ATTRIBUTES: u32 = 1 << 28 | 23 << 1 | 1;
-    /// Everything else stays as it is without the protection unit (bit 2), which is enabled (bit 0).
+    /// Everything else stays as it is without the protection unit (bit 2), which is enabled (bit
+    /// 0).
     const CONTROL: u32 = 1 << 2 | 1;
     // SAFETY: nothing of the program lies in the region, and nothing else sets up the unit.
     unsafe {

@@ -120,8 +120,8 @@ impl<'a> Bench<'a> {
         matrices.into_par_iter().map(encode).collect()
     }
 
-    /// KL divergence in nats per token of a mix: a storage for each matrix in canonical order, `None`
-    /// for FP32.
+    /// KL divergence in nats per token of a mix: a storage for each matrix in canonical order,
+    /// `None` for FP32.
     pub fn kl(&self, mix: &[Option<Storage>]) -> Result<f64> {
         let mut model = self.reference.clone();
         for (index, storage) in mix.iter().enumerate() {
@@ -168,8 +168,8 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Overflow`] where it, or the model that it is compared with, computes infinities or NaNs:
-    /// no mix is better or worse than another then.
+    /// [`Error::Overflow`] where it, or the model that it is compared with, computes infinities or
+    /// NaNs: no mix is better or worse than another then.
     pub fn kl_of(&self, model: &Model) -> Result<f64> {
         let vocab = self.teacher.vocab();
         let parts = self.teacher.batches(Tape::default, |tape, batch| {

@@ -1,5 +1,5 @@
-//! Dividing a model into what a budget may store differently: classes of tokens, and hidden units that
-//! are pruned.
+//! Dividing a model into what a budget may store differently: classes of tokens, and hidden units
+//! that are pruned.
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::TensorId;

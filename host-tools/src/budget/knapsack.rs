@@ -1,5 +1,5 @@
-//! The multiple-choice knapsack: one choice for every tensor, the smallest total cost within a total
-//! of bytes.
+//! The multiple-choice knapsack: one choice for every tensor, the smallest total cost within a
+//! total of bytes.
 
 use resnet_bk_core::blob::align_up;
 
@@ -16,9 +16,9 @@ pub struct Choice {
 /// rounding.
 const CELL: usize = resnet_bk_core::blob::ALIGN;
 
-/// The index of the choice for every tensor with the smallest summed cost whose aligned bytes sum to
-/// at most `capacity`; `None` where not even the smallest choices fit. Exact, by dynamic programming
-/// over bytes. Of equal costs the smaller mix wins.
+/// The index of the choice for every tensor with the smallest summed cost whose aligned bytes sum
+/// to at most `capacity`; `None` where not even the smallest choices fit. Exact, by dynamic
+/// programming over bytes. Of equal costs the smaller mix wins.
 pub fn solve(tensors: &[Vec<Choice>], capacity: usize) -> Option<Vec<usize>> {
     let largest = |choices: &Vec<Choice>| choices.iter().map(|c| align_up(c.bytes)).max();
     // More than the largest choices take changes nothing but the size of the table.

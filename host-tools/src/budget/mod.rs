@@ -6,9 +6,9 @@
 //!                        └── what each step up or down costs there ◀┘
 //! ```
 //!
-//! Losses are KL divergences to the FP32 model, measured on text that the quantizer was not calibrated
-//! on. What tensors cost on their own does not quite add up to what they cost together, so the
-//! table is measured again around the chosen mix until no other mix is better.
+//! Losses are KL divergences to the FP32 model, measured on text that the quantizer was not
+//! calibrated on. What tensors cost on their own does not quite add up to what they cost together,
+//! so the table is measured again around the chosen mix until no other mix is better.
 
 mod arrangement;
 mod bench;

@@ -10,8 +10,8 @@ use crate::tensors::layer_name;
 
 /// Step of pruning: hidden units that kernels process at once, and a group of codes.
 pub(super) const UNITS: usize = 32;
-/// Largest rise in KL divergence, in nats per token, that pruning one expert may cause. The best mixes at
-/// five times smaller than FP32 lose one or two hundredths.
+/// Largest rise in KL divergence, in nats per token, that pruning one expert may cause. The best
+/// mixes at five times smaller than FP32 lose one or two hundredths.
 const LARGEST_RISE: f64 = 2e-5;
 
 /// Hidden units that an expert needs, if not all.

@@ -86,8 +86,8 @@ impl<'a> Search<'a> {
         (smallest, largest)
     }
 
-    /// The best mix within `capacity` aligned bytes of sections, without measuring around it; `None`
-    /// where none fits.
+    /// The best mix within `capacity` aligned bytes of sections, without measuring around it;
+    /// `None` where none fits.
     pub fn first(&self, capacity: usize) -> Result<Option<Mix>> {
         let costs = self.costs();
         solve(&costs, capacity).map(|mix| self.found(&mix)).transpose()
@@ -100,8 +100,8 @@ impl<'a> Search<'a> {
         self.around(mix, capacity, progress).map(Some)
     }
 
-    /// The best mix within `capacity` aligned bytes that measuring around `storage` leads to; `None`
-    /// where the table knows better than one of those.
+    /// The best mix within `capacity` aligned bytes that measuring around `storage` leads to;
+    /// `None` where the table knows better than one of those.
     pub fn improve(
         &self,
         storage: &[Storage],
@@ -217,8 +217,8 @@ mod tests {
     use crate::quantize::tests::random_checkpoint;
     use crate::reference::Model;
 
-    /// On a real bench: mixes keep their budget, and a search never ends worse than its first mix or
-    /// than a uniform precision of no more bytes.
+    /// On a real bench: mixes keep their budget, and a search never ends worse than its first mix
+    /// or than a uniform precision of no more bytes.
     #[test]
     fn mixes_keep_their_budget_and_beat_uniform_precisions() {
         let checkpoint = random_checkpoint(3, 2);

@@ -15,8 +15,8 @@ use crate::quantize::input_shift::shifts;
 use crate::tensors::layer_name;
 use resnet_bk_schema::Storage;
 
-/// Quantizes every matrix again on `tokens` in windows of `window`; returns the matrices with their KL
-/// divergence in nats per token on the bench where that falls, otherwise `first` with its own.
+/// Quantizes every matrix again on `tokens` in windows of `window`; returns the matrices with their
+/// KL divergence in nats per token on the bench where that falls, otherwise `first` with its own.
 pub fn refine(
     bench: &Bench<'_>,
     (tokens, window): (&[u32], usize),
@@ -57,8 +57,8 @@ pub fn refine(
     Ok(if after < before { (again, after) } else { (first, before) })
 }
 
-/// Linear layers in the order of inference, those together that read the same input or whose inputs do
-/// not depend on each other.
+/// Linear layers in the order of inference, those together that read the same input or whose inputs
+/// do not depend on each other.
 fn stages(dims: &Dimensions) -> Vec<Vec<TensorId>> {
     let blocks = (0..dims.layers).flat_map(|l| {
         let ups = (0..dims.experts).map(move |e| TensorId::ExpertUp(l, e));

@@ -6,15 +6,16 @@ use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
 use crate::tensors::layer_name;
 
-/// Number of equal ranges of ranks between which class boundaries are tried; smaller vocabularies stay in
-/// one class.
+/// Number of equal ranges of ranks between which class boundaries are tried; smaller vocabularies
+/// stay in one class.
 const CUTS: usize = 32;
-/// Least sensitivity of a token's rows as a share of the mean: tokens that were never seen rank equal.
+/// Least sensitivity of a token's rows as a share of the mean: tokens that were never seen rank
+/// equal.
 const FLOOR: f64 = 1e-3;
 
-/// Classes of tokens by how much the rows of both token tables matter, the most important first; the
-/// ranks at which they begin are those with the smallest product of distortions over all rows, which is
-/// what a fixed number of bits comes down to.
+/// Classes of tokens by how much the rows of both token tables matter, the most important first;
+/// the ranks at which they begin are those with the smallest product of distortions over all rows,
+/// which is what a fixed number of bits comes down to.
 pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     let vocab = source.dims.vocab as usize;
     if vocab < CUTS {
@@ -54,8 +55,8 @@ pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     classes.into_iter().collect()
 }
 
-/// Sensitivity to relative errors of each token's row: by the token's frequency for the embedding, by its
-/// gradients for the output layer. The mean is 1.
+/// Sensitivity to relative errors of each token's row: by the token's frequency for the embedding,
+/// by its gradients for the output layer. The mean is 1.
 fn matter(source: &Source, calibration: &Calibration, table: TensorId) -> Vec<f64> {
     let layer = layer_name(table);
     let (rows, cols) = source.shape(table);

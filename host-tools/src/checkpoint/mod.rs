@@ -39,8 +39,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// A checkpoint of these parts, if they fit together. Where a softmax follows, a bias of −∞ masks an
-    /// output; it becomes a finite one that does so too.
+    /// A checkpoint of these parts, if they fit together. Where a softmax follows, a bias of −∞
+    /// masks an output; it becomes a finite one that does so too.
     pub fn new(
         config: ModelConfig,
         mut tensors: BTreeMap<String, Tensor>,

@@ -33,9 +33,9 @@ Examples:
 The file has, per layer, the three published metrics (gradient magnitude 0.5, activation variance
 0.3, weight magnitude 0.2, z-scored and joined) and, per tensor and precision, the measured rise in
 KL divergence when only that tensor is quantized, with the equalization and permutation
-of hidden units that helps each expert. `quantize --importance` reads it. An interrupted run resumes. A file
-that was computed with other settings (checkpoint, tokenizer, text, window, seed, steps), or that
-cannot be read, stays as it is: name another, or replace it with --force.";
+of hidden units that helps each expert. `quantize --importance` reads it. An interrupted run
+resumes. A file that was computed with other settings (checkpoint, tokenizer, text, window, seed,
+steps), or that cannot be read, stays as it is: name another, or replace it with --force.";
 
 /// Find out which layers matter and write it to a file.
 #[derive(Debug, clap::Args)]

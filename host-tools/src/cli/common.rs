@@ -183,8 +183,9 @@ impl TextArgs {
         self.read(&self.source(split)?, limit, model, tokenizer, global)
     }
 
-    /// Reads or samples the text that a finished blob is measured on: the test split, which chose none
-    /// of its numbers. Of a corpus without one it is the validation split, and its name says so.
+    /// Reads or samples the text that a finished blob is measured on: the test split, which chose
+    /// none of its numbers. Of a corpus without one it is the validation split, and its name says
+    /// so.
     pub(crate) fn reported(
         &self,
         limit: usize,
@@ -278,7 +279,8 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     writeln!(Stdout, "{value:#}")
 }
 
-/// A path or an argument as JSON and provenance have it, which are UTF-8: other bytes show as `\xNN`.
+/// A path or an argument as JSON and provenance have it, which are UTF-8: other bytes show as
+/// `\xNN`.
 pub(crate) fn escaped(text: impl AsRef<OsStr>) -> String {
     let mut shown = String::new();
     for chunk in text.as_ref().as_encoded_bytes().utf8_chunks() {

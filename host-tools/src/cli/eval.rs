@@ -43,13 +43,13 @@ Examples:
 Protocol: windows that follow each other, each with a fresh state, each token predicting the next.
 Blobs run through the integer path that also runs on devices.
 
-Standard errors (±): windows of one article are alike, so errors are counted by blocks, by a jackknife
-that leaves out one block after the other. Blocks are the articles of a text, if it has several (lines
-` = Title = ` between blank ones, as in WikiText); the streams of a text that the model wrote; else runs
-of 8,192 tokens, of shorter texts an eighth. A window belongs to the article of its first token. The
-errors of rise and KL are those of comparisons with FP32 block by block. A text of one block gives none
-(–). `--json` says what the blocks are, and kl_replicates, the KL divergence without each block, gives the
-error of any comparison of two blobs.";
+Standard errors (±): windows of one article are alike, so errors are counted by blocks, by a
+jackknife that leaves out one block after the other. Blocks are the articles of a text, if it has
+several (lines ` = Title = ` between blank ones, as in WikiText); the streams of a text that the
+model wrote; else runs of 8,192 tokens, of shorter texts an eighth. A window belongs to the
+article of its first token. The errors of rise and KL are those of comparisons with FP32 block by
+block. A text of one block gives none (–). `--json` says what the blocks are, and kl_replicates,
+the KL divergence without each block, gives the error of any comparison of two blobs.";
 
 /// Measure perplexity and fidelity of a checkpoint and of blobs.
 #[derive(Debug, clap::Args)]
@@ -68,8 +68,8 @@ pub(crate) struct Args {
     /// the one that the models were trained with.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Put the weights and biases of each blob into the FP32 model instead of running the blob: what
-    /// they lose without the rounding of activations.
+    /// Put the weights and biases of each blob into the FP32 model instead of running the blob:
+    /// what they lose without the rounding of activations.
     #[arg(long)]
     weights_only: bool,
     #[command(flatten)]

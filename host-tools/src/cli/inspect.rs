@@ -44,7 +44,8 @@ pub(crate) struct Args {
     /// dimensions, or of the published reference size where no file is named.
     #[arg(long)]
     published_estimate: bool,
-    /// Of a blob, say by which kernels this microcontroller's core multiplies, instead of this machine.
+    /// Of a blob, say by which kernels this microcontroller's core multiplies, instead of this
+    /// machine.
     #[arg(long, value_name = "CORE", value_parser = core_parser())]
     #[arg(conflicts_with = "published_estimate")]
     target: Option<Core>,

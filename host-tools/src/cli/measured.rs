@@ -49,8 +49,8 @@ pub(super) struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    /// Rearranges experts and divides the model as the file says or, where it does not, as measuring
-    /// says.
+    /// Rearranges experts and divides the model as the file says or, where it does not, as
+    /// measuring says.
     pub(super) fn arrange(
         &self,
         source: &mut Source,

@@ -179,7 +179,8 @@ mod tests {
         for (subcommand, flag) in &flags {
             let refused = |value| refused(subcommand, flag, value);
             for value in ["", "x", "--", "99999999999999999999999999999999", "1e400"] {
-                // What is no number of this kind, or leaves its range; infinite ones are refused later.
+                // What is no number of this kind, or leaves its range; infinite ones are refused
+                // later.
                 if let Some(error) = refused(value) {
                     assert!(error.contains(flag.as_str()), "{subcommand} --{flag}: {error}");
                 }

@@ -81,8 +81,8 @@ pub(crate) fn fit_window(asked: Option<usize>, positions: Option<usize>) -> Resu
     }
 }
 
-/// Checks numbers with a fraction: those that must be positive, and those that must be between 0 and a
-/// bound.
+/// Checks numbers with a fraction: those that must be positive, and those that must be between 0
+/// and a bound.
 ///
 /// # Errors
 ///

@@ -21,8 +21,8 @@ Examples:
           --importance target/frontier/wikitext2/importance.json \\
           --blob static.rbk --blob 7x.rbk --out report.html
 
-The page stands alone; its plots are also written beside it as SVG and PNG, to a directory with the page's
-name. The same figures go to the terminal.";
+The page stands alone; its plots are also written beside it as SVG and PNG, to a directory with
+the page's name. The same figures go to the terminal.";
 
 /// Show what was found about a model: a page, plots, and text.
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,5 @@
-//! What can go wrong, in words: each error says what happened ([`std::fmt::Display`]) and what to do
-//! about it ([`Error::help`]).
+//! What can go wrong, in words: each error says what happened ([`std::fmt::Display`]) and what to
+//! do about it ([`Error::help`]).
 
 mod help;
 

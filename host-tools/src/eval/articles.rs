@@ -1,7 +1,8 @@
 //! Where the articles of a text begin.
 
-/// Bytes at which articles begin, as WikiText sets them: a line ` = Title = ` between blank ones, with
-/// one `=` on either side (headings within an article have more). The blank line before belongs to it.
+/// Bytes at which articles begin, as WikiText sets them: a line ` = Title = ` between blank ones,
+/// with one `=` on either side (headings within an article have more). The blank line before
+/// belongs to it.
 pub fn articles(text: &str) -> Vec<usize> {
     let mut starts = Vec::new();
     // Where the last line began if it was blank, or a title after a blank one.

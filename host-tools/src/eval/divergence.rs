@@ -12,8 +12,8 @@ pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
     out.extend(logits.iter().map(|l| l - normaliser));
 }
 
-/// The logarithm of the summed exponentials of logits that are halves: there are few enough halves for
-/// a table. `None` where an exponential would leave the range of f32.
+/// The logarithm of the summed exponentials of logits that are halves: there are few enough halves
+/// for a table. `None` where an exponential would leave the range of f32.
 pub fn log_sum_exp(logits: &[f16]) -> Option<f32> {
     static EXPONENTIALS: LazyLock<Vec<f32>> = LazyLock::new(|| {
         (0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f64().exp() as f32).collect()

@@ -28,9 +28,10 @@ pub use resnet_bk_schema::outputs::{Fidelity, Quality};
 use score::score;
 pub use subject::Subject;
 
-/// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, by which standard errors are
-/// counted too. `lengths` are the bytes of each token; `progress` is told the share that is done.
-/// Results come in the order reference (if any), subjects, and do not depend on the number of threads.
+/// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, by which standard
+/// errors are counted too. `lengths` are the bytes of each token; `progress` is told the share that
+/// is done. Results come in the order reference (if any), subjects, and do not depend on the number
+/// of threads.
 ///
 /// # Panics
 /// If `blocks` are those of a text of another length.

@@ -1,5 +1,5 @@
-//! Scores consecutive windows position by position: however long a window is, memory holds the logits of
-//! one chunk of positions.
+//! Scores consecutive windows position by position: however long a window is, memory holds the
+//! logits of one chunk of positions.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};

@@ -68,7 +68,8 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    /// The mean of such a series varies √((1 + ρ)/(1 − ρ)) times as much as one of independent values.
+    /// The mean of such a series varies √((1 + ρ)/(1 − ρ)) times as much as one of independent
+    /// values.
     #[test]
     fn neighbours_that_are_alike_count_as_one() {
         let mut random = ChaCha8Rng::seed_from_u64(1);

@@ -1,7 +1,7 @@
 //! A teacher's logits on a short text, kept in memory, for many students to be compared with.
 //!
-//! Budgets compare hundreds of mixes with the FP32 model on one text, and fine-tuning compares the same
-//! student again and again. Both go through here; long texts and blobs go through
+//! Budgets compare hundreds of mixes with the FP32 model on one text, and fine-tuning compares the
+//! same student again and again. Both go through here; long texts and blobs go through
 //! [`evaluate`](crate::eval::evaluate), which keeps no logits.
 
 use std::ops::Range;
@@ -31,8 +31,8 @@ pub struct Batch<'b> {
 }
 
 impl<'a> Teacher<'a> {
-    /// Runs the teacher over `tokens`, whole windows of `window` tokens, and keeps what `keep` makes of a
-    /// batch's logits `[positions, V]`.
+    /// Runs the teacher over `tokens`, whole windows of `window` tokens, and keeps what `keep`
+    /// makes of a batch's logits `[positions, V]`.
     pub fn new(
         model: &Model,
         tokens: &'a [u32],

@@ -28,7 +28,8 @@ pub enum TextSource {
 pub struct Parts {
     /// What they are.
     pub part: Block,
-    /// Their first tokens, ascending. What comes before the first belongs to a part that began earlier.
+    /// Their first tokens, ascending. What comes before the first belongs to a part that began
+    /// earlier.
     pub starts: Vec<usize>,
 }
 
@@ -82,9 +83,9 @@ fn share(split: Split, tokens: usize) -> Range<usize> {
 }
 
 impl TextSource {
-    /// The file, if one is named, of which the first eight tenths are to train and calibrate on and a
-    /// tenth each to choose by and to report on; else the split of the corpus, if there is one (by flag
-    /// or environment); else text sampled from the model.
+    /// The file, if one is named, of which the first eight tenths are to train and calibrate on and
+    /// a tenth each to choose by and to report on; else the split of the corpus, if there is one
+    /// (by flag or environment); else text sampled from the model.
     pub fn find(file: Option<&Path>, corpus: Option<&Path>, split: Split) -> Result<Self> {
         if let Some(file) = file {
             return Ok(Self::File(file.to_path_buf(), Some(split)));

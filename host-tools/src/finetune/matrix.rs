@@ -30,8 +30,8 @@ pub(super) struct Matrix {
     step: f32,
 }
 
-/// A matrix's parameters, cut into their kinds: codes `[rows, cols]`, logarithms of row units `[rows]`,
-/// multiples `[rows, groups]`, biases `[rows]`. What a precision lacks is empty.
+/// A matrix's parameters, cut into their kinds: codes `[rows, cols]`, logarithms of row units
+/// `[rows]`, multiples `[rows, groups]`, biases `[rows]`. What a precision lacks is empty.
 pub(super) struct MatrixParameters<S> {
     pub(super) codes: S,
     pub(super) units: S,
@@ -124,8 +124,8 @@ impl Matrix {
         self.step = (total / (self.rows * groups) as f64).max(f64::from(f32::MIN_POSITIVE)) as f32;
     }
 
-    /// Rounds the parameters to what a section can hold; codes and multiples beyond their range are moved
-    /// to its edge, from where they can come back.
+    /// Rounds the parameters to what a section can hold; codes and multiples beyond their range are
+    /// moved to its edge, from where they can come back.
     pub(super) fn decode(
         &self,
         parameters: MatrixParameters<&mut [f32]>,
@@ -191,8 +191,8 @@ impl Matrix {
         }
     }
 
-    /// The gradient of the parameters, from that of the model's: rounding passes it on as it is, and
-    /// scales have that of the codes that they multiply.
+    /// The gradient of the parameters, from that of the model's: rounding passes it on as it is,
+    /// and scales have that of the codes that they multiply.
     pub(super) fn gradient(
         &self,
         decoded: &Decoded,
@@ -221,7 +221,8 @@ impl Matrix {
                 codes.iter_mut().zip(gradient).for_each(|(code, g)| *code = g * scale);
                 total += along;
                 if let Some(multiple) = out.multiples.get_mut(r * groups + g) {
-                    // The codes' part of the weights: those of a multiple of 0 are not known any more.
+                    // The codes' part of the weights: those of a multiple of 0 are not known any
+                    // more.
                     *multiple = if scale > 0.0 { along * decoded.units[r] / scale } else { 0.0 };
                 }
             }
@@ -299,12 +300,13 @@ impl Matrix {
     }
 }
 
-/// Stands for the logarithm of a unit of zero: finite, since optimizers multiply it by zero. No other
-/// unit is that small.
+/// Stands for the logarithm of a unit of zero: finite, since optimizers multiply it by zero. No
+/// other unit is that small.
 const ZERO_UNIT: f64 = -512.0;
 /// Largest multiple of a group.
 const MULTIPLES: u8 = 15;
-/// Learning rate of multiples relative to that of logarithms of units: about a multiple's magnitude.
+/// Learning rate of multiples relative to that of logarithms of units: about a multiple's
+/// magnitude.
 const MULTIPLE: f32 = 10.0;
 /// Distance that a code may leave its range: less than half a step.
 const EDGE: f32 = 0.49;

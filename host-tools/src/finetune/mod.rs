@@ -6,10 +6,10 @@
 //!            └─ export ─▶ blob
 //! ```
 //!
-//! A student starts as the numbers of a blob. Codes, the multiples of groups and biases are trained as
-//! real numbers that are rounded before each step to what a section can hold, row units as their
-//! logarithm; activations are rounded as the integer path rounds them. So every step sees the model that
-//! the next export would write, and an exported student computes what its training saw.
+//! A student starts as the numbers of a blob. Codes, the multiples of groups and biases are trained
+//! as real numbers that are rounded before each step to what a section can hold, row units as their
+//! logarithm; activations are rounded as the integer path rounds them. So every step sees the model
+//! that the next export would write, and an exported student computes what its training saw.
 
 mod export;
 mod matrix;

@@ -39,8 +39,8 @@ pub(super) struct Segment {
 }
 
 impl Student {
-    /// The student that a blob is. `teacher` are the dimensions of the checkpoint that the blob was made
-    /// from.
+    /// The student that a blob is. `teacher` are the dimensions of the checkpoint that the blob was
+    /// made from.
     ///
     /// # Errors
     ///
@@ -114,8 +114,8 @@ impl Student {
         std::mem::take(&mut self.parameters)
     }
 
-    /// Parameters by kind, in their order; row units and multiples move `scale_rate` times as fast as
-    /// weights, relative to their size.
+    /// Parameters by kind, in their order; row units and multiples move `scale_rate` times as fast
+    /// as weights, relative to their size.
     pub(super) fn segments(&self, scale_rate: f32) -> Vec<Segment> {
         let segment = |length, rate, weights| Segment { length, rate, weights };
         let matrices = self.matrices.iter().flat_map(|matrix| {
@@ -130,8 +130,8 @@ impl Student {
         matrices.chain(self.chains.iter().map(|chain| segment(chain.len(), 1.0, false))).collect()
     }
 
-    /// Makes the model that of these parameters, which are moved to where their range ends if they are
-    /// beyond; on one thread per state.
+    /// Makes the model that of these parameters, which are moved to where their range ends if they
+    /// are beyond; on one thread per state.
     pub(super) fn show<S: Send>(&mut self, parameters: &mut [f32], states: &mut [S]) -> Result<()> {
         let mut rest = parameters;
         let mut results: Vec<Result<()>> = self.matrices.iter().map(|_| Ok(())).collect();
@@ -153,8 +153,8 @@ impl Student {
         Ok(())
     }
 
-    /// Makes a source, which a blob of the student's kind was made from, that of its parameters without
-    /// any rounding: what a blob of other precisions can be made from.
+    /// Makes a source, which a blob of the student's kind was made from, that of its parameters
+    /// without any rounding: what a blob of other precisions can be made from.
     pub fn teach(&self, parameters: &[f32], source: &mut Source) {
         let mut rest = parameters;
         for matrix in &self.matrices {

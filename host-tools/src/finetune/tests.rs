@@ -24,8 +24,8 @@ use resnet_bk_schema::Storage;
 
 const WINDOW: usize = 16;
 
-/// A checkpoint with a blob of it in all precisions by turns, its tokens in classes and some of its hidden
-/// units pruned.
+/// A checkpoint with a blob of it in all precisions by turns, its tokens in classes and some of its
+/// hidden units pruned.
 struct Fixture {
     checkpoint: Checkpoint,
     source: Source,
@@ -146,8 +146,8 @@ fn an_untrained_student_is_its_blob() {
     }
 }
 
-/// The numbers of the export are those that training computed with, and so are its logits, but for the
-/// activations that the integer path rounds to a neighbouring code.
+/// The numbers of the export are those that training computed with, and so are its logits, but for
+/// the activations that the integer path rounds to a neighbouring code.
 #[test]
 fn a_trained_student_exports_what_its_training_saw() {
     for potentials_int8 in [false, true] {

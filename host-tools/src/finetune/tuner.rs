@@ -17,8 +17,8 @@ pub struct Recipe {
     pub training: train::Recipe,
     /// The loss.
     pub distillation: Distillation,
-    /// Share of the inputs that random tokens replace, so that the student follows its teacher where the
-    /// text has nothing, too.
+    /// Share of the inputs that random tokens replace, so that the student follows its teacher
+    /// where the text has nothing, too.
     pub replaced: f64,
     /// Steps at the beginning in which only scales, biases and chains move.
     pub first_stage: u64,
@@ -50,7 +50,8 @@ pub struct Tuner<'a> {
 /// Result of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// Mean KL divergence of the batch before the step, in nats per token, at the recipe's temperature.
+    /// Mean KL divergence of the batch before the step, in nats per token, at the recipe's
+    /// temperature.
     pub kl: f64,
     /// Learning rate of weights.
     pub rate: f64,

@@ -3,8 +3,8 @@
 //! The model is that of T. Arai's `Project-ResNet-BK-An-O-N-Language-Model-Architecture` at commit
 //! 518528f. Its dimensions are counted from the tensors; only how many experts a token is routed to
 //! is not in the file. Its buffers (`h0_diag_base`, `h0_sub_base`, `h0_super_base`, `z`) become the
-//! trained `diagonal` and `log_eta` and the constant `off_diagonal`. A file of another revision, with
-//! other tensors or other buffers, would load and compute nonsense, so it is refused by name.
+//! trained `diagonal` and `log_eta` and the constant `off_diagonal`. A file of another revision,
+//! with other tensors or other buffers, would load and compute nonsense, so it is refused by name.
 
 mod buffers;
 mod element;

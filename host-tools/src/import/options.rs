@@ -9,7 +9,7 @@ pub struct Options {
     pub top_k: usize,
     /// Chain kind; published models have the full chain.
     pub chain: Chain,
-    /// Which model, in a file that holds several: the keys and the prefix that lead to it, joined by
-    /// dots.
+    /// Which model, in a file that holds several: the keys and the prefix that lead to it, joined
+    /// by dots.
     pub state: Option<String>,
 }

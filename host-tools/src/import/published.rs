@@ -126,8 +126,8 @@ fn refuse_foreign(entries: &Entries, config: &ModelConfig) -> Result<(), Refusal
     ))
 }
 
-/// The dimensions that most of the tensors agree on, so that a misshapen tensor is found out instead
-/// of making all others look wrong.
+/// The dimensions that most of the tensors agree on, so that a misshapen tensor is found out
+/// instead of making all others look wrong.
 fn count(entries: &Entries, options: Options) -> ModelConfig {
     let mut votes = Votes::default();
     for (name, Entry { shape, .. }) in entries {

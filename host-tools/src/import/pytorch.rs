@@ -1,5 +1,5 @@
-//! The `.pt` files that `torch.save` writes: a ZIP archive with one pickle that describes the tensors
-//! and one entry with the bytes of each.
+//! The `.pt` files that `torch.save` writes: a ZIP archive with one pickle that describes the
+//! tensors and one entry with the bytes of each.
 //!
 //! Read here and not by a library, because every published checkpoint holds a complex number, `z`:
 //! pytorch-reader 0.22.1 and burn-store 0.22.1, which is built on it, refuse the whole file for it,
@@ -125,7 +125,8 @@ fn dictionaries(pickle: &Pickle) -> Result<Vec<Dictionary<Id>>, Refusal> {
     let mut found = Vec::new();
     let mut seen = HashSet::from([root]);
     let mut waiting = VecDeque::from([(String::new(), root)]);
-    // By breadth, so that dictionaries come in the order in which a reader of the script meets them.
+    // By breadth, so that dictionaries come in the order in which a reader of the script meets
+    // them.
     while let Some((path, id)) = waiting.pop_front() {
         let mut tensors = Vec::new();
         for (name, value) in items(pickle, id) {

@@ -1,8 +1,8 @@
 //! Which of the tensors of a file are the model's.
 //!
 //! A file may hold more than one model (an exponential moving average beside the weights, a teacher
-//! beside a student), in dictionaries of their own or under prefixes in one, and tensors that belong
-//! to none. A *state* is one model's worth: the tensors of one dictionary under one prefix.
+//! beside a student), in dictionaries of their own or under prefixes in one, and tensors that
+//! belong to none. A *state* is one model's worth: the tensors of one dictionary under one prefix.
 
 use super::refusal::Refusal;
 use std::collections::{BTreeMap, BTreeSet};

@@ -130,8 +130,9 @@ impl Importance {
         other_settings(self.settings.differences(settings), path)
     }
 
-    /// Sets the text that sensitivities will be measured on. Fails where some in the file at `path`, from
-    /// which this was read, were measured on another text: the rest would not compare with them.
+    /// Sets the text that sensitivities will be measured on. Fails where some in the file at
+    /// `path`, from which this was read, were measured on another text: the rest would not compare
+    /// with them.
     pub fn measure_on(&mut self, text: Text, path: &Path) -> Result<()> {
         let before = self.measured_on.get_or_insert_with(|| text.clone());
         let mut differences = Vec::new();

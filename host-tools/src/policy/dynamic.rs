@@ -2,8 +2,8 @@
 //!
 //! Source: T. Arai, ResNet-BK, 2025, `DynamicQuantizationPolicy`: of n layers ranked by importance
 //! the first max(1, ⌊0.2·n⌋) are FP16, those up to ⌊0.6·n⌋ INT8 and the rest INT4. Embeddings are
-//! not ranked there and take its default, INT8; potentials stay in full precision. A [`Ladder`] replaces the three
-//! precisions.
+//! not ranked there and take its default, INT8; potentials stay in full precision. A [`Ladder`]
+//! replaces the three precisions.
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,10 @@
 //! The published way of counting a quantized model's size, for comparison.
 //!
-//! Source: T. Arai, ResNet-BK, 2025, `MixedPrecisionQuantizer.estimate_model_size`. It counts Linear
-//! layers only, weights and biases alike: half a byte per parameter of an expert, two bytes per
-//! parameter of `output_proj` and `lm_head`, one elsewhere, and eight bytes (scale and zero point)
-//! per quantization group, where an INT4 layer has one group per 128 *outputs* and an INT8 layer
-//! one. Embeddings and norms are on neither side of its ratio.
+//! Source: T. Arai, ResNet-BK, 2025, `MixedPrecisionQuantizer.estimate_model_size`. It counts
+//! Linear layers only, weights and biases alike: half a byte per parameter of an expert, two bytes
+//! per parameter of `output_proj` and `lm_head`, one elsewhere, and eight bytes (scale and zero
+//! point) per quantization group, where an INT4 layer has one group per 128 *outputs* and an INT8
+//! layer one. Embeddings and norms are on neither side of its ratio.
 
 use resnet_bk_core::blob::{Chain, Dimensions, TensorId};
 

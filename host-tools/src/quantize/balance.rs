@@ -1,11 +1,11 @@
 //! Balance: every hidden unit at the scale that training with weight decay gives it.
 //!
-//! ReLU(s·x) = s·ReLU(x) for s > 0, so a unit's row of an expert's first matrix, its bias included, can be
-//! multiplied by what its column of the second is divided by: checkpoints of the same function differ in
-//! one free scale per unit. A blob does not forgive it: biases share an exponent, codes of the second
-//! matrix a scale per group, and activations are rounded to shares of the largest. Weight decay makes
-//! both norms equal, which is also what is easiest to round; whatever scale a unit comes with, it leaves
-//! with norms within a factor of 2 of each other.
+//! ReLU(s·x) = s·ReLU(x) for s > 0, so a unit's row of an expert's first matrix, its bias included,
+//! can be multiplied by what its column of the second is divided by: checkpoints of the same
+//! function differ in one free scale per unit. A blob does not forgive it: biases share an
+//! exponent, codes of the second matrix a scale per group, and activations are rounded to shares of
+//! the largest. Weight decay makes both norms equal, which is also what is easiest to round;
+//! whatever scale a unit comes with, it leaves with norms within a factor of 2 of each other.
 //!
 //! Scales are powers of two: no product of the FP32 model changes in any bit, unless it is so small
 //! that it leaves the range of normal numbers.
@@ -47,8 +47,8 @@ fn balance_expert(checkpoint: &mut Checkpoint, up: &str, down: &str) {
     }
 }
 
-/// The power of two that brings norms of `row · s` and `column / s` closest together; 0 for a unit that
-/// adds nothing, whose numbers are free to become zero.
+/// The power of two that brings norms of `row · s` and `column / s` closest together; 0 for a unit
+/// that adds nothing, whose numbers are free to become zero.
 fn scale(row: f64, column: f64) -> f64 {
     if row == 0.0 || column == 0.0 {
         return 0.0;

@@ -1,11 +1,12 @@
-//! Calibration: second moments of every matrix's inputs, and the sensitivity of the model's predictions
-//! to its outputs.
+//! Calibration: second moments of every matrix's inputs, and the sensitivity of the model's
+//! predictions to its outputs.
 //!
-//! To second order the KL divergence that an error E of a matrix costs is ½·E\[(gᵀ E x)²\], with x the
-//! inputs and g the gradient of the log-likelihood of a token that the model itself draws (the Fisher
-//! information is the Hessian of the KL divergence). Approximated as a Kronecker product (Martens and
-//! Grosse, 2015) that is tr(G E A Eᵀ), with A the second moment of the inputs and G that of the
-//! gradients, each weighted by the squared norm of the other as the nearest product asks for.
+//! To second order the KL divergence that an error E of a matrix costs is ½·E\[(gᵀ E x)²\], with x
+//! the inputs and g the gradient of the log-likelihood of a token that the model itself draws (the
+//! Fisher information is the Hessian of the KL divergence). Approximated as a Kronecker product
+//! (Martens and Grosse, 2015) that is tr(G E A Eᵀ), with A the second moment of the inputs and G
+//! that of the gradients, each weighted by the squared norm of the other as the nearest product
+//! asks for.
 //!
 //! Every linear layer has a bias that takes up the mean error, so A is centred.
 
@@ -65,8 +66,8 @@ pub struct Statistics {
     pub shift: Vec<f64>,
     /// A: covariance of the inputs.
     pub inputs: Symmetric,
-    /// G: second moment of the outputs' gradients, of which only the diagonal is known where a choice
-    /// follows ([`feeds_a_choice`]). Empty for an embedding, whose A is that second moment.
+    /// G: second moment of the outputs' gradients, of which only the diagonal is known where a
+    /// choice follows ([`feeds_a_choice`]). Empty for an embedding, whose A is that second moment.
     pub outputs: Symmetric,
 }
 
@@ -100,8 +101,8 @@ pub struct Calibration {
 
 impl Calibration {
     /// Runs the (folded) model forwards and backwards over windows of `window` tokens. The result
-    /// depends on the seed, from which the tokens are drawn, and not on the number of threads; on other
-    /// kinds of processors sums are rounded in another order ([`crate::quantize`]).
+    /// depends on the seed, from which the tokens are drawn, and not on the number of threads; on
+    /// other kinds of processors sums are rounded in another order ([`crate::quantize`]).
     ///
     /// # Errors
     ///
@@ -248,7 +249,8 @@ struct Sums {
     scratch: Vec<f64>,
 }
 
-/// Sums over rows: x and x·xᵀ weighted by |g|², g·gᵀ weighted by |x|² + 1 (the 1 is the bias's input).
+/// Sums over rows: x and x·xᵀ weighted by |g|², g·gᵀ weighted by |x|² + 1 (the 1 is the bias's
+/// input).
 #[derive(Default)]
 struct LayerSums {
     rows: usize,

@@ -1,10 +1,10 @@
 //! Biases so large that their exact value cannot matter.
 //!
-//! What a linear layer reads after a layer norm has mean squares of at most 1 per input once its gain is
-//! folded away ([`super::fold`]), |x| ≤ √d, so that w·x lies within ±‖w‖·√d whatever the text. A bias
-//! beyond what that can make up for decides alone: a token is never likely, a hidden unit never or
-//! always active, a potential always at its limit. All biases of a matrix share the exponent of the
-//! largest, and masks of −10⁴ or −10³⁰ would leave the others no precision.
+//! What a linear layer reads after a layer norm has mean squares of at most 1 per input once its
+//! gain is folded away ([`super::fold`]), |x| ≤ √d, so that w·x lies within ±‖w‖·√d whatever the
+//! text. A bias beyond what that can make up for decides alone: a token is never likely, a hidden
+//! unit never or always active, a potential always at its limit. All biases of a matrix share the
+//! exponent of the largest, and masks of −10⁴ or −10³⁰ would leave the others no precision.
 
 use crate::checkpoint::Checkpoint;
 
@@ -15,8 +15,8 @@ const POTENTIAL: f64 = 3.0;
 /// FakeQuant may leave a normalized vector longer than √d by so little.
 const SLACK: f64 = 1.001;
 
-/// Moves every bias of a folded checkpoint that is beyond what its inputs can make up for to where that
-/// ends: the same probabilities, potentials and hidden units.
+/// Moves every bias of a folded checkpoint that is beyond what its inputs can make up for to where
+/// that ends: the same probabilities, potentials and hidden units.
 pub fn clip(folded: &mut Checkpoint) {
     for l in 0..folded.config.layers {
         let bk = format!("blocks.{l}.bk_layer");
@@ -38,8 +38,8 @@ fn reach(checkpoint: &Checkpoint, layer: &str) -> Vec<f64> {
     rows.map(|row| (square(row) * width as f64).sqrt() * SLACK).collect()
 }
 
-/// Outputs that a softmax follows: one that is impossible for every input becomes only just so, and if
-/// the largest can never be near zero, all move by the same amount until it can.
+/// Outputs that a softmax follows: one that is impossible for every input becomes only just so, and
+/// if the largest can never be near zero, all move by the same amount until it can.
 fn clip_softmax(checkpoint: &mut Checkpoint, layer: &str) {
     let reach = reach(checkpoint, layer);
     let biases = checkpoint.data_mut(&format!("{layer}.bias"));
@@ -74,8 +74,8 @@ fn clip_potentials(checkpoint: &mut Checkpoint, layer: &str) {
     }
 }
 
-/// Hidden units: one that is never active becomes zero; of one that always is, what its bias has beyond
-/// that is a constant, which the second layer's biases take over.
+/// Hidden units: one that is never active becomes zero; of one that always is, what its bias has
+/// beyond that is a constant, which the second layer's biases take over.
 fn clip_units(checkpoint: &mut Checkpoint, up: &str, down: &str) {
     let reach = reach(checkpoint, up);
     let width = checkpoint.config.width;

@@ -1,4 +1,5 @@
-//! Code selection: GPTQ and coordinate descent minimize the error as the model's predictions weigh it.
+//! Code selection: GPTQ and coordinate descent minimize the error as the model's predictions weigh
+//! it.
 //!
 //! For a row with error e the cost is e·A·eᵀ. GPTQ (Frantar et al., 2023) fixes one code after the
 //! other and compensates its error in the columns that are still free; coordinate descent then
@@ -160,8 +161,8 @@ pub(super) fn cost(metric: &Metric, target: Target<'_>, codes: &[i8]) -> f64 {
     errors.iter().zip(metric.times(&errors)).map(|(e, p)| e * p).sum()
 }
 
-/// Least squares for the scales of groups of `group` columns, codes being fixed: a few rounds of one
-/// group after the other.
+/// Least squares for the scales of groups of `group` columns, codes being fixed: a few rounds of
+/// one group after the other.
 pub(super) fn refit(metric: &Metric, target: Target<'_>, codes: &[i8], group: usize) -> Vec<f64> {
     let size = metric.size;
     let mut scales: Vec<f64> = target.scales.chunks(group).map(|scales| scales[0]).collect();

@@ -9,8 +9,8 @@ use super::division::Selection;
 use super::stored;
 use crate::tensors::layer_name;
 
-/// The FP32 model with the dequantized matrices and biases of a blob, to measure the loss of the weights
-/// alone, activations staying FP32.
+/// The FP32 model with the dequantized matrices and biases of a blob, to measure the loss of the
+/// weights alone, activations staying FP32.
 ///
 /// `source` is the checkpoint that the blob was made from. Its chain parameters stay.
 pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model {

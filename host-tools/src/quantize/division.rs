@@ -1,9 +1,9 @@
 //! Dividing a model into parts that are stored on their own.
 //!
-//! A few tokens make up most of a text, and some hidden units are rarely active. Tokens are therefore
-//! sorted into classes whose rows of the two token tables are matrices of their own, and hidden units
-//! that an expert does not need are pruned. Both are for budgets: the storage of a class, and whether
-//! a hidden unit is kept at all, is a matter of allocation.
+//! A few tokens make up most of a text, and some hidden units are rarely active. Tokens are
+//! therefore sorted into classes whose rows of the two token tables are matrices of their own, and
+//! hidden units that an expert does not need are pruned. Both are for budgets: the storage of a
+//! class, and whether a hidden unit is kept at all, is a matter of allocation.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,8 +25,8 @@ use crate::tensors::layer_name;
 pub struct Division {
     /// The class of every token, a digit each; empty where all are in one.
     pub classes: String,
-    /// Number of hidden units that experts keep, by the layer of their second matrix; others keep all. Those
-    /// that contribute least to the outputs are pruned first.
+    /// Number of hidden units that experts keep, by the layer of their second matrix; others keep
+    /// all. Those that contribute least to the outputs are pruned first.
     pub kept: BTreeMap<String, usize>,
 }
 
@@ -54,7 +54,8 @@ impl Division {
     }
 }
 
-/// Contribution of each hidden unit to an expert's outputs: its second moment times that of its column.
+/// Contribution of each hidden unit to an expert's outputs: its second moment times that of its
+/// column.
 pub fn contributions(down: &[f32], statistics: &Statistics) -> Vec<f64> {
     let hidden = statistics.mean.len();
     let mut columns = vec![0.0; hidden];

@@ -1,9 +1,10 @@
 //! Comparison of a calibration text with the text that a model expects.
 //!
 //! Calibration says what matters for the text that it is done on. A text of another kind (another
-//! spelling, another language, one letter over and over) says little of what the model will meet. Two
-//! quantities tell: a model that knows such text is as uncertain before a token as the token then is
-//! surprising, cross-entropy − entropy ≈ 0; and what it expects to come does come somewhere in the text.
+//! spelling, another language, one letter over and over) says little of what the model will meet.
+//! Two quantities tell: a model that knows such text is as uncertain before a token as the token
+//! then is surprising, cross-entropy − entropy ≈ 0; and what it expects to come does come somewhere
+//! in the text.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +44,8 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// Adds whole windows of `window` tokens with their logits `[tokens, V]`; within a window each token
-    /// predicts the next.
+    /// Adds whole windows of `window` tokens with their logits `[tokens, V]`; within a window each
+    /// token predicts the next.
     pub(super) fn add(&mut self, logits: &[f32], tokens: &[u32], window: usize, counts: &Counts) {
         self.vocab = logits.len() / tokens.len().max(1);
         let rows = logits.chunks(window * self.vocab).zip(tokens.chunks(window));

@@ -79,8 +79,8 @@ pub(super) fn nearest_multiple(step: f64, unit: f64, levels: Levels) -> u8 {
     (step / unit).round().clamp(1.0, f64::from(levels.multiple)) as u8
 }
 
-/// Searched scales: every group's best step first, then the row unit and the multiples that together
-/// lose least.
+/// Searched scales: every group's best step first, then the row unit and the multiples that
+/// together lose least.
 pub(super) fn search(weights: &[f64], importance: &[f64], group: usize, levels: Levels) -> RowGrid {
     let groups: Vec<(&[f64], &[f64])> =
         weights.chunks(group).zip(importance.chunks(group)).collect();

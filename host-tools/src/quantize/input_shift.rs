@@ -10,8 +10,8 @@ use rayon::prelude::*;
 
 use crate::reference::{LinearCall, Model, Observer, WINDOWS_PER_PASS};
 
-/// Mean of the exact inputs minus the real ones of some layers, over positions that reach them in both
-/// models.
+/// Mean of the exact inputs minus the real ones of some layers, over positions that reach them in
+/// both models.
 pub fn shifts(
     exact: &Model,
     quantized: &Model,

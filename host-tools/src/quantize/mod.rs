@@ -1,14 +1,19 @@
-//! From a checkpoint to a blob: fold, clip, balance, calibrate, rearrange, choose scales, encode, assemble.
+//! From a checkpoint to a blob: fold, clip, balance, calibrate, rearrange, choose scales, encode,
+//! assemble.
 //!
 //! ```text
-//! Checkpoint ─▶ fold, clip, balance ─▶ Checkpoint ─┬─ calibration text ─▶ Calibration ─┬─ symmetries, division ─▶ both ─┐
-//!                                                 └─ policy ─▶ Assignment ────────────┴─────────────────────────────────┴─▶ encode ─▶ assemble ─▶ blob
+//! Checkpoint ─▶ fold, clip, balance ─▶ Checkpoint
+//! Checkpoint + calibration text ─▶ Calibration
+//! Checkpoint + Calibration ─▶ arrange symmetries, divide ─▶ both again
+//! Checkpoint + policy ─▶ Assignment
+//! Checkpoint + Calibration + Assignment ─▶ encode ─▶ assemble ─▶ blob
 //! ```
 //!
-//! The same checkpoint, text and seed give the same blob on the same kind of processor, on any number of
-//! threads. On another kind they may not: the `gemm` crate chooses instructions and the sizes of blocks
-//! by the processor and its caches, the C library its exponential, and FP32 sums that differ in their last
-//! bits can move a code by one. What a blob computes is the same everywhere.
+//! The same checkpoint, text and seed give the same blob on the same kind of processor, on any
+//! number of threads. On another kind they may not: the `gemm` crate chooses instructions and the
+//! sizes of blocks by the processor and its caches, the C library its exponential, and FP32 sums
+//! that differ in their last bits can move a code by one. What a blob computes is the same
+//! everywhere.
 
 pub mod balance;
 pub mod calibration;

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::tensors::bias_name;
 use resnet_bk_schema::Storage;
 
-/// Factor between the stored mantissa and the weight per code: a linear layer's row scale includes the
-/// scale of one activation code.
+/// Factor between the stored mantissa and the weight per code: a linear layer's row scale includes
+/// the scale of one activation code.
 pub(crate) fn per_activation(id: TensorId) -> f64 {
     if id.is_embedding() { 1.0 } else { f64::from(id.max_code()) }
 }

@@ -13,8 +13,8 @@ impl<T: Real> Model<T> {
     /// Adds the gradient of `scale` × the summed loss to `gradient`, laid out as
     /// [`Model::parameters`], and returns the summed negative log-likelihood in nats.
     ///
-    /// `inputs` are whole windows of `window` tokens, `targets` the token after each of them. `tape`
-    /// may come from any earlier batch; its buffers are reused.
+    /// `inputs` are whole windows of `window` tokens, `targets` the token after each of them.
+    /// `tape` may come from any earlier batch; its buffers are reused.
     pub fn add_gradient(
         &self,
         inputs: &[u32],
@@ -28,7 +28,8 @@ impl<T: Real> Model<T> {
         self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
     }
 
-    /// As [`Model::add_gradient`] for a distillation loss, given a teacher's logits `[positions, V]`.
+    /// As [`Model::add_gradient`] for a distillation loss, given a teacher's logits `[positions,
+    /// V]`.
     #[expect(clippy::too_many_arguments, reason = "add_gradient and a teacher")]
     pub fn add_distilled_gradient(
         &self,

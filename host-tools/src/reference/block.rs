@@ -1,8 +1,8 @@
 //! The forward pass of one block, around its chain.
 //!
-//! A block is entered (normalisation, potentials), its chain is computed by whoever calls, over whole
-//! windows or one position at a time, and it is left (features, experts, residual stream). Batches,
-//! long windows and streams all pass through these two functions.
+//! A block is entered (normalisation, potentials), its chain is computed by whoever calls, over
+//! whole windows or one position at a time, and it is left (features, experts, residual stream).
+//! Batches, long windows and streams all pass through these two functions.
 
 use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
 use crate::reference::fake_quant::{FakeQuant, round_rows};
@@ -49,8 +49,8 @@ impl<T: Real> Model<T> {
         }
     }
 
-    /// Adds the chain's features, from G `g` `[rows, 2K]`, and the experts, from `u` `[rows, d]`, to the
-    /// residual stream `h` `[rows, d]`.
+    /// Adds the chain's features, from G `g` `[rows, 2K]`, and the experts, from `u` `[rows, d]`,
+    /// to the residual stream `h` `[rows, d]`.
     pub(crate) fn leave_block(
         &self,
         block: &BlockLayout,

@@ -1,9 +1,9 @@
 //! Fake quantization: activations rounded as the integer path rounds them, for quantization-aware
 //! fine-tuning.
 //!
-//! Every vector that a linear layer reads has 127 steps to either side of zero, after a ReLU 255 above
-//! it, the last of them its largest magnitude; the residual stream is too fine to matter. Backward
-//! passes use the straight-through estimator.
+//! Every vector that a linear layer reads has 127 steps to either side of zero, after a ReLU 255
+//! above it, the last of them its largest magnitude; the residual stream is too fine to matter.
+//! Backward passes use the straight-through estimator.
 
 use crate::reference::bounds::POTENTIAL_BOUND;
 use crate::reference::real::Real;

@@ -75,8 +75,9 @@ impl Real for f32 {
         f64::from(self)
     }
     /// A polynomial without branches and table look-ups, which the compiler turns into vector
-    /// instructions: the softmax over the vocabulary would otherwise cost as much as a linear layer.
-    /// Relative error below 2.4e-7, two units in the last place; arguments beyond ±87 are clamped.
+    /// instructions: the softmax over the vocabulary would otherwise cost as much as a linear
+    /// layer. Relative error below 2.4e-7, two units in the last place; arguments beyond ±87 are
+    /// clamped.
     #[inline(always)]
     fn exp(self) -> Self {
         let x = self.clip(87.0);
@@ -96,7 +97,8 @@ impl Real for f32 {
     fn sqrt(self) -> Self {
         self.sqrt()
     }
-    /// Without a call, which the baseline of x86-64 would need: two additions are vector instructions.
+    /// Without a call, which the baseline of x86-64 would need: two additions are vector
+    /// instructions.
     #[inline(always)]
     fn round(self) -> Self {
         (self + ROUND) - ROUND

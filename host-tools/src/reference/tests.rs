@@ -213,8 +213,8 @@ fn observers_see_every_linear_layer() {
     assert_eq!(seen.1, 2);
 }
 
-/// With activations rounded the loss has steps, but not along the output layer: there its gradient is
-/// that of finite differences. Before it, rounding passes gradients on as if it were not there.
+/// With activations rounded the loss has steps, but not along the output layer: there its gradient
+/// is that of finite differences. Before it, rounding passes gradients on as if it were not there.
 #[test]
 fn rounded_activations_have_the_gradient_of_what_is_computed() {
     let fake_quant = FakeQuant { potentials_int8: true };

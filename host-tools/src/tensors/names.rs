@@ -19,8 +19,8 @@ pub fn layer_name(id: TensorId) -> String {
     }
 }
 
-/// Name of the weight of a matrix, as policies match it: as in the checkpoint, but for the classes of
-/// tokens after the first.
+/// Name of the weight of a matrix, as policies match it: as in the checkpoint, but for the classes
+/// of tokens after the first.
 pub fn weight_name(id: TensorId) -> String {
     let layer = layer_name(id);
     match id {

@@ -78,9 +78,9 @@ impl Tokenizer {
         files::write_atomically(path, &self.to_bytes())
     }
 
-    /// Fails unless this is the tokenizer of a model with `vocab` tokens, trained with the tokenizer
-    /// whose [`Tokenizer::sha256`] is `expected`, as far as that is known. `name` and `model` say in
-    /// messages what the two are.
+    /// Fails unless this is the tokenizer of a model with `vocab` tokens, trained with the
+    /// tokenizer whose [`Tokenizer::sha256`] is `expected`, as far as that is known. `name` and
+    /// `model` say in messages what the two are.
     ///
     /// # Errors
     /// [`Error::TokenizerMismatch`], or [`Error::Tokenizer`] where only the sizes are known.

@@ -15,8 +15,8 @@ pub(super) fn begins(bytes: &[u8], i: usize) -> bool {
         || (!white(bytes[i]) && white(before) && before != b' ')
 }
 
-/// Cuts a long text where pieces begin, so that the parts can be encoded one by one and in parallel.
-/// A text without an end of a piece stays whole.
+/// Cuts a long text where pieces begin, so that the parts can be encoded one by one and in
+/// parallel. A text without an end of a piece stays whole.
 pub(super) fn chunks(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let (mut start, mut parts) = (0, Vec::new());
@@ -29,8 +29,8 @@ pub(super) fn chunks(text: &str) -> Vec<&str> {
     parts
 }
 
-/// Cuts a text so that no piece is longer than `longest` bytes: in the middle of those that are, and
-/// where pieces begin. Characters stay whole.
+/// Cuts a text so that no piece is longer than `longest` bytes: in the middle of those that are,
+/// and where pieces begin. Characters stay whole.
 pub(super) fn bounded_chunks(text: &str, longest: usize) -> Vec<&str> {
     chunks(text).into_iter().flat_map(|chunk| bounded(chunk, longest)).collect()
 }

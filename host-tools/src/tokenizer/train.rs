@@ -12,10 +12,10 @@ impl Tokenizer {
     /// Trains a vocabulary of `vocab` tokens, 256 of them the bytes, on these texts. The same texts
     /// give the same tokenizer.
     ///
-    /// A piece of more than 256 bytes, the most that a token may stand for, is cut into pieces of at
-    /// most so many before it is counted; of text without white space (code in one line, languages
-    /// that write without spaces) the trainer would otherwise update one piece of the text's whole
-    /// length at every merge. Encoding does not cut.
+    /// A piece of more than 256 bytes, the most that a token may stand for, is cut into pieces of
+    /// at most so many before it is counted; of text without white space (code in one line,
+    /// languages that write without spaces) the trainer would otherwise update one piece of the
+    /// text's whole length at every merge. Encoding does not cut.
     ///
     /// # Errors
     /// If `vocab` is below 256 or the texts have too little repetition for so many tokens.

@@ -62,8 +62,8 @@ impl Batch {
         }
     }
 
-    /// Lets `work` add the gradient of every part, on one thread per state, each with a random number of
-    /// its own; returns the summed losses, and the norm of the summed gradient.
+    /// Lets `work` add the gradient of every part, on one thread per state, each with a random
+    /// number of its own; returns the summed losses, and the norm of the summed gradient.
     pub(crate) fn backward<S: Send>(
         &mut self,
         states: &mut [S],

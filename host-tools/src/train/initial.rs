@@ -16,9 +16,9 @@ const GATE: f64 = 0.02;
 
 /// A model to start training from, the same for the same seed.
 ///
-/// Linear weights are normal with variance 1/inputs; the layers that write to the residual stream are
-/// scaled down by sqrt(2 · layers), so that its variance does not grow with depth. The chain starts
-/// at the published diagonal, −2.
+/// Linear weights are normal with variance 1/inputs; the layers that write to the residual stream
+/// are scaled down by sqrt(2 · layers), so that its variance does not grow with depth. The chain
+/// starts at the published diagonal, −2.
 pub fn initial_model(config: ModelConfig, seed: u64) -> Result<Model> {
     let mut random = Random::initial(seed);
     let mut model = Model::<f32>::zeros(config)?;

@@ -18,8 +18,8 @@ impl Random {
         Self::stream(seed, INITIAL)
     }
 
-    /// For one training step. Each step has its own stream, so the step number is all that a resumed
-    /// run has to know.
+    /// For one training step. Each step has its own stream, so the step number is all that a
+    /// resumed run has to know.
     pub(crate) fn step(seed: u64, step: u64) -> Self {
         Self::stream(seed, step + 1)
     }

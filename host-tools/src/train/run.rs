@@ -62,7 +62,8 @@ pub struct Run<'a> {
     pub valid: &'a [u32],
     /// Bytes of each token of the vocabulary.
     pub token_lengths: &'a [usize],
-    /// Identity of the data, such as hashes: a run resumes only on the same, and the checkpoint records it.
+    /// Identity of the data, such as hashes: a run resumes only on the same, and the checkpoint
+    /// records it.
     pub data: BTreeMap<String, String>,
     /// Files to write.
     pub output: Output,

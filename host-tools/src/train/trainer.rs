@@ -22,8 +22,8 @@ pub struct Recipe {
     pub batch: usize,
     /// Tokens per window.
     pub window: usize,
-    /// Shards of a batch, the gradient of each computed by one thread. Shards, not threads, decide the
-    /// order of additions, so this is part of the recipe.
+    /// Shards of a batch, the gradient of each computed by one thread. Shards, not threads, decide
+    /// the order of additions, so this is part of the recipe.
     pub shards: usize,
     /// Highest learning rate.
     pub peak_rate: f64,

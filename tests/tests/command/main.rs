@@ -1,7 +1,8 @@
 //! The command line on real files: what a user types, what comes out, what is left behind.
 //!
-//! These tests are slow (a minute or two on two cores, at the workspace's optimized test profile): each
-//! starts the command several times, and the command calibrates, measures and trains small models.
+//! These tests are slow (a minute or two on two cores, at the workspace's optimized test profile):
+//! each starts the command several times, and the command calibrates, measures and trains small
+//! models.
 
 mod arguments;
 mod common;

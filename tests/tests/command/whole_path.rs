@@ -338,8 +338,8 @@ fn a_failed_write_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(at).unwrap().count(), before, "a partial file was left");
 }
 
-/// On text that the checkpoint writes itself: the same size, closer to the checkpoint, nothing left over,
-/// and the same bytes for the same seed.
+/// On text that the checkpoint writes itself: the same size, closer to the checkpoint, nothing left
+/// over, and the same bytes for the same seed.
 #[test]
 fn finetuning_gets_closer_in_as_many_bytes() {
     let place = workplace();

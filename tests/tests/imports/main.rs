@@ -1,11 +1,11 @@
 //! Data flows one way: in no crate do modules import each other in a circle.
 //!
-//! The rule. In every folder, a module's own file and its children are the nodes of a graph, and every
-//! path to another of them, in a `use` or in the code, is an edge from the one that has it (or from the
-//! child whose subtree has it). That graph must have no circle. So a parent may use its children and
-//! children may use their parent's items, but not both along one way. Re-exports are looked through:
-//! a path to `parent::Item` with `pub use child::Item` in the parent leads to `child`, and the re-export
-//! itself is no use. Code under `#[cfg(test)]` may import what it likes.
+//! The rule. In every folder, a module's own file and its children are the nodes of a graph, and
+//! every path to another of them, in a `use` or in the code, is an edge from the one that has it
+//! (or from the child whose subtree has it). That graph must have no circle. So a parent may use
+//! its children and children may use their parent's items, but not both along one way. Re-exports
+//! are looked through: a path to `parent::Item` with `pub use child::Item` in the parent leads to
+//! `child`, and the re-export itself is no use. Code under `#[cfg(test)]` may import what it likes.
 
 mod graph;
 mod paths;

@@ -46,8 +46,8 @@ pub(crate) fn edges(source: &Crate) -> Vec<Edge> {
     edges
 }
 
-/// Every path that may lead to a module: those that begin with `crate`, `self`, `super` or a name, the
-/// last of which [`resolve`] looks up among child modules.
+/// Every path that may lead to a module: those that begin with `crate`, `self`, `super` or a name,
+/// the last of which [`resolve`] looks up among child modules.
 fn written(module: &Module) -> Vec<Written> {
     let (tokens, mut paths, mut i) = (&module.tokens, Vec::new(), 0);
     let at = |i: usize| tokens.get(i).map_or("", String::as_str);

@@ -70,7 +70,8 @@ fn module_path(file: &Path) -> ModulePath {
     path
 }
 
-/// Cuts a file into identifiers and single characters; `::` is one token. Lifetimes lose their quote.
+/// Cuts a file into identifiers and single characters; `::` is one token. Lifetimes lose their
+/// quote.
 fn tokens(text: &str) -> Vec<String> {
     let (chars, mut tokens, mut i) = (text.chars().collect::<Vec<_>>(), Vec::new(), 0);
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');

@@ -39,8 +39,9 @@ pub(super) fn of(machine: &Machine, elf: &Path) -> Result<Code> {
     })
 }
 
-/// Bytes of code that `core` is the source of, inlined or not: what the line tables lead back to a file
-/// of it. What it calls of other crates (postcard, memory copies, soft floats) is not among them.
+/// Bytes of code that `core` is the source of, inlined or not: what the line tables lead back to a
+/// file of it. What it calls of other crates (postcard, memory copies, soft floats) is not among
+/// them.
 fn own(elf: &Path, text: object::Section<'_, '_>) -> Result<u64> {
     /// Instructions begin at even addresses on every target.
     const STEP: u64 = 2;

@@ -13,8 +13,9 @@ struct Printed {
     host: Vec<Ratio>,
 }
 
-/// Builds the benchmark for this processor, as candle asks for, and runs it. The build has a folder of its
-/// own: for another processor's flags everything would be built anew, and again without them.
+/// Builds the benchmark for this processor, as candle asks for, and runs it. The build has a folder
+/// of its own: for another processor's flags everything would be built anew, and again without
+/// them.
 pub(super) fn measure() -> Result<Vec<Ratio>> {
     let target = target_dir().join("native");
     let mut build = process::cargo();

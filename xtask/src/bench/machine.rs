@@ -17,7 +17,8 @@ pub(super) struct Machine {
     pub(super) core: &'static str,
     /// Rust's target.
     pub(super) target: &'static str,
-    /// How the core is compiled: small where its inner loops are assembly, as `firmware-example` does.
+    /// How the core is compiled: small where its inner loops are assembly, as `firmware-example`
+    /// does.
     opt_level: &'static str,
     program: &'static str,
     arguments: &'static [&'static str],
@@ -48,7 +49,8 @@ pub(super) const MACHINES: [Machine; 4] = [
         target: "thumbv6m-none-eabi",
         opt_level: "3",
         program: emulator::ARM,
-        // QEMU's only machine with this core, given more memory than the chip has: room for any blob.
+        // QEMU's only machine with this core, given more memory than the chip has: room for any
+        // blob.
         arguments: &[
             "-machine",
             "microbit",
@@ -110,8 +112,8 @@ impl Machine {
         Ok(builds.join(self.target).join("release").join(program))
     }
 
-    /// Runs a program to its end, with a blob if it takes one, so many bytes behind its place, and returns what
-    /// it printed.
+    /// Runs a program to its end, with a blob if it takes one, so many bytes behind its place, and
+    /// returns what it printed.
     pub(super) fn run(&self, elf: &Path, blob: Option<(&Path, u32)>) -> Result<Vec<Line>> {
         let mut command = emulator::command(self.program);
         command.args(self.arguments).args(qemu::QUIET);

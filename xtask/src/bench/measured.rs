@@ -24,7 +24,8 @@ pub(super) struct Measured {
     pub(super) session_ram_bytes: Option<u64>,
 }
 
-/// Instructions of a complete product: scales, bias, rescaling and preparation of the vector included.
+/// Instructions of a complete product: scales, bias, rescaling and preparation of the vector
+/// included.
 #[derive(Debug, Serialize)]
 pub(super) struct Kernel {
     pub(super) target: &'static str,
@@ -61,8 +62,8 @@ pub(super) struct Token {
     pub(super) stack_bytes: u64,
 }
 
-/// A kernel of this machine and another library's, or a whole model and the FP32 reference, which have no
-/// shape but the tokens of a window.
+/// A kernel of this machine and another library's, or a whole model and the FP32 reference, which
+/// have no shape but the tokens of a window.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Ratio {
     pub(super) kernel: String,

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: instructions and code on emulated targets, against a committed baseline, and speed
-//! on this machine.
+//! `cargo xtask bench`: instructions and code on emulated targets, against a committed baseline,
+//! and speed on this machine.
 
 mod baseline;
 mod code;
@@ -24,7 +24,8 @@ use measured::{Kernel, Measured, Token};
 
 /// Policies whose whole tokens are counted.
 const POLICIES: [&str; 2] = ["static", INT4];
-/// The one whose tokens are counted with a blob off its alignment, too: of `static` most take FP16 kernels.
+/// The one whose tokens are counted with a blob off its alignment, too: of `static` most take FP16
+/// kernels.
 const INT4: &str = "uniform-int4";
 /// Bytes that it is off then.
 const OFF_ALIGNMENT: u32 = 2;
@@ -110,7 +111,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Counts of a machine's kernels, and of the portable one. The firmware fails where one differs from the portable kernel.
+/// Counts of a machine's kernels, and of the portable one. The firmware fails where one differs
+/// from the portable kernel.
 fn products(machine: &'static Machine) -> Result<(Vec<Kernel>, Vec<Kernel>)> {
     let lines = machine.run(&machine.build("products")?, None)?;
     let (mut kernels, mut portable) = (Vec::new(), Vec::new());

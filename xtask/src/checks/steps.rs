@@ -79,7 +79,8 @@ fn core_builds() -> Vec<Command> {
         .collect()
 }
 
-/// The firmware with either kind of memory: lints, then what `cargo run --release` builds, as tests build it.
+/// The firmware with either kind of memory: lints, then what `cargo run --release` builds, as tests
+/// build it.
 fn firmware_builds(firmware: &Path, denied: &[&str]) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
     for features in FIRMWARE_FEATURES {

@@ -22,7 +22,8 @@ const POLICIES: [(&str, &str); 5] = [
     ("uniform-int4", "uniform-int4"),
     ("compact", "policies/compact.toml"),
 ];
-/// The fine-tuned blob that a model may ship with, beside its checkpoint, and what it is called here.
+/// The fine-tuned blob that a model may ship with, beside its checkpoint, and what it is called
+/// here.
 const SHIPPED: (&str, &str) = ("shipped", "model.rbk");
 /// The policy whose blob runs on the device where none is shipped.
 const DEVICE_POLICY: &str = "static";

@@ -2,11 +2,11 @@
 //!
 //! Uniform precisions come in groups of 8 to 64 inputs. The published policies have one size as
 //! published; other sizes come from other precisions for the three kinds of layers that they tell
-//! apart, none larger than the one before. Of sizes that are nearly the same, the rival is the one that
-//! is predicted to lose least.
+//! apart, none larger than the one before. Of sizes that are nearly the same, the rival is the one
+//! that is predicted to lose least.
 //!
-//! Budgets may store token classes apart and prune hidden units, which their rivals cannot; budgets of
-//! whole tensors show what the choice of precisions alone gives.
+//! Budgets may store token classes apart and prune hidden units, which their rivals cannot; budgets
+//! of whole tensors show what the choice of precisions alone gives.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -86,8 +86,8 @@ pub(super) struct Point {
     replicates: Vec<f64>,
 }
 
-/// Finds the rivals of the budgets with these ratios, which are among `blobs`, and makes those that are
-/// not.
+/// Finds the rivals of the budgets with these ratios, which are among `blobs`, and makes those that
+/// are not.
 pub(super) fn rivals(
     tools: &Tools,
     maker: &Maker<'_>,

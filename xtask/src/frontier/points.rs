@@ -78,12 +78,13 @@ pub(super) struct Maker<'a> {
 
 /// Arguments that say how many tokens sensitivities are measured on.
 const MEASURE: [&str; 2] = ["--measure-tokens", "8192"];
-/// Arguments that leave out what uniform and published policies lack: classes of tokens and pruning.
+/// Arguments that leave out what uniform and published policies lack: classes of tokens and
+/// pruning.
 const UNDIVIDED: [&str; 2] = ["--without", "classes,prune"];
 
 impl<'a> Maker<'a> {
-    /// Forgets what was made from another model, on another corpus or by another program, and measures
-    /// what every tensor costs.
+    /// Forgets what was made from another model, on another corpus or by another program, and
+    /// measures what every tensor costs.
     pub(super) fn new(tools: &'a Tools, model: &Path) -> Result<Self> {
         let changed = |path: &Path| -> Result<u128> {
             let time = fs::metadata(path).and_then(|m| m.modified());
@@ -183,7 +184,8 @@ impl<'a> Maker<'a> {
         self.once(name, kind, make)
     }
 
-    /// What `make` makes in the file of the work directory whose stem it gets, or made there before.
+    /// What `make` makes in the file of the work directory whose stem it gets, or made there
+    /// before.
     fn once(
         &self,
         name: &str,

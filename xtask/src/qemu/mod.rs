@@ -23,8 +23,8 @@ use crate::emulator;
 /// Cortex-M4F board.
 const ARGUMENTS: [&str; 2] = ["-machine", "mps2-an386"];
 
-/// No display; `-icount shift=0` makes every instruction take a nanosecond of virtual time, so that timers
-/// count instructions and every run gives the same numbers.
+/// No display; `-icount shift=0` makes every instruction take a nanosecond of virtual time, so that
+/// timers count instructions and every run gives the same numbers.
 pub const QUIET: [&str; 9] = [
     "-nographic",
     "-monitor",

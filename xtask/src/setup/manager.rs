@@ -49,7 +49,8 @@ pub(super) const MANAGERS: [Manager; 5] = [
     },
     Manager {
         program: "zypper",
-        // Without the resolver's force a conflict is a question, and a question ends the installation.
+        // Without the resolver's force a conflict is a question, and a question ends the
+        // installation.
         install: &["--non-interactive", "install", "--no-force-resolution"],
         update: None,
         packages: ["qemu-arm", "qemu-extra"],

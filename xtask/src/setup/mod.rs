@@ -15,7 +15,8 @@ use crate::terminal::Stderr;
 use crate::{emulator, root};
 use manager::{APT, MANAGERS};
 
-/// Every target that `core` is built for, the firmware's among them, and one without multiplication.
+/// Every target that `core` is built for, the firmware's among them, and one without
+/// multiplication.
 pub const TARGETS: [&str; 6] = [
     "thumbv6m-none-eabi",
     "thumbv7m-none-eabi",

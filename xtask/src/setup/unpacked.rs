@@ -1,5 +1,5 @@
-//! QEMU beside the system's packages: fetched by apt and unpacked into the build directory, where it
-//! conflicts with nothing that is installed. This needs no root either.
+//! QEMU beside the system's packages: fetched by apt and unpacked into the build directory, where
+//! it conflicts with nothing that is installed. This needs no root either.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -23,23 +23,25 @@ Examples:
           --corpus data/wikitext-2 --out 8x.rbk
 
   Any policy, or a blob that `quantize` wrote before from the same checkpoint:
-      resnet-bk finetune model.safetensors --policy uniform-int3 --corpus data/wikitext-2 --out 3.rbk
-      resnet-bk finetune model.safetensors --blob budget.rbk --corpus data/wikitext-2 --out tuned.rbk
+      resnet-bk finetune model.safetensors --policy uniform-int3 --corpus data/wikitext-2 \\
+          --out 3.rbk
+      resnet-bk finetune model.safetensors --blob budget.rbk --corpus data/wikitext-2 \\
+          --out tuned.rbk
 
   A few minutes, to see what it gives:
       resnet-bk finetune model.safetensors --policy uniform-int4 --corpus data/wikitext-2 \\
           --out quick.rbk --train-tokens 500000
 
 What happens:
-  The blob of the policy, the target or --blob is the beginning. Every step computes with the numbers
-  that the blob would store and with activations rounded as the integer path rounds them, compares all
-  logits with those of the FP32 checkpoint, and moves what is behind the stored numbers: first scales,
-  biases and chains alone, then codes too. A share of the tokens that go in is random, so that what the
-  text lacks is not forgotten. The blob keeps its precisions and its size. What is written is the step
-  with the smallest KL divergence on the validation split; its quality is measured on the test split.
+  Training starts from the blob of the policy, the target or --blob. Every step computes with the
+  numbers that the blob would store, rounds activations as the integer path does, compares all
+  logits with those of the FP32 checkpoint, and updates the parameters behind the stored numbers:
+  first scales, biases and chains, then codes too. Some input tokens are random, so that tokens
+  missing from the text are not forgotten. Precisions and bytes stay. The step with the smallest
+  KL divergence on the validation split is written; its quality is measured on the test split.
 
-  With --rounds 2 a target's precisions are chosen a second time, for the weights as they are after half
-  of the tokens, and the better of both rounds is written.
+  With --rounds 2 a target's precisions are chosen a second time, for the weights after half of
+  the tokens, and the better of both rounds is written.
 
   While a run lasts, FILE.state holds what it needs to resume, FILE.jsonl its log, and FILE.lock
   keeps out other runs, FILE being --out.

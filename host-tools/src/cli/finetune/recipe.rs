@@ -16,8 +16,8 @@ const RATE: f64 = 1.2e-3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RecipeArgs {
-    /// Tokens to train on, at most a quarter of those that the checkpoint was trained on [default: that
-    /// quarter; 2000000 where the checkpoint does not say].
+    /// Tokens to train on, at most a quarter of those that the checkpoint was trained on [default:
+    /// that quarter; 2000000 where the checkpoint does not say].
     #[arg(long, value_name = "N")]
     train_tokens: Option<u64>,
     /// Rounds that divide those tokens; before each but the first, a target's precisions are chosen
@@ -30,8 +30,8 @@ pub(super) struct RecipeArgs {
     /// Shards of a batch, whose gradients are summed in order; changes rounding, unlike --threads.
     #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
     shards: usize,
-    /// Highest learning rate of weights [default: 0.0012 times the square root of the KL divergence that
-    /// the round begins with, which is about in proportion to the steps between codes].
+    /// Highest learning rate of weights [default: 0.0012 times the square root of the KL divergence
+    /// that the round begins with, which is about in proportion to the steps between codes].
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Last learning rate, as a fraction of the highest.
@@ -43,7 +43,8 @@ pub(super) struct RecipeArgs {
     /// Steps over which the learning rate rises.
     #[arg(long, default_value_t = 50, value_name = "N")]
     warmup: u64,
-    /// Share of the training tokens replaced by random ones, against forgetting what the text lacks.
+    /// Share of the training tokens replaced by random ones, against forgetting what the text
+    /// lacks.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     replaced: f64,
     /// Share of the steps, at the beginning, that train only scales, biases and chains.
@@ -52,7 +53,8 @@ pub(super) struct RecipeArgs {
     /// Distillation temperature; above 1, tokens that the teacher finds unlikely weigh more.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     temperature: f32,
-    /// Weight of the text's cross-entropy in the loss; the rest is the KL divergence to the teacher.
+    /// Weight of the text's cross-entropy in the loss; the rest is the KL divergence to the
+    /// teacher.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     cross_entropy: f32,
     /// AdamW's decay of the first moment.
@@ -67,8 +69,8 @@ pub(super) struct RecipeArgs {
     /// Tokens of the validation split by which the best step is chosen.
     #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     pub(super) validation_tokens: usize,
-    /// Early stopping: validations without improvement after which the run ends, counted from half of
-    /// its steps on, where the learning rate is low; 0 for never.
+    /// Early stopping: validations without improvement after which the run ends, counted from half
+    /// of its steps on, where the learning rate is low; 0 for never.
     #[arg(long, default_value_t = 8, value_name = "N")]
     patience: u64,
     /// Steps between validations.
@@ -85,8 +87,8 @@ pub(super) struct RecipeArgs {
 impl RecipeArgs {
     /// Chooses the learning rate for a blob of this KL divergence, unless one was named.
     ///
-    /// The KL divergence is quadratic in the rounding error of weights, and so is the noise of codes that
-    /// change back and forth in the learning rate: the noise is to stay in proportion.
+    /// The KL divergence is quadratic in the rounding error of weights, and so is the noise of
+    /// codes that change back and forth in the learning rate: the noise is to stay in proportion.
     pub(super) fn choose_rate(
         &self,
         recipe: &mut Recipe,
@@ -156,7 +158,8 @@ impl RecipeArgs {
         })
     }
 
-    /// Tokens to train on: more than a quarter of the checkpoint's would be training on, not fine-tuning.
+    /// Tokens to train on: more than a quarter of the checkpoint's would be training on, not
+    /// fine-tuning.
     fn tokens(&self, loaded: &Loaded) -> Result<u64> {
         let seen = loaded.checkpoint.provenance.get("training_tokens");
         let most = seen.and_then(|tokens| tokens.parse::<u64>().ok()).map(|tokens| tokens / 4);

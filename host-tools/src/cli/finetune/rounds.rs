@@ -38,8 +38,8 @@ pub(super) struct Finetuning<'a> {
 }
 
 impl Finetuning<'_> {
-    /// Every round; each but the first begins with precisions chosen again for what the one before has
-    /// learnt or, where those stay as they are, with the blob that it came to.
+    /// Every round; each but the first begins with precisions chosen again for what the one before
+    /// has learnt or, where those stay as they are, with the blob that it came to.
     pub(super) fn rounds(&self, start: Start) -> Result<Vec<Round>> {
         let Start { mut blob, mut made } = start;
         let mut rounds: Vec<Round> = Vec::new();
@@ -108,8 +108,8 @@ impl Finetuning<'_> {
         move |event| show(&bar, event)
     }
 
-    /// The blob of the best step, measured through the integer path beside the one that the first round
-    /// began with.
+    /// The blob of the best step, measured through the integer path beside the one that the first
+    /// round began with.
     pub(super) fn export(&self, first: &Round, best: &Round) -> Result<TunedBlob> {
         let Self { loaded, teacher, valid, test, .. } = *self;
         let out = &self.args.out;

@@ -65,8 +65,8 @@ pub(in crate::cli) struct QuantizeArgs {
     /// Calibration tokens, from the training split.
     #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     pub(super) calibration_tokens: usize,
-    /// Tokens of the validation split by which precisions are chosen, and of the test split on which the
-    /// blob's perplexity is measured and recorded in it; 0 records none.
+    /// Tokens of the validation split by which precisions are chosen, and of the test split on
+    /// which the blob's perplexity is measured and recorded in it; 0 records none.
     #[arg(long, value_parser = numbers::tokens(0), default_value_t = 8_192, value_name = "N")]
     pub(in crate::cli) measure_tokens: usize,
     #[command(flatten)]
@@ -74,8 +74,8 @@ pub(in crate::cli) struct QuantizeArgs {
     /// What is added to the policy's name in the blob: it counts where a target is met to the byte.
     #[arg(skip)]
     pub(in crate::cli) suffix: &'static str,
-    /// The text that the blob will be measured on, if not --measure-tokens of the test split: its name
-    /// and length are part of the blob's bytes, too.
+    /// The text that the blob will be measured on, if not --measure-tokens of the test split: its
+    /// name and length are part of the blob's bytes, too.
     #[arg(skip)]
     pub(in crate::cli) recorded: Option<Tokens>,
 }

@@ -31,7 +31,8 @@ Examples:
   the measured sensitivities of `analyze`, a target takes seconds:
       resnet-bk quantize model.safetensors --target-bytes 750000 --importance importance.json \\
           --out budget.rbk
-      resnet-bk quantize model.safetensors --target-ratio 7 --importance importance.json --out 7x.rbk
+      resnet-bk quantize model.safetensors --target-ratio 7 --importance importance.json \\
+          --out 7x.rbk
       resnet-bk quantize model.safetensors --max-kl 0.02 --importance importance.json --out kl.rbk
 
   How large would it be?
@@ -41,8 +42,8 @@ Policies:
   static        by kind of layer, as published
   dynamic       by published importance: top 20 % FP16, next 40 % INT8, bottom 40 % INT4
   uniform-int8  everything INT8, one scale per row
-  uniform-int4  everything INT4 in groups of 32; likewise uniform-int2 to uniform-int6, uniform-fp16 and,
-                with another group size, uniform-int4/16
+  uniform-int4  everything INT4 in groups of 32; likewise uniform-int2 to uniform-int6,
+                uniform-fp16 and, with another group size, uniform-int4/16
                 static and dynamic take other precisions too, high to low: static:int8,int6,int4
   FILE.toml     a base policy and overrides by tensor name (`*` stands for any characters, the last
                 match wins, a pattern that matches nothing is an error):
@@ -58,8 +59,8 @@ Policies:
                 tensor in every precision and an exact knapsack over the bytes of the blob
 
 The same model, text and seed give the same bytes on the same kind of processor. On another kind the
-FP32 sums of calibration may round differently, and some codes with them; a blob, once made, computes
-the same everywhere.";
+FP32 sums of calibration may round differently, and some codes with them; a blob, once made,
+computes the same everywhere.";
 
 /// Quantize a checkpoint under a policy and write the blob.
 #[derive(Debug, clap::Args)]

@@ -112,9 +112,9 @@ pub(super) fn make(
 }
 
 impl QuantizeArgs {
-    /// Quantizes weights that have moved to another mix of no more bytes, the best that is found around
-    /// the one before; nothing where that stays the best, or was not for a target. What counts is the
-    /// KL divergence to `teacher`.
+    /// Quantizes weights that have moved to another mix of no more bytes, the best that is found
+    /// around the one before; nothing where that stays the best, or was not for a target. What
+    /// counts is the KL divergence to `teacher`.
     pub(in crate::cli) fn make_again(
         &self,
         source: &Source,

@@ -1,9 +1,9 @@
 //! As much of Python's pickle as a `state_dict` needs: the graph of objects, nothing executed.
 //!
-//! A pickle is a program for a stack machine. Here every value that the program makes becomes a node
-//! in one array and every reference an index into it, so that shared and self-referential objects
-//! are neither copied nor followed, however a file is made. Calls of Python functions are recorded
-//! and never carried out; what to make of them is up to the caller.
+//! A pickle is a program for a stack machine. Here every value that the program makes becomes a
+//! node in one array and every reference an index into it, so that shared and self-referential
+//! objects are neither copied nor followed, however a file is made. Calls of Python functions are
+//! recorded and never carried out; what to make of them is up to the caller.
 
 mod graph;
 mod machine;
