@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use super::rounded;
+
 /// What a burst of calls is stretched to: far above the clock's resolution, far below the time in
 /// which a shared machine changes its speed.
 const BURST: Duration = Duration::from_micros(500);

@@ -17,8 +17,7 @@ const LOWEST: f32 = -80.0;
 /// Outlined: the gate and the sampler share one copy.
 #[inline(never)]
 pub(crate) fn exp_nonpositive(x: f32) -> f32 {
-    // False for NaN, too.
-    if !(x >= LOWEST) {
+    if x < LOWEST || x.is_nan() {
         return 0.0;
     }
     if (x + 1.0).abs() < f32::EPSILON {

@@ -65,7 +65,7 @@ fn units(half: f16) -> i64 {
 /// e^−d = 2^−n · 2^(−j/16) · 2^−r, with a table for the second and a polynomial of degree 3 for
 /// the third factor.
 fn weight(d: u32) -> u64 {
-    let exponent = (d as u64 * LOG2_E_Q31 >> 31) as u32;
+    let exponent = ((d as u64 * LOG2_E_Q31) >> 31) as u32;
     let (n, j) = (exponent >> 24, exponent >> 20 & 15);
     let r = (exponent & 0xf_ffff) << 8;
     let [first, second, third] = SERIES_Q32;
@@ -77,7 +77,7 @@ fn weight(d: u32) -> u64 {
 
 /// The upper half of a product.
 fn high(a: u32, b: u32) -> u32 {
-    (a as u64 * b as u64 >> 32) as u32
+    ((a as u64 * b as u64) >> 32) as u32
 }
 
 /// ln of a number in units of 2^−[`WEIGHT_FRAC`] that is at least 1, in units of 2^−24: digits of
@@ -93,7 +93,7 @@ fn ln(x: u64) -> u64 {
         log = log << 1 | carry;
         mantissa = (square >> (31 + carry)) as u32;
     }
-    log as u64 * SERIES_Q32[0] as u64 >> (32 + LOG_FRAC - SURPRISE_FRAC)
+    (log as u64 * SERIES_Q32[0] as u64) >> (32 + LOG_FRAC - SURPRISE_FRAC)
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ const RECENT: usize = 64;
 /// A model in the middle of a text.
 enum Writer<'a> {
     Reference { stream: Box<Stream<'a>>, logits: Vec<f16> },
-    Core(Session<'a, Vec<u32>>),
+    Core(Box<Session<'a, Vec<u32>>>),
 }
 
 /// Why a token was refused: what [`Predictor`] asks to be made from the core's errors.
@@ -114,7 +114,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let bytes = files::read(&args.model)?;
     if is_blob(&bytes) {
         let model = parse_blob(&bytes, &args.model)?;
-        let writer = Writer::Core(Session::allocate(model.clone()).map_err(Error::Blob)?);
+        let writer = Writer::Core(Box::new(Session::allocate(model.clone()).map_err(Error::Blob)?));
         let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
         if let (Some(named), Some(path)) = (&named, &args.tokenizer) {
             check_tokenizer(named, &path.display().to_string(), &model, &args.model)?;
