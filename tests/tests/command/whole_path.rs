@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use resnet_bk_tools::tokenizer::Tokenizer;
+use serde_json::{Value, json as value};
 
 use crate::common::{
     PROGRAM, SHORT, fails, fails_usage, json, numbers, quantize, resnet_bk, workplace,
@@ -82,7 +83,7 @@ fn from_checkpoint_to_text() {
     let (token, stop) = tokens[10..].iter().find_map(one_token).unwrap();
     let before = tokens.iter().position(|&t| t == token).unwrap();
     let stopped = json(at, &[&sampled[..], &["--stop", &stop]].concat());
-    assert_eq!(stopped["tokens"], tokens[..before].to_vec());
+    assert_eq!(stopped["tokens"], value!(&tokens[..before]));
     assert_eq!(stopped["steps"], before + 1);
     let many = [&generate[..], &["--stop", "several words"]].concat();
     fails(at, &many, 2, "choose a text that is one");
