@@ -1,8 +1,8 @@
-//! Finds the processor features that kernels need and `cfg` does not tell.
+//! Detects target features that kernels need and that stable Rust does not expose through `cfg`.
 //!
-//! Stable compilers hide the features of Arm targets. So this asks the compiler to assemble one
-//! instruction of each, with the flags of this build: `-C target-cpu` and `-C target-feature` count
-//! as they do for the kernels themselves. A new capability is one more line in [`main`].
+//! For Arm targets the script assembles one instruction of each feature with the flags of this
+//! build, so that `-C target-cpu` and `-C target-feature` apply as they do to the kernels. A new
+//! capability is one more line in [`main`].
 
 use std::env;
 use std::ffi::OsString;
@@ -23,10 +23,10 @@ fn main() {
     let get = |name: &str| env::var(name).unwrap_or_default();
     let (arch, endian) = (get("CARGO_CFG_TARGET_ARCH"), get("CARGO_CFG_TARGET_ENDIAN"));
 
-    // The kernels load bytes and use them as wider lanes, lowest byte first.
+    // The kernels reinterpret bytes as wider lanes in little-endian order.
     set("neon", arch == "aarch64" && endian == "little");
 
-    // RV32I cannot multiply, and RV32E, which has its own ABI, has half the registers.
+    // RV32I has no multiplication; RV32E (ABI ilp32e) has only 16 registers.
     let features = get("CARGO_CFG_TARGET_FEATURE");
     let multiplies = features.split(',').any(|feature| matches!(feature, "m" | "zmmul"));
     let riscv32 = arch == "riscv32" && multiplies && get("CARGO_CFG_TARGET_ABI") != "ilp32e";
@@ -41,16 +41,16 @@ fn main() {
     set("swar", riscv32 || m_profile && !dsp);
 }
 
-/// What Arm's microcontrollers may have.
+/// Features of Arm microcontrollers.
 #[derive(Clone, Copy)]
 enum Probe {
     /// Cortex-M, of any version.
     MProfile,
     /// All of Thumb-2: Cortex-M3 and later but M23.
     Thumb2,
-    /// Two products an instruction: Cortex-M4, M7, M33 and later.
+    /// DSP extension (dual 16-bit multiplications): Cortex-M4, M7, M33 and later.
     Dsp,
-    /// A single-precision FPU that converts halves.
+    /// Single-precision FPU with FP16 conversion.
     Fpu,
 }
 
@@ -68,7 +68,7 @@ impl Probe {
         assembles(self.instructions()).unwrap_or_else(|| self.by_name())
     }
 
-    /// Where nothing can be compiled yet, as with `-Z build-std`: by the target's name.
+    /// Fallback by target name, where the probe cannot be compiled (`-Z build-std`).
     fn by_name(self) -> bool {
         let target = env::var("TARGET").unwrap_or_default();
         match self {
@@ -80,8 +80,7 @@ impl Probe {
     }
 }
 
-/// Whether the target has these instructions; `None` where the compiler cannot compile for it at
-/// all.
+/// Whether the target has these instructions; `None` if nothing compiles for it.
 fn assembles(instructions: &str) -> Option<bool> {
     if compiles(instructions)? {
         return Some(true);
@@ -89,7 +88,7 @@ fn assembles(instructions: &str) -> Option<bool> {
     compiles("nop")?.then_some(false)
 }
 
-/// Whether a function of these instructions compiles; `None` where the compiler cannot be run.
+/// Whether a function of these instructions compiles; `None` if the compiler cannot be run.
 fn compiles(instructions: &str) -> Option<bool> {
     let out = PathBuf::from(env::var_os("OUT_DIR")?).join("probe.o");
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();

@@ -1,11 +1,11 @@
-//! A digest of logits: how two machines find out that they computed the same bits.
+//! Digest of logits, to compare the results of two machines bit for bit.
 
 use half::f16;
 
 use crate::blob::CRC;
 
-/// CRC-32C over the little-endian bits of every logit of every step that computes them
-/// ([`crate::Session::feed`] computes none), in order.
+/// CRC-32C over all computed logits, in order, as little-endian FP16. [`crate::Session::feed`]
+/// computes none.
 #[derive(Clone)]
 pub struct LogitsDigest {
     digest: crc::Digest<'static, u32>,
@@ -13,7 +13,7 @@ pub struct LogitsDigest {
 }
 
 impl LogitsDigest {
-    /// The digest of nothing.
+    /// An empty digest.
     pub fn new() -> Self {
         Self { digest: CRC.digest(), steps: 0 }
     }

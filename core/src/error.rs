@@ -1,9 +1,9 @@
-//! Errors: what is wrong with a blob, a token, a setting or the memory that the caller lends.
+//! Errors of blobs, tokens, settings and caller-provided memory.
 
 use core::fmt;
 
-/// Every error of this crate. Small, `Copy` and without owned strings, so that a device can log it;
-/// [`fmt::Display`] adds the remedy.
+/// Every error of this crate. Small, `Copy` and free of owned strings, so that a device can log it;
+/// [`fmt::Display`] suggests a remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -17,21 +17,21 @@ pub enum Error {
         /// Version that this crate reads.
         supported: u32,
     },
-    /// Fewer bytes than the blob says it has.
+    /// Fewer bytes than the blob's declared length.
     Truncated {
         /// Bytes that belong to the blob.
         needed: usize,
         /// Bytes that were given.
         given: usize,
     },
-    /// More bytes than the blob says it has.
+    /// More bytes than the blob's declared length.
     TrailingBytes {
         /// Bytes that belong to the blob.
         expected: usize,
         /// Bytes that were given.
         given: usize,
     },
-    /// The checksum does not match: the bytes were changed after they were written.
+    /// The checksum does not match: the blob is corrupt.
     Checksum {
         /// Checksum in the blob.
         stored: u32,
@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The postcard header cannot be decoded, or contradicts the length of the blob.
     Header,
-    /// A dimension is zero or beyond what the number contract is proven for.
+    /// A dimension is zero or above the limit that the overflow proofs cover.
     Dimension {
         /// Its name.
         name: &'static str,
@@ -49,21 +49,21 @@ pub enum Error {
         /// Its largest allowed value.
         limit: u32,
     },
-    /// A matrix is described impossibly.
+    /// The record of a matrix is invalid.
     Tensor {
         /// Its index in the canonical order.
         index: u32,
         /// What is wrong.
         problem: TensorProblem,
     },
-    /// The chain parameters leave the range in which the fixed-point BK-core cannot overflow.
+    /// The chain parameters are outside the range in which the fixed-point BK-core cannot overflow.
     ChainRange {
         /// Block.
         layer: u32,
         /// Potential.
         potential: u32,
     },
-    /// The off-diagonal product β is larger than every processor multiplies by alike.
+    /// The off-diagonal product β exceeds 31 bits, the limit of the portable multiplications.
     OffDiagonal {
         /// β · 2^16 of the blob.
         found: u32,
@@ -72,13 +72,13 @@ pub enum Error {
     },
     /// The chain section is missing, misaligned or of the wrong length.
     ChainSection,
-    /// The section that says which class each token is in is missing, superfluous or malformed.
+    /// The section of token classes is missing, superfluous or malformed.
     TokenClasses,
     /// The tokenizer section is malformed or refers to tokens that do not exist.
     TokenizerSection,
-    /// The tokens of the blob's tokenizer have more bytes together than the limit.
+    /// The tokens of the blob's tokenizer exceed the limit on their total bytes.
     TokenizerText {
-        /// The most that they may have.
+        /// The limit in bytes.
         limit: u32,
     },
     /// The blob carries no tokenizer.
@@ -95,7 +95,7 @@ pub enum Error {
         /// Rows of the position table.
         positions: u32,
     },
-    /// A full-chain model sees its future: it scores windows and cannot stream.
+    /// A full-chain model is not causal: it scores windows and cannot stream.
     NotCausal,
     /// A token is in progress: advance it to its end, or reset the session.
     Busy,
@@ -103,34 +103,34 @@ pub enum Error {
     Snapshot(SnapshotProblem),
     /// A window without tokens.
     EmptyWindow,
-    /// The memory that was lent is too small.
+    /// The memory is too small, or its allocation failed.
     Memory {
         /// 32-bit words that are needed.
         needed: usize,
-        /// 32-bit words that were lent.
+        /// 32-bit words that were given.
         given: usize,
     },
     /// A buffer for the result is too small.
     Buffer {
         /// Elements that are needed, at least.
         needed: usize,
-        /// Elements that it has.
+        /// Elements in the buffer.
         given: usize,
     },
-    /// A top-k with more candidates than the sampler has room for.
+    /// A top-k above the limit.
     TopK {
-        /// Candidates that were asked for.
+        /// Requested top-k.
         asked: usize,
-        /// The most there can be.
+        /// Largest allowed value.
         limit: usize,
     },
-    /// A temperature that is negative, infinite or not a number.
+    /// A temperature that is negative or non-finite.
     Temperature,
-    /// A top-p that is not above 0 and at most 1.
+    /// A top-p outside of (0, 1].
     TopP,
-    /// A repetition penalty that is not between 1 and the largest allowed.
+    /// A repetition penalty below 1 or above the limit.
     RepetitionPenalty,
-    /// Text is to be continued, but there is not one token of it yet.
+    /// Generation was started before any token was fed.
     EmptyPrompt,
 }
 
@@ -148,13 +148,13 @@ pub enum SnapshotProblem {
         /// Version that this crate reads.
         supported: u32,
     },
-    /// It is of another blob.
+    /// It was taken with another blob.
     Model,
-    /// It has more or fewer bytes than a snapshot of the model.
+    /// Its length is not that of a snapshot of this model.
     Length,
-    /// Its checksum does not match: the bytes were changed after they were written.
+    /// Its checksum does not match: the snapshot is corrupt.
     Checksum,
-    /// Its state or position is none that a stream of the model can have.
+    /// Its state or position is out of range for the model.
     State,
 }
 
@@ -165,10 +165,10 @@ pub enum SnapshotProblem {
 pub enum TensorProblem {
     /// Unknown precision or layout.
     Precision,
-    /// Its shape is not the one that the dimensions ask for.
+    /// Its shape contradicts the dimensions.
     Shape,
-    /// Group size 0 for a grouped precision, not 0 for another, or larger than a row (32 is always
-    /// allowed).
+    /// Group size of 0 for a grouped precision, nonzero for another one, or longer than a row (32
+    /// is always allowed).
     Group,
     /// An exponent outside of its range.
     Exponent,
@@ -178,7 +178,7 @@ pub enum TensorProblem {
     Bounds,
     /// Its section begins before the one of the matrix before it ends.
     Overlap,
-    /// An FP16 weight that is infinite or not a number.
+    /// A non-finite FP16 weight.
     NotFinite,
 }
 

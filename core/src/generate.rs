@@ -1,4 +1,4 @@
-//! Text from a model: feed a prompt, then take tokens until one of them says stop.
+//! Text generation: feed a prompt, then sample tokens until a stop token or a limit.
 
 use half::f16;
 
@@ -6,25 +6,25 @@ use crate::error::Error;
 use crate::sampler::Sampler;
 use crate::session::Session;
 
-/// What a [`Generator`] and a [`crate::Scorer`] run: a [`Session`], a reference to one, or another
-/// model with the same two steps.
+/// A next-token predictor, as [`Generator`] and [`crate::Scorer`] need it: a [`Session`], a
+/// reference to one, or another model.
 pub trait Predictor {
-    /// Why a token was refused.
+    /// Error for a refused token.
     type Error: From<Error>;
 
-    /// Takes a token whose successor is known: its logits need not be computed.
+    /// Takes a token without computing logits.
     ///
     /// # Errors
     ///
-    /// If the token is refused; then nothing has changed.
+    /// If the token is refused; the state is then unchanged.
     fn feed(&mut self, token: u32) -> Result<(), Self::Error>;
 
-    /// Takes a token and returns the logits (`[V]`) of the one that follows it. They may be
-    /// overwritten: the next step computes all of them anew.
+    /// Takes a token and returns the logits (`[V]`) of the next one. The caller may overwrite them:
+    /// the next step recomputes all of them.
     ///
     /// # Errors
     ///
-    /// If the token is refused; then nothing has changed.
+    /// If the token is refused; the state is then unchanged.
     fn step(&mut self, token: u32) -> Result<&mut [f16], Self::Error>;
 }
 
@@ -52,7 +52,7 @@ impl<P: Predictor> Predictor for &mut P {
     }
 }
 
-/// Continues a text, token by token: an iterator that ends at a stop token or a limit.
+/// Continues a text token by token: an iterator that ends at a stop token or a limit.
 ///
 /// ```
 /// use resnet_bk_core::{Error, Generator, Model, Sampler, Session};
@@ -90,35 +90,35 @@ pub struct Generator<'a, P, const RECENT: usize = 0> {
     sampler: Sampler<RECENT>,
     stops: &'a [u32],
     limit: usize,
-    /// Tokens that may still be generated.
+    /// Tokens left to generate.
     left: usize,
     /// The latest token, which the predictor has not seen yet.
     pending: Option<u32>,
 }
 
 impl<'a, P: Predictor, const RECENT: usize> Generator<'a, P, RECENT> {
-    /// Generates with `sampler` from the state that `predictor` is in, without stop tokens or a
+    /// Generates with `sampler` from the current state of `predictor`, without stop tokens or a
     /// limit.
     pub fn new(predictor: P, sampler: Sampler<RECENT>) -> Self {
         let limit = usize::MAX;
         Self { predictor, sampler, stops: &[], limit, left: limit, pending: None }
     }
 
-    /// Ends before each of these tokens. The one that ended the text belongs to it all the same:
-    /// where more is fed, the predictor takes it first.
+    /// Stops at any of these tokens. The stop token is not returned but remains part of the
+    /// context: if more is fed, the predictor takes it first.
     #[must_use]
     pub fn stop_at(self, stops: &'a [u32]) -> Self {
         Self { stops, ..self }
     }
 
-    /// Generates at most `tokens` after everything that is fed.
+    /// Generates at most `tokens` tokens after each [`Self::feed`].
     #[must_use]
     pub fn limit(self, tokens: usize) -> Self {
         Self { limit: tokens, left: tokens, ..self }
     }
 
-    /// Takes text to continue: a prompt, or what comes after the tokens that were generated. Of a
-    /// prompt's tokens only the last one pays for logits.
+    /// Appends tokens to the context: a prompt, or text that follows the generated tokens. Logits
+    /// are computed for the last one only.
     ///
     /// # Errors
     ///
@@ -135,8 +135,8 @@ impl<'a, P: Predictor, const RECENT: usize> Generator<'a, P, RECENT> {
         Ok(())
     }
 
-    /// The next token, or `None` where the text ends. `inspect` sees the logits before the sampler
-    /// does, those of a stop token too.
+    /// The next token, or `None` at the end of the text. `inspect` sees the logits before the
+    /// sampler does, also those that give a stop token.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl<'a, P: Predictor, const RECENT: usize> Generator<'a, P, RECENT> {
     }
 }
 
-/// Ends after an error; feeding more begins anew.
+/// Ends after an error; [`Generator::feed`] restarts it.
 impl<P: Predictor, const RECENT: usize> Iterator for Generator<'_, P, RECENT> {
     type Item = Result<u32, P::Error>;
 
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    /// The successor of every token is the next number, of 5 tokens.
+    /// Predicts token + 1, in a vocabulary of 5.
     #[derive(Default)]
     struct Counter {
         fed: Vec<u32>,
@@ -216,7 +216,7 @@ mod tests {
         let mut generator = generator.limit(9).stop_at(&[7, 3]);
         assert_eq!(generator.next_token(|logits| seen = logits.get(3).copied()), Ok(None));
         assert_eq!((seen, generator.next()), (Some(f16::ONE), None));
-        // What ended the text comes before what follows.
+        // The stop token is fed before the new text.
         generator.feed(&[1]).unwrap();
         assert_eq!(generator.by_ref().collect::<Result<Vec<_>, _>>(), Ok([2].into()));
         let mut generator = generator.stop_at(&[]);

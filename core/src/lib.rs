@@ -1,34 +1,34 @@
-//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, the same bits on
-//! every machine.
+//! Inference for quantized ResNet-BK language models: `no_std`, no allocation, bit-exact across
+//! machines.
 //!
-//! The crate reads a blob where it lies (flash, a file, a slice) and runs it. From the outside in:
+//! The crate runs a model blob in place (flash, a file, a slice). From the outside in:
 //!
-//! 1. [`blob`]: the file. Preamble, postcard header, aligned weight sections, all validated once by
-//!    [`Model::from_bytes`]; afterwards inference cannot reach outside of them.
-//! 2. [`Session`]: one token in, the next one's logits out if wanted, O(1) state, in memory that
-//!    the caller lends; in bounded pieces ([`Session::advance`]) for watchdogs and executors, and
-//!    with a state that survives a loss of power ([`Session::snapshot`]). [`Window`]: whole windows
-//!    at once, the only way to run a full-chain model.
+//! 1. [`blob`]: the file format. Preamble, postcard header, aligned weight sections, all validated
+//!    once by [`Model::from_bytes`]; afterwards inference cannot read out of bounds.
+//! 2. [`Session`]: streaming inference with O(1) state in caller-provided memory. A token can be
+//!    computed in bounded pieces ([`Session::advance`]) for watchdogs and executors, and the state
+//!    saved across power loss ([`Session::snapshot`]). [`Window`]: whole windows at once, required
+//!    for full-chain models.
 //! 3. `layers`: activation quantization fused with layer normalization, the fixed-point BK-core,
 //!    gating, experts.
 //! 4. [`kernels`]: matrix-vector products with INT2 to INT6, INT8 and FP16 weights. The portable
-//!    kernel is the specification; faster ones must return the same bits. [`Model::kernels`]
-//!    reports which one multiplies each matrix, and the reason where it is the portable one.
+//!    kernel is the specification; optimized ones must match it bit for bit. [`Model::kernels`]
+//!    reports the kernel of each matrix, and the reason for a fallback to the portable one.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
-//! 6. [`sampler`], [`tokenizer`] and [`Generator`]: from logits to text; [`Scorer`]: how unlikely a
-//!    text is.
+//! 6. [`sampler`], [`tokenizer`] and [`Generator`]: from logits to text. [`Scorer`]: negative
+//!    log-likelihood of a text.
 //!
 //! ```text
 //!  bytes ──Model::from_bytes──▶ Model ──▶ Session::step(token) ──▶ logits ──▶ Sampler ──▶ token
 //!                                 └─────▶ Window::score(tokens) ─▶ logits of every position
 //! ```
 //!
-//! What every operation rounds to is the number contract, `docs/numerics.md`.
+//! `docs/numerics.md`, the number contract, specifies the rounding of every operation.
 //!
 //! # Example
 //!
-//! Memory is sized at compile time by the blob's first bytes; with a heap, by
-//! `Session::allocate`.
+//! The session memory is sized at compile time from the blob's dimensions. With the feature
+//! `alloc`, `Session::allocate` takes it from the heap.
 //!
 //! ```
 //! use resnet_bk_core::blob::Dimensions;
@@ -63,12 +63,11 @@
 //! # Features
 //!
 //! None changes a result. `defmt` derives `defmt::Format` for errors and dimensions; `alloc` adds
-//! sessions and windows that own their memory; `std` lets the kernels ask the processor what it
-//! can do.
+//! heap-allocated sessions and windows; `std` adds runtime detection of CPU features.
 //!
-//! Cargo gives a crate one set of features in a build, the union of what all its packages ask for.
-//! Where firmware and a host tool that asks for `std` are in one workspace, build them one after
-//! the other, or `std` is asked for on the device, too, where it does not compile:
+//! Cargo unifies features: a crate is built once per command, with the union of the features that
+//! all packages request. If firmware shares a workspace with a host tool that enables `std`, build
+//! them separately; otherwise `std` is also enabled for the device, where it does not compile:
 //!
 //! ```text
 //! cargo build -p firmware --target thumbv7em-none-eabihf
@@ -124,8 +123,7 @@ pub mod tokenizer;
 #[forbid(unsafe_code)]
 mod window;
 
-/// For tests, benchmarks and tools of this repository: parts of inference without any promise of
-/// stability.
+/// Internals for the tests, benchmarks and tools of this repository. Not covered by semver.
 #[doc(hidden)]
 #[forbid(unsafe_code)]
 pub mod internals {
@@ -140,7 +138,7 @@ pub mod internals {
     pub use crate::kernels::x86_64::HostKernels;
     pub use crate::layers::{activation, bk, gate, moe};
 
-    /// The specification of every kernel.
+    /// The reference implementation that every kernel must match.
     pub mod portable {
         pub use crate::kernels::portable::{add_row, matmul, row, to_halves};
     }

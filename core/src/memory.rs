@@ -1,7 +1,7 @@
-//! Memory that the caller lends: one slice of words, cut into typed slices by size alone.
+//! A bump allocator over caller-provided memory: one slice of words, split into typed slices.
 
-/// Cuts slices off the front of a slice of words. Sizes are validated by the caller's total, so a
-/// slice always fits.
+/// Splits typed slices off the front of a slice of words. The caller has checked the total size, so
+/// every slice fits.
 pub(crate) struct Arena<'a> {
     rest: &'a mut [u32],
 }
@@ -28,7 +28,7 @@ impl<'a> Arena<'a> {
     }
 }
 
-/// Sum of sizes. Saturates: a size beyond the address space is refused as too large, not wrapped
+/// Sum of sizes. Saturates, so that a size beyond the address space is refused instead of wrapping
 /// into one that seems to fit.
 pub(crate) const fn total<const N: usize>(sizes: [usize; N]) -> usize {
     let (mut sum, mut i) = (0usize, 0);
@@ -49,7 +49,7 @@ pub(crate) const fn product<const N: usize>(sizes: [usize; N]) -> usize {
     product
 }
 
-/// Zeroed words on the heap, or the error that says how many there was no room for.
+/// Zeroed words on the heap, or [`crate::Error::Memory`] with the number of words.
 #[cfg(feature = "alloc")]
 pub(crate) fn allocate(words: usize) -> Result<alloc::vec::Vec<u32>, crate::Error> {
     let mut memory = alloc::vec::Vec::new();
@@ -58,8 +58,8 @@ pub(crate) fn allocate(words: usize) -> Result<alloc::vec::Vec<u32>, crate::Erro
     Ok(memory)
 }
 
-/// Reserves `count` more elements on the heap, or returns the error with the words that were
-/// missing.
+/// Reserves `count` more elements on the heap, or returns [`crate::Error::Memory`] with their size
+/// in words.
 #[cfg(feature = "alloc")]
 pub(crate) fn reserve<T>(
     memory: &mut alloc::vec::Vec<T>,

@@ -14,10 +14,10 @@ use crate::kernels::{self, Choice, Core, Matrix};
 use crate::memory;
 use crate::tokenizer::Tokenizer;
 
-/// A model that lies in a blob, read in place.
+/// A model, read in place from its blob.
 ///
-/// [`Model::from_bytes`] checks everything once; afterwards nothing that inference does with the
-/// blob can fail or reach outside of it.
+/// [`Model::from_bytes`] validates everything once; afterwards no access to the blob can fail or
+/// go out of bounds.
 #[derive(Clone)]
 pub struct Model<'a> {
     /// Checksum and length of the blob.
@@ -29,15 +29,15 @@ pub struct Model<'a> {
     classes: TokenClasses<'a>,
     chain: &'a [u8],
     tokenizer: Option<Tokenizer<'a>>,
-    /// Every matrix with its kernels, cut once: hosts have the memory.
+    /// Every matrix with its kernels, resolved once at load. Hosts only: it costs heap.
     #[cfg(feature = "std")]
     matrices: alloc::sync::Arc<alloc::vec::Vec<Prepared<'a>>>,
 }
 
-/// Limit on the copies of a blob's matrices, in multiples of the blob's bytes. A copy takes two
-/// bytes per weight, INT2 a quarter, and only every other matrix of an expert has a copy: usual
-/// shapes stay below. Matrices of one row, of which 32 share a line, could take 250 times their
-/// bytes.
+/// Limit on the column-major copies of matrices, in multiples of the blob's bytes. A copy takes two
+/// bytes per weight, against a quarter byte for INT2, but only the second matrix of an expert has
+/// one, so usual shapes stay below the limit. Rows are padded to 32: a single-row matrix could take
+/// 250 times its bytes.
 #[cfg(feature = "std")]
 const COPIES: usize = 4;
 
@@ -47,19 +47,19 @@ impl<'a> Model<'a> {
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong, by name. The time it takes is linear in the length of the
-    /// blob, but for the text of a tokenizer's tokens, of which 2^20 bytes are looked at. With the
-    /// feature `std`, [`Error::Memory`] where the heap has no room for what a host keeps beside the
-    /// blob: at most 160 bytes for each matrix, and copies of at most four times the blob's bytes.
+    /// The first problem found. Validation time is linear in the length of the blob, plus at most
+    /// 2^20 bytes of token text. With the feature `std`, [`Error::Memory`] if the heap cannot hold
+    /// the prepared matrices: at most 160 bytes per matrix, and copies of at most four times the
+    /// blob's bytes.
     ///
     /// # Alignment
     ///
-    /// Bytes may lie anywhere and give the same logits. The kernels of microcontrollers load words,
-    /// though: where the bytes do not begin at a multiple of four, bytes are loaded one by one and
-    /// a token takes about ten times the instructions on a Cortex-M4, five times on a Cortex-M0.
-    /// [`crate::include_blob!`] aligns a blob, a flash address that is a multiple of 16 does, and
-    /// [`Model::kernels`] tells.
-    // Outlined: compiled as the crate is, for size on devices.
+    /// Logits do not depend on the blob's alignment, but speed does. Microcontroller kernels load
+    /// words; if the blob is not 4-byte aligned they fall back to byte loads, and a token takes
+    /// about ten times the instructions on a Cortex-M4, five times on a Cortex-M0. Use
+    /// [`crate::include_blob!`] or a 16-byte-aligned flash address; [`Model::kernels`] shows the
+    /// kernels in use.
+    // Outlined so that it is compiled in this crate, with its optimization for size on devices.
     #[inline(never)]
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let preamble = Preamble::parse(bytes)?;
@@ -80,8 +80,8 @@ impl<'a> Model<'a> {
             let problem = |problem| Error::Tensor { index: index as u32, problem };
             let record = record(header.records, index).ok_or(problem(TensorProblem::Precision))?;
             let tensor = Tensor::new(sections, &dims, id, &record)?;
-            // A row for each token of a class; of an expert, the second matrix reads what the first
-            // one gives, which is just before it.
+            // A token table has one row per token of its class. An expert's second matrix has one
+            // column per row of the first, which precedes it.
             let matches = match id {
                 TensorId::TokenEmbedding(class) | TensorId::LmHead(class) => {
                     dims.token_classes == 1 || classes.tokens(class).count() == tensor.rows
@@ -96,13 +96,13 @@ impl<'a> Model<'a> {
             if !matches {
                 return Err(problem(TensorProblem::Shape));
             }
-            // No two matrices share bytes, so that checking them takes one pass over the blob.
+            // Matrices do not overlap, so validating their contents is one pass over the blob.
             if (record.offset as usize) < end {
                 return Err(problem(TensorProblem::Overlap));
             }
             end = record.offset as usize + tensor.layout().len();
         }
-        // Memory is reserved for the largest expert.
+        // Session memory is sized by `dims.hidden`: it must be the size of the largest expert.
         if most_hidden != dims.hidden as usize {
             return Err(Error::Header);
         }
@@ -146,7 +146,7 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// Checksum and length of the blob, which tell it from others.
+    /// Checksum and length of the blob, which identify it.
     pub(crate) fn identity(&self) -> (u32, u32) {
         self.identity
     }
@@ -156,7 +156,7 @@ impl<'a> Model<'a> {
         &self.dims
     }
 
-    /// Whether the model can stream: its chain is causal.
+    /// Whether the chain is causal, so that the model can stream.
     pub fn is_causal(&self) -> bool {
         self.dims.chain == Chain::Half
     }
@@ -176,27 +176,27 @@ impl<'a> Model<'a> {
         self.format
     }
 
-    /// The tokenizer that travels with the model; [`Error::NoTokenizer`] if none does.
+    /// The tokenizer in the blob; [`Error::NoTokenizer`] if there is none.
     pub fn tokenizer(&self) -> Result<Tokenizer<'a>, Error> {
         self.tokenizer.ok_or(Error::NoTokenizer)
     }
 
-    /// Which rows of the token tables belong to which token.
+    /// Maps tokens to rows of the token tables.
     pub fn token_classes(&self) -> TokenClasses<'a> {
         self.classes
     }
 
-    /// A weight matrix; one without rows and columns for an `id` that the dimensions do not have.
+    /// A weight matrix; an empty one for an `id` that the model does not have.
     #[inline(never)]
     pub fn tensor(&self, id: TensorId) -> Tensor<'_> {
         let index = self.dims.contains(id).then(|| self.dims.index(id));
-        // Validation has decoded every record of the dimensions once.
+        // Cannot fail: `from_bytes` has decoded every record.
         let record = index.and_then(|index| record(self.header.records, index));
         Tensor::cut(self.sections, id, &record.unwrap_or(TensorRecord::EMPTY))
     }
 
-    /// A weight matrix with its kernels; as [`Model::tensor`] otherwise. Chosen when the model is
-    /// loaded on hosts, when the tensor is cut from its record on devices.
+    /// [`Model::tensor`] with its kernels. They are selected at load on hosts, on every call on
+    /// devices.
     #[inline(never)]
     #[doc(hidden)]
     pub fn matrix(&self, id: TensorId) -> Matrix<'_> {
@@ -209,13 +209,13 @@ impl<'a> Model<'a> {
         Matrix::new(self.tensor(id))
     }
 
-    /// The kernel of every matrix on this processor, in canonical order, and the reason where it is
-    /// the portable one: a blob that is not aligned shows here.
+    /// The kernel of every matrix on this processor, in canonical order, with the reason for a
+    /// fallback to the portable one, such as a misaligned blob.
     pub fn kernels(&self) -> impl Iterator<Item = (TensorId, Choice)> + '_ {
         self.choices(kernels::choice)
     }
 
-    /// [`Model::kernels`] on a microcontroller's core, for a blob that lies as it does here.
+    /// [`Model::kernels`] on a microcontroller core, for a blob aligned as it is here.
     pub fn kernels_on(&self, core: Core) -> impl Iterator<Item = (TensorId, Choice)> + '_ {
         self.choices(move |matrix| kernels::choice_on(core, matrix))
     }
@@ -230,7 +230,7 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// Chain parameters of a block; of none for a `layer` that the model does not have.
+    /// Chain parameters of a block; empty for a `layer` that the model does not have.
     pub fn chain_parameters(&self, layer: u32) -> ChainParameters<'a> {
         let len = self.dims.potentials as usize * ChainParameters::BYTES;
         let mut blocks = self.chain.chunks_exact(len.max(1));
@@ -238,15 +238,15 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Without the weights: they are millions of numbers.
+/// Omits the weights.
 impl fmt::Debug for Model<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("dims", &self.dims).finish_non_exhaustive()
     }
 }
 
-/// Every matrix with its kernels; those behind a ReLU, whose vectors are mostly zeros, may get
-/// copies, in at most `room` bytes together.
+/// Every matrix with its kernels. Matrices that follow a ReLU, whose inputs are mostly zeros, get
+/// a column-major copy while the `room` bytes for copies last.
 #[cfg(feature = "std")]
 fn prepare_all<'a>(
     dims: &Dimensions,
@@ -258,7 +258,7 @@ fn prepare_all<'a>(
     let mut all = alloc::vec::Vec::new();
     memory::reserve(&mut all, dims.tensor_count())?;
     for (index, id) in dims.tensors().enumerate() {
-        // Validation has decoded every record of the dimensions once.
+        // Cannot fail: `from_bytes` has decoded every record.
         let record = record(records, index).unwrap_or(TensorRecord::EMPTY);
         let tensor = Tensor::cut(sections, id, &record);
         let prepared = Prepared::new(tensor, if tensor.max_code > 127 { room } else { 0 })?;
@@ -273,7 +273,7 @@ fn record(records: &[u8], index: usize) -> Option<TensorRecord> {
     TensorRecord::from_bytes(bytes)
 }
 
-/// The classes of tokens, which have a section if there are several.
+/// The token classes. A section holds them if there are several.
 fn token_classes<'a>(sections: &'a [u8], header: &Header<'_>) -> Result<TokenClasses<'a>, Error> {
     let Dimensions { vocab, token_classes, .. } = header.dims;
     let bytes = match (header.token_classes, token_classes) {
@@ -283,7 +283,7 @@ fn token_classes<'a>(sections: &'a [u8], header: &Header<'_>) -> Result<TokenCla
     };
     let classes = TokenClasses::new(vocab, bytes).ok_or(Error::TokenClasses)?;
     let known = (0..vocab).all(|token| classes.class(token) < token_classes);
-    // Without bytes there is one class, whatever the header says.
+    // An empty section describes a single class; refuse it for several.
     let complete = known && bytes.is_empty() == (token_classes == 1);
     if complete { Ok(classes) } else { Err(Error::TokenClasses) }
 }

@@ -1,27 +1,27 @@
-//! The pieces that a token is computed in.
+//! The pieces of a token's forward pass.
 
-/// One bounded piece of a token's forward pass, as [`crate::Session::advance`] does it.
+/// One bounded piece of a token's forward pass, as [`crate::Session::advance`] computes it.
 ///
 /// A token is [`Self::Embedding`]; then for every block [`Self::Normalization`],
 /// [`Self::Potentials`], [`Self::Chain`], [`Self::OutputProjection`], [`Self::Gate`] and for each
-/// of its experts [`Self::ExpertUp`], [`Self::Hidden`], [`Self::ExpertDown`], [`Self::Mixing`];
-/// then [`Self::Normalization`] once more and the output layer, `hidden` rows of it at a time. The
-/// longest piece is therefore one matrix: `max(hidden, K, 2K, E) · d` multiply-accumulates.
+/// selected expert [`Self::ExpertUp`], [`Self::Hidden`], [`Self::ExpertDown`], [`Self::Mixing`];
+/// then a final [`Self::Normalization`] and the output layer in chunks of `hidden` rows. No piece
+/// exceeds one matrix: `max(hidden, 2K, E) · d` multiply-accumulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Piece {
-    /// Rows of the embedding tables: `[d]`.
+    /// Embedding lookup: `[d]`.
     Embedding,
-    /// Layer normalization with the quantization of its output: `[d]`.
+    /// Layer normalization fused with quantization: `[d]`.
     Normalization,
-    /// The potentials' matrix: `[K, d]`.
+    /// Projection to the potentials: `[K, d]`.
     Potentials,
     /// One position of the chain: `K` complex reciprocals.
     Chain,
-    /// Quantization of the chain's features and their matrix: `[d, 2K]`.
+    /// Quantization of the chain's features and their projection: `[d, 2K]`.
     OutputProjection,
-    /// The gate's matrix (`[E, d]`) and the choice of experts.
+    /// Gate logits (`[E, d]`) and expert selection.
     Gate,
     /// The first matrix of an expert: `[hidden, d]`.
     ExpertUp,
@@ -29,7 +29,7 @@ pub enum Piece {
     Hidden,
     /// The second matrix of an expert: `[d, hidden]`.
     ExpertDown,
-    /// The expert's share added to the residual: `[d]`.
+    /// Weighted addition of the expert's output to the residual: `[d]`.
     Mixing,
     /// At most `hidden` rows of the output layer (`[V, d]`).
     OutputLayer,
@@ -51,7 +51,7 @@ impl Piece {
         Self::OutputLayer,
     ];
 
-    /// Its name in lower case with underscores.
+    /// The name in snake case.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Embedding => "embedding",

@@ -1,4 +1,4 @@
-//! Surprise: how unlikely the tokens of a text are under a model, as the text streams in.
+//! Surprisal (negative log-likelihood) of a text under a model, token by token.
 
 use half::f16;
 
@@ -6,19 +6,18 @@ use crate::error::Error;
 use crate::generate::Predictor;
 use crate::numeric::{SURPRISE_FRAC, surprise};
 
-/// Nats in a unit of [`surprise`].
+/// Nats per unit of [`surprise`].
 const NATS: f32 = 1.0 / (1u32 << SURPRISE_FRAC) as f32;
 
-/// ln of the probability that the softmax of `logits` gives `token`, in nats: 0 or less.
+/// Natural logarithm of the softmax probability of `token`: 0 or less.
 ///
-/// Computed by integers, so that every target returns the same bits. Within 3e-7 + 2⁻²⁴ · |result|
-/// of the real number for finite logits: 1.5e-6 for results down to −20 (`docs/numerics.md`,
-/// section 14). There is no smallest probability: results go down to −131,020, the range of halves.
+/// Computed in integers, so every target returns the same bits. For finite logits the error is at
+/// most 3e-7 + 2⁻²⁴ · |result|: 1.5e-6 for results down to −20 (`docs/numerics.md`, section 14).
+/// Small probabilities do not underflow: results reach −131,020, the range of FP16 logits.
 ///
 /// # Errors
 ///
-/// [`Error::Token`] for a token that has no logit or, of more than 2^16 logits, is not of the first
-/// 2^16.
+/// [`Error::Token`] for a token without a logit, or beyond the first 2^16 logits.
 pub fn log_probability(logits: &[f16], token: u32) -> Result<f32, Error> {
     Ok(0.0 - units(logits, token)? as f32 * NATS)
 }
@@ -32,7 +31,7 @@ fn units(logits: &[f16], token: u32) -> Result<u64, Error> {
     Ok(surprise(logits, token as usize))
 }
 
-/// The surprise of a text, added up exactly: the same for the same tokens on every machine.
+/// Total surprisal of a text, summed exactly: the same on every machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Score {
@@ -47,22 +46,22 @@ impl Score {
         self.tokens
     }
 
-    /// Their surprise together, in nats.
+    /// Total surprisal in nats.
     pub fn nats(&self) -> f32 {
         self.total as f32 * NATS
     }
 
-    /// Mean surprise of a token in nats, whose exponential is the perplexity; 0 for no tokens.
+    /// Mean surprisal per token in nats, the logarithm of the perplexity; 0 for no tokens.
     pub fn nats_per_token(&self) -> f32 {
         self.nats() / self.tokens.max(1) as f32
     }
 
-    /// Mean surprise of a token in bits; 0 for no tokens.
+    /// Mean surprisal per token in bits; 0 for no tokens.
     pub fn bits_per_token(&self) -> f32 {
         self.nats_per_token() * core::f32::consts::LOG2_E
     }
 
-    /// Adds `token` under `logits` and returns its surprise in nats: −[`log_probability`].
+    /// Adds the surprisal of `token` under `logits` and returns it in nats: −[`log_probability`].
     ///
     /// # Errors
     ///
@@ -75,8 +74,8 @@ impl Score {
     }
 }
 
-/// Reads a text as it streams in and tells the surprise of every token given those before it: large
-/// where the text is not of the kind that the model knows, which is what detects anomalies.
+/// Computes the surprisal of every token of a stream, given the tokens before it. It is large where
+/// the text is unlike the training data, which makes it an anomaly score.
 ///
 /// ```
 /// use resnet_bk_core::{Error, Model, Scorer, Session};
@@ -112,19 +111,18 @@ pub struct Scorer<P> {
 }
 
 impl<P: Predictor> Scorer<P> {
-    /// A scorer from the state that `predictor` is in; the first token of [`Scorer::next`] is not
-    /// scored.
+    /// A scorer that starts from the current state of `predictor`. The first token is not scored.
     pub fn new(predictor: P) -> Self {
         Self { predictor, pending: None, score: Score::default() }
     }
 
-    /// Takes the next token and returns its surprise in nats; `None` for the first one. The step of
-    /// a token is made when the next one comes, so the last one costs none.
+    /// Takes the next token and returns its surprisal in nats; `None` for the first token. Each
+    /// token is stepped when the next one arrives, so the last one costs no inference.
     ///
     /// # Errors
     ///
-    /// As [`Predictor::step`], for the token before, which then is left out: `token` is a first
-    /// one. [`Error::Token`] for a token that has no logit; it is left out, and the next one not
+    /// As [`Predictor::step`] for the previous token; it is dropped, and `token` counts as a first
+    /// one. [`Error::Token`] for a token without a logit; it is dropped, and the next token is not
     /// scored.
     pub fn next(&mut self, token: u32) -> Result<Option<f32>, P::Error> {
         let Some(before) = self.pending.replace(token) else { return Ok(None) };
@@ -138,7 +136,7 @@ impl<P: Predictor> Scorer<P> {
         }
     }
 
-    /// The surprise of all tokens so far.
+    /// The surprisal of all tokens so far.
     pub fn score(&self) -> Score {
         self.score
     }
@@ -149,7 +147,7 @@ mod tests {
     use super::*;
     use crate::numeric;
 
-    /// Answers with logits of 0 for all of 4 tokens but the one that was taken, whose is 1.
+    /// Logits of 4 tokens: 1 for the token just taken, 0 for the others.
     struct Echo([f16; 4]);
 
     impl Predictor for Echo {
@@ -204,19 +202,19 @@ mod tests {
     fn refused_tokens_are_left_out() {
         let refused = Err(Error::Token { token: 9, vocab: 4 });
         let mut scorer = Scorer::new(Echo([f16::ZERO; 4]));
-        // As the first one it is refused by the step.
+        // A first token is refused when it is stepped.
         assert_eq!(scorer.next(9), Ok(None));
         assert_eq!(scorer.next(1), refused);
         let surprise = scorer.next(1);
         assert!(matches!(surprise, Ok(Some(_))));
-        // Later it has no logit.
+        // A later token has no logit.
         assert_eq!(scorer.next(9), refused);
         assert_eq!(scorer.next(1), Ok(None));
         assert_eq!(scorer.next(1), surprise);
         assert_eq!(scorer.score().tokens(), 2);
     }
 
-    /// Sums stay exact where an f32 would long round.
+    /// Sums stay exact where an f32 sum would round.
     #[test]
     fn sums_are_exact() {
         let logits = [0.0, 5.0].map(f16::from_f32);

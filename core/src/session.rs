@@ -1,4 +1,4 @@
-//! Streaming: one token in, the logits of the next one out if they are wanted, with O(1) state.
+//! Streaming inference: one token in, next-token logits out on request, O(1) state.
 
 use core::fmt;
 
@@ -17,13 +17,13 @@ use crate::piece::Piece;
 
 /// A stream of tokens through a half-chain model.
 ///
-/// The session owns its model, which is cheap to clone: the weights stay where the blob lies. Its
-/// memory is the caller's: a static array, a slice, or with the feature `alloc` a vector.
-/// [`Dimensions::session_words`] says how much a model needs, at compile time where the blob is
-/// part of the program. An array that is passed by value moves through the stack; firmware lends a
-/// `&'static mut` instead.
+/// The session owns its [`Model`], which is cheap to clone because the weights stay in the blob.
+/// The caller provides the memory: a static array, a slice or, with the feature `alloc`, a vector.
+/// [`Dimensions::session_words`] is its size, a compile-time constant if the blob is part of the
+/// program. Firmware should pass a `&'static mut`: an array passed by value is copied through the
+/// stack.
 ///
-/// A token is taken at once by [`Session::step`] or [`Session::feed`], or in bounded pieces:
+/// [`Session::step`] and [`Session::feed`] compute a whole token. To compute it in bounded pieces:
 ///
 /// ```
 /// # use resnet_bk_core::{Error, Model, Session};
@@ -50,13 +50,13 @@ pub struct Session<'a, M> {
     pub(crate) memory: M,
     position: usize,
     token: u32,
-    /// The token in progress, or behind it.
+    /// Progress within `token`.
     cursor: Cursor,
-    /// Whether `token` gets logits.
+    /// Whether `token` needs logits.
     logits_wanted: bool,
 }
 
-/// The parts of a session's memory. State first: the rest is scratch between two tokens.
+/// The parts of a session's memory. Only the state, which comes first, outlives a token.
 struct Parts<'a> {
     /// `[layers, 2K]`: 1/L of the last position.
     state: &'a mut [i32],
@@ -102,14 +102,14 @@ impl Dimensions {
         ])
     }
 
-    /// Words of the state: 1/L of every block and potential, a complex number each.
+    /// Words of the state: a complex 1/L per block and potential.
     pub(crate) const fn state_words(&self) -> usize {
         product([self.layers as usize, 2, self.potentials as usize])
     }
 }
 
 impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
-    /// A session at the beginning of a stream. The memory may hold anything.
+    /// A session at the beginning of a stream. The memory need not be initialized.
     ///
     /// # Errors
     ///
@@ -133,19 +133,19 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         &self.model
     }
 
-    /// Back to the beginning of a stream; a token in progress is dropped.
+    /// Returns to the beginning of a stream and drops a token in progress.
     pub fn reset(&mut self) {
         self.rewind(0);
         self.state_mut().fill(0);
     }
 
-    /// Tokens taken since the beginning of the stream, without one in progress.
+    /// Tokens completed since the beginning of the stream.
     pub fn position(&self) -> usize {
         self.position
     }
 
-    /// Takes a token and returns the logits (`[V]`) of the one that follows it: [`Session::begin`]
-    /// with every piece of [`Session::advance`].
+    /// Computes a token and returns the logits (`[V]`) of the next one. Equivalent to
+    /// [`Session::begin`] and [`Session::advance`] to the end.
     ///
     /// # Errors
     ///
@@ -155,9 +155,9 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         Ok(self.finish())
     }
 
-    /// Takes a token whose successor is known, as are those of a prompt but for its last token.
-    /// What follows is as after [`Session::step`], bit for bit; what only logits need is left out
-    /// (the output layer, and of the last block all but its chain).
+    /// Computes a token without logits, for all tokens of a prompt but the last. Leaves the same
+    /// state as [`Session::step`], bit for bit, but skips the output layer and, in the last block,
+    /// everything after the chain.
     ///
     /// # Errors
     ///
@@ -173,13 +173,13 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// # Errors
     ///
     /// [`Error::Busy`] while another token is in progress, [`Error::Token`] for a token that the
-    /// model does not have, [`Error::EndOfPositions`] behind the end of a position table. All leave
-    /// the session as it was.
+    /// model does not have, [`Error::EndOfPositions`] past the end of the position table. All leave
+    /// the session unchanged.
     pub fn begin(&mut self, token: u32) -> Result<(), Error> {
         self.start(token, true)
     }
 
-    /// [`Session::begin`] for a token whose logits nobody needs, as [`Session::feed`] takes it.
+    /// [`Session::begin`] without logits, like [`Session::feed`].
     ///
     /// # Errors
     ///
@@ -188,13 +188,12 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         self.start(token, false)
     }
 
-    /// Computes the next piece of the token in progress and returns which one it was; `None` where
-    /// there is none: it is complete, or was not begun.
+    /// Computes the next piece of the token in progress and returns which one it was; `None` if no
+    /// token is in progress.
     ///
-    /// A token that is dropped half way would leave the state of some blocks ahead of others, so
-    /// until it is complete the session refuses another token and a snapshot
-    /// ([`Error::Busy`]). [`Session::reset`] and [`Session::restore`] replace the state and drop
-    /// it.
+    /// Halfway through a token, the states of some blocks are ahead of others. Until the token is
+    /// complete the session therefore refuses another token and a snapshot ([`Error::Busy`]).
+    /// [`Session::reset`] and [`Session::restore`] replace the state and drop the token.
     pub fn advance(&mut self) -> Option<Piece> {
         let piece = self.cursor.next?;
         let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
@@ -211,9 +210,9 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         self.cursor.next.is_some()
     }
 
-    /// The logits (`[V]`) behind the last token; `None` before the first, while a token is in
-    /// progress, and behind one that was fed. They may be overwritten: the next token computes all
-    /// of them anew.
+    /// The logits (`[V]`) after the last token; `None` before the first token, while one is in
+    /// progress, and after one without logits. The caller may overwrite them: the next token
+    /// recomputes all of them.
     pub fn logits(&mut self) -> Option<&mut [f16]> {
         if self.is_busy() || !self.logits_wanted {
             return None;
@@ -234,19 +233,19 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         Ok(())
     }
 
-    /// All pieces that are left. The logits are of an earlier token unless this one gets any.
+    /// Computes the remaining pieces. The logits are stale unless this token computes them.
     fn finish(&mut self) -> &mut [f16] {
         let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
         let task = Task { token: self.token, position: self.position, logits: self.logits_wanted };
         while self.cursor.next.is_some() {
             parts.advance(&self.model, task, &mut self.cursor);
         }
-        // Only a position table looks at it, and that ends long before.
+        // Only position tables use the position, and they end long before it saturates.
         self.position = self.position.saturating_add(1);
         parts.logits
     }
 
-    /// At a position, with no token in progress and no logits.
+    /// Sets the position; drops a token in progress and the logits.
     pub(crate) fn rewind(&mut self, position: usize) {
         self.position = position;
         (self.cursor, self.logits_wanted) = (Cursor::DONE, false);
@@ -268,13 +267,13 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
 struct Task {
     token: u32,
     position: usize,
-    /// Whether it gets logits.
+    /// Whether to compute its logits.
     logits: bool,
 }
 
 impl Parts<'_> {
-    /// Does the next piece of a token and moves on; nothing behind the last one.
-    // Outlined: one copy for all types of memory, compiled as the crate is, for size on devices.
+    /// Computes the piece at the cursor and advances it; does nothing after the last piece.
+    // Outlined: one copy for all types of memory, compiled in this crate for size on devices.
     #[inline(never)]
     fn advance(&mut self, model: &Model<'_>, task: Task, cursor: &mut Cursor) {
         let dims = model.dims();
@@ -315,7 +314,7 @@ impl Parts<'_> {
     }
 }
 
-/// Without the memory.
+/// Omits the memory.
 impl<M> fmt::Debug for Session<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("position", &self.position).finish_non_exhaustive()
@@ -324,7 +323,7 @@ impl<M> fmt::Debug for Session<'_, M> {
 
 #[cfg(feature = "alloc")]
 impl<'a> Session<'a, alloc::vec::Vec<u32>> {
-    /// A session whose memory is on the heap; [`Error::Memory`] where the heap has no room for it.
+    /// A session with heap-allocated memory; [`Error::Memory`] if the allocation fails.
     pub fn allocate(model: Model<'a>) -> Result<Self, Error> {
         let memory = allocate(model.dims().session_words())?;
         Self::new(model, memory)

@@ -1,4 +1,4 @@
-//! State that survives a loss of power: a stream as bytes, and back.
+//! Snapshots: the state of a stream as bytes, to survive power loss.
 //!
 //! ```text
 //! byte  0   magic "RBKstate"
@@ -19,15 +19,15 @@ use crate::session::Session;
 
 /// First eight bytes of every snapshot.
 const MAGIC: [u8; 8] = *b"RBKstate";
-/// The version that is written and read.
+/// Format version that is written and read.
 const VERSION: u32 = 1;
-/// Bytes before the state.
+/// Bytes of the fields before the state.
 const HEAD: usize = 28;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
 
 impl Dimensions {
-    /// Bytes of a [`Session::snapshot`] of such a model.
+    /// Bytes of a [`Session::snapshot`].
     pub const fn snapshot_len(&self) -> usize {
         total([HEAD, product([4, self.state_words()]), CHECKSUM])
     }
@@ -35,8 +35,8 @@ impl Dimensions {
 
 impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
     /// Writes the stream's state and position to the first [`Dimensions::snapshot_len`] bytes of
-    /// `bytes`, and returns how many that are. A session of the same blob that restores them goes
-    /// on with the same bits, on this machine or another.
+    /// `bytes` and returns their number. A session of the same blob that restores them continues
+    /// bit for bit, on this machine or another.
     ///
     /// ```
     /// # use resnet_bk_core::{Error, Model, Session};
@@ -61,8 +61,8 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] while a token is in progress, [`Error::Buffer`] where `bytes` is too short;
-    /// both leave `bytes` as they were.
+    /// [`Error::Busy`] while a token is in progress, [`Error::Buffer`] if `bytes` is too short;
+    /// `bytes` are then unchanged.
     pub fn snapshot(&self, bytes: &mut [u8]) -> Result<usize, Error> {
         if self.is_busy() {
             return Err(Error::Busy);
@@ -85,15 +85,14 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         Ok(needed)
     }
 
-    /// Replaces the stream by the one that `bytes` hold, all of them and nothing else: the state
-    /// and the position as they were when [`Session::snapshot`] wrote them. A token in progress is
-    /// dropped. There are no logits before the next token.
+    /// Restores the state and position that [`Session::snapshot`] wrote; `bytes` must be exactly
+    /// the snapshot. Drops a token in progress. There are no logits until the next token.
     ///
     /// # Errors
     ///
-    /// [`Error::Snapshot`] with the first problem: of another kind, version, length or model,
-    /// damaged, or a state that no stream of this model reaches. The session is then as it was, a
-    /// token in progress included.
+    /// [`Error::Snapshot`] with the first problem: not a snapshot, another version, model or
+    /// length, corrupt, or a state outside the proven range. The session is then unchanged,
+    /// including a token in progress.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let position = self.check_snapshot(bytes).map_err(Error::Snapshot)?;
         self.rewind(position);
@@ -104,7 +103,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         Ok(())
     }
 
-    /// The position of a snapshot that this session can go on from.
+    /// Validates a snapshot against this session's model and returns its position.
     fn check_snapshot(&self, bytes: &[u8]) -> Result<usize, SnapshotProblem> {
         let dims = self.model().dims();
         if !bytes.starts_with(&MAGIC) {
@@ -146,7 +145,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
                 return Err(SnapshotProblem::State);
             }
         }
-        // As a session of a 32-bit machine counts.
+        // Saturates on 32-bit machines, as the position of a session does.
         Ok(usize::try_from(position).unwrap_or(usize::MAX))
     }
 }

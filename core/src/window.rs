@@ -1,4 +1,4 @@
-//! Whole windows: every position's logits at once, the only way to run a full-chain model.
+//! Whole-window inference: logits of every position at once. Required for full-chain models.
 
 use core::fmt;
 
@@ -18,8 +18,8 @@ use crate::score::log_probability;
 
 /// Scores windows of up to a fixed number of tokens, a tile of positions at a time.
 ///
-/// A half-chain model gives the same bits here as in a [`crate::Session`] from the beginning of a
-/// stream. Larger tiles read each weight less often and need more memory; they change no bit.
+/// A half-chain model gives the same bits as in a fresh [`crate::Session`]. Larger tiles read each
+/// weight less often and need more memory; the result does not depend on the tile.
 ///
 /// ```
 /// # use resnet_bk_core::{Error, Model, Window};
@@ -46,8 +46,8 @@ pub struct Window<'a, M> {
 }
 
 impl Dimensions {
-    /// 32-bit words of memory that a [`Window`] needs for at most `tokens` tokens, `tile` positions
-    /// at a time, both as [`Window::new`] takes them; `usize::MAX` for more than there can be.
+    /// 32-bit words of memory that [`Window::new`] needs for these `tokens` and `tile`; saturates
+    /// to `usize::MAX`.
     pub const fn window_words(&self, tokens: usize, tile: usize) -> usize {
         let (tokens, tile) = sizes(tokens, tile);
         let (width, potentials) = (self.width as usize, self.potentials as usize);
@@ -71,8 +71,9 @@ const fn sizes(tokens: usize, tile: usize) -> (usize, usize) {
 }
 
 impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
-    /// Room for windows of at most `tokens`, `tile` positions at a time: at least one of each, and
-    /// a tile of at most 4096. The memory may hold anything.
+    /// For windows of at most `tokens` tokens, computed `tile` positions at a time. Both are at
+    /// least 1, and the tile at most 4096: other values are clamped. The memory need not be
+    /// initialized.
     ///
     /// # Errors
     ///
@@ -92,10 +93,9 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
         &self.model
     }
 
-    /// Calls `each` with the index of every token of `window` but the first, in order, and the
-    /// log-probability, in nats, that the logits of the position before it give the token; the same
-    /// bits as [`crate::log_probability`] has of a session's. Logits are computed a tile at a time
-    /// and not kept.
+    /// Calls `each` with the index and the log-probability (in nats) of every token of `window`
+    /// but the first, in order. The values have the same bits as [`crate::log_probability`] of the
+    /// logits of a session. Logits are computed a tile at a time and not kept.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
     ) -> Result<(), Error> {
         self.score(window, |position, logits| {
             let next = position + 1;
-            // A token that the model does not have has been refused before.
+            // `score` has refused tokens that the model does not have.
             if let Some(Ok(value)) = window.get(next).map(|&t| log_probability(logits, t)) {
                 each(next, value);
             }
@@ -118,7 +118,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyWindow`], [`Error::Buffer`] for a window longer than there is room for,
+    /// [`Error::EmptyWindow`], [`Error::Buffer`] for a window of more than `tokens` tokens,
     /// [`Error::Token`] and [`Error::EndOfPositions`] as in [`crate::Session::step`]; all before
     /// the first call of `each`.
     pub fn score(
@@ -215,7 +215,7 @@ const fn chain_words(dims: &Dimensions, tokens: usize) -> usize {
     }
 }
 
-/// Without the memory.
+/// Omits the memory.
 impl<M> fmt::Debug for Window<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Window")
@@ -227,7 +227,7 @@ impl<M> fmt::Debug for Window<'_, M> {
 
 #[cfg(feature = "alloc")]
 impl<'a> Window<'a, alloc::vec::Vec<u32>> {
-    /// Room for windows of at most `tokens`, on the heap; [`Error::Memory`] where it has none.
+    /// [`Window::new`] with heap-allocated memory; [`Error::Memory`] if the allocation fails.
     pub fn allocate(model: Model<'a>, tokens: usize, tile: usize) -> Result<Self, Error> {
         let memory = allocate(model.dims().window_words(tokens, tile))?;
         Self::new(model, memory, tokens, tile)
