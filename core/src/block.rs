@@ -1,9 +1,9 @@
-//! The forward pass that sessions and windows share: from a token to the residual, through a block
-//! behind its chain, to the logits.
+//! The parts of the forward pass that sessions and windows share: embedding, the part of a block
+//! after its chain, output layer.
 //!
 //! Everything works on a tile of B vectors: one in a session, more in a window, so that each weight
-//! is read once per tile. Every sum has the same terms in the same order either way, so the size of
-//! a tile changes speed and memory, and no bit.
+//! is read once per tile. Sums have the same terms in the same order for every B, so the tile size
+//! affects speed and memory but not results.
 
 use half::f16;
 
@@ -38,7 +38,7 @@ impl<'a> Tile<'a> {
         ])
     }
 
-    /// Codes of a vector that share one place: the features', and later those of a hidden vector.
+    /// Codes per vector of the buffer that features and, later, hidden vectors share.
     const fn codes(dims: &Dimensions) -> usize {
         let (hidden, features) = (dims.hidden as usize, product([2, dims.potentials as usize]));
         if hidden > features { hidden } else { features }
@@ -61,7 +61,7 @@ impl<'a> Tile<'a> {
     }
 }
 
-/// Refuses a token that the model does not have and a position behind the end of its table.
+/// Refuses a token outside of the vocabulary and a position past the end of the position table.
 pub(crate) fn check(dims: &Dimensions, token: u32, position: usize) -> Result<(), Error> {
     if token >= dims.vocab {
         return Err(Error::Token { token, vocab: dims.vocab });
@@ -72,7 +72,7 @@ pub(crate) fn check(dims: &Dimensions, token: u32, position: usize) -> Result<()
     Ok(())
 }
 
-/// Embedding of `token` at `position`, both of which [`check`] admits, into `h` (`[d]`).
+/// Writes the embedding of `token` at `position` to `h` (`[d]`). [`check`] must admit both.
 #[inline(always)]
 pub(crate) fn embed(model: &Model<'_>, token: u32, position: usize, h: &mut [i32]) {
     let (class, place) = model.token_classes().place(token);
@@ -98,36 +98,36 @@ pub(crate) fn normalize_all(h: &[i32], codes: &mut [i16], scales: &mut [u32]) {
     );
 }
 
-/// Where a forward pass stands. All else that it has computed is in the memory that it works in.
+/// Progress of a forward pass. Intermediate results are in its memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Cursor {
-    /// The piece that comes next; `None` behind the last one.
+    /// The next piece; `None` after the last one.
     pub(crate) next: Option<Piece>,
-    /// Its block.
+    /// Block of the next piece.
     pub(crate) layer: u32,
-    /// Its expert; in the output layer the class of tokens.
+    /// Its expert; in the output layer its token class.
     index: u32,
-    /// Vectors of the tile that are routed to the expert; in the output layer the first token that
-    /// has not been looked at.
+    /// Vectors of the tile that are routed to the expert; in the output layer the next token to
+    /// examine for its class.
     count: u32,
-    /// Hidden units of the expert; in the output layer the rows of the class that are done.
+    /// Hidden units of the expert; in the output layer the completed rows of the class.
     rows: u32,
 }
 
 impl Cursor {
-    /// Behind the last piece.
+    /// After the last piece.
     pub(crate) const DONE: Self = Self::at(None, 0);
-    /// At the output layer.
+    /// At the start of the output layer.
     pub(crate) const OUTPUT: Self = Self::at(Some(Piece::OutputLayer), 0);
 
-    /// At the first piece of a kind.
+    /// At the given piece of a block.
     pub(crate) const fn at(next: Option<Piece>, layer: u32) -> Self {
         Self { next, layer, index: 0, count: 0, rows: 0 }
     }
 
-    /// Does the next piece of a block behind its chain: h += s + f, from the block's normalized
-    /// input `x` and its chain's `features`. Behind the last one comes the next block's
-    /// normalization. Nothing is done at any other piece.
+    /// Computes the next piece of the part of a block after its chain: h += s + f, from the
+    /// normalized input `x` and the chain's `features`. The last piece moves on to the next block's
+    /// normalization. Other pieces are left to the caller.
     ///
     /// Shapes: `x` is `[B, d]`, `features` is `[B, 2K]`, `h` is `[B, d]` in Q15.16.
     pub(crate) fn advance_block(
@@ -176,8 +176,8 @@ impl Cursor {
         };
     }
 
-    /// Moves to the first expert from `first` on that a vector is routed to, or to the next block.
-    /// Experts come in ascending order: sums that saturate depend on it.
+    /// Moves to the next expert, from `first` on, that any vector is routed to, or else to the next
+    /// block. The order must be ascending: saturating sums depend on it.
     fn seek_expert(&mut self, routes: &[u32], first: u32) -> Option<Piece> {
         let experts = routes.iter().map(|&route| u32::from(Route::unpack(route).expert));
         match experts.filter(|&expert| expert >= first).min() {
@@ -192,8 +192,8 @@ impl Cursor {
         }
     }
 
-    /// Computes the next rows of the output layer from normalized vectors: at most `hidden` rows of
-    /// one class of tokens, which go where their tokens are.
+    /// Computes the next chunk of the output layer from normalized vectors: at most `hidden` rows
+    /// of one token class, scattered to the logits of their tokens.
     ///
     /// Shapes: `x` is `[B, d]`, `logits` is `[B, V]`.
     pub(crate) fn advance_output(
@@ -229,7 +229,7 @@ impl Cursor {
     }
 }
 
-/// h += s: the chain's features, quantized, times the output projection.
+/// h += s: quantizes the chain's features and multiplies them by the output projection.
 ///
 /// Shapes: `features` is `[B, 2K]`, `h` is `[B, d]`.
 fn project(
@@ -260,10 +260,10 @@ fn project(
     );
 }
 
-/// Chooses the experts of `batch` vectors.
+/// Routes `batch` vectors to their experts.
 ///
 /// Shapes: `logits` is `[batch, E]`, `routes` is `[batch, top_k]`.
-// Outlined: its scratch is not on the stack while matrices are multiplied.
+// Outlined to keep its scratch off the stack during matrix products.
 #[inline(never)]
 fn route_all(logits: &[i32], routes: &mut [u32], batch: usize) {
     let (experts, top_k) = (logits.len() / batch, routes.len() / batch);
@@ -272,20 +272,20 @@ fn route_all(logits: &[i32], routes: &mut [u32], batch: usize) {
     }
 }
 
-/// One class of tokens.
+/// One token class.
 struct Class<'a> {
     classes: TokenClasses<'a>,
     class: u32,
 }
 
-/// Rows that are converted at a time.
+/// Rows converted at a time.
 const CHUNK: usize = 32;
 
-/// Writes `rows` logits to the next so many tokens of a class among `tokens`, which it has; returns
-/// the token behind the last of them.
+/// Writes `rows` logits to the next `rows` tokens of a class within `tokens`, which must have that
+/// many; returns the token after the last one.
 ///
 /// Shapes: `values` is `[B, rows]`, `logits` is `[B, V]`.
-// Outlined: its scratch is not on the stack while matrices are multiplied.
+// Outlined to keep its scratch off the stack during matrix products.
 #[inline(never)]
 fn scatter(
     values: &[i32],

@@ -2,7 +2,7 @@
 
 use core::f32::consts::{E, LN_2, LOG2_E};
 
-/// Below this e^x counts as 0: such a share is nothing in any format here.
+/// e^x is 0 below this: negligible in every format used here.
 const LOWEST: f32 = -80.0;
 
 /// e^x for x ≤ 0; exactly 1 at 0, and 0 below −80 and for NaN.
@@ -11,10 +11,10 @@ const LOWEST: f32 = -80.0;
 /// e^x = 2^n · e^g with g = f·ln 2 in (−ln 2, 0], and e^g is its Taylor polynomial of degree 4,
 /// which is within 2.5e-3, relative (`docs/numerics.md`, section 8).
 ///
-/// Every f32 operation is written out in order and rounded by itself, so the bits are the same on
-/// every target. They are those of `micromath` 2.1.0, which earlier releases used.
+/// The order of f32 operations is fixed and each is rounded on its own, so every target returns the
+/// same bits: those of `micromath` 2.1.0, which earlier releases used.
 ///
-/// Outlined: the gate and the sampler share one copy.
+/// Outlined so that the gate and the sampler share one copy.
 #[inline(never)]
 pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     if x < LOWEST || x.is_nan() {
@@ -27,7 +27,7 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     // At most 116 in magnitude: truncation and the difference are exact.
     let n = t as i32;
     let g = (t - n as f32) * LN_2;
-    // Horner's scheme. Products with ½ and ¼ are the quotients by 2 and 4, bit for bit.
+    // Horner's scheme. Multiplying by ½ and ¼ is exact, like dividing by 2 and 4.
     let mut p = 1.0 + g * 0.25;
     p = 1.0 + (g / 3.0) * p;
     p = 1.0 + (g * 0.5) * p;
@@ -41,17 +41,17 @@ mod tests {
     use super::*;
     use micromath::F32Ext;
 
-    /// The largest magnitude that is not 0 beforehand, as bits without the sign.
+    /// Bits of the largest |x| with a nonzero result.
     const MAGNITUDES: u32 = (-LOWEST).to_bits();
 
     fn assert_bits(magnitude: u32) {
         let x = -f32::from_bits(magnitude);
-        // Named in full: where std is linked, `x.exp()` would silently be the platform's.
+        // Fully qualified: with std, `x.exp()` would be the platform's function.
         let expected = F32Ext::exp(x);
         assert_eq!(exp_nonpositive(x).to_bits(), expected.to_bits(), "e^{x:e}");
     }
 
-    /// Every 61st float from −80 to 0, and all around −1, 0 and −80.
+    /// Every 61st float from −80 to 0, and all floats near −1, 0 and −80.
     #[test]
     fn the_bits_are_those_of_micromath() {
         (0..=MAGNITUDES).step_by(if cfg!(miri) { 1_000_003 } else { 61 }).for_each(assert_bits);
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(exp_nonpositive(f32::NAN), 0.0);
     }
 
-    /// The bits are part of the number contract, so they are fixed here without another crate, too.
+    /// Pins the bits, which are part of the number contract, independently of another crate.
     #[test]
     fn the_digest_of_the_bits_is_fixed() {
         let bits = |i: u32| exp_nonpositive(-(i as f32) / 256.0).to_bits();

@@ -1,7 +1,7 @@
-//! The arithmetic that every layer is built from: rounding, saturation, block scales, reciprocals.
+//! Fixed-point primitives of every layer: rounding, saturation, block scales, reciprocals.
 //!
-//! Everything here is integer arithmetic with a stated rounding, so two machines that agree on
-//! two's complement agree on every bit. `docs/numerics.md` is the contract; this is its reference.
+//! The bits are the same on every machine: integer operations have a specified rounding, and the
+//! few f32 operations a fixed order. This is the reference implementation of `docs/numerics.md`.
 
 mod exp;
 mod reciprocal;
@@ -18,13 +18,13 @@ pub(crate) use softmax::{SURPRISE_FRAC, surprise};
 /// Fraction bits of the residual stream and of every layer output: Q15.16.
 pub const RESIDUAL_FRAC: u32 = 16;
 
-/// Shifts right by `shift`, rounding to nearest with halves towards +∞; a shift of zero or less
-/// multiplies instead. The result saturates to `i32`.
+/// Shifts right by `shift`, rounding to nearest, ties towards +∞; a negative `shift` shifts left.
+/// The result saturates to `i32`.
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn shift_round(value: i64, shift: i32) -> i32 {
     if shift <= 0 {
-        // 2^62 already saturates every value but zero.
+        // A factor of 2^62 saturates every value but zero.
         let factor = 1i64 << shift.saturating_neg().min(62);
         return value
             .checked_mul(factor)
@@ -44,26 +44,25 @@ pub fn saturate(value: i64) -> i32 {
     value.clamp(i32::MIN as i64, i32::MAX as i64) as i32
 }
 
-/// An f32 in units of the residual stream to Q15.16, rounding to nearest with halves away from
-/// zero; saturates, and NaN becomes 0.
+/// Converts an f32 to Q15.16, rounding to nearest, ties away from zero. Saturates; NaN becomes 0.
 #[inline(always)]
 pub fn f32_to_residual(value: f32) -> i32 {
     let scaled = value * (1u32 << RESIDUAL_FRAC) as f32;
-    // Truncation leaves an exact remainder below one; beyond 2^23 it is zero, and past the range of
-    // i32 it keeps its sign, so that the sum saturates.
+    // The remainder of the truncation is exact and below one. It is zero beyond 2^23; outside of
+    // the range of i32 it has the sign of the value, so that the sum saturates.
     let whole = scaled as i32;
     let rest = scaled - whole as f32;
     whole.saturating_add((rest >= 0.5) as i32 - (rest <= -0.5) as i32)
 }
 
-/// A Q15.16 value as an f32, rounded to nearest even.
+/// Converts Q15.16 to f32, rounding to nearest even.
 #[inline(always)]
 pub fn residual_to_f32(value: i32) -> f32 {
     value as f32 * (1.0 / (1u32 << RESIDUAL_FRAC) as f32)
 }
 
-/// A Q15.16 value as a half by way of an f32, so rounded to nearest even twice, without floats: for
-/// cores that have none in hardware.
+/// Converts Q15.16 to FP16 with the double rounding of a conversion through f32, both to nearest
+/// even, in integer arithmetic: for cores without an FPU.
 #[inline(always)]
 pub fn residual_to_half(value: i32) -> f16 {
     /// `n / 2^drop`, rounded to nearest even; a `drop` of at least 1.
@@ -71,7 +70,7 @@ pub fn residual_to_half(value: i32) -> f16 {
         (n + (1 << (drop - 1)) - 1 + (n >> drop & 1)) >> drop
     }
     let mut n = value.unsigned_abs();
-    // Bits that an f32 lacks.
+    // Bits beyond the 24 of an f32.
     let drop = 8u32.saturating_sub(n.leading_zeros());
     if drop > 0 {
         n = round(n, drop) << drop;
@@ -80,8 +79,8 @@ pub fn residual_to_half(value: i32) -> f16 {
     let magnitude = match bits {
         // Subnormal, in units of 2^−24.
         0..=2 => n << 8,
-        // Eleven bits of a normal half, whose leading one adds to the exponent; so does what
-        // rounding carries.
+        // Normal: the leading one of the eleven bits increments the exponent field, and so does a
+        // carry from rounding.
         3..=11 => ((bits - 3) << 10) + (n << (11 - bits)),
         _ => ((bits - 3) << 10) + round(n, bits - 11),
     };
@@ -131,7 +130,7 @@ mod tests {
         fn residuals_are_the_nearest(bits in any::<u32>(), small in -40_000f32..40_000.0) {
             for value in [f32::from_bits(bits), small] {
                 let exact = (value as f64 * 65536.0).clamp(i32::MIN as f64, i32::MAX as f64);
-                // `round` takes halves away from zero; NaN converts to 0.
+                // `f64::round` rounds ties away from zero; a cast of NaN gives 0.
                 prop_assert_eq!(f32_to_residual(value), exact.round() as i32);
             }
         }
@@ -139,7 +138,7 @@ mod tests {
         #[test]
         fn halves_are_those_of_floats(value in any::<i32>(), drop in 0u32..32) {
             let value = value >> drop;
-            // Around halfway between two halves, and between two floats that are next to that.
+            // Near the midpoint of two halves, where double rounding matters.
             let half = value & !0x1fff | 0x1000;
             for value in [value, value & !0xfff, value | 0xfff, half, half + 1] {
                 let expected = f16::from_f32(residual_to_f32(value));

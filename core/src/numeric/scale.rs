@@ -1,11 +1,11 @@
-//! Block scales: what one unit of an activation code is worth.
+//! Scales of quantized activations.
 
 use super::reciprocal::digit;
 
 /// A non-negative number `mantissa · 2^exponent` with a 15-bit mantissa.
 ///
-/// Fifteen bits, so that the product with a 16-bit row mantissa stays below 2^31 and one signed
-/// 32 × 32 → 64 multiplication turns an accumulator into an output.
+/// With 15 bits, the product with a 16-bit row mantissa stays below 2^31, so that one signed
+/// 32 × 32 → 64 multiplication rescales an accumulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
     /// Below 2^15.
@@ -15,7 +15,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Zero: the scale of a vector that is zero everywhere.
+    /// The scale of an all-zero vector.
     pub const ZERO: Self = Self { mantissa: 0, exponent: 0 };
 
     /// `numerator / denominator`, truncated to a mantissa in [2^14, 2^15).
@@ -25,8 +25,8 @@ impl Scale {
         if numerator == 0 || denominator == 0 {
             return Self::ZERO;
         }
-        // With 47 bits over 32 bits the quotient is in (2^14, 2^16): a digit of long division, for
-        // cores that divide 32 bits at a time.
+        // Normalized to 47 and 32 bits, the quotient is in (2^14, 2^16): one 16-bit digit of long
+        // division, which needs only 32-bit divisions.
         let (raised, zeros) = (numerator.leading_zeros() as i32 - 17, denominator.leading_zeros());
         let numerator = numerator << raised;
         let next = numerator as u32 & 0xffff;
@@ -39,7 +39,7 @@ impl Scale {
         }
     }
 
-    /// The scale in one word, as sessions keep it.
+    /// The scale in one word, as sessions store it.
     pub const fn pack(self) -> u32 {
         (self.mantissa as u32) << 8 | self.exponent as u8 as u32
     }
@@ -49,7 +49,7 @@ impl Scale {
         Self { mantissa: (word >> 8) as u16, exponent: word as u8 as i8 }
     }
 
-    /// The value as an f32; exact.
+    /// The exact value as an f32.
     pub fn to_f32(self) -> f32 {
         self.mantissa as f32 * exp2i(self.exponent)
     }

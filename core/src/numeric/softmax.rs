@@ -1,13 +1,13 @@
-//! Surprise: −ln of a token's probability under a softmax of halves, by integers alone.
+//! Surprisal: −ln of a token's softmax probability from FP16 logits, in integer arithmetic.
 
 use half::f16;
 
-/// Fraction bits of a surprise: one unit is 2⁻²⁴ nats, the spacing of subnormal halves, of which
-/// every finite half is a multiple.
+/// Fraction bits of a surprisal: one unit is 2⁻²⁴ nats, the spacing of subnormal halves, so that
+/// every finite half is a whole number of units.
 pub(crate) const SURPRISE_FRAC: u32 = 24;
-/// Logits this far below the largest, in units, count for nothing: e^−34 < 2^−49.
+/// Logits at least this far (in units) below the largest are ignored: e^−34 < 2^−49.
 const NEGLIGIBLE: u64 = 34 << SURPRISE_FRAC;
-/// Fraction bits of a weight as it is added up: 2^16 of them, at most 1 each, stay below 2^64.
+/// Fraction bits of a softmax weight: the sum of 2^16 weights, at most 1 each, stays below 2^64.
 const WEIGHT_FRAC: u32 = 47;
 /// log₂e · 2^31, rounded.
 const LOG2_E_Q31: u64 = 3_098_164_009;
@@ -37,9 +37,9 @@ const LOG_FRAC: u32 = 26;
 
 /// −ln softmax(`logits`)\[`token`\] in units of 2^−[`SURPRISE_FRAC`] nats; never negative.
 ///
-/// Within 3e-7 nats of the real number for finite logits (proof: `docs/numerics.md`, section 14).
-/// Logits that are not finite give some number. `token` must be an index of `logits`, of which
-/// there are at most 2^16.
+/// The error is at most 3e-7 nats for finite logits (proof: `docs/numerics.md`, section 14), and
+/// unspecified for non-finite ones. `token` must be an index of `logits`, of which there are at
+/// most 2^16.
 pub(crate) fn surprise(logits: &[f16], token: usize) -> u64 {
     let largest = logits.iter().map(|&logit| units(logit)).max().unwrap_or(0);
     let sum = logits.iter().fold(0u64, |sum, &logit| {
@@ -49,7 +49,8 @@ pub(crate) fn surprise(logits: &[f16], token: usize) -> u64 {
     (largest - units(logits[token])) as u64 + ln(sum)
 }
 
-/// A half in units of 2^−24: exact. Infinities and NaN read as if there were a larger exponent.
+/// The exact value of a half in units of 2^−24. The exponent 31 of infinities and NaN is treated
+/// like any other.
 fn units(half: f16) -> i64 {
     let (exponent, fraction) = (half.to_bits() >> 10 & 31, (half.to_bits() & 0x3ff) as i64);
     let magnitude = match exponent {
@@ -59,11 +60,10 @@ fn units(half: f16) -> i64 {
     if half.to_bits() >> 15 == 1 { -magnitude } else { magnitude }
 }
 
-/// e^−d, in units of 2^−[`WEIGHT_FRAC`], of a `d` in units of 2^−24 below [`NEGLIGIBLE`].
+/// e^−d in units of 2^−[`WEIGHT_FRAC`], for `d` in units of 2^−24 below [`NEGLIGIBLE`].
 ///
-/// d · log₂e is split into a whole part n, sixteenths j and a rest r below 1/16, so that
-/// e^−d = 2^−n · 2^(−j/16) · 2^−r, with a table for the second and a polynomial of degree 3 for
-/// the third factor.
+/// d · log₂e is split into an integer n, sixteenths j and a remainder r below 1/16, so that
+/// e^−d = 2^−n · 2^(−j/16) · 2^−r: a shift, a table and a polynomial of degree 3.
 fn weight(d: u32) -> u64 {
     let exponent = ((d as u64 * LOG2_E_Q31) >> 31) as u32;
     let (n, j) = (exponent >> 24, exponent >> 20 & 15);
@@ -75,13 +75,13 @@ fn weight(d: u32) -> u64 {
     ((power - high(power, lost)) as u64) << (WEIGHT_FRAC - 31) >> n
 }
 
-/// The upper half of a product.
+/// The high half of a product.
 fn high(a: u32, b: u32) -> u32 {
     ((a as u64 * b as u64) >> 32) as u32
 }
 
-/// ln of a number in units of 2^−[`WEIGHT_FRAC`] that is at least 1, in units of 2^−24: digits of
-/// the base-2 logarithm by repeated squaring of the mantissa, times ln 2.
+/// ln x in units of 2^−24, for x ≥ 1 in units of 2^−[`WEIGHT_FRAC`]: bits of log₂x by repeated
+/// squaring of the mantissa, times ln 2.
 fn ln(x: u64) -> u64 {
     let zeros = x.leading_zeros();
     let mut log = (63 - WEIGHT_FRAC).saturating_sub(zeros);
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// Relative errors of the weight, as the proof states them.
+    /// Relative errors of the weight, as stated in the proof.
     #[test]
     fn weights_are_within_their_bound() {
         let step = if cfg!(miri) { 100_003 } else { 97 };
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(ln(1 << WEIGHT_FRAC), 0);
     }
 
-    /// The sums that are largest: of the largest vocabulary with equal logits.
+    /// The largest sums: equal logits in the largest vocabulary.
     #[test]
     fn the_largest_vocabulary_fits() {
         for logit in [0.0, 65504.0, -65504.0] {

@@ -1,21 +1,20 @@
-//! The likeliest token, and the order of logits.
+//! Argmax over FP16 logits, and an integer key that orders them.
 
 use half::f16;
 
 use crate::kernels::with_simd;
 
-/// Index of the largest logit; the lowest one of equals; 0 for none. NaN is never larger.
+/// Index of the largest logit, the lowest on a tie; 0 for an empty slice. NaN never wins against an
+/// earlier logit.
 pub fn argmax(logits: &[f16]) -> usize {
     if cfg!(feature = "std") { widest_argmax(logits) } else { first_argmax(logits) }
 }
 
-/// One pass, most of it over bits.
-///
-/// Outlined, so that the loop is compiled once and by itself.
+/// One pass with integer comparisons of the bits. Outlined to keep one copy of the loop.
 #[inline(never)]
 fn first_argmax(logits: &[f16]) -> usize {
     let mut best = 0;
-    // Bits of positive halves are in the order of the halves, and above those of all others.
+    // As signed integers, bits of positive halves are ordered like the halves, above all others.
     let mut least = i32::MIN;
     for (i, logit) in logits.iter().enumerate() {
         let bits = logit.to_bits() as i16 as i32;
@@ -27,7 +26,7 @@ fn first_argmax(logits: &[f16]) -> usize {
     best
 }
 
-/// Two passes over integers, which SIMD makes faster than one over halves.
+/// Two passes over integer keys: vectorized, they are faster than one over halves.
 fn widest_argmax(logits: &[f16]) -> usize {
     if logits.first().is_none_or(|first| first.is_nan()) {
         return 0;
@@ -44,7 +43,7 @@ fn widest_argmax(logits: &[f16]) -> usize {
     )
 }
 
-/// An integer that orders numbers as they are, both zeros alike, and NaN below all of them.
+/// An integer with the order of the halves: equal for both zeros, smallest for NaN.
 #[inline(always)]
 pub(super) fn order(half: f16) -> i16 {
     let magnitude = (half.to_bits() & 0x7fff) as i16;
@@ -61,7 +60,7 @@ pub(super) fn order(half: f16) -> i16 {
 mod tests {
     use super::*;
 
-    /// Zeros of both signs, subnormals, infinities and NaN among the rivals.
+    /// Includes zeros of both signs, subnormals, infinities and NaN.
     #[test]
     fn argmax_is_the_first_that_no_later_one_exceeds() {
         let kinds = [0u16, 0x8000, 1, 0x8001, 0x3c00, 0xbc00, 0x7bff, 0x7c00, 0xfc00, 0x7e00];

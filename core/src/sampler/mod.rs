@@ -1,4 +1,4 @@
-//! Choosing the next token: greedy, or by temperature among the likeliest, from a seed.
+//! Seeded sampling of the next token: greedy, temperature, top-k, top-p and repetition penalty.
 
 mod argmax;
 mod odds;
@@ -12,17 +12,16 @@ use crate::error::Error;
 pub use argmax::argmax;
 use recent::Recent;
 
-/// The most candidates of top-k sampling.
+/// Largest k of top-k sampling.
 pub const MAX_TOP_K: usize = 64;
-/// The largest repetition penalty: with it every float stays normal, and text would long be no
-/// text.
+/// Largest repetition penalty. With it no f32 becomes subnormal; useful penalties are far smaller.
 pub const MAX_REPETITION_PENALTY: f32 = 1000.0;
-/// Bits of a top-p.
+/// Fraction bits of a top-p.
 const TOP_P_BITS: u32 = 24;
-/// A top-p of 1: everything.
+/// A top-p of 1: all tokens.
 const WHOLE: u32 = 1 << TOP_P_BITS;
 
-/// What the choice among tokens depends on, apart from the draw.
+/// Validated settings of a sampler.
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     temperature: f32,
@@ -31,10 +30,10 @@ struct Settings {
     top_p: u32,
 }
 
-/// A seeded sampler. The same logits, settings and seed choose the same tokens on every machine.
+/// A seeded sampler. The same logits, settings and seed give the same tokens on every machine.
 ///
-/// `RECENT` is the number of distinct tokens that a repetition penalty remembers; a sampler without
-/// one needs no memory for them.
+/// `RECENT` is the number of distinct tokens that the repetition penalty remembers; 0 without a
+/// penalty.
 ///
 /// ```
 /// use half::f16;
@@ -57,25 +56,24 @@ pub struct Sampler<const RECENT: usize = 0> {
 }
 
 impl Sampler {
-    /// Always the likeliest token; the lowest one wins a tie.
+    /// Always the most likely token, the lowest on a tie.
     pub const fn greedy() -> Self {
         let settings = Settings { temperature: 0.0, top_k: 1, top_p: WHOLE };
         Self { settings, generator: 0, penalty: 1.0, recent: Recent::new() }
     }
 
-    /// Settings to choose: from the softmax among all tokens, with a seed of 0, until told
-    /// otherwise.
+    /// A builder. Its defaults sample from the softmax of all tokens with a seed of 0.
     pub const fn builder() -> SamplerBuilder {
         SamplerBuilder { temperature: 1.0, top_k: 0, top_p: 1.0, penalty: 1.0, seed: 0 }
     }
 }
 
 impl<const RECENT: usize> Sampler<RECENT> {
-    /// The next token, which the sampler remembers for its repetition penalty. With one, the logits
-    /// of recent tokens are changed in place; without, `logits` stay as they are.
+    /// Samples the next token and records it for the repetition penalty, which modifies the logits
+    /// of recent tokens in place. Without a penalty `logits` stay unchanged.
     ///
-    /// An empty slice of logits gives token 0; logits that are not finite, which no model returns,
-    /// still give a token of the slice.
+    /// An empty slice gives token 0. Non-finite logits, which no model returns, still give a token
+    /// within the slice.
     pub fn sample(&mut self, logits: &mut [f16]) -> u32 {
         self.recent.penalize(logits, self.penalty);
         let Settings { temperature, top_k, .. } = self.settings;
@@ -83,7 +81,7 @@ impl<const RECENT: usize> Sampler<RECENT> {
             argmax(logits)
         } else {
             let draw = next_unit(&mut self.generator);
-            // Settings by value: code of a greedy sampler has neither.
+            // Settings by value, so that the compiler removes both calls from greedy samplers.
             match top_k {
                 1.. if top_k < logits.len() => shortlist::choose(logits, self.settings, draw),
                 _ => vocabulary::choose(logits, self.settings, draw),
@@ -93,14 +91,12 @@ impl<const RECENT: usize> Sampler<RECENT> {
         token as u32
     }
 
-    /// Tells the sampler of a token that it did not choose, such as one of a prompt, so that the
-    /// repetition penalty counts it.
+    /// Records a token that was not sampled, such as one of a prompt, for the repetition penalty.
     pub fn observe(&mut self, token: u32) {
         self.recent.push(token);
     }
 
-    /// Forgets the tokens that the repetition penalty remembers, for a text that has nothing to do
-    /// with the one before. The generator of draws goes on.
+    /// Clears the tokens of the repetition penalty, for an unrelated text. Keeps the random state.
     pub fn forget(&mut self) {
         self.recent.clear();
     }
@@ -123,39 +119,39 @@ impl<const RECENT: usize> SamplerBuilder<RECENT> {
         Self { temperature, ..self }
     }
 
-    /// Only the `top_k` likeliest tokens are candidates, at most [`MAX_TOP_K`]; the lower token
+    /// Restricts sampling to the `top_k` most likely tokens, at most [`MAX_TOP_K`]; the lower token
     /// wins a tie. 0, the default, means all tokens.
     pub const fn top_k(self, top_k: usize) -> Self {
         Self { top_k, ..self }
     }
 
-    /// Of the candidates only the nucleus (Holtzman et al., 2020): the likeliest ones that together
-    /// have at least `top_p` of the probability, and those exactly as likely as the last of them.
+    /// Restricts the candidates to the nucleus (Holtzman et al., 2020): the smallest set of most
+    /// likely tokens with a total probability of at least `top_p`, plus ties with the last one.
     /// 1, the default, means all.
     pub const fn top_p(self, top_p: f32) -> Self {
         Self { top_p, ..self }
     }
 
-    /// Makes the last `LAST` distinct tokens of the text less likely (Keskar et al., 2019): their
-    /// positive logits are divided by `penalty`, the others multiplied, before all else. 1, the
-    /// default, changes nothing; 1.1 to 1.3 are usual. The sampler has four bytes for each of them.
+    /// Penalizes the last `LAST` distinct tokens (Keskar et al., 2019): before anything else, their
+    /// positive logits are divided by `penalty` and the others multiplied by it. 1, the default,
+    /// changes nothing; 1.1 to 1.3 are usual. Takes four bytes per token.
     pub const fn repetition_penalty<const LAST: usize>(self, penalty: f32) -> SamplerBuilder<LAST> {
         let Self { temperature, top_k, top_p, seed, .. } = self;
         SamplerBuilder { temperature, top_k, top_p, penalty, seed }
     }
 
-    /// The seed of the draws; by default 0.
+    /// Seed of the random generator; by default 0.
     pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// The sampler.
+    /// Validates the settings.
     ///
     /// # Errors
     ///
-    /// [`Error::Temperature`] for one that is negative, infinite or not a number, [`Error::TopK`]
-    /// for more than [`MAX_TOP_K`], [`Error::TopP`] for one that is not above 0 and at most 1,
-    /// [`Error::RepetitionPenalty`] for one that is not from 1 to [`MAX_REPETITION_PENALTY`].
+    /// [`Error::Temperature`] for a negative or non-finite temperature, [`Error::TopK`] for more
+    /// than [`MAX_TOP_K`], [`Error::TopP`] outside of (0, 1], [`Error::RepetitionPenalty`] outside
+    /// of 1 to [`MAX_REPETITION_PENALTY`].
     pub fn build(self) -> Result<Sampler<RECENT>, Error> {
         let Self { temperature, top_k, top_p, penalty, seed } = self;
         if !(temperature >= 0.0 && temperature.is_finite()) {
@@ -175,8 +171,8 @@ impl<const RECENT: usize> SamplerBuilder<RECENT> {
     }
 }
 
-/// Uniform in [0, 1) with 24 bits, from SplitMix64 (Steele, Lea and Flood, 2014). The generator is
-/// part of the number contract, so it is spelled out here and not left to a library's version.
+/// Uniform in [0, 1) with 24 bits, from SplitMix64 (Steele, Lea and Flood, 2014). Implemented here
+/// because the generator is part of the number contract.
 fn next_unit(state: &mut u64) -> f32 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -1,12 +1,12 @@
-//! The repetition penalty: tokens of the recent past become less likely.
+//! The repetition penalty.
 
 use half::f16;
 use heapless::Vec;
 
-/// The least finite half.
+/// The smallest finite half.
 const LEAST: f32 = -65504.0;
 
-/// The last `N` distinct tokens of a text, the oldest first.
+/// The last `N` distinct tokens of a text, oldest first.
 #[derive(Clone, Debug)]
 pub(super) struct Recent<const N: usize> {
     tokens: Vec<u32, N>,
@@ -28,7 +28,7 @@ impl<const N: usize> Recent<N> {
         } else if self.tokens.is_full() {
             self.tokens.remove(0);
         }
-        // Cannot fail: there is room for one.
+        // Cannot fail: the branches above leave room.
         let _ = self.tokens.push(token);
     }
 
@@ -36,8 +36,8 @@ impl<const N: usize> Recent<N> {
         self.tokens.clear();
     }
 
-    /// Divides the tokens' positive logits by `penalty` and multiplies the others by it (Keskar et
-    /// al., 2019), in f32, and rounds to halves; results stay finite.
+    /// Divides the positive logits of the tokens by `penalty` and multiplies the others by it
+    /// (Keskar et al., 2019), in f32. Results are rounded to FP16 and clamped to finite values.
     #[inline(always)]
     pub(super) fn penalize(&self, logits: &mut [f16], penalty: f32) {
         if N == 0 || penalty == 1.0 {

@@ -1,4 +1,4 @@
-//! Top-k sampling: a heap of the k likeliest tokens, and the choice among those alone.
+//! Top-k sampling: a heap selects the k most likely tokens, then one of them is drawn.
 
 use half::f16;
 use heapless::Vec;
@@ -7,9 +7,9 @@ use super::argmax::order;
 use super::odds::{Odds, share};
 use super::{MAX_TOP_K, Settings, WHOLE};
 
-/// The token that `draw` falls on among the `top_k` likeliest; `logits` must not be empty.
+/// The token that `draw` selects among the `top_k` most likely; `logits` must not be empty.
 ///
-/// Outlined: the stack of the caller has no room for the lists while the next token is computed.
+/// Outlined to keep the lists off the caller's stack while it computes the next token.
 #[inline(never)]
 pub(super) fn choose(logits: &[f16], settings: Settings, draw: f32) -> usize {
     let mut keys = likeliest(logits, settings.top_k);
@@ -19,7 +19,7 @@ pub(super) fn choose(logits: &[f16], settings: Settings, draw: f32) -> usize {
     if settings.top_p < WHOLE {
         keep_nucleus(&mut keys, &odds, settings.top_p);
     }
-    // In ascending order of token, in which weights are added up.
+    // Weights are summed in ascending order of token.
     keys.iter_mut().for_each(|key| *key = key.rotate_right(16) ^ 0xffff_0000);
     sort(&mut keys);
     let tokens = || keys.iter().map(|key| (key >> 16) as usize);
@@ -40,10 +40,9 @@ pub(super) fn choose(logits: &[f16], settings: Settings, draw: f32) -> usize {
     tokens().rev().find(weighs).unwrap_or(best)
 }
 
-/// A token and the order of its logit in one word: larger for a larger logit, and of equal ones for
-/// the lower token.
+/// Sort key of a token: larger for a larger logit and, on a tie, for a lower token.
 ///
-/// Models have at most 2^16 tokens. Of a longer slice, higher ones are no candidates.
+/// Models have at most 2^16 tokens; in a longer slice the tokens beyond are ignored.
 fn key(token: usize, logit: f16) -> u32 {
     ((order(logit) as u16 ^ 0x8000) as u32) << 16 | (token as u16 ^ 0xffff) as u32
 }
@@ -52,8 +51,8 @@ fn token(key: u32) -> usize {
     (key as u16 ^ 0xffff) as usize
 }
 
-/// A binary heap with the least key at its root: node p, from 1 up, has the children 2p and 2p + 1,
-/// which are a pair here. Places that are not in use hold the largest number.
+/// A binary min-heap: node p, from 1 up, has the children 2p and 2p + 1, stored as a pair. Unused
+/// nodes hold `u32::MAX`.
 struct Heap([[u32; 2]; MAX_TOP_K / 2 + 1]);
 
 impl Heap {
@@ -66,17 +65,17 @@ impl Heap {
         heap
     }
 
-    /// All places, the root's first.
+    /// All nodes, the root first.
     fn nodes(&mut self) -> &mut [u32] {
         &mut self.0.as_flattened_mut()[1..]
     }
 
-    /// The least key.
+    /// The smallest key.
     fn root(&self) -> u32 {
         self.0[0][1]
     }
 
-    /// Puts `key` in the place of what is at `node`, or below it where there are lesser ones.
+    /// Replaces the key at `node` by `key` and sifts it down.
     #[inline(always)]
     fn put(&mut self, mut node: usize, key: u32) {
         while let Some(&[left, right]) = self.0.get(node) {
@@ -92,7 +91,7 @@ impl Heap {
     }
 }
 
-/// Keys of the `k` tokens with the largest logits, in no order; the lower token wins a tie.
+/// Keys of the `k` tokens with the largest logits, unordered; the lower token wins a tie.
 fn likeliest(logits: &[f16], k: usize) -> Vec<u32, MAX_TOP_K> {
     let logits = &logits[..logits.len().min(1 << 16)];
     let (first, rest) = logits.split_at(k.min(MAX_TOP_K).min(logits.len()));
@@ -100,7 +99,7 @@ fn likeliest(logits: &[f16], k: usize) -> Vec<u32, MAX_TOP_K> {
     let (mut root, mut floor) = (heap.root(), floor_of(heap.root()));
     let mut rest = rest.iter();
     while let Some(&logit) = rest.next() {
-        // Most logits are below all that are kept.
+        // Skips most logits.
         if below(logit, floor) {
             continue;
         }
@@ -114,22 +113,22 @@ fn likeliest(logits: &[f16], k: usize) -> Vec<u32, MAX_TOP_K> {
     heap.nodes()[..first.len()].iter().copied().collect()
 }
 
-/// The order of the root's logit, for [`below`].
+/// [`order`] of the root's logit, for [`below`].
 fn floor_of(root: u32) -> i32 {
     ((root >> 16) as u16 ^ 0x8000) as i16 as i32
 }
 
-/// Whether a later token than the root's with this logit is no candidate, its order being `floor`
-/// or less: if so, for all but a few, in fewer instructions than [`order`] takes. The bits, all but
-/// the sign of negative ones flipped, are the order or one less. For NaN they are arbitrary.
+/// A cheaper, conservative test than [`order`] for logits that are no candidates: true only if
+/// the order is at most `floor`, so that a token after the root's loses the tie. With the magnitude
+/// bits of negative halves flipped, the bits are the order or one less; for NaN they are arbitrary.
 #[inline(always)]
 fn below(logit: f16, floor: i32) -> bool {
     let bits = logit.to_bits() as i16 as i32;
     (bits ^ (bits >> 16) & 0x7fff) < floor
 }
 
-/// Keeps the tokens that the nucleus has: the fewest likeliest ones that have `top_p` of the
-/// weight together, and those exactly as likely as the last of them.
+/// Keeps the nucleus: the smallest set of most likely tokens with at least `top_p` of the total
+/// weight, plus ties with the last one.
 fn keep_nucleus(keys: &mut Vec<u32, MAX_TOP_K>, odds: &Odds<'_>, top_p: u32) {
     sort(keys);
     keys.reverse();
@@ -146,8 +145,8 @@ fn keep_nucleus(keys: &mut Vec<u32, MAX_TOP_K>, odds: &Odds<'_>, top_p: u32) {
     }
 }
 
-/// Sorts at most 64 numbers, ascending: Shell's sort with the gaps of Ciura (2001), which is
-/// smaller than the library's.
+/// Sorts at most 64 numbers, ascending: Shellsort with the gaps of Ciura (2001), smaller in code
+/// than the library's sort.
 fn sort(keys: &mut [u32]) {
     for gap in [23, 10, 4, 1] {
         for end in gap..keys.len() {

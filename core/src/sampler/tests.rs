@@ -42,7 +42,7 @@ fn zero_top_k_means_all_candidates() {
     assert_eq!(seen, [true; 100]);
 }
 
-/// Tokens as the contract has them: by sorting, with a weight per token, added up twice.
+/// Reference sampler after the contract: full sort, a stored weight per token, two sums.
 fn contract(
     logits: &[f16],
     (temperature, top_k, top_p): (f32, usize, f32),
@@ -82,8 +82,7 @@ fn contract(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 512 }))]
 
-    /// Few different logits, so that many are tied, or many; vocabularies that chunks divide and
-    /// others.
+    /// With and without many ties; vocabularies that are and are not multiples of the chunks.
     #[test]
     fn choices_are_the_contracts(
         (seed, len) in (any::<u64>(), 1usize..700),
@@ -126,7 +125,7 @@ fn a_nucleus_is_as_small_as_can_be_and_keeps_ties() {
     assert_eq!(seen(1.0), [1; 8]);
 }
 
-/// Logits that no model gives: a token is chosen all the same.
+/// Non-finite and extreme logits still give a token.
 #[test]
 fn any_logits_give_a_token() {
     let ends = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 65504.0, -65504.0, 1e-7];
@@ -178,19 +177,19 @@ fn bad_settings_are_refused() {
     }
 }
 
-/// Positive logits are divided, the others multiplied, and of the last distinct tokens only.
+/// Divides positive logits and multiplies the others, for the last distinct tokens only.
 #[test]
 fn the_penalty_meets_recent_tokens() {
     let sampler = Sampler::builder().temperature(0.0).repetition_penalty::<3>(2.0);
     let mut sampler = sampler.build().unwrap();
-    // 5 is forgotten; 1 counts once, and is the latest.
+    // Token 5 is evicted; token 1 counts once and becomes the latest.
     [5, 1, 0, 3, 1].into_iter().for_each(|token| sampler.observe(token));
     sampler.observe(70_000);
     sampler.observe(0);
     let mut scores = logits(&[4.0, -1.5, 3.0, 5.0, -0.5, 2.5]);
     assert_eq!(sampler.sample(&mut scores), 3);
     assert_eq!(scores, logits(&[2.0, -3.0, 3.0, 5.0, -0.5, 2.5]));
-    // The choice itself is remembered: 70,000, 0 and 3 are.
+    // Sampled tokens count too: 70,000, 0 and 3 are remembered.
     let mut scores = logits(&[4.0, 1.0, 3.0, 5.0, -0.5, 2.5]);
     assert_eq!(sampler.sample(&mut scores), 2);
     assert_eq!(scores, logits(&[2.0, 1.0, 3.0, 2.5, -0.5, 2.5]));
@@ -208,7 +207,7 @@ fn penalized_logits_stay_finite() {
     assert_eq!(scores, logits(&[-65504.0, 0.0, 0.0]));
 }
 
-/// A penalty of 1, or a memory of no token, is no penalty.
+/// A penalty of 1, or a history of length 0, has no effect.
 #[test]
 fn no_penalty_changes_nothing() {
     let builder = Sampler::builder().seed(4);

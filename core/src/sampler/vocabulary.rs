@@ -1,5 +1,5 @@
-//! Sampling among all tokens, or the nucleus of all. There is no memory for a weight per token:
-//! tokens are told by their logits alone, and sums are kept for chunks of the vocabulary.
+//! Sampling from the whole vocabulary or its nucleus, without memory for a weight per token:
+//! weights are recomputed from the logits, and only sums per chunk of the vocabulary are kept.
 
 use half::f16;
 
@@ -7,15 +7,14 @@ use super::argmax::{argmax, order};
 use super::odds::{Odds, share};
 use super::{Settings, WHOLE};
 
-/// Chunks of the vocabulary whose sums are kept.
+/// Chunks of the vocabulary.
 const CHUNKS: usize = 64;
-/// Ranges of logits whose weights are kept, as a power of two.
+/// log₂ of the histogram bins of [`nucleus`].
 const RANGE_BITS: u32 = 6;
 
-/// The token that `draw` falls on, by the order of logits from `least` up; `logits` must not be
-/// empty.
+/// The token that `draw` selects; `logits` must not be empty.
 ///
-/// Outlined: the stack of the caller has no room for the sums while the next token is computed.
+/// Outlined to keep the sums off the caller's stack while it computes the next token.
 #[inline(never)]
 pub(super) fn choose(logits: &[f16], settings: Settings, draw: f32) -> usize {
     let best = argmax(logits);
@@ -28,11 +27,11 @@ pub(super) fn choose(logits: &[f16], settings: Settings, draw: f32) -> usize {
     draw_from(&odds, least, draw).unwrap_or(best)
 }
 
-/// The least order of a logit in the nucleus: of the tokens at least as likely as the last one
-/// needed for `top_p`, in units of 2^−24, of all weight. `largest` is the largest order.
+/// The smallest [`order`] of a logit in the nucleus: that of the last token needed to reach `top_p`
+/// (in units of 2^−24) of the total weight. `largest` is the largest order.
 ///
-/// The bound is found a few bits at a time: each round adds up the weights by ranges of logits and
-/// goes on within the range in which the sum becomes enough.
+/// Radix search: each pass builds a histogram of weights by order and descends into the bin in
+/// which the cumulative weight reaches the target.
 fn nucleus(odds: &Odds<'_>, largest: i16, top_p: u32) -> i16 {
     let mut top = largest as i32;
     let (mut above, mut enough) = (0u64, None);
@@ -56,11 +55,11 @@ fn nucleus(odds: &Odds<'_>, largest: i16, top_p: u32) -> i16 {
     top as i16
 }
 
-/// The first token whose logit's order is at least `least` at which the running sum of weights
-/// passes `draw` of the total. Sums run in ascending order of token, in f32, so they round alike
-/// everywhere. `None` where no weight is above 0.
+/// The first token at which the running sum of weights exceeds `draw` of the total, over logits
+/// with an order of at least `least`. Sums are in f32 in ascending order of token, so that they
+/// round the same everywhere. `None` if no weight is positive.
 ///
-/// The running sum is kept at the end of every chunk, so that only one chunk is added up again.
+/// The running sum at the end of every chunk is kept, so that only one chunk is summed again.
 fn draw_from(odds: &Odds<'_>, least: i16, draw: f32) -> Option<usize> {
     let mut ends = [0f32; CHUNKS];
     let mut sum = 0.0;
@@ -80,8 +79,8 @@ fn draw_from(odds: &Odds<'_>, least: i16, draw: f32) -> Option<usize> {
     add_up(odds, least, chunk, before, target).1
 }
 
-/// Adds the weights of a chunk's tokens to `sum` until it is above `limit`; returns it, and the
-/// token that made it so.
+/// Adds the weights of a chunk's tokens to `sum` until it exceeds `limit`; returns the sum and the
+/// token at which it did.
 #[inline(never)]
 fn add_up(
     odds: &Odds<'_>,
