@@ -1,15 +1,15 @@
-//! Activation quantization: Q15.16 vectors to codes with one scale, with or without layer
+//! Dynamic activation quantization: Q15.16 vectors to codes with one scale, with or without layer
 //! normalization.
 //!
-//! Both work alike. With s the shift that leaves 15 bits of the largest magnitude A, a code is
+//! With s the shift that leaves 15 bits of the largest magnitude A, a code is
 //! `round((x >> s) · r / 2^22)` with `r = ⌊(max_code << 22) / (A >> s)⌋`: one 32-bit
-//! multiplication per element. Layer normalization affects only the scale, since dividing by the
-//! standard deviation scales a vector and its largest magnitude alike.
+//! multiplication per element. For layer normalization, x and A are relative to the mean; the
+//! standard deviation cancels in the codes and enters only the scale.
 
 use crate::numeric::Scale;
 
-/// Layer normalization without gain and bias (folded into the linear layers that follow), fused
-/// with quantization to codes in ±127. Returns the value of code 127.
+/// Layer normalization fused with quantization to codes in ±127. Gain and bias are folded into the
+/// linear layers that follow. Returns the value of code 127.
 ///
 /// Shapes: `x` and `codes` are `[d]`. `eps` is 1e-5, as in the published model.
 #[inline(always)]
@@ -27,7 +27,7 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
     let mut squares = 0i64;
     for (code, &x) in codes.iter_mut().zip(x) {
-        // Where this saturates, 16 bits are dropped, which hides the difference of one.
+        // If this saturates, the shift is 16 and drops the difference of one.
         let scaled = x.saturating_sub(mean) >> grid.shift;
         squares += square(scaled);
         *code = grid.code(scaled);
@@ -39,9 +39,8 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     Scale::ratio((grid.peak as u64) << 8, root(variance))
 }
 
-/// Floor of the square root of a number below 2^52. A host's instruction rounds it to 53 bits, of
-/// which one below 2^26 needs more than half for the distance of the root of k² − 1 to k, 2^−27 at
-/// least.
+/// Floor of the square root of a number below 2^52. The f64 square root of hosts is exact after
+/// truncation: for k ≤ 2^26, √(k² − 1) is at least 2^−27 below k, and f64 resolves 2^−27 there.
 #[inline(always)]
 fn root(variance: u64) -> u32 {
     #[cfg(feature = "std")]
@@ -50,8 +49,8 @@ fn root(variance: u64) -> u32 {
     return variance.isqrt() as u32;
 }
 
-/// Square of at most 2^15 in magnitude, whose 32 bits hosts multiply more of at a time; small cores
-/// accumulate 64 bits in one instruction.
+/// Square of a number of at most 2^15 in magnitude. A 32-bit product gives hosts more SIMD lanes;
+/// small cores have a 64-bit multiply-accumulate.
 #[inline(always)]
 fn square(scaled: i32) -> i64 {
     if cfg!(feature = "std") {
@@ -61,18 +60,18 @@ fn square(scaled: i32) -> i64 {
     }
 }
 
-/// A vector to codes in ±127. Returns the value of code 127.
+/// Quantizes a vector to codes in ±127. Returns the value of code 127.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
     let (low, high) = range(x);
     let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
-    // For −2^31 the shift drops 16 bits, which hides the clipping of its magnitude by one.
+    // For −2^31 the shift is 16 and drops the difference of one from the clamped magnitude.
     fill(x, codes, peak, 127, |x| x)
 }
 
-/// ReLU and a vector to codes in 0 to 255. Returns the value of code 255.
+/// ReLU fused with quantization to codes in 0 to 255. Returns the value of code 255.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
 #[inline(always)]
@@ -81,14 +80,14 @@ pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
     fill(x, codes, peak, 255, |x| x.max(0))
 }
 
-/// The smallest and the largest element; zeros for none.
+/// The smallest and the largest element; zeros for an empty slice.
 #[inline(always)]
 fn range(x: &[i32]) -> (i32, i32) {
     let first = x.first().copied().unwrap_or(0);
     x.iter().fold((first, first), |(low, high), &x| (low.min(x), high.max(x)))
 }
 
-/// ⌊value / width⌋: a division of 64 bits, slow on small cores, only where the width asks for one.
+/// ⌊value / width⌋, by a shift for powers of two: 64-bit divisions are slow on small cores.
 #[inline(always)]
 fn floor_div(value: i64, width: usize) -> i64 {
     if width.is_power_of_two() {
@@ -158,8 +157,8 @@ mod tests {
         prop::collection::vec(element, 1..300)
     }
 
-    /// The error bound of `docs/numerics.md` for normalization, at `y` in a vector with largest
-    /// magnitude `peak`, both normalized.
+    /// The error bound of `docs/numerics.md` for normalization, for an element `y` of a vector with
+    /// largest magnitude `peak`, both normalized.
     fn allowed(y: f64, peak: f64, sigma: f64, width: usize) -> f64 {
         let step = peak / 127.0 * (0.5 + (-7f64).exp2() + 127.0 / 16384.0);
         let scale = ((width as f64).sqrt() + 2.0) / 16384.0;
@@ -188,7 +187,8 @@ mod tests {
         }
     }
 
-    /// A gain and an offset on the whole vector change no code: σ is in the scale alone.
+    /// Codes are invariant to a gain and an offset of the whole vector: only the scale depends on
+    /// σ.
     #[test]
     fn codes_do_not_depend_on_sigma() {
         let x: Vec<i32> = (0..64).map(|i| (i * 7919 % 128 - 64) << 9).collect();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     proptest! {
-        /// All residuals, saturated ones included.
+        /// The full range of residuals, saturation included.
         #[test]
         fn normalize_is_layer_norm_everywhere(x in vectors(), drop in 0u32..28) {
             let x: Vec<i32> = x.iter().map(|x| x >> drop).collect();
@@ -216,7 +216,7 @@ mod tests {
             let squares = values.iter().map(|v| (v - mean).powi(2));
             let sigma = (squares.sum::<f64>() / values.len() as f64 + 1e-5).sqrt();
             let peak = values.iter().map(|v| (v - mean).abs()).fold(0.0, f64::max);
-            // Beyond that, what is farther from the mean than 32768 saturates.
+            // Deviations from the mean saturate at 32768.
             let saturated = peak >= 32767.0;
             for (v, &code) in values.iter().zip(&codes) {
                 prop_assert!((-127..=127).contains(&code));

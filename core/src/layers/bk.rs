@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Im(−β/L) = β·Im(L)/|L|² has the sign of Im L, so Im L_t ≤ −η by induction: |L_t| ≥ η, |1/L_t| ≤
-//! 1/η and |L_t| ≤ |α| + β/η, whatever the potentials are. [`ChainFormat::admits`] turns this into
-//! a bound of 31 bits on every number of the recursion.
+//! 1/η and |L_t| ≤ |α| + β/η for all potentials. [`ChainFormat::admits`] derives from this that
+//! every number of the recursion fits 31 bits.
 
 use crate::blob::{
     CODE_PER_POTENTIAL, ChainFormat, ChainParameters, FEATURE_LIMIT, POTENTIAL_LIMIT,
@@ -26,8 +26,8 @@ pub(crate) struct Complex {
 }
 
 impl ChainFormat {
-    /// Real part of α: the diagonal plus the potential `v` (Q15.16), clamped to ±3 and, where the
-    /// format says so, rounded to INT8.
+    /// Real part of α: the diagonal plus the potential `v` (Q15.16), clamped to ±3 and, if the
+    /// format has INT8 potentials, rounded to them.
     #[inline(always)]
     #[doc(hidden)]
     pub fn alpha(&self, diagonal: i32, v: i32) -> i32 {
@@ -43,8 +43,8 @@ impl ChainFormat {
         diagonal + potential
     }
 
-    /// One step of either recursion: α − β·g, with g the inverse of the neighbour's value, zero at
-    /// the chain's end.
+    /// One step of either recursion: α − β·g, where g is the neighbour's 1/L or 1/R, zero at the
+    /// chain's end.
     #[inline(always)]
     pub(crate) fn advance(&self, alpha_re: i32, eta: i32, neighbour: Complex) -> Complex {
         if self.off_diagonal == 1 << 16 {
@@ -112,7 +112,7 @@ pub fn half_step(
     }
 }
 
-/// [`half_step`] for any processor.
+/// Portable [`half_step`].
 #[inline(always)]
 fn half_step_portably(
     format: ChainFormat,
@@ -180,7 +180,7 @@ fn full_chain_of(
         let r = format.advance(alpha, eta, after);
         let re = left[2 * t] as i64 + r.re as i64 - alpha as i64;
         let im = left[2 * t + 1] as i64 + r.im as i64 + eta as i64;
-        // Both fit: proven for every admitted chain.
+        // Never saturates for an admitted chain: see `ChainFormat::admits`.
         let g = format.invert(saturate(re), saturate(im));
         features[t * 2 * count + k] = format.feature(g.re);
         features[t * 2 * count + count + k] = format.feature(g.im);

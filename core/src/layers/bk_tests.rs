@@ -1,12 +1,12 @@
-//! The half chain of this processor against the portable one, step by step.
+//! The half-chain kernel of this processor against the portable one, step by step.
 
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 
 use super::{ChainFormat, ChainParameters, half_step, half_step_portably};
 
-/// Parameters of a potential that the format admits, if there are any: an η that is a power of two,
-/// or the smallest of all; with the largest diagonal for it, or a smaller one.
+/// Chain parameters that the format admits, if any: η is a power of two or the smallest admitted
+/// value, the diagonal the largest for that η or a smaller one.
 fn parameters(
     format: ChainFormat,
     (pick, edges, diagonal): (usize, u8, i32),
@@ -22,7 +22,7 @@ fn parameters(
     Some((diagonal, eta))
 }
 
-/// The last admitted number between one that is and one that is not.
+/// Bisects for the last admitted number between `good`, which is admitted, and `bad`, which is not.
 fn last_admitted(mut good: i32, mut bad: i32, admits: impl Fn(i32) -> bool) -> i32 {
     while (good as i64 - bad as i64).abs() > 1 {
         let middle = ((good as i64 + bad as i64) / 2) as i32;
@@ -31,7 +31,7 @@ fn last_admitted(mut good: i32, mut bad: i32, admits: impl Fn(i32) -> bool) -> i
     good
 }
 
-/// Every β, those of training as often as any others; [`parameters`] drops what no format admits.
+/// Any β, with emphasis on the usual values; [`parameters`] skips those that no format admits.
 fn off_diagonals() -> impl Strategy<Value = u32> {
     let edges =
         vec![0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, i32::MAX as u32, 1 << 31, u32::MAX];
@@ -62,7 +62,7 @@ proptest! {
         let format = ChainFormat { frac, off_diagonal, int8 };
         let admitted: Vec<(i32, i32)> =
             raw.into_iter().filter_map(|raw| parameters(format, raw)).collect();
-        // Whole fours as often as not.
+        // With and without a remainder after groups of four.
         let count = if int8 { admitted.len() } else { admitted.len() / 4 * 4 };
         let bytes: Vec<u8> = admitted[..count]
             .iter()

@@ -1,22 +1,22 @@
-//! Gating: which experts a token goes to, and with what weight.
+//! Gating: top-k selection of experts and their softmax weights.
 
 use crate::blob::Limits;
 use crate::numeric::{exp_nonpositive, residual_to_f32};
 
-/// Gate weights are fractions of 2^15.
+/// Fraction bits of a gate weight.
 pub const WEIGHT_FRAC: u32 = 15;
 
-/// An expert and its share of a token.
+/// A selected expert and its gate weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Expert.
+    /// Index of the expert.
     pub expert: u8,
-    /// Share in units of 2^−15.
+    /// Gate weight in units of 2^−15.
     pub weight: u16,
 }
 
 impl Route {
-    /// The route in one word, as sessions keep it.
+    /// The route in one word, as sessions store it.
     pub const fn pack(self) -> u32 {
         (self.expert as u32) << 16 | self.weight as u32
     }
@@ -27,8 +27,8 @@ impl Route {
     }
 }
 
-/// Chooses the experts with the largest logits (the lower index wins a tie) and shares the token
-/// among them by the softmax of their logits. `routes` are packed, largest logit first.
+/// Selects the experts with the largest logits (the lower index wins a tie) and weights them by the
+/// softmax over the selected logits. `routes` are packed, largest logit first.
 ///
 /// Shapes: `logits` is `[E]` in Q15.16, `routes` is `[top_k]` with top_k ≤ E ≤ 64.
 pub fn route(logits: &[i32], routes: &mut [u32]) {
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(Route::unpack(routes[0]), Route { expert: 1, weight: 1 << 15 });
     }
 
-    /// Whatever the logits: shares are of one token, up to half a unit each.
+    /// For any logits the weights sum to 1, up to rounding.
     #[test]
     fn shares_add_up() {
         let ends = [i32::MIN, i32::MAX, 0, 1, -1, 65536, i32::MIN + 1];

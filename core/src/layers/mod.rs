@@ -1,7 +1,6 @@
-//! The layers of a block, each on activation codes and Q15.16 vectors.
+//! The layers of a block, on activation codes and Q15.16 vectors.
 //!
-//! [`crate::Session`] and [`crate::Window`] are built from these. Slices must have the shapes that
-//! a function states; otherwise it panics or its result is meaningless.
+//! Slices must have the documented shapes; otherwise a function panics or returns garbage.
 
 pub mod activation;
 pub mod bk;

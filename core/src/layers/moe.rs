@@ -1,7 +1,7 @@
 //! The mixture of experts: h += Σ_e share_e · (W2_e · ReLU(W1_e · u + b1_e) + b2_e).
 //!
-//! An expert is [`up`], [`requantize`], [`down`] and [`mix`], in this order, each from what the one
-//! before left in [`Scratch`].
+//! An expert is [`up`], [`requantize`], [`down`] and [`mix`], in this order. Each step passes its
+//! result to the next in [`Scratch`].
 
 use super::activation::quantize_relu;
 use super::gate::{Route, WEIGHT_FRAC};
@@ -9,7 +9,7 @@ use crate::kernels::{Matrix, Vectors, matmul, with_simd};
 
 /// Scratch of an expert, for `batch` vectors.
 pub struct Scratch<'a> {
-    /// `[batch, d]`: codes of the vectors that are routed to the expert, one after the other.
+    /// `[batch, d]`: codes of the vectors that are routed to the expert, packed.
     pub codes: &'a mut [i16],
     /// `[batch]`: their scales, then the scales of their hidden vectors.
     pub scales: &'a mut [u32],
@@ -19,12 +19,12 @@ pub struct Scratch<'a> {
     pub hidden_codes: &'a mut [i16],
     /// `[batch, d]`.
     pub outputs: &'a mut [i32],
-    /// `[batch]`: place of each routed vector in the batch (high half) and its share.
+    /// `[batch]`: index of each routed vector in the batch (high half) and its gate weight.
     pub routed: &'a mut [u32],
 }
 
 /// Gathers the vectors that are routed to an expert and multiplies them by its first matrix;
-/// returns how many there are.
+/// returns their number.
 ///
 /// Shapes: `up` is `[hidden, d]`, `x` is `[batch, d]`, `routes` is `[batch, top_k]`.
 pub fn up(
@@ -77,7 +77,7 @@ pub fn down(down: &Matrix<'_>, count: usize, scratch: &mut Scratch<'_>) {
     matmul(down, inputs, &mut scratch.outputs[..count * down.rows]);
 }
 
-/// Adds the expert's share to each of `count` vectors.
+/// Adds the weighted outputs of the expert to its `count` vectors.
 ///
 /// Shape: `h` is `[batch, width]` in Q15.16.
 pub fn mix(width: usize, count: usize, h: &mut [i32], scratch: &Scratch<'_>) {
@@ -88,7 +88,7 @@ pub fn mix(width: usize, count: usize, h: &mut [i32], scratch: &Scratch<'_>) {
             for (&routed, outputs) in results {
                 let (place, weight) = ((routed >> 16) as usize, (routed & 0xffff) as i64);
                 for (h, &y) in h[place * width..][..width].iter_mut().zip(outputs) {
-                    // A share is at most 1, so the rounded product fits.
+                    // Gate weights are at most 1, so the rounded product fits.
                     let share = (weight * y as i64 + (1 << (WEIGHT_FRAC - 1))) >> WEIGHT_FRAC;
                     *h = h.saturating_add(share as i32);
                 }

@@ -1,22 +1,22 @@
-//! Text in whole characters from tokens that may cut them.
+//! Streaming UTF-8 decoding of tokens that may split characters.
 
 use heapless::{String, Vec};
 
 use super::Tokenizer;
 use crate::error::Error;
 
-/// The longest character in UTF-8.
+/// Bytes of the longest UTF-8 character.
 const MAX_CHARACTER: usize = 4;
-/// Bytes of text that are handed over at a time, at most.
+/// Most bytes of text per callback.
 const PART: usize = 32;
 
-/// Turns tokens into text as they come, from [`Tokenizer::decoder`]. A character that a token cuts
-/// waits for its other bytes; what is no UTF-8 becomes U+FFFD, exactly as `String::from_utf8_lossy`
-/// replaces it in the bytes of all tokens together.
+/// Streaming decoder from tokens to text, from [`Tokenizer::decoder`]. Buffers incomplete
+/// characters across tokens. Invalid UTF-8 becomes U+FFFD, exactly as in `String::from_utf8_lossy`
+/// of all tokens' bytes.
 #[derive(Clone, Debug)]
 pub struct Decoder<'a> {
     tokenizer: Tokenizer<'a>,
-    /// The beginning of a character.
+    /// The bytes of an incomplete character.
     pending: Vec<u8, MAX_CHARACTER>,
 }
 
@@ -25,13 +25,13 @@ impl<'a> Decoder<'a> {
         Self { tokenizer, pending: Vec::new() }
     }
 
-    /// Calls `each` with the characters that `token` completes: not at all, or with parts of some
-    /// 30 bytes, one after the other.
+    /// Calls `each` with the characters that `token` completes, in parts of at most 32 bytes;
+    /// possibly not at all.
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] for a token without text, be it one of the model or not: it changes
-    /// nothing.
+    /// [`Error::Token`] for a token without text, inside or outside of the vocabulary. The decoder
+    /// is then unchanged.
     pub fn decode(&mut self, token: u32, mut each: impl FnMut(&str)) -> Result<(), Error> {
         let mut part: String<PART> = String::new();
         let pending = &mut self.pending;
@@ -39,7 +39,7 @@ impl<'a> Decoder<'a> {
             if part.push(character).is_err() {
                 each(&part);
                 part.clear();
-                // Cannot fail: a part has room for a character.
+                // Cannot fail: a part is longer than a character.
                 let _ = part.push(character);
             }
         };
@@ -50,8 +50,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Ends the text: what is left of a character becomes U+FFFD. The next token begins another
-    /// text.
+    /// Ends the text: an incomplete character becomes U+FFFD. The next token begins a new text.
     pub fn finish(&mut self, each: impl FnOnce(&str)) {
         if !self.pending.is_empty() {
             self.pending.clear();
@@ -60,16 +59,16 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Adds a byte to the beginning of a character, and calls `put` with what is complete.
+/// Appends a byte to the pending character and calls `put` with characters that are complete.
 fn push(pending: &mut Vec<u8, MAX_CHARACTER>, byte: u8, put: &mut impl FnMut(char)) {
-    // Cannot fail: what is kept is shorter than a character.
+    // Cannot fail: pending bytes are shorter than a character.
     let _ = pending.push(byte);
     match core::str::from_utf8(pending) {
         Ok(text) => text.chars().for_each(put),
         Err(error) if error.error_len().is_none() => return,
         Err(_) => {
             put(char::REPLACEMENT_CHARACTER);
-            // A byte that does not go on with the character begins one, or is none itself.
+            // A byte that does not continue the character is decoded again as a first byte.
             if pending.len() > 1 {
                 pending.clear();
                 return push(pending, byte, put);
@@ -86,8 +85,8 @@ mod tests {
     use std::string::String as Text;
     use std::vec;
 
-    /// Every byte is the token of its number, and merges make tokens of two to eight bytes: of
-    /// characters, parts of them, and what is none.
+    /// Identity byte table. Merges make tokens of two to eight bytes: whole characters, parts of
+    /// characters and invalid UTF-8.
     fn section() -> std::vec::Vec<u8> {
         let mut bytes: std::vec::Vec<u8> = (0..256u16).flat_map(u16::to_le_bytes).collect();
         let merges: [[u16; 2]; 8] = [
@@ -104,7 +103,7 @@ mod tests {
         bytes
     }
 
-    /// The decoder's text of all tokens, and the bytes of those.
+    /// The decoder's text of all tokens, and their bytes.
     fn decode(tokens: &[u32]) -> (Text, std::vec::Vec<u8>) {
         let section = section();
         let tokenizer = Tokenizer::from_bytes(&section, 300).unwrap();
@@ -113,7 +112,7 @@ mod tests {
         for &token in tokens {
             decoder.decode(token, |part| text.push_str(part)).unwrap();
             tokenizer.decode(token, |byte| bytes.push(byte)).unwrap();
-            // Nothing that could be complete waits.
+            // A complete character is never left pending.
             assert!(decoder.pending.len() < MAX_CHARACTER);
         }
         decoder.finish(|part| text.push_str(part));
@@ -140,7 +139,7 @@ mod tests {
     #[test]
     fn long_tokens_come_in_parts() {
         let mut section = section();
-        // Six euros, two characters to a token; then 48 of them.
+        // Token 262 is two euro signs, token 268 is 48.
         for token in [[262u16, 262], [264, 262], [265, 265], [266, 266], [267, 267]] {
             section.extend(token.iter().flat_map(|token| token.to_le_bytes()));
         }
@@ -158,7 +157,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 4_000 }))]
 
-        /// Any tokens: cut characters, overlong forms, surrogates, bytes that are none.
+        /// Includes split characters, overlong forms, surrogates and invalid bytes.
         #[test]
         fn text_is_as_the_standard_library_has_it(
             tokens in proptest::collection::vec(
@@ -177,7 +176,7 @@ mod tests {
             prop_assert_eq!(text, Text::from_utf8_lossy(&bytes));
         }
 
-        /// Text of any characters, split into bytes.
+        /// Any text, split into bytes.
         #[test]
         fn every_split_of_a_text_gives_it_back(text in ".{0,20}") {
             let tokens: std::vec::Vec<u32> = text.bytes().map(u32::from).collect();

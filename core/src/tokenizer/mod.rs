@@ -1,13 +1,13 @@
 //! Byte-level byte-pair encoding from tables in the blob.
 //!
-//! A tokenizer section is 256 `u16` (the token of each byte) and then, for every merge in order of
-//! rank, the two `u16` tokens that it joins; merge i makes token 256 + i. A merge can only refer to
-//! tokens before it, so one pass over the merges in order, each applied from left to right, gives
-//! what the usual priority queue gives, with no memory but the tokens themselves.
+//! A tokenizer section is 256 `u16` (the token of each byte) followed by two `u16` tokens per merge
+//! in order of rank; merge i makes token 256 + i. A merge refers only to earlier tokens, so one
+//! pass over the merges in order, each applied from left to right, gives the result of the usual
+//! priority queue without extra memory.
 //!
-//! Text is first cut into pieces that no token crosses: a run of other bytes together with the
-//! space (0x20) right before it, if there is one; and what is left of a run of white space. White
-//! space means the bytes 0x20, 0x09, 0x0a and 0x0d.
+//! Pre-tokenization splits the text into pieces that no token crosses: a run of non-space bytes
+//! with the one space (0x20) directly before it, or the rest of a run of white space. White space
+//! is the bytes 0x20, 0x09, 0x0a and 0x0d.
 
 mod decoder;
 
@@ -18,14 +18,14 @@ use crate::error::Error;
 pub use decoder::Decoder;
 
 const BYTE_TABLE: usize = 512;
-/// The longest token in bytes. Merges can double a token's length every time, so without a limit a
-/// small table could ask for more bytes than there is time to print.
+/// Limit on the bytes of a token. A merge can double the length, so without a limit the text of a
+/// token could be exponentially long in the size of the table.
 pub const MAX_TOKEN_BYTES: usize = 256;
-/// The most bytes that all tokens of a table may have together: what it costs to look at each of
-/// them once, and twice what a vocabulary of 2^16 tokens of eight bytes has.
+/// Limit on the total bytes of all tokens, which bounds the time of validation. It is twice that of
+/// 2^16 tokens of eight bytes.
 pub const MAX_TEXT_BYTES: u32 = 1 << 20;
 
-/// A tokenizer that lies in a blob.
+/// A tokenizer, read in place from a blob.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokenizer<'a> {
     byte_tokens: &'a [u8],
@@ -33,14 +33,13 @@ pub struct Tokenizer<'a> {
 }
 
 impl<'a> Tokenizer<'a> {
-    /// Reads a section: every token must exist in a vocabulary of `vocab`, every merge refer to
-    /// tokens before its own and make a token of at most [`MAX_TOKEN_BYTES`] bytes, and all tokens
-    /// have at most [`MAX_TEXT_BYTES`] together. The time it takes is linear in those bytes and the
-    /// section's.
+    /// Validates a section: every token must be below `vocab`, every merge must refer to earlier
+    /// tokens and make a token of at most [`MAX_TOKEN_BYTES`] bytes, and all tokens must total at
+    /// most [`MAX_TEXT_BYTES`]. Takes time linear in the section and the tokens' bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenizerText`] where the tokens have more bytes together, else
+    /// [`Error::TokenizerText`] for too many bytes in total, otherwise
     /// [`Error::TokenizerSection`].
     pub fn from_bytes(bytes: &'a [u8], vocab: u32) -> Result<Self, Error> {
         if bytes.len() < BYTE_TABLE || !(bytes.len() - BYTE_TABLE).is_multiple_of(4) {
@@ -80,12 +79,11 @@ impl<'a> Tokenizer<'a> {
         (0..merges.len() / 4).map(move |index| pair(merges, index))
     }
 
-    /// Encodes `text` into `tokens` and says how many there are.
+    /// Encodes `text` into `tokens` and returns the number of tokens.
     ///
     /// # Errors
     ///
-    /// [`Error::Buffer`] where `tokens` has no room for one per byte, which is what encoding starts
-    /// from.
+    /// [`Error::Buffer`] if `tokens` is shorter than `text`: encoding starts with a token per byte.
     pub fn encode(&self, text: &[u8], tokens: &mut [u32]) -> Result<usize, Error> {
         if tokens.len() < text.len() {
             return Err(Error::Buffer { needed: text.len(), given: tokens.len() });
@@ -101,7 +99,7 @@ impl<'a> Tokenizer<'a> {
         Ok(total)
     }
 
-    /// Text from tokens one after the other, in whole characters.
+    /// A streaming decoder, which returns whole characters.
     pub fn decoder(&self) -> Decoder<'a> {
         Decoder::new(*self)
     }
@@ -110,18 +108,18 @@ impl<'a> Tokenizer<'a> {
     #[cfg(feature = "alloc")]
     pub fn encode_vec(&self, text: &[u8]) -> alloc::vec::Vec<u32> {
         let mut tokens = alloc::vec![0; text.len()];
-        // Cannot fail: there is one place per byte.
+        // Cannot fail: the buffer has a token per byte.
         let count = self.encode(text, &mut tokens).unwrap_or(0);
         tokens.truncate(count);
         tokens
     }
 
-    /// Calls `each` with the bytes of `token`, at most [`MAX_TOKEN_BYTES`], which may end in the
-    /// middle of a character; [`Tokenizer::decoder`] gives whole ones.
+    /// Calls `each` with the bytes of `token`, at most [`MAX_TOKEN_BYTES`]. They may split a
+    /// character; [`Tokenizer::decoder`] returns whole ones.
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] for a token without text, be it one of the model or not.
+    /// [`Error::Token`] for a token without text, inside or outside of the vocabulary.
     pub fn decode(&self, token: u32, mut each: impl FnMut(u8)) -> Result<(), Error> {
         let known = 256 + self.merges.len() / 4;
         if token as usize >= known {
@@ -135,9 +133,9 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// Calls `each` with the byte tokens of `token`, from left to right. Fails for a token of more
-    /// than [`MAX_TOKEN_BYTES`], before or after that many calls.
+    /// than [`MAX_TOKEN_BYTES`], after at most that many calls.
     fn walk(&self, mut token: u32, mut each: impl FnMut(u32)) -> Result<(), Error> {
-        // Every pending token stands for a byte at least: for longer tokens the room runs out.
+        // Every pending token is at least a byte, so the capacity suffices for allowed tokens.
         let mut pending: Vec<u16, MAX_TOKEN_BYTES> = Vec::new();
         for _ in 0..MAX_TOKEN_BYTES {
             while token >= 256 {
@@ -179,7 +177,7 @@ fn pair(merges: &[u8], index: usize) -> (u32, u32) {
     (pair_u16(merges, 2 * index) as u32, pair_u16(merges, 2 * index + 1) as u32)
 }
 
-/// The pieces of a text that no token crosses.
+/// Iterator over the pieces of a text that no token crosses.
 struct Pieces<'a> {
     rest: &'a [u8],
 }
@@ -193,7 +191,7 @@ impl<'a> Iterator for Pieces<'a> {
         let word_after_space = *first == b' ' && self.rest.get(1).is_some_and(|b| !is_space(b));
         let len = if is_space(first) && !word_after_space {
             let run = self.rest.iter().take_while(|b| is_space(b)).count();
-            // A space right before a word belongs to the word.
+            // A space directly before a word belongs to the word.
             run - (run < self.rest.len() && self.rest[run - 1] == b' ') as usize
         } else {
             1 + self.rest[1..].iter().take_while(|b| !is_space(b)).count()
@@ -258,7 +256,7 @@ mod tests {
         assert_eq!(Tokenizer::from_bytes(&good, 257).unwrap_err(), Error::TokenizerSection);
     }
 
-    /// A section of merges that add a byte each, or that double.
+    /// A section whose merges each add a byte to the longest token, or double it.
     fn growing(merges: u16, doubling: bool) -> std::vec::Vec<u8> {
         let mut bytes: std::vec::Vec<u8> = (0..256u16).flat_map(u16::to_le_bytes).collect();
         for i in 0..merges {
@@ -288,7 +286,7 @@ mod tests {
         assert_eq!(known(4000, true), Err(Error::TokenizerSection));
     }
 
-    /// Tokens of 256 bytes, as many as there may be of them, and one more.
+    /// As many tokens of 256 bytes as the limit allows, and one more.
     #[test]
     fn all_tokens_together_have_a_longest_text() {
         let mut section = growing(8, true);
