@@ -1,19 +1,19 @@
-//! Classes of tokens: rows of the two token tables that are stored alike.
+//! Token classes: mixed precision within the two token tables.
 //!
-//! Words that are everywhere in a text deserve more bits than words that hardly occur. A blob may
-//! sort its tokens into up to four classes; the embedding and the output layer then have a matrix
-//! of each class, with a row for each of its tokens in ascending order.
+//! Frequent tokens deserve more bits than rare ones. A blob may divide its tokens into up to four
+//! classes; the embedding and the output layer then have one matrix per class, with one row per
+//! token of the class in ascending order.
 
-/// Which class every token is in: two bits each, token t in bits 2 (t mod 4) and up of byte t / 4.
+/// The class of every token, two bits each: token t is in bits 2 (t mod 4) and up of byte t / 4.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenClasses<'a> {
     vocab: u32,
-    /// Empty where there is but one class.
+    /// Empty for a single class.
     bytes: &'a [u8],
 }
 
 impl<'a> TokenClasses<'a> {
-    /// The most classes that there can be.
+    /// Largest number of classes.
     pub const MOST: u32 = 4;
 
     /// Bytes of the section for a vocabulary.
@@ -21,8 +21,7 @@ impl<'a> TokenClasses<'a> {
         vocab.div_ceil(4) as usize
     }
 
-    /// The classes that a section describes; an empty section puts every token in class 0. `None`
-    /// for a section of another length.
+    /// Reads a section; an empty one puts every token in class 0. `None` for a wrong length.
     pub fn new(vocab: u32, bytes: &'a [u8]) -> Option<Self> {
         let fits = bytes.is_empty() || bytes.len() == Self::byte_len(vocab);
         fits.then_some(Self { vocab, bytes })
@@ -53,7 +52,7 @@ impl<'a> TokenClasses<'a> {
     }
 }
 
-/// Bit 2i is set where token i of the four is of that class.
+/// Bit 2i is set if token i of the four is in the class.
 fn members(byte: u8, class: u32) -> u8 {
     let other = byte ^ ((class as u8 & 3) * 0x55);
     !(other | other >> 1) & 0x55

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use super::{FORMAT_VERSION, MAGIC, PREAMBLE_LEN, TokenClasses};
 use crate::error::Error;
 
-/// Which part of the chain a position may see.
+/// Which part of the chain a position depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Chain {
-    /// The whole window, its future included (published checkpoints): for scoring whole windows.
+    /// The whole window, future positions included (published checkpoints). Scores whole windows.
     Full,
-    /// The chain cut after the position: causal, streams with O(1) state.
+    /// The chain up to the position. Causal: streams with O(1) state.
     Half,
 }
 
@@ -33,16 +33,16 @@ pub struct Dimensions {
     pub hidden: u32,
     /// Potentials per block K.
     pub potentials: u32,
-    /// Rows of the position table; 0 for a model without one.
+    /// Rows of the position table; 0 if there is none.
     pub positions: u32,
-    /// Classes of tokens, from 1 to [`TokenClasses::MOST`].
+    /// Token classes, from 1 to [`TokenClasses::MOST`].
     pub token_classes: u32,
     /// Chain kind.
     pub chain: Chain,
 }
 
-/// Upper limits of the dimensions. They are what the accumulator bounds of `docs/numerics.md` are
-/// proven with: a row of 16,384 inputs at the widest codes stays below 2^31.
+/// Upper limits of the dimensions, assumed in the accumulator bounds of `docs/numerics.md`: a row
+/// of 16,384 inputs with the widest codes stays below 2^31.
 pub struct Limits;
 
 impl Limits {
@@ -66,9 +66,9 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum TensorId {
-    /// `[V, d]`, one row per token; of a class of tokens (class), one per token of the class.
+    /// `[V, d]`, one row per token of the class (class).
     TokenEmbedding(u32),
-    /// `[positions, d]`; absent where there is no table.
+    /// `[positions, d]`; absent if `positions` is 0.
     PositionEmbedding,
     /// `[K, d]`: the potentials of a block.
     VProj(u32),
@@ -76,18 +76,18 @@ pub enum TensorId {
     OutputProj(u32),
     /// `[E, d]`: gate logits.
     Gate(u32),
-    /// `[hidden, d]`: first matrix of an expert (block, expert), which may have fewer hidden units.
+    /// `[hidden, d]`: first matrix of an expert (block, expert). It may have fewer hidden units.
     ExpertUp(u32, u32),
     /// `[d, hidden]`: second matrix of an expert (block, expert).
     ExpertDown(u32, u32),
-    /// `[V, d]`: output layer; of a class of tokens (class), one row per token of the class.
+    /// `[V, d]`: output layer, one row per token of the class (class).
     LmHead(u32),
 }
 
-/// Sizes are of dimensions that [`Dimensions::validate`] accepts; others may overflow.
+/// Size computations assume dimensions that [`Dimensions::validate`] accepts; others may overflow.
 impl Dimensions {
-    /// Reads the dimensions of a blob, at compile time where the blob is part of the program, so
-    /// that the memory of a session can be a static of the right size:
+    /// Reads the dimensions of a blob. For a blob in the program this works at compile time, so
+    /// that the session memory can be a static of the right size:
     ///
     /// ```
     /// use resnet_bk_core::blob::Dimensions;
@@ -102,9 +102,9 @@ impl Dimensions {
     /// assert_eq!(MEMORY.len(), DIMS.session_words());
     /// ```
     ///
-    /// They are the first fields of the header, directly behind the preamble (`docs/format.md`):
-    /// the first [`Self::PREFIX`] bytes of a blob are enough. Nothing else is looked at;
-    /// [`crate::Model::from_bytes`] validates the blob.
+    /// The dimensions are the first fields of the header (`docs/format.md`), so the first
+    /// [`Self::PREFIX`] bytes of a blob suffice. The rest is not validated;
+    /// [`crate::Model::from_bytes`] does that.
     ///
     /// # Errors
     ///
@@ -153,11 +153,10 @@ impl Dimensions {
         }
     }
 
-    /// Bytes at the beginning of a blob that [`Self::of_blob`] reads at most: the preamble and ten
-    /// varints.
+    /// Largest prefix of a blob that [`Self::of_blob`] reads: the preamble and ten varints.
     pub const PREFIX: usize = PREAMBLE_LEN + 10 * VARINT;
 
-    /// Checks every dimension against its limit, and names the first one beyond it.
+    /// Checks every dimension against its limit; the error names the first violation.
     pub const fn validate(&self) -> Result<(), Error> {
         let sizes = [
             ("vocab", self.vocab, Limits::VOCAB),
@@ -194,10 +193,9 @@ impl Dimensions {
         3 + 2 * self.experts
     }
 
-    /// Position of a matrix that the dimensions have ([`Dimensions::contains`]) in the canonical
-    /// order: token embedding, position embedding if any,
-    /// then per block v_proj, output_proj, gate and each expert's up and down, then the output
-    /// layer.
+    /// Index of a matrix in the canonical order: token embedding, position embedding if any, then
+    /// per block v_proj, output_proj, gate and each expert's up and down, then the output layer.
+    /// [`Dimensions::contains`] must hold.
     pub fn index(&self, id: TensorId) -> usize {
         let first = self.token_classes + (self.positions != 0) as u32;
         let block = |l: u32| first + l * self.tensors_per_layer();
@@ -243,8 +241,8 @@ impl Dimensions {
             .chain((0..dims.token_classes).map(TensorId::LmHead))
     }
 
-    /// Shape `[rows, cols]` of a matrix; linear layers are `[out, in]`. Of a token table of several
-    /// classes, and of experts, it is the largest that they may have: [`Dimensions::admits`].
+    /// Shape `[rows, cols]` of a matrix; linear layers are `[out, in]`. For experts, and for token
+    /// tables of several classes, it is the largest allowed shape: see [`Dimensions::admits`].
     pub fn shape(&self, id: TensorId) -> (u32, u32) {
         match id {
             TensorId::TokenEmbedding(_) | TensorId::LmHead(_) => (self.vocab, self.width),
@@ -257,7 +255,7 @@ impl Dimensions {
         }
     }
 
-    /// Whether a matrix may have this shape: a class of tokens has some of the rows, an expert may
+    /// Whether a matrix may have this shape: a token class has a subset of the rows, an expert may
     /// have fewer hidden units.
     pub fn admits(&self, id: TensorId, (rows, cols): (u32, u32)) -> bool {
         let (most_rows, most_cols) = self.shape(id);
@@ -271,7 +269,7 @@ impl Dimensions {
         }
     }
 
-    /// Multiply-accumulates of one token's matrix-vector products, the output layer included.
+    /// Multiply-accumulates per token in matrix-vector products, including the output layer.
     pub fn macs_per_token(&self) -> u64 {
         let macs = |id| {
             let (rows, cols) = self.shape(id);
@@ -287,10 +285,10 @@ impl Dimensions {
     }
 }
 
-/// The most bytes of a varint of 32 bits.
+/// Most bytes of a 32-bit varint.
 const VARINT: usize = 5;
 
-/// The length of the header, behind a magic and a version that are this crate's.
+/// The length of the header, after checking magic and version.
 const fn header_len(bytes: &[u8]) -> Result<u32, Error> {
     let mut i = 0;
     while i < MAGIC.len() && i < bytes.len() {
@@ -313,13 +311,13 @@ const fn header_len(bytes: &[u8]) -> Result<u32, Error> {
     Ok(u32::from_le_bytes([*h0, *h1, *h2, *h3]))
 }
 
-/// The varint of a `u32` at a place, as postcard writes and reads it, and the place behind it.
+/// Decodes a postcard varint of a `u32` at offset `at`; returns it and the offset after it.
 const fn varint(bytes: &[u8], mut at: usize) -> Result<(u32, usize), Error> {
     let (mut value, mut shift) = (0u32, 0);
     while at < bytes.len() {
         let byte = bytes[at];
         at += 1;
-        // The fifth byte has the uppermost four bits and ends the number.
+        // The fifth byte holds the top four bits and ends the number.
         if shift == 28 && byte > 0x0f {
             return Err(Error::Header);
         }
@@ -333,13 +331,13 @@ const fn varint(bytes: &[u8], mut at: usize) -> Result<(u32, usize), Error> {
 }
 
 impl TensorId {
-    /// Whether the matrix is looked up by row instead of multiplied, so that it has no bias.
+    /// Whether the matrix is a lookup table, which has no biases, rather than a linear layer.
     pub fn is_embedding(self) -> bool {
         matches!(self, Self::TokenEmbedding(_) | Self::PositionEmbedding)
     }
 
-    /// Largest activation code of the vectors this matrix multiplies: 255 after a ReLU, where no
-    /// code is negative, 127 on either side of zero elsewhere.
+    /// Largest activation code of the input vectors: 255 after a ReLU (unsigned codes), otherwise
+    /// 127 (signed codes).
     pub fn max_code(self) -> u32 {
         match self {
             Self::ExpertDown(..) => 255,

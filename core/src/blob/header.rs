@@ -1,10 +1,10 @@
-//! The postcard part: everything but the numbers of the model.
+//! The postcard header: all metadata of the model.
 
 use serde::{Deserialize, Serialize};
 
 use super::Dimensions;
 
-/// A run of bytes counted from the first section.
+/// Location of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
     /// Offset from the first section, a multiple of [`super::ALIGN`].
@@ -13,7 +13,7 @@ pub struct Section {
     pub len: u32,
 }
 
-/// The header as postcard encodes it; strings and record bytes are borrowed from the blob.
+/// The header as encoded by postcard; strings and record bytes are borrowed from the blob.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header<'a> {
     /// Dimensions and chain kind.
@@ -26,18 +26,18 @@ pub struct Header<'a> {
     pub potentials_int8: bool,
     /// Per block and potential: diagonal then η, both `i32` with `chain_frac` fraction bits.
     pub chain: Section,
-    /// Byte tokens and merges of the tokenizer, if it travels with the model.
+    /// Byte tokens and merges of the tokenizer, if the blob has one.
     pub tokenizer: Option<Section>,
-    /// Which class each token is in ([`super::TokenClasses`]), where there are several.
+    /// The class of each token ([`super::TokenClasses`]), if there are several classes.
     pub token_classes: Option<Section>,
     /// One [`super::TensorRecord`] per matrix in canonical order.
     pub records: &'a [u8],
-    /// Where the blob comes from.
+    /// Origin of the blob.
     #[serde(borrow)]
     pub provenance: Provenance<'a>,
 }
 
-/// Where a blob comes from and what was measured when it was made.
+/// Origin of a blob, and the quality measured when it was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance<'a> {
     /// SHA-256 of the FP32 checkpoint file.
@@ -48,20 +48,20 @@ pub struct Provenance<'a> {
     pub tool: &'a str,
     /// Name of the policy.
     pub policy: &'a str,
-    /// Text that the quantizer was calibrated on.
+    /// Calibration text.
     pub calibration: &'a str,
     /// Calibration tokens.
     pub calibration_tokens: u32,
-    /// Seed of every random choice.
+    /// Seed of the quantizer.
     pub seed: u64,
-    /// Perplexity before and after, where it was measured.
+    /// Perplexity before and after quantization, if measured.
     pub measured: Option<Measured<'a>>,
 }
 
-/// Quality measured through the integer path when the blob was made.
+/// Perplexity measured with integer inference when the blob was made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured<'a> {
-    /// Text it was measured on.
+    /// Evaluation text.
     pub corpus: &'a str,
     /// Scored tokens.
     pub tokens: u32,

@@ -1,8 +1,8 @@
-//! Blobs inside a program.
+//! Blobs embedded in a program.
 
 use super::ALIGN;
 
-/// What [`crate::include_blob!`] aligns bytes with.
+/// Alignment wrapper of [`crate::include_blob!`].
 #[doc(hidden)]
 #[derive(Debug)]
 #[repr(C, align(16))]
@@ -10,12 +10,12 @@ pub struct Aligned<B: ?Sized>(pub B);
 
 const _: () = assert!(align_of::<Aligned<u8>>() == ALIGN);
 
-/// A file's bytes, as `include_bytes!` gives them, at a multiple of 16, where every kernel is fast.
-/// The path is relative to the file that names it. The bytes are a constant expression:
-/// [`crate::blob::Dimensions::of_blob`] sizes the memory of a session by them at compile time.
+/// `include_bytes!` with 16-byte alignment, which the fast kernels need. The path is relative to
+/// the source file. The result is a constant expression, from which
+/// [`crate::blob::Dimensions::of_blob`] sizes the session memory at compile time.
 ///
-/// `include_bytes!` alone aligns nothing. A blob at an odd address gives the same logits by kernels
-/// that load bytes instead of words, in ten times the instructions.
+/// Plain `include_bytes!` does not align. A misaligned blob gives the same logits, but falls back
+/// to kernels with byte loads and about ten times the instructions.
 ///
 /// ```
 /// static BLOB: &[u8] =

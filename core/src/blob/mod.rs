@@ -1,4 +1,4 @@
-//! The blob: one self-describing, checksummed file that is read where it lies.
+//! The blob: a self-describing, checksummed file format, read in place.
 //!
 //! ```text
 //! byte  0   magic "ResNetBK"
@@ -13,9 +13,9 @@
 //!                               multiple of 16
 //! ```
 //!
-//! The header is described once, by [`Header`], for the writer and for the reader. Tensor records
-//! are sixteen bytes each so that inference finds a tensor by index without decoding anything.
-//! `docs/format.md` is the specification with byte tables.
+//! Writer and reader share [`Header`]. Tensor records have a fixed size of sixteen bytes, so that
+//! inference finds a tensor by index without decoding the header. `docs/format.md` is the
+//! specification with byte tables.
 
 mod chain;
 mod classes;

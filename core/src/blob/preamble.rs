@@ -1,10 +1,10 @@
-//! The fixed first 32 bytes.
+//! The preamble: the fixed first 32 bytes.
 
 use crate::error::Error;
 
 /// First eight bytes of every blob.
 pub const MAGIC: [u8; 8] = *b"ResNetBK";
-/// The format that this crate reads and the tools write.
+/// Format version that this crate reads and the tools write.
 pub const FORMAT_VERSION: u32 = 2;
 /// Bytes before the postcard header.
 pub const PREAMBLE_LEN: usize = 32;
@@ -24,8 +24,7 @@ pub struct Preamble {
 }
 
 impl Preamble {
-    /// Checks magic, version, length and checksum, in that order: the first thing that is wrong is
-    /// the one that is named.
+    /// Checks magic, version, length and checksum, in that order; the error is the first problem.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let Some(fixed) = bytes.first_chunk::<PREAMBLE_LEN>() else {
             return Err(if bytes.starts_with(&MAGIC) || MAGIC.starts_with(bytes) {
@@ -64,7 +63,7 @@ impl Preamble {
         Ok(preamble)
     }
 
-    /// The 32 bytes, with a checksum of zero: [`checksum`] of the finished blob goes to byte 20.
+    /// The 32 bytes with a checksum of zero; [`checksum`] of the finished blob belongs at byte 20.
     pub fn to_bytes(self) -> [u8; PREAMBLE_LEN] {
         let mut bytes = [0; PREAMBLE_LEN];
         bytes[..8].copy_from_slice(&MAGIC);
@@ -80,16 +79,16 @@ impl Preamble {
     }
 }
 
-/// The checksum that a blob carries; 0 for fewer bytes than a preamble has.
+/// The checksum stored in a blob; 0 if the field is out of bounds.
 pub(crate) fn stored_checksum(blob: &[u8]) -> u32 {
     let field = blob.get(CRC_FIELD).and_then(<[u8]>::first_chunk);
     field.map_or(0, |field| u32::from_le_bytes(*field))
 }
 
-/// CRC-32C of a blob, its own checksum field read as zero.
+/// CRC-32C of a blob with its checksum field taken as zero.
 pub fn checksum(blob: &[u8]) -> u32 {
     let mut digest = CRC.digest();
-    // In a loop: `update` is inlined wherever it is called.
+    // A loop, so that `update` is inlined only once.
     let before = blob.get(..CRC_FIELD.start).unwrap_or(blob);
     for part in [before, &[0; 4], blob.get(CRC_FIELD.end..).unwrap_or(&[])] {
         digest.update(part);

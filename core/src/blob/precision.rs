@@ -1,9 +1,9 @@
-//! How the numbers of a matrix are stored.
+//! Storage precisions of matrices.
 
-/// Difference (exclusive or) between a row's even and odd bytes of INT8 codes and two's complement.
+/// XOR masks between the stored even and odd bytes of a row of INT8 codes and two's complement.
 pub const INT8_OFFSETS: [u8; 2] = [0x80, 0];
 
-/// How the numbers of a matrix are stored.
+/// Storage precision of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Precision {
@@ -20,11 +20,11 @@ pub enum Precision {
     Int6,
     /// Symmetric 8-bit codes, one 16-bit scale per row.
     Int8,
-    /// IEEE halves, exact.
+    /// IEEE halves.
     Fp16,
 }
 
-/// Some bits of every code of a row, stored together.
+/// A bit plane: some bits of every code of a row, stored together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plane {
     /// Bits per code in this plane: 1, 2 or 4.
@@ -33,7 +33,7 @@ pub struct Plane {
     pub shift: u32,
     /// Whether the bits are two's complement.
     pub signed: bool,
-    /// Difference (exclusive or) between a group's even and odd stored bytes and that form.
+    /// XOR masks between the stored even and odd bytes of a group and that form.
     pub offsets: [u8; 2],
 }
 
@@ -71,7 +71,7 @@ impl Precision {
         }
     }
 
-    /// The precision that a record's byte denotes.
+    /// The precision of a record's byte.
     pub const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
             2 => Some(Self::Int2),
@@ -85,7 +85,7 @@ impl Precision {
         }
     }
 
-    /// Name as policies spell it.
+    /// Name in policy files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Int2 => "int2",
@@ -98,12 +98,12 @@ impl Precision {
         }
     }
 
-    /// Whether codes come in groups with a scale each.
+    /// Whether codes are grouped, with a scale per group.
     pub const fn is_grouped(self) -> bool {
         !self.planes().is_empty()
     }
 
-    /// The planes of a row's codes, in the order in which they are stored; none unless grouped.
+    /// The planes of a row's codes, in storage order; none unless grouped.
     pub const fn planes(self) -> &'static [Plane] {
         match self {
             Self::Int2 => const { &[Plane::new(2, 0, true)] },

@@ -26,9 +26,9 @@ pub struct TensorRecord {
     pub offset: u32,
 }
 
-// Byte 3 is reserved for a layout tag; zero today.
+// Byte 3 is reserved for a layout tag and must be zero.
 impl TensorRecord {
-    /// A matrix without rows and columns.
+    /// The record of an empty matrix.
     pub(crate) const EMPTY: Self = Self {
         precision: Precision::Int8,
         exponent: 0,
@@ -38,17 +38,17 @@ impl TensorRecord {
         cols: 0,
         offset: 0,
     };
-    /// Smallest and largest exponent of row scales that inference can shift by.
+    /// Allowed exponents of row scales: the shifts that inference supports.
     pub const EXPONENTS: core::ops::RangeInclusive<u8> = 0..=80;
-    /// Largest exponent of biases: their unit is never finer than the residual stream's.
+    /// Largest exponent of biases: they have no more fraction bits than the residual stream.
     pub const MAX_BIAS_EXPONENT: u8 = crate::numeric::RESIDUAL_FRAC as u8;
 
-    /// Checks whether a blob of these dimensions may hold such a matrix: what the reader accepts
-    /// and the tools write. The offset is not checked, since it depends on the other sections.
+    /// Checks the record against the dimensions, for both reader and writer. The offset is not
+    /// checked, since it depends on the other sections.
     ///
     /// # Errors
     ///
-    /// The shape, the group size or the exponent that is impossible.
+    /// An invalid shape, group size or exponent.
     #[inline]
     pub fn check(&self, dims: &Dimensions, id: TensorId) -> Result<(), TensorProblem> {
         if !dims.admits(id, (self.rows, self.cols)) {
@@ -64,7 +64,7 @@ impl TensorRecord {
         if exponents_fit { Ok(()) } else { Err(TensorProblem::Exponent) }
     }
 
-    /// Largest group in a row of `cols` inputs: the whole row, and 32 in any case.
+    /// Largest group in a row of `cols` inputs: the whole row, but at least 32.
     pub const fn longest_group(cols: u32) -> u32 {
         if cols > 32 { cols } else { 32 }
     }
@@ -76,7 +76,7 @@ impl TensorRecord {
         bytes[1] = self.exponent;
         bytes[2] = self.bias_exponent;
         bytes[4..6].copy_from_slice(&self.group.to_le_bytes());
-        // Columns are at most 16,384: sixteen bits hold them.
+        // Columns are at most 16,384 and fit sixteen bits.
         bytes[6..8].copy_from_slice(&(self.cols as u16).to_le_bytes());
         bytes[8..12].copy_from_slice(&self.rows.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.offset.to_le_bytes());

@@ -1,7 +1,7 @@
 //! The layout of a matrix in its section.
 //!
-//! A section holds, one after the other: the codes of all rows, the scales of all rows, the biases
-//! of all rows (absent for embeddings). Per precision:
+//! A section holds the codes of all rows, then the scales of all rows, then the biases of all rows
+//! (absent for embeddings). Per precision:
 //!
 //! | precision | codes of a row | scales of a row |
 //! |---|---|---|
@@ -9,27 +9,28 @@
 //! | INT8 | `cols` bytes | `u16` mantissa m |
 //! | INT2 to INT6 | its planes in order | `u16` mantissa m, then a nibble g per group, low first |
 //!
-//! A [`super::Plane`] holds some bits of every code of the row, 1, 2 or 4, group by group: n inputs
-//! of w bits take L = ⌈n·w/8⌉ bytes, and byte j holds input j in its lowest w bits, input j + L in
-//! the next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper
-//! bits, two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) +
+//! A [`super::Plane`] holds 1, 2 or 4 bits of every code of the row, group by group: n inputs of w
+//! bits take L = ⌈n·w/8⌉ bytes, and byte j holds input j in its lowest w bits, input j + L in the
+//! next, and so on. INT4 and INT2 are a single plane. INT6, INT5 and INT3 have two: the upper bits,
+//! two's complement, then the lower bits, unsigned; the code is `upper · 2^(bits of lower) +
 //! lower`.
 //!
 //! The stored codes of INT8 and INT4 are offset by half their range, 128 or 8, except the highest
-//! code of every two bytes, which is two's complement: two bytes are then one signed number, the
-//! sum of its codes in their places, and a 16-bit multiplier need not unpack the highest one.
-//! [`super::INT8_OFFSETS`] and [`super::Plane::offsets`] convert between the two forms.
+//! code of every two bytes, which is two's complement. Two bytes are then one signed 16-bit number,
+//! the sum of its codes times their place values, and a 16-bit multiplier need not unpack the
+//! highest code. [`super::INT8_OFFSETS`] and [`super::Plane::offsets`] convert between the two
+//! forms.
 //!
 //! A weight is `code · m · 2^−e` (INT8) or `code · g · m · 2^−e` (INT2 to INT6) with the record's
-//! exponent e; for linear layers m includes the value of one unit of the activation code (1/127 or
-//! 1/255 of the vector's largest magnitude). A bias is an `i16` times 2^−b.
+//! exponent e. For linear layers m includes the factor 1/127 or 1/255 of the activation codes,
+//! whose scale is the value of the largest code. A bias is an `i16` times 2^−b.
 
 use super::precision::Precision;
 use super::record::TensorRecord;
 use super::{Dimensions, TensorId};
 use crate::error::{Error, TensorProblem};
 
-/// Sizes of the parts of a matrix's section, in bytes.
+/// Sizes of the parts of a section, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorLayout {
     /// Codes of one row.
@@ -43,8 +44,7 @@ pub struct TensorLayout {
 }
 
 impl TensorLayout {
-    /// The layout of a `[rows, cols]` matrix. `group` is used for grouped precisions only and must
-    /// not be 0 there.
+    /// The layout of a `[rows, cols]` matrix. `group` is ignored unless the precision is grouped.
     #[inline(never)]
     pub const fn new(
         precision: Precision,
@@ -84,8 +84,8 @@ impl TensorLayout {
         self.biases_at() + if self.biased { 2 * self.rows } else { 0 }
     }
 
-    /// [`TensorLayout::len`] in 64 bits: the length in a malicious header may exceed a 32-bit
-    /// address space, and must be compared before it is computed in `usize`.
+    /// [`TensorLayout::len`] in 64 bits, for bounds checks: with a malicious header the length may
+    /// overflow a 32-bit `usize`.
     pub const fn byte_len(&self) -> u64 {
         let row = self.row_codes + self.row_scales + if self.biased { 2 } else { 0 };
         self.rows as u64 * row as u64
@@ -97,7 +97,7 @@ impl TensorLayout {
     }
 }
 
-/// A matrix in place in the blob.
+/// A matrix, read in place from the blob.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
     /// Storage precision.
@@ -112,7 +112,7 @@ pub struct Tensor<'a> {
     pub exponent: i32,
     /// Exponent of the biases.
     pub bias_exponent: u32,
-    /// Largest activation code of the vectors it multiplies.
+    /// Largest activation code of its input vectors.
     pub max_code: u32,
     /// Codes of all rows.
     pub codes: &'a [u8],
@@ -123,12 +123,13 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// Cuts the matrix out of the blob's sections. `dims` must be valid and have the matrix.
+    /// Validates a record and borrows its matrix from the sections. `dims` must be valid and
+    /// contain `id`.
     ///
     /// # Errors
     ///
-    /// [`Error::Tensor`] where the record contradicts the dimensions, names an impossible number or
-    /// reaches outside of the sections, or a weight is not finite.
+    /// [`Error::Tensor`] for an invalid record, a section that is misaligned or out of bounds, or a
+    /// non-finite weight.
     pub fn new(
         sections: &'a [u8],
         dims: &Dimensions,
@@ -158,7 +159,7 @@ impl<'a> Tensor<'a> {
         Ok(Self::cut(sections, id, record))
     }
 
-    /// [`Tensor::new`] for a record that it has accepted before, without its checks.
+    /// [`Tensor::new`] without its checks, for a record that has passed them.
     pub(crate) fn cut(sections: &'a [u8], id: TensorId, record: &TensorRecord) -> Self {
         let (rows, cols) = (record.rows as usize, record.cols as usize);
         let group = record.group as usize;
@@ -180,11 +181,11 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// `count` rows from `first` on, as a matrix of their own.
+    /// The submatrix of `count` rows from `first` on.
     ///
     /// # Panics
     ///
-    /// If they do not lie within the matrix.
+    /// If the rows are out of bounds.
     #[inline(never)]
     pub fn rows(&self, first: usize, count: usize) -> Self {
         let layout = self.layout();
