@@ -1,4 +1,4 @@
-//! Gives the linker the memory map of the machine that QEMU emulates for the target.
+//! Passes the memory map of the target's QEMU machine to the linker.
 
 use std::path::PathBuf;
 use std::{env, fs};

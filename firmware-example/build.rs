@@ -1,24 +1,24 @@
-//! Reads the settings of a run from the environment, and tells the linker where the memory map is.
-//! What the blob needs, the firmware reads from the blob itself, in constants.
+//! Writes the run settings from the environment to constants, and passes the memory map to the
+//! linker. The blob's memory needs are constants that the firmware derives from the blob itself.
 //!
-//! | variable | default | is |
+//! | variable | default | meaning |
 //! |---|---|---|
-//! | `RESNET_BK_BLOB` | [`DEFAULT_BLOB`] | the blob; relative to this folder |
-//! | `RESNET_BK_PROMPT` | [`DEFAULT_PROMPT`] | text to continue; token numbers if the blob has no tokenizer |
+//! | `RESNET_BK_BLOB` | [`DEFAULT_BLOB`] | path of the blob, relative to this folder |
+//! | `RESNET_BK_PROMPT` | [`DEFAULT_PROMPT`] | text to continue; token ids without a tokenizer |
 //! | `RESNET_BK_TOKENS` | 64 | tokens to generate |
-//! | `RESNET_BK_TEMPERATURE` | 0 | 0 always takes the likeliest token |
-//! | `RESNET_BK_TOP_K` | 0 | sample among so many candidates; 0 is all |
-//! | `RESNET_BK_TOP_P` | 1 | sample among the likeliest that together have this probability; 1 is all |
-//! | `RESNET_BK_REPETITION_PENALTY` | 1 | makes the last 64 distinct tokens less likely; 1 is no penalty |
-//! | `RESNET_BK_STOP` | | text of one token that ends the continuation; token numbers without a tokenizer |
-//! | `RESNET_BK_SEED` | 1 | of the sampler, or of the windows' tokens |
+//! | `RESNET_BK_TEMPERATURE` | 0 | sampling temperature; 0 is greedy |
+//! | `RESNET_BK_TOP_K` | 0 | top-k: number of candidates; 0 is all |
+//! | `RESNET_BK_TOP_P` | 1 | top-p: probability mass of the nucleus; 1 is all |
+//! | `RESNET_BK_REPETITION_PENALTY` | 1 | penalty on the last 64 distinct tokens; 1 is none |
+//! | `RESNET_BK_STOP` | | stop token, as text; a token id without a tokenizer |
+//! | `RESNET_BK_SEED` | 1 | seed of the sampler, or of the windows' tokens |
 //! | `RESNET_BK_WINDOWS` | 4 | windows to score, for a full-chain blob |
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{env, fs};
 
-/// The blob that a plain `cargo run --release` takes.
+/// Default of `RESNET_BK_BLOB`.
 const DEFAULT_BLOB: &str = "../models/wikitext2/model.rbk";
 const DEFAULT_PROMPT: &str = "The castle was built in";
 
@@ -29,7 +29,7 @@ fn main() {
     }
 }
 
-/// Where the linker finds the memory map, and how it links.
+/// Passes the memory map and arguments to the linker.
 fn link() -> Result<(), String> {
     let out = out_dir();
     println!("cargo::rerun-if-changed=src/board/memory.x");
@@ -88,7 +88,7 @@ fn settings() -> Result<(), String> {
     fs::write(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))
 }
 
-/// The absolute path of the blob, or what to do when there is none.
+/// The absolute path of the blob, or an error with a remedy.
 fn blob_path() -> Result<PathBuf, String> {
     let given: String = variable("RESNET_BK_BLOB", DEFAULT_BLOB)?;
     println!("cargo::rerun-if-changed={given}");

@@ -1,27 +1,27 @@
-//! Where a token's instructions go: the counter, read between the pieces of a session.
+//! Instructions per kind of piece: the counter is read between the pieces of a token.
 
 use resnet_bk_core::Piece;
 
 use crate::machine::Moment;
 
-/// Instructions by kind of piece. Each lap begins where the one before ended, so nothing is left
-/// out and the sum is as exact as one measurement.
+/// Instructions per kind of piece. Each lap begins where the previous one ended, so nothing is
+/// missed and the sum is as exact as a single measurement.
 pub struct Laps {
     last: Moment,
     kinds: [Kind; Piece::ALL.len()],
 }
 
-/// All pieces of one kind.
+/// Totals for one kind of piece.
 #[derive(Clone, Copy, Default)]
 pub struct Kind {
-    /// Instructions in all.
+    /// Total instructions.
     pub total: u64,
-    /// Instructions of the longest one.
+    /// Instructions of the longest piece.
     pub longest: u64,
 }
 
 impl Laps {
-    /// None yet.
+    /// No laps yet.
     pub fn new() -> Self {
         Self { last: Moment::now(), kinds: [Kind::default(); Piece::ALL.len()] }
     }
@@ -31,7 +31,7 @@ impl Laps {
         self.last = Moment::now();
     }
 
-    /// Ends a lap, which computed this piece, and begins the next.
+    /// Ends the lap that computed `piece` and begins the next one.
     pub fn lap(&mut self, piece: Piece) {
         let now = Moment::now();
         let instructions = self.last.instructions_until(now);

@@ -1,13 +1,11 @@
-//! What the programs that `cargo xtask bench` runs have in common.
+//! Shared by the programs that `cargo xtask bench` runs.
 //!
 //! - `products` checks every kernel against the portable one, bit for bit, and counts the
 //!   instructions of complete matrix-vector products.
-//! - `token` generates with the blob that QEMU has put in memory, and counts whole tokens and their
-//!   pieces.
-//! - `footprint` is inference and nothing else: its sections are the code that a firmware pays for.
+//! - `token` generates with the blob that QEMU loads, and counts whole tokens and their pieces.
+//! - `footprint` contains inference only: its sections are the code size of inference.
 //!
-//! They print lines of words and numbers for the host to read, and exit with 0 unless something is
-//! wrong.
+//! They print lines for the host to parse, and exit with 0 on success.
 
 #![no_std]
 
@@ -16,7 +14,7 @@ pub mod laps;
 pub mod machine;
 pub mod random;
 
-/// The program's entry, by the runtime of the architecture.
+/// Defines the program's entry point with the runtime of the architecture.
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {

@@ -1,4 +1,4 @@
-//! Matrices and vectors from a seed.
+//! Seeded random matrices and vectors.
 
 use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
 use resnet_bk_core::internals::Vectors;
@@ -30,10 +30,10 @@ impl Random {
     }
 }
 
-/// What a product is of.
+/// Storage and shape of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Storage.
+    /// Storage precision.
     pub precision: Precision,
     /// Inputs per group; 0 unless the precision is grouped.
     pub group: usize,
@@ -49,18 +49,18 @@ impl Shape {
     }
 }
 
-/// How numbers are drawn.
+/// Distribution of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Draw {
-    /// Evenly.
+    /// Uniform.
     Even,
-    /// The ends of their ranges alone.
+    /// Only the ends of their ranges.
     Extreme,
-    /// Evenly, but for codes: of twenty one is other than zero, as behind a ReLU.
+    /// Uniform, but only one code in twenty is nonzero, as after a ReLU.
     Sparse,
 }
 
-/// A matrix over `memory`, which must be aligned as sections are and large enough.
+/// A matrix over `memory`, which must be large enough and aligned like a section.
 pub fn matrix<'a>(
     shape: Shape,
     draw: Draw,
@@ -71,7 +71,7 @@ pub fn matrix<'a>(
     let section = &mut memory[..layout.len()];
     random.fill(section);
     if draw == Draw::Extreme {
-        // Smallest and largest codes and scales; of halves large ones.
+        // Smallest and largest codes and scales; large halves.
         let ends: &[u8] = match shape.precision {
             Precision::Int8 => &[0x80, 0x7f, 0x81, 0x00, 0xff],
             Precision::Fp16 => &[0x7b, 0xfb, 0x00],
@@ -85,7 +85,7 @@ pub fn matrix<'a>(
         section[layout.scales_at()..layout.biases_at()].fill(0xff);
     }
     if shape.precision == Precision::Fp16 {
-        // Neither infinite nor NaN.
+        // Finite halves only.
         for high in section[..layout.scales_at()].iter_mut().skip(1).step_by(2) {
             if *high & 0x7c == 0x7c {
                 *high &= !0x40;
@@ -96,7 +96,7 @@ pub fn matrix<'a>(
     let (codes, rest) = section.split_at(layout.scales_at());
     let (scales, biases) = rest.split_at(layout.biases_at() - layout.scales_at());
     let fine = draw != Draw::Extreme;
-    // As in the shipped model the matrices that narrow multiply what a ReLU leaves.
+    // As in the shipped model, matrices with fewer rows than columns follow a ReLU.
     let after_relu = if fine { shape.cols > shape.rows } else { random.below(2) == 1 };
     let max_code = if after_relu { 255 } else { 127 };
     Tensor {
@@ -104,7 +104,7 @@ pub fn matrix<'a>(
         rows: shape.rows,
         cols: shape.cols,
         group: shape.group,
-        // As in the shipped model; otherwise any shift that a blob may ask for.
+        // As in the shipped model; otherwise any allowed shift.
         exponent: if fine { 31 } else { random.below(81) as i32 },
         bias_exponent: if fine { 15 } else { random.below(17) },
         max_code,
@@ -122,15 +122,15 @@ pub struct Vector {
 }
 
 impl Vector {
-    /// The most elements.
+    /// Largest number of elements.
     pub const LONGEST: usize = 1024;
 
-    /// An empty one.
+    /// An empty vector.
     pub const fn new() -> Self {
         Self { codes: [0; Self::LONGEST], scale: [0], len: 0 }
     }
 
-    /// Fills it for a matrix.
+    /// Draws random codes and a scale for the inputs of `matrix`.
     pub fn draw(&mut self, matrix: &Tensor<'_>, draw: Draw, random: &mut Random) {
         self.len = matrix.cols;
         let max = matrix.max_code as i16;
@@ -157,7 +157,7 @@ impl Vector {
         self.scale = [Scale { mantissa, exponent }.pack()];
     }
 
-    /// As kernels take it.
+    /// The vector as an argument of kernels.
     pub fn get(&self) -> Vectors<'_> {
         Vectors { codes: &self.codes[..self.len], scales: &self.scale }
     }

@@ -1,4 +1,4 @@
-//! How a run ends that should not: with a line that says why and an exit code, never by hanging.
+//! Panics and faults: log the cause and exit with a code instead of hanging.
 
 use core::arch::naked_asm;
 use core::panic::PanicInfo;
@@ -11,19 +11,19 @@ use crate::memory::stack_end;
 const PANIC: i32 = 101;
 /// Exit code of a fault.
 const FAULT: i32 = 134;
-/// Room that the fault handler wants. With less left, the stack is taken to have overflowed.
+/// Stack that the fault handler needs. With less left, a stack overflow is assumed.
 const MARGIN: usize = 512;
 /// Index of the program counter in the frame that the core pushes at an exception.
 const FRAME_PC: usize = 6;
 
-/// Set by the first panic: a second one, out of the logger say, ends the run without another word.
+/// Set by the first panic: a nested one, for example from the logger, exits silently.
 static PANICKING: AtomicBool = AtomicBool::new(false);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     if !PANICKING.load(Ordering::Relaxed) {
         PANICKING.store(true, Ordering::Relaxed);
-        // Without the formatted part of the message, the formatting code stays out of flash.
+        // Without formatted messages, the formatting code is not linked.
         let reason = info.message().as_str().unwrap_or("see the source");
         match info.location() {
             Some(at) => {
@@ -40,12 +40,12 @@ fn defmt_panic() -> ! {
     board::exit(PANIC)
 }
 
-/// Hands the stack pointer at the fault to [`hard_fault`]. Where too little stack is left, that
-/// runs on the stack from its top: nothing there is needed any more.
+/// Passes the stack pointer at the fault to [`hard_fault`]. If too little stack is left, the stack
+/// pointer is first reset to the top, overwriting frames that are no longer needed.
 ///
 /// # Safety
 ///
-/// Called by the core alone.
+/// Must only be called by the core.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn HardFault() -> ! {

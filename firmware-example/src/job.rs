@@ -1,4 +1,4 @@
-//! What the firmware does with the blob: continue a prompt, or score windows.
+//! The jobs of the firmware: continue a prompt, or score windows.
 
 use micromath::F32Ext;
 use resnet_bk_core::{Error, Generator, LogitsDigest, Model, Sampler, Score, Scorer};
@@ -10,9 +10,9 @@ use resnet_bk_firmware::settings::{
 };
 use resnet_bk_firmware::{prompt, storage};
 
-/// Says how surprising the prompt is, then continues it. Its last token is the first whose logits
-/// are computed, and the last one of the continuation is not fed back, so there are at most as many
-/// steps as tokens to generate.
+/// Logs the surprisal of the prompt, then continues it. Logits are computed from the prompt's last
+/// token on, and the last generated token is not fed back, so there are at most as many steps as
+/// tokens to generate.
 pub(crate) fn generate(model: Model<'static>, meter: &Meter) -> Result<Outcome, Error> {
     let tokenizer = model.tokenizer().ok();
     let (mut stop_buffer, mut stops) = ([0; STOP.len()], &[][..]);
@@ -49,7 +49,7 @@ pub(crate) fn generate(model: Model<'static>, meter: &Meter) -> Result<Outcome, 
         defmt::debug!("step {=u32} token {=u32} digest {=u32:08x}", tokens, token, digest);
         tokens += 1;
         defmt::println!("token {=u32}", token);
-        // A token that the tokenizer does not know has no text.
+        // Tokens unknown to the tokenizer have no text.
         let _ = decoder.as_mut().map(|decoder| decoder.decode(token, prompt::print));
     }
     if let Some(decoder) = &mut decoder {
@@ -89,7 +89,7 @@ pub(crate) fn score(model: Model<'static>, meter: &Meter) -> Result<Outcome, Err
     Ok(Outcome { tokens, digest, instructions, fed: 0, fed_instructions: 0 })
 }
 
-/// Logs how surprising a text is, unless it has no token that could be.
+/// Logs the surprisal of a text, unless no token was scored.
 fn report(text: &str, score: Score) {
     if score.tokens() > 0 {
         defmt::info!(

@@ -1,5 +1,4 @@
-//! What the programs of this example share: the board, faults, the memory of inference, and what
-//! they print.
+//! Shared by the programs of this example: board support, fault handling, session memory, output.
 
 #![no_std]
 

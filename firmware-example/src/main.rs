@@ -1,11 +1,10 @@
-//! Runs a resnet-bk blob on a Cortex-M and says what it took.
+//! Runs a resnet-bk blob on a Cortex-M and reports its cost.
 //!
-//! A causal blob continues a prompt; a full-chain one scores windows. Either way the firmware ends
-//! with a digest of every logit that it computed, which the same core on a workstation reproduces
-//! bit for bit.
+//! A causal blob continues a prompt; a full-chain one scores windows. The firmware ends with a
+//! digest of every computed logit, which a host reproduces bit for bit.
 //!
-//! Lines without a log level are the program's output, one word naming each: `prompt`, `token`,
-//! `text` and at the end `summary`. `build.rs` lists what may be set at build time.
+//! Lines without a log level are the program's output and begin with a keyword: `prompt`, `token`,
+//! `text` and at the end `summary`. `build.rs` lists the build-time settings.
 
 #![no_std]
 #![no_main]

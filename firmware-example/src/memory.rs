@@ -1,9 +1,8 @@
-//! How much memory the firmware takes, from the symbols of the linker script and the paint on the
-//! stack.
+//! Memory use of the firmware, from linker symbols and stack painting.
 
 use cortex_m_rt::STACK_PAINT_VALUE;
 
-// Only the addresses of these symbols mean anything.
+// Linker symbols: only their addresses are meaningful.
 unsafe extern "C" {
     static _stack_end: u32;
     static _stack_start: u32;
@@ -24,7 +23,7 @@ fn span(start: *const u32, end: *const u32) -> usize {
     end as usize - start as usize
 }
 
-/// Bytes of statics: initialised, zeroed and uninitialised, the session or the heap among them.
+/// Bytes of statics: initialised, zeroed and uninitialised, including the session or the heap.
 pub(crate) fn static_bytes() -> usize {
     span(&raw const __sdata, &raw const __euninit)
 }
@@ -35,12 +34,11 @@ pub(crate) fn flash_bytes() -> usize {
     span(&raw const __vector_table, &raw const __sidata) + initial
 }
 
-/// The most that the stack has ever held, in bytes: all that no longer has the paint of the reset
-/// handler.
+/// High-water mark of the stack in bytes: everything whose paint from the reset handler is gone.
 pub(crate) fn stack_high_water() -> usize {
     let (end, start) = (stack_end(), &raw const _stack_start);
-    // SAFETY: the words between the two symbols are the stack, which is memory that is always
-    // there, and `index` stays below their number.
+    // SAFETY: the words between the two symbols are the stack, which is always valid memory, and
+    // `index` stays below their number.
     let painted = |&index: &usize| unsafe { end.add(index).read_volatile() } == STACK_PAINT_VALUE;
     let words = span(end, start) / size_of::<u32>();
     span(end, start) - (0..words).take_while(painted).count() * size_of::<u32>()

@@ -1,4 +1,4 @@
-//! Counting instructions by the core's own timer.
+//! Instruction counts from the SysTick timer.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,7 +7,7 @@ use cortex_m::peripheral::syst::SystClkSource;
 
 use crate::board;
 
-/// SysTick counts 24 bits down and starts over.
+/// Period of the 24-bit down-counter.
 const PERIOD: u32 = 1 << 24;
 
 static WRAPS: AtomicU32 = AtomicU32::new(0);
@@ -32,7 +32,7 @@ impl Meter {
             let wraps = WRAPS.load(Ordering::Relaxed);
             let left = SYST::get_current();
             if wraps == WRAPS.load(Ordering::Relaxed) {
-                // The interrupt comes as the count reaches 0, so a period runs from 0 to 1.
+                // The interrupt fires when the count reaches 0, so a period runs from 0 to 1.
                 let ticks = PERIOD.wrapping_sub(left) % PERIOD;
                 return (u64::from(wraps) * u64::from(PERIOD) + u64::from(ticks)) * board::TICK;
             }
@@ -42,7 +42,7 @@ impl Meter {
 
 #[cortex_m_rt::exception]
 fn SysTick() {
-    // Only this handler writes, so load and store need not be one operation (which a Cortex-M0
-    // does not have).
+    // Only this handler writes, so the update need not be atomic (a Cortex-M0 has no atomic
+    // read-modify-write).
     WRAPS.store(WRAPS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }

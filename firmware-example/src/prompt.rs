@@ -1,17 +1,17 @@
-//! From the prompt to tokens, and from tokens to text.
+//! Conversion of the prompt to tokens, and of tokens to text.
 
 use resnet_bk_core::{Error, Model};
 
 use crate::settings::PROMPT;
 
-/// Room for the prompt's tokens: encoding starts from a token per byte.
+/// Capacity for the prompt's tokens: encoding starts with a token per byte.
 pub type Buffer = [u32; PROMPT.len()];
 
-/// The prompt's tokens, by the blob's tokenizer, or numbers such as `1 2 3` where it has none.
+/// Tokenizes the prompt; without a tokenizer it must be token ids such as `1 2 3`.
 ///
 /// # Errors
 ///
-/// [`Error::NoTokenizer`] for text where numbers are needed.
+/// [`Error::NoTokenizer`] for text instead of token ids.
 pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32], Error> {
     let count = match model.tokenizer() {
         Ok(tokenizer) => {
@@ -30,13 +30,13 @@ pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32]
     if count == 0 { Err(Error::NoTokenizer) } else { Ok(&buffer[..count]) }
 }
 
-/// The token of a text that ends the continuation; a number where the blob has no tokenizer.
-/// `buffer` has room for a token per byte.
+/// Tokenizes the stop text; without a tokenizer it must be a token id. `buffer` must have room for
+/// a token per byte.
 ///
 /// # Errors
 ///
-/// [`Error::Buffer`] for a text of several tokens, or none; [`Error::NoTokenizer`] for text where
-/// a number is needed.
+/// [`Error::Buffer`] unless the text is exactly one token; [`Error::NoTokenizer`] for text instead
+/// of a token id.
 pub fn stop<'a>(
     model: &Model<'_>,
     text: &str,

@@ -1,4 +1,4 @@
-//! What the programs print of the blob and of their run.
+//! Output of the programs about the blob and the run.
 
 use resnet_bk_core::kernels::Reason;
 use resnet_bk_core::{Error, LogitsDigest, Model};
@@ -6,21 +6,21 @@ use resnet_bk_core::{Error, LogitsDigest, Model};
 use crate::meter::Meter;
 use crate::{board, memory, settings};
 
-/// What a run amounted to.
+/// Results of a run.
 pub struct Outcome {
     /// Tokens that were generated or scored.
     pub tokens: u32,
-    /// Digest of all logits that were computed: behind the prompt and every token but the last.
+    /// Digest of all computed logits: after the prompt and after every token but the last.
     pub digest: LogitsDigest,
-    /// Instructions of these steps, inference alone: without sampling, digest and logging.
+    /// Instructions of these steps: inference only, without sampling, digest and logging.
     pub instructions: u64,
-    /// Tokens of the prompt before its last, whose logits nobody needs.
+    /// Prompt tokens but the last, which need no logits.
     pub fed: u32,
     /// Their instructions.
     pub fed_instructions: u64,
 }
 
-/// Loads the blob and prints what it is.
+/// Loads and describes the blob.
 ///
 /// # Errors
 ///
@@ -41,8 +41,7 @@ pub fn load(meter: &Meter) -> Result<Model<'static>, Error> {
     Ok(model)
 }
 
-/// Prints how many tensors have a fast kernel, and warns where they would if the blob lay
-/// elsewhere.
+/// Prints how many tensors have an optimized kernel, and warns of fallbacks due to misalignment.
 fn kernels(model: &Model<'_>) {
     let (mut all, mut fast, mut unaligned) = (0u32, 0u32, 0u32);
     for (_, choice) in model.kernels() {
@@ -59,7 +58,7 @@ fn kernels(model: &Model<'_>) {
     }
 }
 
-/// Prints what the run amounted to, as `key=value` pairs for people and programs, and ends it.
+/// Prints the summary of the run as `key=value` pairs and exits.
 pub fn end(result: Result<Outcome, Error>) -> ! {
     match result {
         Ok(outcome) => {

@@ -1,5 +1,4 @@
-//! What a run does: from the environment, by `build.rs`; and what its blob needs, from the blob's
-//! first bytes.
+//! Build-time settings from `build.rs`, and constants derived from the blob's dimensions.
 
 use resnet_bk_core::blob::{Chain, Dimensions};
 
@@ -14,13 +13,13 @@ pub const DIMS: Dimensions = match Dimensions::of_blob(BLOB) {
 /// Whether the blob can only score whole windows.
 pub const SCORES_WINDOWS: bool = matches!(DIMS.chain, Chain::Full);
 
-/// Tokens of a window: 64, or as many as a shorter position table has.
+/// Tokens of a window: 64, or the length of a shorter position table.
 pub const WINDOW_TOKENS: usize = match DIMS.positions {
     1..64 => DIMS.positions as usize,
     _ => 64,
 };
 
-/// Positions that a window computes at a time.
+/// Tile of a window, in positions.
 pub const WINDOW_TILE: usize = 4;
 
 /// Distinct tokens that the repetition penalty remembers.

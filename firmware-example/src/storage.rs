@@ -1,4 +1,4 @@
-//! The memory that inference works in.
+//! Memory of sessions and windows.
 
 use resnet_bk_core::{Error, Model, Session, Window};
 
@@ -6,7 +6,7 @@ use crate::settings::{MEMORY_WORDS, WINDOW_TILE, WINDOW_TOKENS};
 
 pub use memory::{Words, session, window};
 
-/// A static array, whose size is a constant of the blob: the one static that inference needs.
+/// A static array, sized at compile time from the blob.
 #[cfg(not(feature = "alloc"))]
 mod memory {
     use super::*;
@@ -28,7 +28,7 @@ mod memory {
     }
 }
 
-/// A heap, from which sessions and windows allocate what they need.
+/// A heap, from which sessions and windows allocate.
 #[cfg(feature = "alloc")]
 mod memory {
     extern crate alloc;
@@ -42,9 +42,9 @@ mod memory {
     #[global_allocator]
     static HEAP: LlffHeap = LlffHeap::empty();
 
-    /// Gives the heap its memory: what one session or window takes, and the allocator's own words.
+    /// Initializes the heap with room for one session or window and the allocator's overhead.
     fn start_heap() {
-        // SAFETY: the memory that the macro declares is the heap's alone, and nothing has been
+        // SAFETY: only the heap uses the memory that the macro declares, and nothing has been
         // allocated yet. A second call panics.
         unsafe {
             embedded_alloc::init!(HEAP, 4 * MEMORY_WORDS + 64);

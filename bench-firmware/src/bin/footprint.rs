@@ -1,5 +1,5 @@
-//! Inference and nothing else: reads a blob, generates tokens, prints nothing. Its sections are
-//! what inference adds to a firmware, with the few hundred bytes of the runtime.
+//! Inference only: loads a blob, generates tokens, prints nothing. Its sections are the code size
+//! of inference plus a few hundred bytes of runtime.
 #![no_std]
 #![no_main]
 
@@ -15,7 +15,7 @@ const WORDS: usize = 8 << 10;
 fn run() -> ! {
     static mut MEMORY: [u32; WORDS] = [0; WORDS];
     let memory = &raw mut MEMORY;
-    // SAFETY: this function is called once, and nothing else names the static.
+    // SAFETY: this function is called once, and nothing else uses the static.
     let memory = unsafe { &mut *memory };
     machine::exit(generate(memory).map_or(1, |()| 0))
 }

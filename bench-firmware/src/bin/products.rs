@@ -1,9 +1,8 @@
-//! Complete matrix-vector products: the same bits as the portable kernel, and instructions.
+//! Complete matrix-vector products: compares kernels with the portable one and counts instructions.
 //!
 //! A line per count: `product <storage> <inputs> <outputs> <instructions>`. A storage is a
-//! precision and, after a slash, its group unless that is 32; `-sparse` marks vectors with one code
-//! in twenty that is not zero. `portable` lines are the same of the portable kernel, marked
-//! `-portable`.
+//! precision and, after a slash, its group size unless that is 32; `-sparse` marks vectors in which
+//! one code in twenty is nonzero, `-portable` the portable kernel.
 #![no_std]
 #![no_main]
 
@@ -17,11 +16,11 @@ use semihosting::println;
 
 resnet_bk_bench::entry!(run);
 
-/// Inputs and outputs of what is counted.
+/// Inputs and outputs of the counted products.
 const COUNTED: [(usize, usize); 4] = [(128, 256), (256, 128), (128, 1024), (64, 128)];
 /// Inputs and outputs that are also counted with a sparse vector: an expert's second matrix.
 const SPARSE: (usize, usize) = (256, 128);
-/// Storages that are counted: all that a budget chooses from, and groups of 32 of every precision.
+/// Counted storages: all candidates of a budget, and groups of 32 of every precision.
 const STORAGES: [(Precision, usize); 11] = [
     (Precision::Int2, 32),
     (Precision::Int2, 16),
@@ -35,11 +34,11 @@ const STORAGES: [(Precision, usize); 11] = [
     (Precision::Int8, 0),
     (Precision::Fp16, 0),
 ];
-/// Groups that the portable kernel is counted with: what it takes falls with the size of a group.
+/// Group sizes of the counted portable products, whose cost falls with the group size.
 const PORTABLE_GROUPS: [usize; 3] = [1, 8, 32];
-/// Inputs and outputs of what it is counted for.
+/// Inputs and outputs of the counted portable products.
 const PORTABLE: (usize, usize) = (64, 128);
-/// A count is of so many calls, which makes it so much finer than a tick.
+/// Calls per count, to resolve fractions of a tick.
 const CALLS: u64 = 8;
 /// Bytes of the largest matrix, FP16 128 to 1024, with its biases.
 const ROOM: usize = 2 * 1024 * 128 + 2 * 1024;
@@ -63,7 +62,7 @@ fn run() -> ! {
     };
     machine::start();
     let room = &raw mut ROOM;
-    // SAFETY: this function is called once, and nothing else names the static.
+    // SAFETY: this function is called once, and nothing else uses the static.
     let room = unsafe { &mut *room };
     let mut random = Random(1);
     let checked = check(room, &mut random);
@@ -102,7 +101,7 @@ fn count(room: &mut Room, shape: Shape, draw: Draw, random: &mut Random) {
     }
 }
 
-/// Prints the instructions of products that no fast kernel takes, their codes being off alignment.
+/// Prints the instructions of products that fall back to the portable kernel: codes are misaligned.
 fn count_portable(room: &mut Room, random: &mut Random) {
     let (cols, rows) = PORTABLE;
     for precision in Precision::ALL {
@@ -124,8 +123,8 @@ fn count_portable(room: &mut Room, random: &mut Random) {
     }
 }
 
-/// Compares kernels with the portable one on shapes with and without a fast kernel, on random and
-/// extreme numbers. Returns how many products it compared.
+/// Compares kernels with the portable one on shapes with and without an optimized kernel, on random
+/// and extreme numbers. Returns the number of products.
 fn check(room: &mut Room, random: &mut Random) -> u32 {
     let groups = |precision: Precision| -> &[usize] {
         if precision.is_grouped() { &[32, 16, 64, 7] } else { &[0] }
@@ -155,7 +154,7 @@ fn check(room: &mut Room, random: &mut Random) -> u32 {
     checked
 }
 
-/// Ends the run where an output is not the portable kernel's.
+/// Exits with an error if an output differs from the portable kernel's.
 #[inline(never)]
 fn compare(matrix: &Tensor<'_>, x: Vectors<'_>, out: &[i32], expected: &mut [i32]) {
     portable::matmul(matrix, x, expected);

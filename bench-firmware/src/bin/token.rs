@@ -1,5 +1,5 @@
-//! Whole tokens of a blob, greedy: their instructions, those of their pieces, of tokens without
-//! logits and of every way to sample, memory, and a digest of every logit for the host.
+//! Whole tokens, greedy: instructions of tokens with and without logits, of pieces and of sampling
+//! methods, memory, and a digest of the logits for the host.
 //!
 //! Lines: `token <instructions>`, `fed <instructions>`, `kind <name> <instructions>`,
 //! `sampler <name> <instructions>` (all per token), `piece <name> <instructions>` (the longest of
@@ -16,11 +16,11 @@ use semihosting::println;
 
 resnet_bk_bench::entry!(run);
 
-/// Tokens that are averaged over.
+/// Tokens to average over.
 const TOKENS: usize = 16;
-/// The first one.
+/// The first token.
 const FIRST: u32 = 1;
-/// Temperature of all samplers but the greedy one.
+/// Temperature of the non-greedy samplers.
 const TEMPERATURE: f32 = 0.8;
 /// Words for a session.
 const WORDS: usize = 8 << 10;
@@ -29,7 +29,7 @@ fn run() -> ! {
     static mut MEMORY: [u32; WORDS] = [0; WORDS];
     machine::start();
     let memory = &raw mut MEMORY;
-    // SAFETY: this function is called once, and nothing else names the static.
+    // SAFETY: this function is called once, and nothing else uses the static.
     let memory = unsafe { &mut *memory };
     if let Err(error) = measure(memory) {
         println!("{error}");
@@ -76,8 +76,8 @@ fn measure(memory: &mut [u32]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the tokens once more, piece by piece, and prints what the pieces take.
-// Outlined: its frame is none of a session's stack.
+/// Repeats the tokens piece by piece and prints the instructions per piece.
+// Outlined so that its frame does not count as stack of a session.
 #[inline(never)]
 fn pieces(
     session: &mut Session<'_, &mut [u32]>,
@@ -105,10 +105,10 @@ fn pieces(
     Ok(())
 }
 
-/// Ways to sample.
+/// Sampling methods.
 const SAMPLERS: usize = 4;
 
-/// By their names.
+/// The sampling methods with their names.
 fn samplers() -> Result<[(&'static str, Sampler); SAMPLERS], Error> {
     let builder = Sampler::builder().temperature(TEMPERATURE).seed(1);
     Ok([

@@ -1,4 +1,4 @@
-//! Cortex-M, by SysTick.
+//! Cortex-M: the SysTick timer.
 
 use core::arch::asm;
 
@@ -9,9 +9,9 @@ pub(super) const BLOB: usize = 0x0010_0000;
 
 /// With `-icount shift=0` an instruction takes a nanosecond of virtual time, so a tick of 25 MHz
 /// (mps2) is forty of them and one of 16 MHz (microbit, the machine with an ARMv6-M core) 62.5.
-/// [`super::verify`] holds them to that.
+/// [`super::start`] validates this.
 const INSTRUCTIONS_IN_8_TICKS: u64 = if cfg!(microbit) { 500 } else { 320 };
-/// SysTick counts 24 bits down.
+/// Period of the 24-bit down-counter.
 const MASK: u32 = (1 << 24) - 1;
 
 /// Starts the counter.
@@ -35,7 +35,8 @@ impl Moment {
         Self(SYST::get_current())
     }
 
-    /// Instructions between a moment and a later one, exact to a tick, fewer than 2^24 ticks.
+    /// Instructions from this moment to a later one, exact to a tick; must be fewer than 2^24
+    /// ticks.
     pub fn instructions_until(self, later: Self) -> u64 {
         u64::from(self.0.wrapping_sub(later.0) & MASK) * INSTRUCTIONS_IN_8_TICKS / 8
     }
@@ -45,7 +46,7 @@ unsafe extern "C" {
     static _stack_start: u32;
 }
 
-/// The address where the stack begins.
+/// Top of the stack.
 pub(super) fn stack_top() -> usize {
     &raw const _stack_start as usize
 }
@@ -56,7 +57,7 @@ unsafe fn HardFault(frame: &cortex_m_rt::ExceptionFrame) -> ! {
     super::exit(134)
 }
 
-/// A loop of two instructions a round.
+/// A loop of two instructions per round.
 pub(super) fn rounds(count: u32) {
     // SAFETY: counts a register down.
     unsafe { asm!("2: subs {0}, #1", "bne 2b", inout(reg) count => _, options(nomem, nostack)) }

@@ -20,15 +20,15 @@ pub fn exit(code: i32) -> ! {
     semihosting::process::exit(code)
 }
 
-/// Starts the counter and holds it to a loop of known length: if the machine's clock is not what
-/// the counter is converted by, no figure means anything.
+/// Starts the counter and validates it against a loop of known length, since a wrong clock rate
+/// would invalidate every figure.
 pub fn start() {
     const ROUNDS: u32 = 100_000;
     machine::start();
     let started = Moment::now();
     machine::rounds(ROUNDS);
     let counted = started.instructions_until(Moment::now());
-    // Two ticks and what stands around the loop.
+    // Tolerance: two ticks and the instructions around the loop.
     let allowed = 2 * u64::from(ROUNDS)..2 * u64::from(ROUNDS) + 150;
     if !allowed.contains(&(counted + 63)) {
         semihosting::println!("{ROUNDS} rounds of two instructions count {counted}");
@@ -36,12 +36,12 @@ pub fn start() {
     }
 }
 
-/// Bytes below the stack pointer that are watched.
+/// Bytes below the stack pointer that are painted.
 const WATCHED: usize = 16 << 10;
-/// What unused stack holds.
+/// Pattern of unused stack.
 const PAINT: u32 = 0x5bad_57ac;
 
-/// A painted stretch of stack.
+/// A painted region of the stack, to measure its high-water mark.
 pub struct Paint {
     bottom: *mut u32,
 }
@@ -51,20 +51,20 @@ impl Paint {
     #[inline(never)]
     pub fn new() -> Self {
         let here = 0u32;
-        // Room for what this function itself still pushes.
+        // Margin for the frame of this function.
         let top = ((&raw const here as usize) & !7) - 128;
         let bottom = (top - WATCHED) as *mut u32;
         for index in 0..WATCHED / 4 {
-            // SAFETY: the memory below the stack pointer, of which the machines have more than is
-            // watched, belongs to nobody: there are no interrupts.
+            // SAFETY: the machines have more than `WATCHED` bytes below the stack pointer, and
+            // without interrupts nothing uses them.
             unsafe { bottom.add(index).write_volatile(PAINT) };
         }
         Self { bottom }
     }
 
-    /// The most bytes that the stack has held since, from its very top.
+    /// High-water mark of the stack since painting, in bytes from its top.
     pub fn high_water(&self) -> usize {
-        // SAFETY: as above; what is read may be stack by now, and is only looked at.
+        // SAFETY: as above; the memory may be in use as stack by now, but is only read.
         let painted = |&index: &usize| unsafe { self.bottom.add(index).read_volatile() } == PAINT;
         let free = (0..WATCHED / 4).take_while(painted).count();
         machine::stack_top() - (self.bottom as usize + 4 * free)

@@ -1,10 +1,10 @@
-//! RV32, by its counter of retired instructions.
+//! RV32: the `minstret` counter of retired instructions.
 
 use core::arch::asm;
 
 pub(super) const BLOB: usize = 0x8010_0000;
 
-/// The counter runs by itself.
+/// Nothing to do: the counter always runs.
 pub(super) fn start() {}
 
 /// A point in the run.
@@ -21,7 +21,7 @@ impl Moment {
         Self(count)
     }
 
-    /// Instructions between a moment and a later one, exact, fewer than 2^32.
+    /// Exact instructions from this moment to a later one; must be fewer than 2^32.
     pub fn instructions_until(self, later: Self) -> u64 {
         u64::from(later.0.wrapping_sub(self.0))
     }
@@ -31,7 +31,7 @@ unsafe extern "C" {
     static _stack_start: u32;
 }
 
-/// The address where the stack begins.
+/// Top of the stack.
 pub(super) fn stack_top() -> usize {
     &raw const _stack_start as usize
 }
@@ -42,7 +42,7 @@ fn exception(_: &riscv_rt::TrapFrame) -> ! {
     super::exit(134)
 }
 
-/// A loop of two instructions a round.
+/// A loop of two instructions per round.
 pub(super) fn rounds(count: u32) {
     // SAFETY: counts a register down.
     unsafe {

@@ -1,9 +1,9 @@
-//! Inference beside other work: one task of an embassy executor computes tokens piece by piece and
-//! yields between pieces, another blinks meanwhile.
+//! Inference alongside other work: one task of an embassy executor computes tokens piece by piece
+//! and yields between pieces, another one blinks.
 //!
-//! It prints what the plain program prints, with the same digest: pieces change no bit. Before the
-//! summary, `blinks` counts what the other task did, `pieces` how often inference yielded, and
-//! `longest` the instructions of the longest piece, for which no other task runs.
+//! The output and its digest are those of the main program. Before the summary, `blinks` counts
+//! the iterations of the other task, `pieces` how often inference yielded, and `longest` the
+//! instructions of the longest piece, during which no other task runs.
 
 #![no_std]
 #![no_main]
@@ -33,14 +33,14 @@ fn main() -> ! {
     board::protect_stack(peripherals.MPU);
     let meter = Meter::start(peripherals.SYST);
     EXECUTOR.init(Executor::new()).run(|spawner| {
-        // A task has one place, which is free.
+        // Each task has one slot, which is still free.
         let (Ok(infer), Ok(blink)) = (infer(meter), blink()) else { board::exit(1) };
         spawner.spawn(infer);
         spawner.spawn(blink);
     })
 }
 
-/// Any other work.
+/// Stands for other work.
 #[embassy_executor::task]
 async fn blink() {
     loop {
@@ -67,7 +67,7 @@ async fn generate(meter: &Meter) -> Result<Outcome, Error> {
     let mut sampler = sampler.build()?;
     let mut decoder = tokenizer.map(|tokenizer| tokenizer.decoder());
     let (mut fed, mut stepped) = (Pieces::default(), Pieces::default());
-    // No prompt is empty.
+    // `build.rs` refuses an empty prompt.
     let (&last, first) = prompt.split_last().unwrap_or((&0, &[]));
     prompt.iter().for_each(|&token| sampler.observe(token));
     for &token in first {
@@ -83,7 +83,7 @@ async fn generate(meter: &Meter) -> Result<Outcome, Error> {
         digest.update(logits);
         token = sampler.sample(logits);
         defmt::println!("token {=u32}", token);
-        // A token that the tokenizer does not know has no text.
+        // Tokens unknown to the tokenizer have no text.
         let _ = decoder.as_mut().map(|decoder| decoder.decode(token, prompt::print));
     }
     if let Some(decoder) = &mut decoder {
@@ -104,7 +104,7 @@ async fn generate(meter: &Meter) -> Result<Outcome, Error> {
     })
 }
 
-/// Pieces that were computed.
+/// Statistics of the computed pieces.
 #[derive(Default)]
 struct Pieces {
     count: u32,
@@ -113,7 +113,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Computes the token in progress, and lets other tasks run behind every piece.
+    /// Computes the token in progress and yields to other tasks after every piece.
     async fn run(&mut self, session: &mut Session<'static, storage::Words>, meter: &Meter) {
         loop {
             let started = meter.instructions();

@@ -1,10 +1,10 @@
-//! The board: everything that a move to other hardware changes, together with `memory.x`.
+//! Board support: the only code to change for other hardware, together with `memory.x`.
 //!
-//! A board module brings
+//! A board module provides
 //!
-//! - a global `defmt` logger and a critical section, by naming the crates that define them;
-//! - [`TICK`]: what one tick of the core's SysTick timer stands for;
-//! - [`protect_stack`]: nothing, where an access below RAM faults by itself;
+//! - a global `defmt` logger and a critical section, by importing the crates that define them;
+//! - [`TICK`]: the unit of a SysTick tick;
+//! - [`protect_stack`]: empty if accesses below RAM fault anyway;
 //! - [`exit`]: how a run ends.
 
 mod mps2_an386;

@@ -8,20 +8,19 @@ use defmt_semihosting as _;
 /// Name of the board.
 pub const NAME: &str = "QEMU mps2-an386, Cortex-M4F";
 
-/// Instructions per tick of SysTick. With `-icount shift=0` every instruction takes a nanosecond of
-/// virtual time, and a tick of 25 MHz takes forty: the count is exact to a tick and the same in
-/// every run. On hardware SysTick counts clock cycles, so this is 1 and the unit is cycles.
+/// Instructions per SysTick tick. With `-icount shift=0` every instruction takes a nanosecond of
+/// virtual time, and a 25 MHz tick takes forty: the count is exact to a tick and reproducible. On
+/// hardware SysTick counts clock cycles, so set this to 1 and read cycles.
 pub const TICK: u64 = 40;
 
-/// Makes the addresses below RAM fault. On most hardware they do already; QEMU takes writes there
-/// as if they had reached a device, so that an overflowing stack would go on unnoticed.
+/// Makes accesses below RAM fault. Most hardware does so anyway, but QEMU ignores such writes, so
+/// that a stack overflow would go unnoticed.
 pub fn protect_stack(mpu: MPU) {
     /// 16 MB that end where RAM begins, at 0x2000_0000.
     const BASE: u32 = 0x1f00_0000;
     /// No access and no execution (bit 28), 2^(23 + 1) bytes (bits 5 to 1), enabled (bit 0).
     const ATTRIBUTES: u32 = 1 << 28 | 23 << 1 | 1;
-    /// Everything else stays as it is without the protection unit (bit 2), which is enabled (bit
-    /// 0).
+    /// Enables the MPU (bit 0) with the default memory map elsewhere (bit 2).
     const CONTROL: u32 = 1 << 2 | 1;
     // SAFETY: nothing of the program lies in the region, and nothing else sets up the unit.
     unsafe {
