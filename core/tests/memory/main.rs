@@ -1,5 +1,5 @@
-//! What loading a blob takes of the heap: bounded by its length, whatever it holds, and refused by
-//! name where the heap has no room for it.
+//! Heap use of loading a blob: bounded by its length for any content, and a typed error if the heap
+//! is exhausted.
 #![cfg(feature = "std")]
 
 #[path = "../suite/blob.rs"]
@@ -16,7 +16,7 @@ use blob::{Mix, Recipe, small};
 use resnet_bk_core::blob::{Dimensions, Precision, TensorId};
 use resnet_bk_core::{Error, Model};
 
-/// The system's allocator, with its bytes counted and at most so many of them.
+/// The system allocator with a byte counter and a limit.
 struct Counted {
     now: AtomicUsize,
     most: AtomicUsize,
@@ -30,8 +30,8 @@ static HEAP: Counted = Counted {
     limit: AtomicUsize::new(usize::MAX),
 };
 
-// SAFETY: memory is the system's; counting it allocates nothing, and no memory is a permitted
-// answer.
+// SAFETY: forwards to the system allocator. Counting does not allocate, and returning null is
+// allowed.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = self.now.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
@@ -40,18 +40,18 @@ unsafe impl GlobalAlloc for Counted {
             return std::ptr::null_mut();
         }
         self.most.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller says.
+        // SAFETY: the caller's contract is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         self.now.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller says.
+        // SAFETY: the caller's contract is the same.
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
-/// What `work` returns, and the most bytes that it had at a time; with room for `room` of them.
+/// Runs `work` with a heap of `room` more bytes; returns its result and its peak use in bytes.
 fn counted<T>(room: usize, work: impl FnOnce() -> T) -> (T, usize) {
     let before = HEAP.now.load(Ordering::Relaxed);
     HEAP.most.store(before, Ordering::Relaxed);
@@ -61,7 +61,7 @@ fn counted<T>(room: usize, work: impl FnOnce() -> T) -> (T, usize) {
     (result, HEAP.most.load(Ordering::Relaxed) - before)
 }
 
-/// A model of the published shape, or of this one, all of it in one precision.
+/// A model with all matrices in one precision, with dimensions modified by `change`.
 fn uniform(precision: Precision, change: impl FnOnce(&mut Dimensions)) -> Vec<u8> {
     let mut dims = Dimensions {
         vocab: 256,
@@ -76,7 +76,7 @@ fn uniform(precision: Precision, change: impl FnOnce(&mut Dimensions)) -> Vec<u8
     Recipe { dims, mix: Mix::All(precision), ..small() }.build()
 }
 
-/// How many second matrices of experts have a copy by columns, of how many.
+/// The number of second matrices of experts with a column-major copy, and of all of them.
 fn copies(model: &Model<'_>) -> (usize, usize) {
     let dims = *model.dims();
     let all = (0..dims.layers).flat_map(|l| (0..dims.experts).map(move |e| (l, e)));
@@ -84,7 +84,7 @@ fn copies(model: &Model<'_>) -> (usize, usize) {
     (all.clone().filter(copied).count(), all.count())
 }
 
-/// One test, for the heap is one.
+/// A single test, since all share the heap.
 #[test]
 fn a_blob_takes_a_bounded_part_of_the_heap() {
     #[cfg(target_arch = "x86_64")]
@@ -92,7 +92,7 @@ fn a_blob_takes_a_bounded_part_of_the_heap() {
     #[cfg(not(target_arch = "x86_64"))]
     let by_columns = false;
 
-    // Of usual shapes every copy is made.
+    // Usual shapes get all copies.
     for precision in Precision::ALL {
         let blob = uniform(precision, |_| ());
         let (model, bytes) = counted(usize::MAX, || Model::from_bytes(&blob).unwrap());
@@ -102,7 +102,7 @@ fn a_blob_takes_a_bounded_part_of_the_heap() {
         assert_eq!(copied, expected, "{precision:?}");
     }
 
-    // A single row takes a whole cache line per column.
+    // A single row takes a whole cache line per column and exceeds the limit on copies.
     let blob = uniform(Precision::Int2, |dims| {
         (dims.vocab, dims.width, dims.hidden, dims.experts) = (4, 1, 1024, 16);
     });
@@ -111,7 +111,7 @@ fn a_blob_takes_a_bounded_part_of_the_heap() {
     let (copied, all) = copies(&model);
     assert!(copied < all, "{copied} of {all}");
 
-    // A heap without room is an error that says how much was missing.
+    // An exhausted heap is an error with the size of the failed allocation.
     let blob = uniform(Precision::Int8, |_| ());
     for room in [0, 100, 4_000, 100_000] {
         let (refused, _) = counted(room, || Model::from_bytes(&blob).map(|_| ()));

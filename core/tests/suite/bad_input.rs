@@ -1,6 +1,6 @@
-//! Damaged, foreign and hostile blobs: a typed error that names what is wrong, never a panic.
+//! Corrupt, foreign and malicious blobs: a typed error that names the problem, never a panic.
 //!
-//! Where a test changes bytes and recomputes the checksum, it plays somebody who wants to be read.
+//! Tests that recompute the checksum after changing bytes simulate an attacker.
 //!
 //! Longer than usual: one test for every field of the format.
 
@@ -102,7 +102,7 @@ fn a_header_of_the_wrong_length_is_refused() {
     assert_eq!(error(&seal_bytes(&[], &[])), Error::Header);
 }
 
-/// A decoded blob that tests change a part of.
+/// A decoded blob, for tests to modify.
 struct Parts<'a> {
     header: Header<'a>,
     records: Vec<TensorRecord>,
@@ -181,7 +181,7 @@ fn every_field_of_every_record_is_checked() {
 
 #[test]
 fn sections_stay_within_the_blob_and_apart() {
-    // Without token classes, which would be missed first.
+    // A single token class: otherwise the missing classes would be reported first.
     let dims = Dimensions { token_classes: 1, ..complete().dims };
     let blob = Recipe { dims, ..complete() }.build();
     let parts = Parts::new(&blob);
@@ -191,10 +191,10 @@ fn sections_stay_within_the_blob_and_apart() {
         let refused = error(&parts.seal());
         let Error::Tensor { index: named, problem } = refused else { panic!("{refused:?}") };
         assert_eq!(named, index as u32);
-        // Read at another place, FP16 weights may be infinite before they overlap.
+        // At the wrong offset, non-finite FP16 weights may be found before the overlap.
         assert!(matches!(problem, TensorProblem::Overlap | TensorProblem::NotFinite));
     }
-    // The last byte of the last matrix decides.
+    // Bounds are exact to the last byte of the last matrix.
     let mut parts = Parts::new(&blob);
     let last = parts.records.len() - 1;
     let record = parts.records[last];
@@ -214,7 +214,7 @@ fn the_widest_matrices_are_measured_in_64_bits() {
     assert_eq!(layout.byte_len(), 1 << 37);
     let layout = TensorLayout::new(Precision::Int4, 7, 65, 32, true);
     assert_eq!(layout.byte_len(), layout.len() as u64);
-    // A table of that size is refused for its length, whatever the width of an address.
+    // A table of that size is out of bounds on 32-bit and 64-bit targets alike.
     let dims = Dimensions { positions: Limits::POSITIONS, ..small().dims };
     let blob = small().build();
     let mut parts = Parts::new(&blob);
@@ -261,7 +261,7 @@ fn dimensions_have_limits() {
             *field(&mut parts.header.dims) = value;
             assert_eq!(error(&parts.seal()), Error::Dimension { name, value, limit });
         }
-        // Within the limits, but not those of the matrices that are there.
+        // Within the limits, but inconsistent with the stored matrices.
         if name != "top_k" {
             let mut parts = Parts::new(&blob);
             *field(&mut parts.header.dims) = limit;
@@ -368,7 +368,7 @@ fn token_classes_are_checked() {
     assert_eq!(with(Some(Section { offset: place.offset - 8, ..place })), refused);
     assert_eq!(with(Some(Section { offset: u32::MAX - 15, ..place })), refused);
 
-    // A class that there is no matrix of, and another number of tokens than a matrix has rows.
+    // A class without a matrix, and a class size that differs from the rows of its matrix.
     let first = place.offset as usize;
     for (token, expected) in
         [(2, Error::TokenClasses), (1, Error::Tensor { index: 0, problem: TensorProblem::Shape })]
@@ -380,7 +380,7 @@ fn token_classes_are_checked() {
         assert_eq!(error(&seal(&parts.header, &sections)), expected);
     }
 
-    // One class has no section.
+    // A section is not allowed for a single class.
     let single = small().build();
     let mut parts = Parts::new(&single);
     parts.header.token_classes = Some(parts.header.chain);
@@ -450,7 +450,7 @@ fn every_error_says_what_it_is_about() {
     assert!(texts.iter().all(|text| text.len() > 12));
 }
 
-/// Does with a blob whatever can be done with one. Says whether it was accepted.
+/// Exercises all of the API on a blob. Returns whether it was accepted.
 fn use_it(blob: &[u8], random: &mut Random) -> bool {
     let model = match Model::from_bytes(blob) {
         Ok(model) => model,
@@ -531,7 +531,7 @@ fn bytes_may_be_changed_together() {
         let recipe = Recipe { wild: seed % 3 == 0, seed: seed % 7, ..complete() };
         let mut blob = recipe.build();
         let header_len = u32::from_le_bytes([blob[12], blob[13], blob[14], blob[15]]);
-        // Everywhere, within the header, within its first fields.
+        // Anywhere, in the header, or in its first fields.
         let reach = [blob.len() as u32, PREAMBLE_LEN as u32 + header_len, 60][seed as usize % 3];
         for _ in 0..1 + random.below(6) {
             let at = random.below(reach) as usize;
@@ -560,7 +560,7 @@ fn bytes_may_be_changed_together() {
     assert!(accepted > enough && refused > enough, "{accepted} accepted, {refused} refused");
 }
 
-/// Numbers of every magnitude that a blob can hold, through whole models.
+/// Whole models with numbers of every magnitude that a blob can hold.
 #[test]
 fn wild_numbers_are_computed_with() {
     for seed in 0..if cfg!(miri) { 2 } else { 400 } {

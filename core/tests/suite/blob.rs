@@ -1,4 +1,4 @@
-//! Random valid blobs from a seed, built with the types that the reader uses.
+//! Seeded random valid blobs, built with the types of the reader.
 
 use resnet_bk_core::blob::ChainFormat;
 use resnet_bk_core::blob::{
@@ -8,29 +8,29 @@ use resnet_bk_core::blob::{
 
 use crate::random::Random;
 
-/// Which precisions the matrices get.
+/// Precisions of the matrices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mix {
-    /// The same one for all, in groups of 32 where it has groups.
+    /// The same for all matrices, in groups of 32 if grouped.
     All(Precision),
-    /// A random one of FP16, INT8 and INT4 each, INT4 in random groups.
+    /// Random per matrix: FP16, INT8 or INT4 in random groups.
     Random,
-    /// A random integer one each, in random groups.
+    /// Random per matrix: any integer precision, in random groups.
     Planes,
 }
 
-/// What a blob is made from.
+/// Parameters of a random blob.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) dims: Dimensions,
-    /// Whether all experts but the first have fewer hidden units than they may, each another
-    /// number.
+    /// Whether all experts but the first have fewer hidden units than `dims.hidden`, in different
+    /// numbers.
     pub(crate) smaller_experts: bool,
     pub(crate) mix: Mix,
     pub(crate) chain: ChainFormat,
     /// Merges of the tokenizer, if there is one.
     pub(crate) merges: Option<u32>,
-    /// Numbers as a trained model has them, or any that a blob can hold.
+    /// Whether numbers are arbitrary valid ones instead of similar to a trained model's.
     pub(crate) wild: bool,
     pub(crate) seed: u64,
 }
@@ -60,7 +60,7 @@ pub(crate) fn small() -> Recipe {
 }
 
 impl Recipe {
-    /// The blob, checksum and all.
+    /// Builds the blob.
     pub(crate) fn build(&self) -> Vec<u8> {
         let mut random = Random(self.seed);
         let mut sections = Vec::new();
@@ -88,7 +88,7 @@ impl Recipe {
         seal(&header, &sections)
     }
 
-    /// Tokens in no order that means anything, but for the first of each class.
+    /// An arbitrary assignment of tokens to classes in which no class is empty.
     fn class(&self, token: u32) -> u32 {
         let classes = self.dims.token_classes;
         if token < classes { token } else { (token * token + token / 3) % classes }
@@ -201,7 +201,7 @@ impl Recipe {
         finite.to_le_bytes()
     }
 
-    /// Diagonals around −2 and η from 1/8 to 1; or any that the format admits.
+    /// Diagonals around −2 and η from 1/8 to 1; if `wild`, any that the format admits.
     fn chain_section(&self, random: &mut Random) -> Vec<u8> {
         let one = 1i32 << self.chain.frac;
         let mut bytes = Vec::new();
@@ -274,18 +274,18 @@ pub(crate) fn append(sections: &mut Vec<u8>, bytes: &[u8]) -> Section {
     section
 }
 
-/// A whole blob from a header and the sections it describes.
+/// Assembles a blob from a header and its sections.
 pub(crate) fn seal(header: &Header<'_>, sections: &[u8]) -> Vec<u8> {
     seal_bytes(&encode(header), sections)
 }
 
-/// The postcard part.
+/// Encodes the postcard header.
 pub(crate) fn encode(header: &Header<'_>) -> Vec<u8> {
     let mut buffer = vec![0; 512 + header.records.len()];
     postcard::to_slice(header, &mut buffer).expect("the buffer is large enough").to_vec()
 }
 
-/// [`seal`] for a header that is encoded already, be it right or wrong.
+/// [`seal`] for an encoded header, valid or not.
 pub(crate) fn seal_bytes(header: &[u8], sections: &[u8]) -> Vec<u8> {
     let base = align_up(PREAMBLE_LEN + header.len());
     let total_len = (base + sections.len()) as u32;

@@ -1,7 +1,7 @@
 //! The fixed-point BK-core: bit for bit against 128-bit integers that cannot overflow, and within
-//! the bound of `docs/numerics.md` against f64, at 100,000 positions too.
+//! the error bound of `docs/numerics.md` against f64, over up to 100,000 positions.
 //!
-//! Longer than usual: the wide reference and what it is compared with.
+//! Longer than usual: contains two reference implementations.
 
 use proptest::prelude::*;
 use resnet_bk_core::blob::{ChainFormat, ChainParameters};
@@ -23,7 +23,7 @@ struct Chain {
 }
 
 impl Chain {
-    /// The chain in the finest format that admits it, as the quantizer chooses it.
+    /// The chain in the finest format that admits it, like the quantizer's choice.
     fn new(beta: f64, diagonal: f64, eta: f64, int8: bool) -> Self {
         let off_diagonal = (beta * ONE as f64) as u32;
         let fixed = |value: f64, frac: u32| (value * (frac as f64).exp2()).round() as i32;
@@ -71,8 +71,8 @@ impl Chain {
     }
 }
 
-/// The recursion of the contract in 128 bits, without saturation: what the core must return if
-/// nothing in it ever overflows.
+/// The recursion of the number contract in 128-bit integers without saturation. The core must
+/// return the same bits, since nothing overflows.
 mod wide {
     use super::{Chain, ONE};
 
@@ -127,7 +127,7 @@ mod wide {
     }
 }
 
-/// Complex numbers, as little of them as is needed.
+/// Minimal complex arithmetic.
 mod complex {
     pub(super) type Complex = (f64, f64);
 
@@ -214,14 +214,14 @@ impl Exact {
     }
 }
 
-/// The bounds of `docs/numerics.md` on the error of G, before it is rounded to a feature.
+/// Error bounds of `docs/numerics.md` on G, before rounding to a feature.
 struct Bounds {
     half: f64,
     full: f64,
 }
 
 impl Bounds {
-    /// `None` where the theorem says nothing.
+    /// `None` if the theorem does not apply.
     fn of(chain: &Chain) -> Option<Self> {
         let u = chain.unit();
         let beta = chain.format.off_diagonal as f64 / ONE as f64;
@@ -243,7 +243,7 @@ impl Bounds {
     }
 }
 
-/// How far features, in Q15.16, are from exact values; and values in the chain's format.
+/// Largest error of fixed-point values with this unit.
 fn worst(got: impl Iterator<Item = Fixed>, unit: f64, exact: &[Complex]) -> f64 {
     let errors = got.zip(exact).map(|((re, im), &exact)| {
         assert!((re as f64 * unit).abs() <= 1e3);
@@ -252,21 +252,21 @@ fn worst(got: impl Iterator<Item = Fixed>, unit: f64, exact: &[Complex]) -> f64 
     errors.fold(0.0, f64::max)
 }
 
-/// ±10 on either component, as features are clamped. No two values are further apart afterwards.
+/// Clamps both components to ±10, like features. Clamping never increases a distance.
 fn clamped(exact: &[Complex]) -> Vec<Complex> {
     exact.iter().map(|g| (g.0.clamp(-10.0, 10.0), g.1.clamp(-10.0, 10.0))).collect()
 }
 
-/// What rounding to features adds to an error.
+/// Error from rounding to a feature.
 fn feature_rounding(chain: &Chain) -> f64 {
     if chain.format.frac > 16 { 2f64.sqrt() * (-17f64).exp2() } else { 0.0 }
 }
 
-/// What the f64 reference may be off by itself: its own roundings, through the same theorem.
+/// Error of the f64 reference itself: its roundings, propagated by the same theorem.
 const F64_ERROR: f64 = 1e-8;
 
-/// Potentials that are hard on the recursion: random, at their limits, beyond them, and such that
-/// Re L is near zero, where 1/L is largest.
+/// Adversarial potentials: random, at and beyond their limits, and such that Re L is near zero,
+/// where 1/L is largest.
 fn hard_potentials(chain: &Chain, len: usize, random: &mut Random) -> Vec<i32> {
     let mut g = (0i128, 0i128);
     let mut kind = 0;
@@ -291,7 +291,7 @@ fn hard_potentials(chain: &Chain, len: usize, random: &mut Random) -> Vec<i32> {
     (0..len).map(&mut potential).collect()
 }
 
-/// A chain that its format admits, at the edge of what it admits as often as not.
+/// A random chain that its format admits, often at the edge of the admitted range.
 fn admitted(frac: u32, off_diagonal: u32, int8: bool, random: &mut Random) -> Option<Chain> {
     let format = ChainFormat { frac, off_diagonal, int8 };
     let powers: Vec<i32> = (0..30).map(|k| 1 << k).filter(|&eta| format.admits(0, eta)).collect();
@@ -309,7 +309,7 @@ fn admitted(frac: u32, off_diagonal: u32, int8: bool, random: &mut Random) -> Op
     Some(Chain { format, diagonal, eta })
 }
 
-/// Between a number that is admitted and one that is not, the last one that is.
+/// Bisects for the last admitted number between `good`, which is admitted, and `bad`, which is not.
 fn last_admitted(mut good: i32, mut bad: i32, admits: impl Fn(i32) -> bool) -> i32 {
     while (good as i64 - bad as i64).abs() > 1 {
         let middle = ((good as i64 + bad as i64) / 2) as i32;
@@ -326,7 +326,7 @@ fn off_diagonals() -> impl Strategy<Value = u32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 1000 }))]
 
-    /// Whatever is admitted stays within its integers: the bits are those of 128-bit arithmetic.
+    /// Admitted chains never overflow: the bits are those of 128-bit arithmetic.
     #[test]
     fn nothing_admitted_overflows(
         frac in 12u32..=28, off_diagonal in off_diagonals(), int8 in any::<bool>(),
@@ -355,8 +355,8 @@ proptest! {
         }
     }
 
-    /// Short chains against Gaussian elimination: the recursion is the resolvent, and the bound
-    /// holds where potentials are hard.
+    /// Short chains against Gaussian elimination: the recursion computes the resolvent, and the
+    /// bound holds for adversarial potentials.
     #[test]
     fn short_chains_are_the_resolvent(
         beta in prop_oneof![Just(1.0), 0.0f64..4.0], eta in 0.05f64..2.0, diagonal in -4.0f64..4.0,
@@ -374,13 +374,13 @@ proptest! {
         let limit = bounds.full + feature_rounding(&chain) + F64_ERROR;
         prop_assert!(full <= limit, "{} is beyond {}", full, limit);
 
-        // The half chain at t is the full chain cut after t.
+        // The half chain at t is the full chain truncated after t.
         let cut: Vec<Complex> = (1..=n).map(|len| exact.inverse_diagonal(len)[len - 1]).collect();
         let half = worst(chain.half(&potentials).0.into_iter(), chain.unit(), &cut);
         prop_assert!(half <= bounds.half + F64_ERROR, "{} is beyond {}", half, bounds.half);
     }
 
-    /// The potential is the diagonal plus v within half a step of its rounding.
+    /// α is the diagonal plus v, within half a quantization step.
     #[test]
     fn alpha_is_the_diagonal_plus_the_potential(
         frac in 12u32..=28, int8 in any::<bool>(), v in any::<i32>(),
@@ -400,10 +400,10 @@ fn a_hundred_thousand_positions_stay_within_the_bound() {
     let positions = if cfg!(miri) { 50 } else { 100_000 };
     let mut random = Random(11);
     let chains = [
-        // The published layer, and with INT8 potentials.
+        // The published layer, without and with INT8 potentials.
         Chain::new(1.0, -2.0, 1.0, false),
         Chain::new(1.0, -2.0, 1.0, true),
-        // Decays and off-diagonals that training may find.
+        // η and off-diagonals that training may find.
         Chain::new(1.0, -2.0, 0.25, false),
         Chain::new(1.0, -2.0, 1.0 / 32.0, false),
         Chain::new(1.0, 0.5, 1.0 / 32.0, true),
@@ -415,7 +415,7 @@ fn a_hundred_thousand_positions_stay_within_the_bound() {
         let exact = Exact::new(&chain, &potentials);
         let bounds = Bounds::of(&chain).expect("the theorem covers the chain");
         let eta = chain.eta as f64 * chain.unit();
-        // A bound of 2/η would hold for any two numbers that |G| ≤ 1/η allows.
+        // A bound of 2/η would be trivial, since |G| ≤ 1/η.
         assert!(bounds.full < 0.01 / eta, "the bound says nothing: {}", bounds.full);
 
         let g = exact.half();
@@ -461,7 +461,7 @@ fn what_could_overflow_is_refused() {
     assert!(!coarse.admits(0, 2), "η of 2^−14 is not above 2^−14");
 }
 
-/// Chains beside each other do not mix: K at once give what each gives alone.
+/// Chains are independent: K at once give the results of each alone.
 #[test]
 fn potentials_are_independent() {
     let mut random = Random(3);

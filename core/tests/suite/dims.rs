@@ -1,4 +1,4 @@
-//! Dimensions that are read at compile time: postcard's own reading, of any header and any bytes.
+//! Compile-time reading of dimensions agrees with postcard for any header and any bytes.
 
 use proptest::prelude::*;
 use resnet_bk_core::blob::{Chain, Dimensions, FORMAT_VERSION, Limits, PREAMBLE_LEN, Preamble};
@@ -7,7 +7,7 @@ use resnet_bk_core::{Error, Model};
 use crate::blob::seal_bytes;
 use crate::golden;
 
-/// In a constant, as firmware reads them.
+/// Evaluated at compile time, as in firmware.
 const DIMS: Dimensions = match Dimensions::of_blob(include_bytes!("../golden/v2/half-classes.rbk"))
 {
     Ok(dims) => dims,
@@ -28,7 +28,7 @@ fn golden_blobs_have_the_dimensions_that_the_reader_finds() {
         let (name, blob) = (golden.name, golden.bytes);
         let model = Model::from_bytes(blob).unwrap();
         assert_eq!(Dimensions::of_blob(blob).as_ref(), Ok(model.dims()), "{name}");
-        // The beginning is enough, and nothing shorter than the fields is.
+        // The prefix suffices, and anything shorter than the fields fails.
         let prefix = &blob[..Dimensions::PREFIX.min(blob.len())];
         assert_eq!(Dimensions::of_blob(prefix).as_ref(), Ok(model.dims()), "{name}");
         let fields = PREAMBLE_LEN + encode(model.dims()).len();
@@ -59,7 +59,7 @@ fn encode(dims: &Dimensions) -> Vec<u8> {
     postcard::to_slice(dims, &mut buffer).unwrap().to_vec()
 }
 
-/// What postcard and then validation say.
+/// Reference: decoding by postcard, then validation.
 fn reference(header: &[u8]) -> Result<Dimensions, Error> {
     let (dims, _): (Dimensions, _) =
         postcard::take_from_bytes(header).map_err(|_| Error::Header)?;
@@ -67,7 +67,7 @@ fn reference(header: &[u8]) -> Result<Dimensions, Error> {
     Ok(dims)
 }
 
-/// [`Dimensions::of_blob`] of a blob with this header; running out of bytes is a bad header, too.
+/// [`Dimensions::of_blob`] of a blob with this header; maps truncation to [`Error::Header`].
 fn of_header(header: &[u8]) -> Result<Dimensions, Error> {
     let preamble = Preamble { header_len: header.len() as u32, total_len: 0 };
     let blob = [&preamble.to_bytes()[..], header].concat();
@@ -78,7 +78,7 @@ fn of_header(header: &[u8]) -> Result<Dimensions, Error> {
 }
 
 fn dimensions() -> impl Strategy<Value = Dimensions> {
-    // Every length of varint, within the limits or beyond.
+    // Varints of every length, within the limits or beyond.
     let size = |limit: u32| prop_oneof![4 => 0..=limit, 1 => any::<u32>(), 1 => Just(limit)];
     let sizes = (size(Limits::VOCAB), size(Limits::WIDTH), size(Limits::LAYERS));
     let experts = (size(Limits::EXPERTS), size(Limits::EXPERTS), size(Limits::HIDDEN));
@@ -115,7 +115,7 @@ proptest! {
         let expected = dims.validate().map(|()| dims);
         prop_assert_eq!(of_header(&header), expected);
         prop_assert_eq!(reference(&header), expected);
-        // A header that ends within them has none, whatever stands behind it.
+        // A header that ends within the dimensions is refused, whatever bytes follow it.
         let blob = seal_bytes(&encode(&dims), &[]);
         let mut short = blob.clone();
         short[12..16].copy_from_slice(&(encode(&dims).len() as u32 - 1).to_le_bytes());

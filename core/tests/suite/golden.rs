@@ -1,14 +1,15 @@
-//! Blobs of the past: they load as long as their format version does, and give the same logits.
+//! Golden blobs: they must load as long as their format version is supported, and give the same
+//! logits.
 //!
-//! A digest is CRC-32C over the logits as little-endian halves, position after position. A digest
-//! that changes is a change of the number contract: devices in the field would disagree with their
-//! hosts. After a change that is meant, or for the blobs of a new format version, run
+//! A digest is CRC-32C over the logits as little-endian halves, position after position. A changed
+//! digest is a change of the number contract: devices in the field would disagree with their hosts.
+//! After an intended change, or for a new format version, run
 //!
 //! ```text
 //! cargo test -p resnet-bk-core --test suite -- --ignored write_golden_blobs --nocapture
 //! ```
 //!
-//! which writes every blob and prints every digest.
+//! to write every blob and print every digest.
 
 use half::f16;
 use resnet_bk_core::blob::ChainFormat;
@@ -24,11 +25,11 @@ pub(crate) struct Golden {
     pub(crate) name: &'static str,
     pub(crate) bytes: &'static [u8],
     recipe: Recipe,
-    /// Of the logits of 32 tokens in a session, or of two windows of 16 for a full chain.
+    /// Digest of the logits of 32 tokens in a session, or of two windows of 16 for a full chain.
     digest: u32,
 }
 
-/// A digest and a blob by its name.
+/// A golden blob by name, with its digest.
 macro_rules! golden {
     ($name:literal, $digest:literal, $recipe:expr) => {
         Golden {
@@ -115,7 +116,7 @@ fn digest(logits: &Bits) -> u32 {
     crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&bytes)
 }
 
-/// Logits of the golden tokens, by windows of 16 where that is the only way.
+/// Logits of the golden tokens; in windows of 16 for a full chain.
 fn logits(model: &Model<'_>) -> Bits {
     let tokens = tokens(32, model.dims().vocab, 7);
     if model.is_causal() {
@@ -139,8 +140,8 @@ fn golden_blobs_load_and_give_their_logits() {
     }
 }
 
-/// From embeddings to tokens, no float operation meets a subnormal number: the same bits where
-/// those are taken for zero.
+/// No float operation of inference and sampling meets a subnormal number, so the results do not
+/// change if the processor flushes subnormals to zero.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[test]
 fn golden_blobs_need_no_subnormal_floats() {
@@ -159,7 +160,7 @@ fn golden_blobs_need_no_subnormal_floats() {
     }
 }
 
-/// The writer's side of the format is as it was, too.
+/// The writer still produces the same bytes.
 #[test]
 fn golden_blobs_are_made_from_their_recipes() {
     for golden in all() {
@@ -177,7 +178,7 @@ const PENALIZED: [u32; 17] =
 const AMONG_ALL: [u32; 17] =
     [0, 201, 161, 61, 83, 192, 179, 141, 68, 105, 210, 32, 83, 210, 161, 250, 240];
 
-/// Sampling is part of the contract: the same text on every machine.
+/// Sampling is part of the number contract: the same text on every machine.
 #[test]
 fn golden_text() {
     let blob = all()[0].bytes;
@@ -202,7 +203,7 @@ fn golden_text() {
     }
 }
 
-/// The same text on every machine with a repetition penalty, too.
+/// The same with a repetition penalty.
 #[test]
 fn golden_penalized_text() {
     let model = Model::from_bytes(all()[0].bytes).unwrap();
@@ -214,7 +215,7 @@ fn golden_penalized_text() {
     assert_eq!(text, PENALIZED[1..]);
 }
 
-/// Scores are part of the contract, too: bits of the surprise of tokens in nats.
+/// Scores are part of the number contract: exact bits of surprisals in nats.
 #[test]
 fn golden_surprise() {
     let model = Model::from_bytes(all()[0].bytes).unwrap();
@@ -229,13 +230,13 @@ const SURPRISE: [u32; 8] = [
     1085300796, 1090225194, 1089701654, 1089567431, 1087214657, 1087152774, 1083498813, 1089635145,
 ];
 
-/// Bytes that a token stands for, and tokens that a text becomes.
+/// Decoding of tokens and encoding of text.
 #[test]
 fn golden_tokens() {
     let model = Model::from_bytes(all()[0].bytes).unwrap();
     let tokenizer: Tokenizer<'_> = model.tokenizer().unwrap();
     let mut tokens = [0; 80];
-    // The text is made of the tokens of the merges, each followed by a space.
+    // The text is that of every merge, each followed by a space.
     let mut text = Vec::new();
     for token in 256..272 {
         tokenizer.decode(token, |byte| text.push(byte)).unwrap();

@@ -1,6 +1,6 @@
-//! Sessions and windows: the same bits, causality, refusals that change nothing.
+//! Sessions and windows: equal bits, causality, errors that leave the state unchanged.
 //!
-//! Longer than usual: models of every kind of dimensions, and what sessions and windows share.
+//! Longer than usual: covers sessions and windows over random dimensions.
 
 use half::f16;
 use proptest::prelude::*;
@@ -12,21 +12,21 @@ use crate::blob::{Mix, Recipe, small};
 use crate::random::Random;
 use crate::reference;
 
-/// Bits of logits, a position after the other.
+/// Bits of the logits of each position.
 pub(crate) type Bits = Vec<Vec<u16>>;
 
 pub(crate) fn bits(logits: &[f16]) -> Vec<u16> {
     logits.iter().map(|logit| logit.to_bits()).collect()
 }
 
-/// Logits of every step of a fresh session, in memory that is anything but zero.
+/// Logits of every step of a fresh session in dirty memory.
 pub(crate) fn stream(model: &Model<'_>, tokens: &[u32]) -> Bits {
     let memory = vec![0xdead_beef; model.dims().session_words()];
     let mut session = Session::new(model.clone(), memory).unwrap();
     tokens.iter().map(|&token| bits(session.step(token).unwrap())).collect()
 }
 
-/// Logits of a window, in memory that is anything but zero.
+/// Logits of a window in dirty memory.
 pub(crate) fn score(model: &Model<'_>, tokens: &[u32], tile: usize) -> Bits {
     let memory = vec![0xdead_beef; model.dims().window_words(tokens.len(), tile)];
     let mut window = Window::new(model.clone(), memory, tokens.len(), tile).unwrap();
@@ -48,7 +48,7 @@ pub(crate) fn tokens(count: usize, vocab: u32, seed: u64) -> Vec<u32> {
     (0..count).map(|_| random.below(vocab)).collect()
 }
 
-/// Models of any shape; `chain` decides what they see.
+/// Models of random shapes with this chain.
 pub(crate) fn recipes(chain: Chain) -> impl Strategy<Value = Recipe> {
     let sizes = (1u32..40, 1u32..48, 1u32..=3, 1u32..=4, 1u32..60, 1u32..=4);
     let choices = (any::<bool>(), 0u32..2, 0u32..5, any::<bool>(), any::<bool>());
@@ -122,7 +122,7 @@ proptest! {
         }
     }
 
-    /// Windows and streams score tokens alike, whatever the tile.
+    /// Windows of any tile give the scores of a stream.
     #[test]
     fn log_probabilities_are_those_of_a_session(
         recipe in recipes(Chain::Half), len in 1usize..16, tile in 1usize..6,
@@ -171,7 +171,7 @@ proptest! {
     }
 }
 
-/// The test above would notice: the full chain does see its future, and the half chain its past.
+/// Validates the causality test: the full chain depends on its future, the half chain on its past.
 #[test]
 fn a_changed_token_shows_where_it_may() {
     for (chain, first) in [(Chain::Half, 6), (Chain::Full, 0)] {
@@ -188,8 +188,8 @@ fn a_changed_token_shows_where_it_may() {
     }
 }
 
-/// Root mean square error of a position's logits relative to their standard deviation: the median
-/// over positions, since rounding may tip a close call between two experts at a few of them.
+/// Root mean square error of a position's logits relative to their standard deviation. The median
+/// over positions, since rounding may change the selected expert at a few of them.
 fn relative_error(blob: &[u8], tokens: &[u32]) -> f64 {
     let model = Model::from_bytes(blob).unwrap();
     let exact = reference::logits(&model, tokens);
@@ -205,7 +205,7 @@ fn relative_error(blob: &[u8], tokens: &[u32]) -> f64 {
     errors[errors.len() / 2]
 }
 
-/// The integers compute the model, up to what 8-bit activations cost.
+/// Integer inference matches the f64 model up to the error of 8-bit activations.
 #[test]
 fn logits_are_those_of_the_equations() {
     let mixes = [
@@ -327,7 +327,7 @@ fn window_error(model: &Model<'_>, tokens: &[u32]) -> Error {
     window.score(tokens, |_, _| panic!("a logit of a refused window")).unwrap_err()
 }
 
-/// Nothing is left over from the window or the stream before.
+/// No state leaks from the previous window or stream.
 #[test]
 fn windows_and_sessions_can_be_used_again() {
     for chain in [Chain::Half, Chain::Full] {

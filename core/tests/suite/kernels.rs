@@ -1,4 +1,4 @@
-//! Which kernel serves a matrix, and why it is none of the fast ones where that is so.
+//! Kernel selection, and the reported reasons for fallbacks.
 
 use resnet_bk_core::blob::{Dimensions, Precision, TensorId};
 use resnet_bk_core::kernels::{Choice, Core, Reason};
@@ -7,7 +7,7 @@ use resnet_bk_core::{Model, include_blob};
 use crate::blob::{Mix, Recipe, small};
 use crate::inference::{stream, tokens};
 
-/// Bytes at a multiple of 16 and so many more.
+/// Bytes at an address of `by` modulo 16.
 struct Shifted {
     memory: Vec<u128>,
     by: usize,
@@ -26,7 +26,7 @@ impl Shifted {
     }
 }
 
-/// A model whose every matrix has a fast kernel on every core: rows of 64 or 128 inputs.
+/// A model whose matrices all have an optimized kernel on every core: rows of 64 or 128 inputs.
 fn regular(precision: Precision) -> Vec<u8> {
     let (width, hidden, potentials) = (64, 128, 32);
     let dims = Dimensions { width, hidden, potentials, ..small().dims };
@@ -52,7 +52,7 @@ fn an_aligned_blob_of_regular_shapes_has_fast_kernels() {
     }
 }
 
-/// The logits are the same; the kernels are not.
+/// Misalignment changes the kernels, not the logits.
 #[test]
 fn a_blob_off_alignment_says_so_and_gives_the_same_logits() {
     for precision in [Precision::Int4, Precision::Int8, Precision::Int3, Precision::Fp16] {
@@ -83,7 +83,7 @@ fn shapes_and_storages_without_a_kernel_are_told_apart() {
         reasons.dedup();
         reasons
     };
-    // No FPU that converts halves; alignment would change nothing.
+    // Without FP16 conversion in hardware, alignment does not matter.
     let halves = regular(Precision::Fp16);
     for core in [Core::CortexM4, Core::CortexM3, Core::CortexM0, Core::Riscv32Im] {
         assert_eq!(off_by(1, &halves, core), [Reason::Storage], "{}", core.name());
@@ -95,7 +95,7 @@ fn shapes_and_storages_without_a_kernel_are_told_apart() {
     }
 }
 
-/// The bytes of `include_bytes!` at a multiple of 16, as a static and as a constant.
+/// `include_blob!` aligns to 16 bytes, as a static and as a constant.
 #[test]
 fn included_blobs_are_aligned() {
     static STATIC: &[u8] = include_blob!("../golden/v2/half-int4.rbk");
@@ -107,15 +107,14 @@ fn included_blobs_are_aligned() {
     assert_eq!(STATIC, include_bytes!("../golden/v2/half-int4.rbk"));
 }
 
-/// What is reported is what runs: on this processor, too, every matrix but odd ones has a fast
-/// kernel.
+/// On this processor, too, every matrix but odd ones reports an optimized kernel.
 #[test]
 #[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn this_processor_reports_its_kernels() {
     let blob = regular(Precision::Int4);
     let model = Model::from_bytes(&blob).unwrap();
     for (id, choice) in model.kernels() {
-        // Gates have fewer rows than are taken at a time.
+        // Gates have fewer rows than a kernel's tile.
         let few = matches!(id, TensorId::Gate(_));
         let known = choice.fallback.is_none() || few && choice.fallback == Some(Reason::Shape);
         let without_avx2 = choice.fallback == Some(Reason::Storage);

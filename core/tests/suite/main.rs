@@ -1,4 +1,4 @@
-//! The core through its public interface: whole blobs, whole models, long chains.
+//! Tests of the core through its public interface: whole blobs, whole models, long chains.
 
 mod bad_input;
 mod blob;

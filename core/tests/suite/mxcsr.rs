@@ -1,27 +1,26 @@
-//! What the processor is told to do with subnormal floats, and whether it met any.
+//! Detects subnormal floats through the x86 control register MXCSR.
 
 use core::arch::asm;
 use core::fmt::Debug;
 
-/// Bits of MXCSR: an operand was subnormal, a result was and was rounded.
+/// Exception flags of MXCSR: subnormal operand, underflow.
 const FLAGS: u32 = 1 << 1 | 1 << 4;
-/// Subnormal operands, and results, are taken for zero.
+/// Mode bits of MXCSR: denormals-are-zero, flush-to-zero.
 const ZEROS: u32 = 1 << 6 | 1 << 15;
 
-/// Runs `work` with these bits of MXCSR set besides those that are; returns which flags it raised.
+/// Runs `work` with these additional bits of MXCSR set; returns the flags that it raised.
 ///
-/// Rust promises nothing of floats in such a setting, and so it is for tests alone: `work` is a
-/// call that is not inlined, so that no float operation is moved out of it.
+/// Tests only: Rust does not specify floats with a non-default MXCSR. The call of `work` is not
+/// inlined, so that no float operation is moved across it.
 fn with_mxcsr(bits: u32, work: &mut dyn FnMut()) -> u32 {
     let (mut before, mut after) = (0u32, 0u32);
-    // SAFETY: the register is stored to a number of 32 bits.
+    // SAFETY: stores the register to a `u32`.
     unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut before, options(nostack)) };
     let set = before & !FLAGS | bits;
-    // SAFETY: the bits are those that were set, but for flags and how subnormals are taken;
-    // exceptions stay masked.
+    // SAFETY: changes only flags and the handling of subnormals; exceptions stay masked.
     unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const set, options(nostack)) };
     core::hint::black_box(work)();
-    // SAFETY: as above, and back to what was set before.
+    // SAFETY: as above; restores the previous value.
     unsafe {
         asm!("stmxcsr [{}]", "ldmxcsr [{}]", in(reg) &raw mut after, in(reg) &raw const before,
             options(nostack));
@@ -29,8 +28,8 @@ fn with_mxcsr(bits: u32, work: &mut dyn FnMut()) -> u32 {
     after & FLAGS
 }
 
-/// The results of `work`, which must be the same in every setting and raise no flag in the usual
-/// one.
+/// Runs `work` with and without flushing of subnormals. The results must be equal, and no flag
+/// raised.
 pub(crate) fn in_every_setting<T: Default + Debug + PartialEq>(
     name: &str,
     work: &dyn Fn() -> T,

@@ -1,4 +1,4 @@
-//! A token in pieces: the bits of a step, in the order that is promised, and never half a token.
+//! Piecewise tokens: the bits of a step, the documented order, no partial tokens.
 
 use proptest::prelude::*;
 use resnet_bk_core::blob::{Chain, Dimensions};
@@ -12,13 +12,13 @@ fn session<'a>(model: &Model<'a>) -> Session<'a, Vec<u32>> {
     Session::new(model.clone(), memory).unwrap()
 }
 
-/// All pieces that are left of a token.
+/// The remaining pieces of a token.
 fn pieces(session: &mut Session<'_, Vec<u32>>) -> Vec<Piece> {
     std::iter::from_fn(|| session.advance()).collect()
 }
 
-/// What a token is made of: of every block `top_k` experts; of every class of tokens as many pieces
-/// as its rows take.
+/// The expected pieces of a token: `top_k` experts per block; per token class, one piece for every
+/// `hidden` rows.
 fn expected(model: &Model<'_>, fed: bool) -> Vec<Piece> {
     let dims = model.dims();
     let mut all = vec![Piece::Embedding];
@@ -81,7 +81,7 @@ proptest! {
         let tokens = tokens(len, recipe.dims.vocab, recipe.seed);
         let logits = stream(&model, &tokens);
         let mut session = session(&model);
-        // Wherever it is dropped, a reset session has nothing of it.
+        // After a reset, nothing is left of a token dropped at any piece.
         session.begin(tokens[len - 1]).unwrap();
         for _ in 0..at.index(expected(&model, false).len()) {
             session.advance().unwrap();
@@ -111,7 +111,7 @@ fn a_token_in_progress_refuses_everything_else() {
         assert_eq!(session.begin(1), Err(Error::Busy));
         assert_eq!(session.begin_feed(1), Err(Error::Busy));
         assert_eq!(session.step(1).unwrap_err(), Error::Busy);
-        // A token that could not be taken anyway is not looked at.
+        // A busy session does not check the token.
         assert_eq!(session.feed(u32::MAX), Err(Error::Busy));
         assert_eq!(session.snapshot(&mut saved), Err(Error::Busy));
         assert_eq!(session.position(), 1);

@@ -1,4 +1,4 @@
-//! The generator of every random blob. Golden blobs are made with it, so it never changes.
+//! The generator of random blobs. It must not change: golden blobs are made with it.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Clone, Debug)]
@@ -13,12 +13,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `0..limit`, nearly.
+    /// Nearly uniform in `0..limit`.
     pub(crate) fn below(&mut self, limit: u32) -> u32 {
         (((self.next() >> 32) * limit as u64) >> 32) as u32
     }
 
-    /// Uniform in `low..=high`, nearly.
+    /// Nearly uniform in `low..=high`.
     pub(crate) fn between(&mut self, low: i32, high: i32) -> i32 {
         low + self.below((high - low + 1) as u32) as i32
     }

@@ -1,4 +1,4 @@
-//! The model in f64, written from the equations: what the integers must be near.
+//! Reference model in f64, written from the equations.
 
 use resnet_bk_core::Model;
 use resnet_bk_core::blob::{Chain, Precision, Tensor, TensorId};
@@ -29,7 +29,7 @@ impl Linear {
                     .map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f64())
                     .collect(),
                 Precision::Int8 => {
-                    // Inputs 0, 2, 4, … are stored plus 128.
+                    // Inputs 0, 2, 4, … are stored with an offset of 128.
                     let code = |(c, &byte): (usize, &u8)| match c % 2 {
                         0 => byte as f64 - 128.0,
                         _ => byte as i8 as f64,
@@ -53,7 +53,7 @@ impl Linear {
     }
 }
 
-/// Planes of codes: bits, and what they are shifted by; the first one is signed.
+/// Decodes a row of bit planes; the first plane is signed.
 fn grouped(tensor: &Tensor<'_>, codes: &[u8], scales: &[u8], unit: f64) -> Vector {
     let planes: &[(usize, i32)] = match tensor.precision {
         Precision::Int2 => &[(2, 0)],
@@ -73,7 +73,7 @@ fn grouped(tensor: &Tensor<'_>, codes: &[u8], scales: &[u8], unit: f64) -> Vecto
             for i in 0..len {
                 let field = (own[i % own.len()] >> (bits * (i / own.len()))) as i32 % (1 << bits);
                 let half = 1 << (bits - 1);
-                // INT4 is stored plus 8, but for the upper half of an odd byte.
+                // INT4 is stored with an offset of 8, except in the high half of an odd byte.
                 let offset =
                     bits == 4 && planes.len() == 1 && i % own.len() % 2 * (i / own.len()) == 0;
                 let value = match p {
@@ -102,7 +102,7 @@ fn layer_norm(x: &[f64]) -> Vector {
     x.iter().map(|x| (x - mean) / (variance + 1e-5).sqrt()).collect()
 }
 
-/// [Re G, Im G] of every position, one potential.
+/// [Re G, Im G] of every position, for one potential.
 fn chain(kind: Chain, alphas: &[Complex], beta: f64) -> Vec<Complex> {
     let inverse = |(re, im): Complex| (re / (re * re + im * im), -im / (re * re + im * im));
     let recursion = |alphas: &mut dyn Iterator<Item = Complex>| {
@@ -125,7 +125,7 @@ fn chain(kind: Chain, alphas: &[Complex], beta: f64) -> Vec<Complex> {
     }
 }
 
-/// Rows and biases of a token table in the order of tokens.
+/// Rows and biases of a token table, in token order.
 fn by_token(model: &Model<'_>, table: fn(u32) -> TensorId) -> (Vec<Vector>, Vector) {
     let dims = model.dims();
     let mut classes: Vec<_> = (0..dims.token_classes)

@@ -1,4 +1,4 @@
-//! Snapshots: the same bits behind a restored state, and every other input refused.
+//! Snapshots: a restored stream continues bit for bit, and any other input is refused.
 
 use proptest::prelude::*;
 use resnet_bk_core::blob::{Chain, Dimensions, Precision};
@@ -18,7 +18,7 @@ fn snapshot(session: &Session<'_, Vec<u32>>) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32C, bit by bit as RFC 3720 has it, so that the checksum is not the writer's own.
+/// Bitwise CRC-32C after RFC 3720, independent of the writer's implementation.
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, &byte| {
         let step = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
@@ -26,7 +26,7 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-/// With a checksum that is right.
+/// Replaces the checksum by a correct one.
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.len() - 4;
     let sum = crc(&bytes[..end]);
@@ -61,7 +61,7 @@ proptest! {
         let potentials = (recipe.dims.layers * recipe.dims.potentials) as usize;
         prop_assert_eq!(bytes.len(), 32 + 8 * potentials);
         prop_assert_eq!(&sealed(bytes.clone()), &bytes);
-        // Onto anything, a token in progress included; by a model that was loaded anew.
+        // Restores into a used session, even with a token in progress, of a reloaded model.
         let again = Model::from_bytes(&blob).unwrap();
         let mut second = session(&again);
         second.feed(tokens[0]).unwrap();
@@ -93,8 +93,8 @@ proptest! {
         prop_assert_eq!(snapshot(&session), saved);
     }
 
-    /// A forged state with a right checksum is refused or harmless: no later number overflows,
-    /// which a debug build would notice.
+    /// A forged state with a correct checksum is refused or harmless: nothing overflows later,
+    /// which a debug build would detect.
     #[test]
     fn a_forged_state_is_refused_or_streams(
         recipe in recipes(Chain::Half), words in prop::collection::vec(any::<i32>(), 24),
@@ -152,7 +152,7 @@ fn every_truncation_and_every_flipped_bit_is_refused() {
 
 #[test]
 fn another_model_refuses_a_snapshot() {
-    // The same shapes and storages, other weights.
+    // The same shapes and precisions, other weights.
     let mix = Mix::All(Precision::Int8);
     let [blob, other] = [1, 2].map(|seed| Recipe { seed, mix, ..small() }.build());
     assert_eq!(blob.len(), other.len());
@@ -178,7 +178,7 @@ fn a_position_that_the_model_has_not_is_refused() {
     }
     session.restore(&at(5)).unwrap();
     assert_eq!(session.step(1).unwrap_err(), Error::EndOfPositions { positions: 5 });
-    // Without a table any position does.
+    // Without a position table any position is valid.
     let blob = small().build();
     let model = Model::from_bytes(&blob).unwrap();
     let mut session = self::session(&model);
@@ -197,7 +197,7 @@ fn a_buffer_of_one_byte_less_stays_as_it_was() {
     let refused = session(&model).snapshot(&mut bytes);
     assert_eq!(refused, Err(Error::Buffer { needed, given: needed - 1 }));
     assert!(bytes.iter().all(|&byte| byte == 7));
-    // What is behind the snapshot is not touched.
+    // Bytes after the snapshot are unchanged.
     let mut bytes = vec![7; needed + 3];
     assert_eq!(session(&model).snapshot(&mut bytes), Ok(needed));
     assert_eq!(bytes[needed..], [7; 3]);
