@@ -66,7 +66,7 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum TensorId {
-    /// `[V, d]`, one row per token of the class (class).
+    /// Embedding of a token class (class), one row per token: `[V, d]` for a single class.
     TokenEmbedding(u32),
     /// `[positions, d]`; absent if `positions` is 0.
     PositionEmbedding,
@@ -80,7 +80,7 @@ pub enum TensorId {
     ExpertUp(u32, u32),
     /// `[d, hidden]`: second matrix of an expert (block, expert).
     ExpertDown(u32, u32),
-    /// `[V, d]`: output layer, one row per token of the class (class).
+    /// Output layer of a token class (class), one row per token: `[V, d]` for a single class.
     LmHead(u32),
 }
 
