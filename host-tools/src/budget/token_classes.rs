@@ -13,8 +13,8 @@ const CUTS: usize = 32;
 const FLOOR: f64 = 1e-3;
 
 /// Classes of tokens by the sensitivity of their rows in both token tables, most sensitive first.
-/// Boundaries minimize the geometric mean of the classes' mean sensitivities over all rows, which
-/// optimal bit allocation at a fixed size depends on.
+/// Boundaries minimize the product over all rows of their class's mean sensitivity, which
+/// determines the distortion at a fixed number of bits.
 pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     let vocab = source.dims.vocab as usize;
     if vocab < CUTS {

@@ -312,7 +312,7 @@ mod tests {
             assert!((a - b).abs() < 1e-4, "{a} {b}");
         }
 
-        // With the step disabled, or for a different model, division fails or does nothing.
+        // Without the step nothing is divided; a division of a different model is an error.
         let mut plain = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
         plain.steps = Steps::NONE;
         plain.divide(&division, &mut calibration).unwrap();

@@ -54,7 +54,7 @@ impl Symmetry {
         for row in down.chunks_exact(hidden) {
             magnitudes.iter_mut().zip(row).for_each(|(sum, &w)| *sum += f64::from(w).powi(2));
         }
-        // Columns of zeros keep a scale of 1.
+        // Columns of zeros get a floor, so that scales stay positive.
         let mean = magnitudes.iter().sum::<f64>() / hidden as f64;
         let floor = (mean * 1e-6).max(f64::MIN_POSITIVE);
         let mut magnitudes: Vec<f64> = magnitudes.iter().map(|m| m.max(floor).sqrt()).collect();
