@@ -1,8 +1,8 @@
 //! The forward pass of one block, except its chain.
 //!
-//! [`enter_block`] computes normalisation and potentials; the caller computes the chain, over whole
-//! windows or one position at a time; [`leave_block`] adds features and experts to the residual
-//! stream. Batches, long windows and streams share these two functions.
+//! [`Model::enter_block`] computes normalisation and potentials; the caller computes the chain,
+//! over whole windows or one position at a time; [`Model::leave_block`] adds features and experts
+//! to the residual stream. Batches, long windows and streams share these two functions.
 
 use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
 use crate::reference::fake_quant::{FakeQuant, round_rows};
