@@ -52,8 +52,7 @@ pub enum Error {
     /// The importance file does not exist. Measuring takes minutes, so it is not done implicitly.
     #[error("there is no importance file {}", .0.display())]
     ImportanceMissing(PathBuf),
-    /// A table was measured with other settings than those that it would now be used or extended
-    /// with.
+    /// A table was measured with settings that differ from the current ones.
     #[error("{} was measured with other steps or another calibration:{}", path.display(),
             list(differences))]
     OtherSettings {

@@ -28,7 +28,7 @@ impl<T: Real> Model<T> {
         self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
     }
 
-    /// As [`Model::add_gradient`] for a distillation loss, given a teacher's logits `[positions,
+    /// As [`Model::add_gradient`] for a distillation loss, with a teacher's logits `[positions,
     /// V]`.
     #[expect(clippy::too_many_arguments, reason = "add_gradient and a teacher")]
     pub fn add_distilled_gradient(

@@ -40,7 +40,8 @@ impl Hidden<'_> {
 
 impl Model {
     /// Hidden states of consecutive windows of `window` tokens, the last of which may be shorter.
-    /// Their logits equal those of [`Model::forward`], bit for bit up to [`CHUNK`] positions.
+    /// Their logits equal those of [`Model::forward`] up to rounding, and bit for bit for batches
+    /// of at most [`CHUNK`] positions.
     ///
     /// # Panics
     /// If a token is not below V, or a window is longer than the position table.
