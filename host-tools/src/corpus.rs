@@ -1,20 +1,20 @@
-//! Text to train and evaluate on.
+//! Text for training and evaluation.
 
 use crate::error::{Error, Result};
 use crate::files;
 use std::path::{Path, PathBuf};
 
-/// The environment variable that names the corpus directory where no flag does.
+/// Environment variable with the default corpus directory.
 pub const DIRECTORY_VARIABLE: &str = "WIKITEXT2_DIR";
 
-/// Part of a corpus, stored as `train.txt`, `valid.txt` and `test.txt`.
+/// Split of a corpus, stored as `train.txt`, `valid.txt` and `test.txt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// To train and calibrate on.
+    /// For training and calibration.
     Train,
-    /// To choose settings on.
+    /// For choosing settings.
     Valid,
-    /// To report on.
+    /// For reporting results.
     Test,
 }
 
@@ -28,9 +28,8 @@ impl Split {
         }
     }
 
-    /// The seed of what stands for this split where `seed` is that of everything: splits are drawn
-    /// independently of each other (the output function of SplitMix64; Steele, Lea and Flood,
-    /// 2014).
+    /// Seed for sampling this split, derived from `seed` so that splits are independent (output
+    /// function of SplitMix64; Steele, Lea and Flood, 2014).
     pub fn seed(self, seed: u64) -> u64 {
         let step = self as u64 + 1;
         let mut mixed = seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -47,13 +46,13 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// The corpus in `directory`, or, without one, in the directory that `WIKITEXT2_DIR` names.
+    /// The corpus in `directory`, by default the one named by `WIKITEXT2_DIR`.
     pub fn find(directory: Option<&Path>) -> Result<Self> {
         let named = directory.map(Path::to_path_buf);
         let variable = || std::env::var_os(DIRECTORY_VARIABLE).filter(|v| !v.is_empty());
         let directory = named.or_else(|| variable().map(PathBuf::from));
         let directory = directory.ok_or(Error::CorpusMissing)?;
-        // Asking now gives a missing directory its own message, rather than one about a split.
+        // Checked here, so that a missing directory gets its own message.
         std::fs::read_dir(&directory).map_err(Error::io("read", &directory))?;
         Ok(Self { directory })
     }
@@ -63,7 +62,7 @@ impl Corpus {
         &self.directory
     }
 
-    /// The file of a split, whether it exists or not.
+    /// Path of a split's file, which may not exist.
     pub fn file(&self, split: Split) -> PathBuf {
         self.directory.join(split.name()).with_extension("txt")
     }
@@ -79,7 +78,7 @@ impl Corpus {
     }
 }
 
-/// The text of any file, refused where it is empty or not UTF-8.
+/// Reads a text file; fails if it is empty or not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let text = files::read_text(path)?;
     if text.is_empty() { Err(Error::TextEmpty(path.to_path_buf())) } else { Ok(text) }
@@ -101,7 +100,7 @@ mod tests {
 
     #[test]
     fn splits_have_seeds_of_their_own() {
-        // SplitMix64 from state 0 and the first, second and third step.
+        // SplitMix64 from state 0: the first three outputs.
         let seeds = [Split::Train, Split::Valid, Split::Test].map(|split| split.seed(0));
         let expected = [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f];
         assert_eq!(seeds, expected);

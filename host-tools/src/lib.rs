@@ -1,6 +1,6 @@
 //! Train, import, analyse, quantize and evaluate ResNet-BK language models on a workstation.
 
-// `terminal` prints, and says why.
+// `terminal` prints, and gives the reason.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod budget;

@@ -1,16 +1,16 @@
 //! Standard output and standard error.
 //!
-//! `println!` panics where standard output was closed (`| head -1`) or the disk is full; results
-//! are printed by `writeln!(Stdout, …)?` instead, and messages by `writeln!(Stderr, …)`. The lints
-//! `clippy::print_stdout` and `clippy::print_stderr` hold the crate to that.
+//! `println!` panics if standard output is closed (`| head -1`) or the disk is full, so results are
+//! printed by `writeln!(Stdout, …)?` and messages by `writeln!(Stderr, …)`. The lints
+//! `clippy::print_stdout` and `clippy::print_stderr` enforce it.
 
 use std::fmt::Arguments;
 use std::io::{self, Write};
 
 use crate::error::{Error, Result};
 
-/// Exit code where standard output was closed before everything was written: the one that a shell
-/// shows for a program that the signal SIGPIPE has ended.
+/// Exit code if standard output was closed early: what a shell reports for a program ended by
+/// SIGPIPE.
 pub const CLOSED_PIPE: u8 = 141;
 
 /// Standard output, for results.
@@ -18,24 +18,24 @@ pub const CLOSED_PIPE: u8 = 141;
 pub struct Stdout;
 
 impl Stdout {
-    /// What `write!` and `writeln!` call.
+    /// Called by `write!` and `writeln!`.
     ///
     /// # Errors
     ///
-    /// [`Error::Stdout`] where the text does not reach the other side.
+    /// [`Error::Stdout`] if the text cannot be written.
     pub fn write_fmt(&self, text: Arguments<'_>) -> Result<()> {
         let mut stdout = io::stdout().lock();
-        // Flushed at once: the buffer's own flush, at the end of the process, hides its errors.
+        // Flush now: the flush at process exit ignores errors.
         stdout.write_fmt(text).and_then(|()| stdout.flush()).map_err(Error::Stdout)
     }
 }
 
-/// Standard error, for messages. Where it cannot be written to there is nobody to tell.
+/// Standard error, for messages. Write errors are ignored: there is nowhere to report them.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
 
 impl Stderr {
-    /// What `write!` and `writeln!` call.
+    /// Called by `write!` and `writeln!`.
     pub fn write_fmt(&self, text: Arguments<'_>) {
         let _ = io::stderr().lock().write_fmt(text);
     }

@@ -1,28 +1,27 @@
-//! The one pool of threads, and work on it whose result does not depend on how many there are.
+//! The shared thread pool, and parallel work whose result does not depend on its size.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// Sets the number of threads of this process; as many as the machine has cores otherwise.
+/// Sets the number of threads of this process; the default is the number of cores.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] where the system does not grant them, or the pool is in use already.
+/// [`Error::Usage`] if the system refuses, or the pool is already in use.
 pub fn set(count: usize) -> Result<()> {
     let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
     built.map_err(|error| Error::Usage(format!("--threads {count}: {error}")))
 }
 
-/// A state for each thread of the pool, `most` at most.
+/// One state per thread of the pool, at most `most`.
 pub(crate) fn states<S>(most: usize, state: impl FnMut() -> S) -> Vec<S> {
     let count = rayon::current_num_threads().clamp(1, most.max(1));
     std::iter::repeat_with(state).take(count).collect()
 }
 
-/// Calls `work(state, item)` for every item, as many at a time as there are states. Which state
-/// meets which item is left to chance, so `work` must leave the same result in the item whatever
-/// the state.
+/// Calls `work(state, item)` for every item, in parallel with one thread per state. The pairing of
+/// states and items is not deterministic, so the result in the item must not depend on the state.
 pub(crate) fn for_each<S: Send, I: Send>(
     states: &mut [S],
     items: impl Iterator<Item = I> + Send,
@@ -46,7 +45,7 @@ pub(crate) fn for_each<S: Send, I: Send>(
     });
 }
 
-/// Runs `work` on a pool of its own of so many threads.
+/// Runs `work` on a separate pool of this many threads.
 #[cfg(test)]
 pub(crate) fn with<R: Send>(count: usize, work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap().install(work)

@@ -1,6 +1,5 @@
-//! Checkpoints that training or another program left at the edge of what a blob holds: the same
-//! function quantizes alike, whatever form it comes in, and what has no answer is an error that
-//! says why.
+//! Checkpoints at the edge of what a blob can represent: equivalent checkpoints quantize equally
+//! well, and models that cannot be quantized give an error that names the reason.
 
 use std::path::Path;
 
@@ -20,7 +19,8 @@ use resnet_bk_tools::reference::Model;
 use resnet_bk_tools::tensors::Assignment;
 
 const WINDOW: usize = 64;
-/// From one seed of calibration to the next KL divergences have a standard deviation of a quarter.
+/// Tolerated ratio of KL divergences: across calibration seeds they have a relative standard
+/// deviation of a quarter.
 const NOISE: f64 = 2.0;
 const HIDDEN: usize = 64;
 const WIDTH: usize = 32;
@@ -38,7 +38,8 @@ fn origin() -> Origin<'static> {
     Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None }
 }
 
-/// KL divergence of the blob of a policy to the FP32 checkpoint, on text of the undisturbed model.
+/// KL divergence of a policy's blob to the FP32 checkpoint, on text sampled from the original
+/// model.
 fn kl(checkpoint: &Checkpoint, policy: &str) -> f64 {
     let tokens = sample(&Model::from_checkpoint(&tiny()), 4096, 1, |_| {}).unwrap();
     let source = Source::new(checkpoint, [0; 32], 0, None).unwrap();
@@ -54,7 +55,7 @@ fn kl(checkpoint: &Checkpoint, policy: &str) -> f64 {
     quality[1].fidelity.as_ref().unwrap().kl
 }
 
-/// Multiplies rows of hidden units and divides their columns.
+/// Multiplies rows of hidden units by a factor and divides their columns by it.
 fn rescale(checkpoint: &mut Checkpoint, factor: impl Fn(usize) -> f32) {
     for expert in 0..4 {
         let name = format!("blocks.{}.bk_layer.moe_ffn.experts.{}", expert / 2, expert % 2);
@@ -130,7 +131,7 @@ fn what_overflows_is_an_error_and_not_a_hang() {
         let scored = eval::evaluate(Some(&reference), &[], &tokens, &blocks, None, |_| {});
         assert!(matches!(scored, Err(Error::Overflow { .. })), "{scored:?}");
     }
-    // Large, but finite: quantized, or refused by name.
+    // Large but finite: quantized, or rejected by name.
     let source = Source::new(&all, [0; 32], 0, None).unwrap();
     let folded = Model::from_checkpoint(&source.folded);
     let quantized = Calibration::collect(&folded, &tokens, WINDOW, 1, |_| {}).and_then(|known| {
@@ -188,7 +189,7 @@ fn groups_end_with_their_rows() {
         let blob = source.quantize(&assignment, &Calibration::default(), &origin()).unwrap();
         Blob::from_bytes(&blob).unwrap();
     }
-    // Asked for as it is, it is refused before anything is quantized, in dry runs too.
+    // Requested explicitly, it is rejected before quantizing, also in dry runs.
     let long = Storage::grouped(Precision::Int4, 33);
     let assignment = Assignment::uniform("test", &source.dims, long);
     let error = source.predict(&assignment, &origin()).unwrap_err().to_string();
@@ -199,7 +200,7 @@ fn groups_end_with_their_rows() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// What the writer writes, the reader reads; what it refuses, a dry run refuses too.
+    /// The reader accepts what the writer writes; a dry run rejects what the writer rejects.
     #[test]
     fn writer_and_reader_agree(
         storages in prop::collection::vec((0usize..7, 0usize..80), 24),
@@ -238,7 +239,7 @@ proptest! {
                 prop_assert_eq!(written.len(), predicted);
                 prop_assert!(Blob::from_bytes(&written).is_ok());
             }
-            // The same with groups that fit.
+            // The same with valid groups.
             for (id, storage) in source.dims.tensors().zip(&mut assignment.storage) {
                 let group = if storage.precision.is_grouped() { storage.group.max(1) } else { 0 };
                 *storage = Storage { group, ..*storage }.for_row(source.shape(id).1);

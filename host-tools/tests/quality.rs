@@ -1,24 +1,22 @@
-//! What quantizing loses, on committed text: a step of the quantizer that stops working leaves
-//! every blob valid and turns these red.
+//! Quantization quality on committed text: detects a quantizer step that stops working, which still
+//! gives valid blobs.
 //!
-//! The texts in `quality/` were written by the FP32 checkpoints themselves, one of each to
-//! calibrate on and one to measure on (`resnet-bk generate models/NAME/model.safetensors
-//! --temperature 1 --prompt 'The ' --tokens N --seed S`, N = 4096 for `tiny` and 2304 for
-//! `wikitext2`, S = 11 and 12). They are committed, for sampling again on another kind of processor
-//! may give other text.
+//! The texts in `quality/` were sampled from the FP32 checkpoints, one each for calibration and one
+//! each for measurement (`resnet-bk generate models/NAME/model.safetensors --temperature 1 --prompt
+//! 'The ' --tokens N --seed S`, N = 4096 for `tiny` and 2304 for `wikitext2`, S = 11 and 12). They
+//! are committed because sampling on another kind of processor may give other text.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Standard deviations of the average that a loss may be from what it was. What is better than that
-/// is a reason to write it down here.
+/// Tolerance in standard deviations of the average. An improvement beyond it should be recorded
+/// here.
 const TOLERANCE: f64 = 4.0;
 
-/// KL divergence in nats a token when this was written: its average over seeds of calibration from
-/// 1 up, and its standard deviation from one seed to the next, which stands for what another
-/// processor's rounding does, too.
+/// Recorded KL divergence in nats per token: average over calibration seeds from 1 up, and standard
+/// deviation across seeds, which also covers rounding differences between processors.
 struct Baseline {
     model: &'static str,
     how: &'static [&'static str],
@@ -28,8 +26,7 @@ struct Baseline {
 }
 
 impl Baseline {
-    /// By how many standard deviations of the average a blob that is made with `more` arguments
-    /// loses more than it did.
+    /// Excess loss of a blob made with the arguments `more`, in standard deviations of the average.
     fn distance(&self, more: &[&str]) -> f64 {
         let how = [self.how, more].concat();
         let losses: Vec<f64> = (1..=self.seeds).map(|seed| loss(self.model, &how, seed)).collect();
@@ -53,7 +50,7 @@ fn text(model: &str, role: &str) -> PathBuf {
     repository(&format!("host-tools/tests/quality/{model}-{role}.txt"))
 }
 
-/// What the blob of a model loses on the text to measure on.
+/// KL divergence of a model's blob on the measurement text.
 fn loss(model: &str, how: &[&str], seed: u32) -> f64 {
     let place = tempfile::tempdir().unwrap();
     let (blob, checkpoint) =
@@ -85,8 +82,9 @@ const INT8: Baseline = Baseline {
     kl: 0.00265,
     deviation: 0.00062,
 };
-/// Deviation over seeds 1 to 10 but 4, whose gate routes a common token to the other expert (0.286;
-/// 0.087 with the gate in FP16): the gate of `tiny` is untrained, and its logits are nearly tied.
+/// Deviation over seeds 1 to 10 except 4, whose gate routes a common token to the other expert
+/// (0.286; 0.087 with the gate in FP16): the gate of `tiny` is untrained, and its logits nearly
+/// tie.
 const INT4: Baseline = Baseline {
     model: "tiny",
     how: &["--policy", "uniform-int4"],
@@ -131,7 +129,7 @@ fn four_bits_lose_what_they_did() {
     INT4.holds();
 }
 
-/// What a planted fault in a step does: it is as if the step were left out, or worse.
+/// A deliberate fault in a step acts as if the step were disabled, or worse.
 #[test]
 fn a_step_that_does_nothing_is_noticed() {
     for step in ["bias-correction", "gptq,descent"] {

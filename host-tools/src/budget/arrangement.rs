@@ -1,4 +1,4 @@
-//! Which experts gain from equalized scales or a permutation of their hidden units.
+//! Chooses the experts whose hidden units are equalized or permuted.
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::{Precision, TensorId};
@@ -11,11 +11,11 @@ use crate::quantize::symmetry::{Symmetries, Symmetry};
 use crate::tensors::{layer_name, weight_name};
 use resnet_bk_schema::Storage;
 
-/// The storage that symmetries are tried in: coarse enough to tell them apart.
+/// Storage used to compare symmetries: coarse enough for differences to show.
 const STORAGE: Storage = Storage::grouped(Precision::Int3, 32);
 
-/// Tries every symmetry that the steps allow on every expert alone, everything else staying FP32,
-/// and keeps what lowers the measured KL divergence. `progress` is told the share that is done.
+/// Tries every symmetry that `steps` allows on each expert alone, with everything else in FP32, and
+/// keeps those that lower the measured KL divergence. `progress` receives the completed fraction.
 pub fn choose_arrangement(
     bench: &Bench<'_>,
     calibration: &Calibration,

@@ -1,4 +1,4 @@
-//! Measured loss of a mix of precisions.
+//! Measures the loss of a mix of precisions.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,19 +18,19 @@ use crate::reference::{Model, Tape};
 use crate::tensors::layer_name;
 use resnet_bk_schema::Storage;
 
-/// Measures mixes on one text: the FP32 model with dequantized weights, so that
-/// what is measured is the loss of the weights alone. Encoded tensors are kept.
+/// Measures mixes on one text with the FP32 model and dequantized weights: the loss of the weights
+/// alone, activations staying FP32. Caches encoded tensors.
 pub struct Bench<'a> {
     source: &'a Source,
     calibration: &'a Calibration,
     reference: Model,
     tensors: Vec<MatrixRanges>,
-    /// Log-probabilities of what mixes are compared with.
+    /// Log-probabilities of the model that mixes are compared with.
     teacher: Teacher<'a>,
     encoded: Mutex<BTreeMap<(usize, Storage), Arc<Encoded>>>,
 }
 
-/// Ranges of a matrix among the reference's parameters.
+/// Ranges of a matrix in the reference's parameters.
 struct MatrixRanges {
     id: TensorId,
     part: Selection,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Bench<'_> {
 }
 
 impl<'a> Bench<'a> {
-    /// A bench on the whole windows of `tokens`.
+    /// A bench on the complete windows of `tokens`, with the source's own FP32 model as teacher.
     pub fn new(
         source: &'a Source,
         calibration: &'a Calibration,
@@ -56,7 +56,7 @@ impl<'a> Bench<'a> {
         Self::towards(&own, source, calibration, tokens, window)
     }
 
-    /// A bench that compares with another model than the source's own.
+    /// As [`Bench::new`], with another model as teacher.
     pub fn towards(
         teacher: &Model,
         source: &'a Source,
@@ -91,17 +91,17 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Tokens that are measured on.
+    /// Number of tokens measured on.
     pub fn tokens(&self) -> usize {
         self.teacher.tokens().len()
     }
 
-    /// The checkpoint that is quantized.
+    /// The checkpoint to quantize.
     pub fn source(&self) -> &'a Source {
         self.source
     }
 
-    /// Matrix `index`, in canonical order, in this storage.
+    /// Encodes matrix `index` (canonical order) in this storage, or returns the cached result.
     pub fn encode(&self, index: usize, storage: Storage) -> Result<Arc<Encoded>> {
         let lock = || self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(encoded) = lock().get(&(index, storage)) {
@@ -113,14 +113,14 @@ impl<'a> Bench<'a> {
         Ok(encoded)
     }
 
-    /// Every matrix as a mix stores it, in canonical order.
+    /// Encodes every matrix of a mix, in canonical order.
     pub fn encode_mix(&self, mix: &[Storage]) -> Result<Vec<Encoded>> {
         let matrices: Vec<(usize, Storage)> = mix.iter().copied().enumerate().collect();
         let encode = |(index, storage)| Ok(Encoded::clone(&*self.encode(index, storage)?));
         matrices.into_par_iter().map(encode).collect()
     }
 
-    /// KL divergence in nats per token of a mix: a storage for each matrix in canonical order,
+    /// KL divergence of a mix in nats per token: a storage for each matrix in canonical order,
     /// `None` for FP32.
     pub fn kl(&self, mix: &[Option<Storage>]) -> Result<f64> {
         let mut model = self.reference.clone();
@@ -131,7 +131,7 @@ impl<'a> Bench<'a> {
         self.kl_of(&model)
     }
 
-    /// KL divergence in nats per token with one matrix as it was encoded, all others in FP32.
+    /// KL divergence in nats per token with one matrix replaced, all others in FP32.
     pub fn kl_with(&self, id: TensorId, encoded: &Encoded) -> Result<f64> {
         let mut model = self.reference.clone();
         for place in self.tensors.iter().filter(|place| place.id == id) {
@@ -145,17 +145,17 @@ impl<'a> Bench<'a> {
         &self.reference
     }
 
-    /// Its calibration.
+    /// Calibration of the FP32 model.
     pub fn calibration(&self) -> &'a Calibration {
         self.calibration
     }
 
-    /// Puts matrix `index`, in canonical order, into a model of the reference's shape.
+    /// Writes matrix `index` (canonical order) into a model of the reference's shape.
     pub fn put(&self, index: usize, encoded: &Encoded, model: &mut Model) {
         self.tensors[index].replace(model, encoded);
     }
 
-    /// KL divergence in nats per token with other weights in one matrix, all others in FP32.
+    /// KL divergence in nats per token with one matrix's weights replaced, all others in FP32.
     pub fn kl_with_weights(&self, id: TensorId, weights: &[f32]) -> Result<f64> {
         let mut model = self.reference.clone();
         for place in self.tensors.iter().filter(|place| place.id == id) {
@@ -164,12 +164,12 @@ impl<'a> Bench<'a> {
         self.kl_of(&model)
     }
 
-    /// KL divergence in nats per token of a model.
+    /// KL divergence of a model to the teacher in nats per token.
     ///
     /// # Errors
     ///
-    /// [`Error::Overflow`] where it, or the model that it is compared with, computes infinities or
-    /// NaNs: no mix is better or worse than another then.
+    /// [`Error::Overflow`] where either model computes infinities or NaNs: mixes could not be
+    /// ranked.
     pub fn kl_of(&self, model: &Model) -> Result<f64> {
         let vocab = self.teacher.vocab();
         let parts = self.teacher.batches(Tape::default, |tape, batch| {
@@ -190,7 +190,7 @@ impl<'a> Bench<'a> {
 }
 
 impl MatrixRanges {
-    /// Replaces the model's weights and biases by dequantized ones.
+    /// Replaces the model's weights and biases by the dequantized ones.
     fn replace(&self, model: &mut Model, encoded: &Encoded) {
         let weights = &mut model.parameters_mut()[self.weight.clone()];
         self.part.put_matrix(&encoded.decoded, weights);

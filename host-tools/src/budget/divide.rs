@@ -1,5 +1,5 @@
-//! Dividing a model into what a budget may store differently: classes of tokens, and hidden units
-//! that are pruned.
+//! Divides a model into parts that a budget can store differently: token classes, and pruned hidden
+//! units.
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::TensorId;
@@ -13,7 +13,7 @@ use crate::quantize::calibration::Calibration;
 use crate::quantize::division::Division;
 use crate::tensors::layer_name;
 
-/// Divides a model into what a budget may store differently.
+/// Chooses token classes and pruned hidden units, as far as the steps allow.
 pub fn divide(
     bench: &Bench<'_>,
     calibration: &Calibration,

@@ -1,27 +1,26 @@
-//! The multiple-choice knapsack: one choice for every tensor, the smallest total cost within a
-//! total of bytes.
+//! Multiple-choice knapsack: one choice per tensor, minimizing the total cost within a byte budget.
 
 use resnet_bk_core::blob::align_up;
 
 /// One way to store a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
-    /// Bytes of its section.
+    /// Bytes of its section, unaligned.
     pub bytes: usize,
-    /// Its cost.
+    /// Cost in any additive unit.
     pub cost: f64,
 }
 
-/// Bytes of a cell of the table: sections begin at multiples of it, so that nothing is lost to
-/// rounding.
+/// Bytes per cell of the dynamic-programming table. Sections are aligned to it, so rounding to
+/// cells is exact.
 const CELL: usize = resnet_bk_core::blob::ALIGN;
 
-/// The index of the choice for every tensor with the smallest summed cost whose aligned bytes sum
-/// to at most `capacity`; `None` where not even the smallest choices fit. Exact, by dynamic
-/// programming over bytes. Of equal costs the smaller mix wins.
+/// For every tensor, the index of its choice: smallest summed cost with summed aligned bytes of at
+/// most `capacity`. `None` if even the smallest choices do not fit. Exact, by dynamic programming
+/// over bytes; ties go to the smaller mix.
 pub fn solve(tensors: &[Vec<Choice>], capacity: usize) -> Option<Vec<usize>> {
     let largest = |choices: &Vec<Choice>| choices.iter().map(|c| align_up(c.bytes)).max();
-    // More than the largest choices take changes nothing but the size of the table.
+    // Capacity beyond the sum of the largest choices would only enlarge the table.
     let capacity = capacity.min(tensors.iter().filter_map(largest).sum());
     let cells = capacity / CELL + 1;
     // best[c]: smallest cost of the tensors so far in at most c cells.
@@ -47,7 +46,7 @@ pub fn solve(tensors: &[Vec<Choice>], capacity: usize) -> Option<Vec<usize>> {
     if !last.is_finite() {
         return None;
     }
-    // The smallest capacity that reaches the best cost.
+    // The smallest capacity that reaches the lowest cost.
     let mut cell = best.iter().position(|&cost| cost <= last)?;
     let mut mix = vec![0; tensors.len()];
     for (t, choices) in tensors.iter().enumerate().rev() {
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Every mix.
+    /// Enumerates every mix.
     fn brute_force(tensors: &[Vec<Choice>], capacity: usize) -> Option<f64> {
         let mut mixes = vec![(0, 0.0)];
         for choices in tensors {

@@ -1,4 +1,4 @@
-//! The budget policy: the mix of precisions that loses least within so many bytes.
+//! The budget policy: the mix of precisions with the smallest loss within a number of bytes.
 //!
 //! ```text
 //! Bench ─ one tensor at a time ─▶ Sensitivities ─ knapsack ─▶ mix ─┐
@@ -6,9 +6,9 @@
 //!                        └── what each step up or down costs there ◀┘
 //! ```
 //!
-//! Losses are KL divergences to the FP32 model, measured on text that the quantizer was not
-//! calibrated on. What tensors cost on their own does not quite add up to what they cost together,
-//! so the table is measured again around the chosen mix until no other mix is better.
+//! Losses are KL divergences to the FP32 model, measured on text not used for calibration. Losses
+//! of single tensors are not quite additive, so costs are measured again around the chosen mix
+//! until no better mix is found.
 
 mod arrangement;
 mod bench;

@@ -1,4 +1,4 @@
-//! From sensitivities to a mix, and from a mix to a better one.
+//! Searches mixes: solves the knapsack, then remeasures and improves.
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::align_up;
@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::tensors::weight_name;
 use resnet_bk_schema::Storage;
 
-/// Rounds of measuring around the chosen mix at most.
+/// Maximum number of remeasuring rounds.
 const ROUNDS: usize = 4;
-/// A mix replaces another if its KL divergence is below this share of it.
+/// A mix replaces another only if its KL divergence is below this fraction of the other's.
 const WORTH: f64 = 0.998;
-/// Range of the factor by which a measured step rescales the table's further steps.
+/// Bounds of the factor by which a measured step rescales the table's steps beyond it.
 const RESCALING: (f64, f64) = (0.25, 4.0);
 
 /// A mix of precisions with its predicted and measured loss.
@@ -22,7 +22,7 @@ pub struct Mix {
     pub storage: Vec<Storage>,
     /// Aligned bytes of all sections.
     pub bytes: usize,
-    /// KL divergence that the tensors' own costs sum to.
+    /// Predicted KL divergence: the sum of the tensors' own costs.
     pub predicted: f64,
     /// Measured KL divergence.
     pub measured: f64,
@@ -31,9 +31,9 @@ pub struct Mix {
 /// Progress of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
-    /// It found a mix of this measured KL divergence.
+    /// Found a mix of this measured KL divergence.
     Mix(f64),
-    /// It measures steps around it; this share is done.
+    /// Measuring steps around the mix; the completed fraction.
     Steps(f64),
 }
 
@@ -41,12 +41,12 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Search<'a> {
     bench: &'a Bench<'a>,
-    /// Per tensor, ascending in bytes: only choices that cost less than every smaller one.
+    /// Per tensor, ascending in bytes: choices on the Pareto front of bytes and cost.
     options: Vec<Vec<(Storage, Choice)>>,
 }
 
 impl<'a> Search<'a> {
-    /// Prepares a search; the table must hold every tensor.
+    /// Prepares a search; the table must cover every tensor.
     pub fn new(bench: &'a Bench<'a>, table: &Sensitivities) -> Result<Self> {
         let dims = &bench.source().dims;
         let options = dims.tensors().map(|id| {
@@ -78,7 +78,7 @@ impl<'a> Search<'a> {
         Ok(Self { bench, options: options.collect::<Result<_>>()? })
     }
 
-    /// Aligned bytes of the smallest and of the largest mix.
+    /// Aligned bytes of the smallest and the largest mix.
     pub fn range(&self) -> (usize, usize) {
         let bytes = |option: Option<&(Storage, Choice)>| option.map_or(0, |o| align_up(o.1.bytes));
         let smallest = self.options.iter().map(|options| bytes(options.first())).sum();
@@ -86,22 +86,22 @@ impl<'a> Search<'a> {
         (smallest, largest)
     }
 
-    /// The best mix within `capacity` aligned bytes of sections, without measuring around it;
-    /// `None` where none fits.
+    /// Best mix within `capacity` aligned bytes by the table alone, without remeasuring; `None` if
+    /// none fits.
     pub fn first(&self, capacity: usize) -> Result<Option<Mix>> {
         let costs = self.costs();
         solve(&costs, capacity).map(|mix| self.found(&mix)).transpose()
     }
 
-    /// The best mix within `capacity` aligned bytes of sections: solved, measured around, solved
-    /// again, until nothing better is found.
+    /// Best mix within `capacity` aligned bytes: alternates solving and remeasuring until nothing
+    /// better is found; `None` if none fits.
     pub fn best(&self, capacity: usize, progress: impl FnMut(Progress)) -> Result<Option<Mix>> {
         let Some(mix) = solve(&self.costs(), capacity) else { return Ok(None) };
         self.around(mix, capacity, progress).map(Some)
     }
 
-    /// The best mix within `capacity` aligned bytes that measuring around `storage` leads to;
-    /// `None` where the table knows better than one of those.
+    /// Best mix within `capacity` aligned bytes found by remeasuring from `storage`; `None` if
+    /// `storage` contains a choice that another dominates by the table.
     pub fn improve(
         &self,
         storage: &[Storage],
@@ -159,8 +159,8 @@ impl<'a> Search<'a> {
         self.bench.kl(&storage.collect::<Vec<_>>())
     }
 
-    /// Replaces costs by what a step up and a step down of each tensor costs at this mix; costs of
-    /// further steps keep their proportion to it.
+    /// Replaces costs by the measured cost of moving each tensor one step up or down from this mix.
+    /// Costs of steps beyond are rescaled by the ratio of measured to tabulated.
     fn remeasure(
         &self,
         mix: &[usize],
@@ -217,7 +217,7 @@ mod tests {
     use crate::quantize::tests::random_checkpoint;
     use crate::reference::Model;
 
-    /// On a real bench: mixes keep their budget, and a search never ends worse than its first mix
+    /// On a real bench: mixes stay within budget, and a search never ends worse than its first mix
     /// or than a uniform precision of no more bytes.
     #[test]
     fn mixes_keep_their_budget_and_beat_uniform_precisions() {
@@ -234,7 +234,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(table, saved);
-        // A table that is complete is not measured again.
+        // A complete table is not measured again.
         let again = measure(&bench, &table, |_, _| unreachable!("nothing is left to measure"));
         assert_eq!(again.unwrap(), table);
 

@@ -1,4 +1,4 @@
-//! Sensitivities: the loss of each tensor quantized alone, in each storage.
+//! Sensitivities: the loss of quantizing each tensor alone, in each storage.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::tensors::weight_name;
 /// KL divergence in nats per token by tensor and storage.
 pub type Sensitivities = BTreeMap<String, BTreeMap<Storage, f64>>;
 
-/// Storages that are measured between two calls of `save`.
+/// Measurements between two calls of `save`.
 const PART: usize = 24;
 
-/// A tensor, by number and name, in a storage.
+/// Tensor index, tensor name, storage.
 type Entry = (usize, String, Storage);
 
-/// Everything that a table holds.
+/// All entries of a complete table.
 fn entries<'a>(bench: &'a Bench<'_>) -> impl Iterator<Item = Entry> + 'a {
     bench.source().dims.tensors().enumerate().flat_map(|(index, id)| {
         let name = weight_name(id);
@@ -36,9 +36,8 @@ pub fn is_complete(bench: &Bench<'_>, known: &Sensitivities) -> bool {
     entries(bench).all(|entry| is_known(known, &entry))
 }
 
-/// Measures every tensor in every storage, everything else staying FP32. What `known` holds already
-/// is not measured again; `save` is given the table whenever a part of it has been added, with the
-/// share that is done.
+/// Measures every tensor in every storage, everything else in FP32, skipping entries in `known`.
+/// After each part, `save` receives the table and the completed fraction.
 pub fn measure(
     bench: &Bench<'_>,
     known: &Sensitivities,

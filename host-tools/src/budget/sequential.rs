@@ -1,7 +1,7 @@
-//! Sequential quantization: every matrix for the inputs that the quantized layers before it give.
+//! Sequential quantization: each matrix is calibrated on inputs from the already quantized layers.
 //!
-//! Matrix after matrix in the order of inference, those that read the same input together: what is
-//! before them is quantized by then, so that each compensates the remaining errors of its prefix.
+//! Matrices are processed in order of inference, those that share an input together, so that each
+//! compensates the remaining error of the layers before it.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,8 @@ use crate::quantize::input_shift::shifts;
 use crate::tensors::layer_name;
 use resnet_bk_schema::Storage;
 
-/// Quantizes every matrix again on `tokens` in windows of `window`; returns the matrices with their
-/// KL divergence in nats per token on the bench where that falls, otherwise `first` with its own.
+/// Requantizes every matrix on `tokens` in windows of `window`. Returns the matrices and their KL
+/// divergence in nats per token on the bench if that falls, otherwise `first` and its own.
 pub fn refine(
     bench: &Bench<'_>,
     (tokens, window): (&[u32], usize),
@@ -29,7 +29,7 @@ pub fn refine(
     let mut before = bench.reference().clone();
     first.iter().enumerate().for_each(|(index, encoded)| bench.put(index, encoded, &mut before));
     let before = bench.kl_of(&before)?;
-    // Embeddings have nothing before them.
+    // Embeddings have no layers before them.
     let mut real = bench.reference().clone();
     for index in dims.tensors().filter(|id| id.is_embedding()).map(|id| dims.index(id)) {
         bench.put(index, &first[index], &mut real);
@@ -57,8 +57,8 @@ pub fn refine(
     Ok(if after < before { (again, after) } else { (first, before) })
 }
 
-/// Linear layers in the order of inference, those together that read the same input or whose inputs
-/// do not depend on each other.
+/// Linear layers in order of inference; layers whose inputs do not depend on each other share a
+/// stage.
 fn stages(dims: &Dimensions) -> Vec<Vec<TensorId>> {
     let blocks = (0..dims.layers).flat_map(|l| {
         let ups = (0..dims.experts).map(move |e| TensorId::ExpertUp(l, e));

@@ -1,4 +1,4 @@
-//! Classes of tokens whose rows of both token tables are stored alike.
+//! Token classes: tokens whose rows of both token tables share a storage.
 
 use resnet_bk_core::blob::TensorId;
 
@@ -6,16 +6,15 @@ use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
 use crate::tensors::layer_name;
 
-/// Number of equal ranges of ranks between which class boundaries are tried; smaller vocabularies
-/// stay in one class.
+/// Class boundaries are tried between this many equal ranges of ranks; smaller vocabularies stay in
+/// one class.
 const CUTS: usize = 32;
-/// Least sensitivity of a token's rows as a share of the mean: tokens that were never seen rank
-/// equal.
+/// Floor of a row's sensitivity as a fraction of the mean, so that unseen tokens rank equal.
 const FLOOR: f64 = 1e-3;
 
-/// Classes of tokens by how much the rows of both token tables matter, the most important first;
-/// the ranks at which they begin are those with the smallest product of distortions over all rows,
-/// which is what a fixed number of bits comes down to.
+/// Classes of tokens by the sensitivity of their rows in both token tables, most sensitive first.
+/// Boundaries minimize the product over all rows of their class's mean sensitivity, which
+/// determines the distortion at a fixed number of bits.
 pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     let vocab = source.dims.vocab as usize;
     if vocab < CUTS {
@@ -26,7 +25,7 @@ pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     let mut ranked: Vec<usize> = (0..vocab).collect();
     let both = |token: usize| tables[0][token] * tables[1][token];
     ranked.sort_by(|&a, &b| both(b).total_cmp(&both(a)));
-    // Logarithm of the mean over ranks, times their number.
+    // Logarithm of the mean over these ranks, times their number.
     let distortion = |from: usize, to: usize| -> f64 {
         let (from, to) = (from * vocab / CUTS, to * vocab / CUTS);
         let log = |table: &Vec<f64>| {
@@ -55,8 +54,8 @@ pub(super) fn classes(source: &Source, calibration: &Calibration) -> String {
     classes.into_iter().collect()
 }
 
-/// Sensitivity to relative errors of each token's row: by the token's frequency for the embedding,
-/// by its gradients for the output layer. The mean is 1.
+/// Sensitivity to relative errors of each token's row: weighted by token frequency for the
+/// embedding, by gradients for the output layer. The mean is 1.
 fn matter(source: &Source, calibration: &Calibration, table: TensorId) -> Vec<f64> {
     let layer = layer_name(table);
     let (rows, cols) = source.shape(table);

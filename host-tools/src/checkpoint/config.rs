@@ -1,20 +1,20 @@
-//! The dimensions of a model: everything that a checkpoint's tensors alone do not say.
+//! Model dimensions: everything that the tensors of a checkpoint do not tell by themselves.
 
 use serde::{Deserialize, Serialize};
 
-/// Which part of the chain a position may see.
+/// Which part of the window a position sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Chain {
-    /// Position t sees the whole window, its future included: the published layer. Such a model can
-    /// be scored and compared, but its next-token loss is not a language-model loss.
+    /// Position t sees the whole window, its future included, as published. Such a model can be
+    /// scored and compared, but its next-token loss is not a language-model loss.
     Full,
-    /// Position t sees the chain cut after t: causal, streams with one complex number of state per
-    /// potential.
+    /// Position t sees the chain cut after t: causal, and streams with one complex number of state
+    /// per potential.
     Half,
 }
 
-/// The dimensions of a ResNet-BK language model, in the terms of the published code.
+/// Dimensions of a ResNet-BK language model, named as in the published code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// Number of tokens V.
@@ -25,23 +25,23 @@ pub struct ModelConfig {
     pub layers: usize,
     /// Experts per block E.
     pub experts: usize,
-    /// Experts that each token is routed to; `experts` means dense gating.
+    /// Experts that each token is routed to; all of them (`experts`) means dense gating.
     pub top_k: usize,
     /// Hidden width of an expert (2d in the published models).
     pub hidden: usize,
     /// Potentials per block K (1 in the published models).
     pub potentials: usize,
-    /// Length of the position table; `None` for a model without one, which streams without an end.
+    /// Length of the position table; `None` for a model without one, which streams indefinitely.
     pub positions: Option<usize>,
     /// Chain kind.
     pub chain: Chain,
-    /// Smallest η = Im z that a potential may have: η = max(exp(log_eta), eta_floor).
+    /// Lower bound of η = Im z: η = max(exp(log_eta), eta_floor).
     pub eta_floor: f32,
     /// Product β of the two off-diagonals of the chain (1 in the published models).
     pub off_diagonal: f32,
 }
 
-/// What a tensor of a checkpoint is called and how it is shaped.
+/// Name and shape of a checkpoint tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Name in the published layout, such as `blocks.0.bk_layer.v_proj.weight`.
@@ -95,7 +95,7 @@ impl ModelConfig {
         self.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum()
     }
 
-    /// The first thing that is wrong with these dimensions, in words, if anything is.
+    /// The first problem with these dimensions, if any.
     pub fn problem(&self) -> Option<String> {
         let sizes = [
             ("vocab", self.vocab, 65_536),
@@ -146,7 +146,7 @@ mod tests {
             eta_floor: 1.0,
             off_diagonal: 1.0,
         };
-        // The published model has no learned diagonal and η: two numbers a layer that ours names.
+        // The published model does not train diagonal and η, two parameters per layer here.
         assert_eq!(config.parameters() - 2 * config.layers, 1_325_312);
         assert_eq!(config.problem(), None);
     }

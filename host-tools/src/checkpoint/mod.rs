@@ -1,4 +1,4 @@
-//! A trained model on disk: configuration, FP32 weights and where they came from.
+//! A trained model on disk: configuration, FP32 weights and provenance.
 
 pub mod config;
 pub mod safetensors;
@@ -14,33 +14,33 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const CONFIG_KEY: &str = "resnet_bk_config";
-/// The metadata that every checkpoint has, and no other safetensors file.
+/// Metadata key that only our checkpoints have.
 pub(crate) const FORMAT_KEY: &str = "resnet_bk_format";
-/// The origin of a checkpoint that was imported: the name of the file.
+/// Provenance key of imported checkpoints: the name of the original file.
 pub(crate) const IMPORTED_KEY: &str = "imported_from";
 const FORMAT: &str = "1";
-/// Stands for a bias of −∞: beyond any sum of products, but far from overflow.
+/// Replaces a bias of −∞: exceeds any dot product, but is far from overflow.
 const MASK: f32 = -1e30;
 
-/// The entry of a provenance with the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that
-/// the model was trained with. Imported checkpoints do not know theirs.
+/// Provenance key for the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that the model
+/// was trained with. Imported checkpoints lack it.
 pub const TOKENIZER_KEY: &str = "tokenizer_sha256";
 
-/// A model in FP32 with its origin. [`Checkpoint::new`] and [`Checkpoint::read`] guarantee that
-/// `tensors` are exactly those of `config`, in shape too, and finite.
+/// An FP32 model with its provenance. [`Checkpoint::new`] and [`Checkpoint::read`] guarantee that
+/// `tensors` match `config` in names and shapes, and are finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// The dimensions.
     pub config: ModelConfig,
-    /// Weights by name, as [`ModelConfig::tensors`] lists them.
+    /// Weights by the names in [`ModelConfig::tensors`].
     pub tensors: BTreeMap<String, Tensor>,
-    /// Where the weights came from: command, seed, tokens, hash of the tokenizer and so on.
+    /// Origin of the weights: command, seed, tokens, hash of the tokenizer and so on.
     pub provenance: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
-    /// A checkpoint of these parts, if they fit together. Where a softmax follows, a bias of −∞
-    /// masks an output; it becomes a finite one that does so too.
+    /// Validates and creates a checkpoint. Before a softmax, a bias of −∞, which masks an output,
+    /// is replaced by a finite one with the same effect.
     pub fn new(
         config: ModelConfig,
         mut tensors: BTreeMap<String, Tensor>,
@@ -101,7 +101,7 @@ impl Checkpoint {
         Self::new(config, tensors, metadata)
     }
 
-    /// The bytes of the file; the same checkpoint always gives the same bytes.
+    /// The bytes of the file; deterministic.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut metadata = self.provenance.clone();
         let config = serde_json::to_string(&self.config).expect("a plain struct serialises");
@@ -110,13 +110,13 @@ impl Checkpoint {
         safetensors::to_bytes(&Container { tensors: self.tensors.clone(), metadata })
     }
 
-    /// Writes the file, wholly or not at all.
+    /// Writes the file atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
         files::write_atomically(path, &self.to_bytes())
     }
 }
 
-/// Every missing, misshapen and surplus tensor, by name.
+/// Every missing, misshapen and unexpected tensor, by name.
 fn check_shapes(config: &ModelConfig, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let specs = config.tensors();
     let mut problems = Vec::new();

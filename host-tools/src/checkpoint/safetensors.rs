@@ -1,7 +1,7 @@
 //! The safetensors container: named tensors and text metadata.
 //!
-//! Written here byte by byte, so that equal models give equal files: the metadata of the
-//! `safetensors` crate passes through a hash map, whose order changes from run to run.
+//! Serialized here so that equal models give equal files: the `safetensors` crate keeps metadata in
+//! a hash map, whose order changes from run to run.
 
 use crate::checkpoint::Tensor;
 use crate::error::{Error, Result};
@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a zip archive begins with, as PyTorch writes it.
+/// Magic number of a ZIP archive, as PyTorch writes it.
 const ZIP: &[u8] = b"PK\x03\x04";
 
-/// What a container holds.
+/// Content of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Container {
     /// Tensors by name.
@@ -22,8 +22,8 @@ pub struct Container {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The bytes of a container: an 8-byte little-endian header length, the JSON header, the tensors as
-/// little-endian F32 in the order of their names.
+/// Serializes a container: an 8-byte little-endian header length, the JSON header, then the tensors
+/// as little-endian F32 in the order of their names.
 pub fn to_bytes(container: &Container) -> Vec<u8> {
     // `serde_json::Map` sorts its keys; `__metadata__` sorts before every lower-case name.
     let mut header = Map::new();
@@ -40,7 +40,7 @@ pub fn to_bytes(container: &Container) -> Vec<u8> {
         offset = end;
     }
     let mut header = Value::Object(header).to_string().into_bytes();
-    // Padding with spaces aligns the data, so that it can be mapped and read in place.
+    // Pads with spaces to align the data for memory mapping.
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut bytes = Vec::with_capacity(8 + header.len() + offset);
     bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
@@ -53,8 +53,8 @@ pub fn to_bytes(container: &Container) -> Vec<u8> {
     bytes
 }
 
-/// Reads a container; F16 and BF16 tensors are widened, other types refused by name. `path` is for
-/// messages.
+/// Reads a container; F16 and BF16 tensors are widened, other types are rejected by name. `path` is
+/// for messages.
 pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Container> {
     let bad = |reason: String| Error::Format {
         kind: "safetensors file",

@@ -5,6 +5,6 @@
 pub struct Tensor {
     /// Row-major shape; `[]` for a scalar.
     pub shape: Vec<usize>,
-    /// As many weights as the shape's product.
+    /// The elements; their number is the product of the shape.
     pub data: Vec<f32>,
 }

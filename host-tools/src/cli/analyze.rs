@@ -37,13 +37,13 @@ of hidden units that helps each expert. `quantize --importance` reads it. An int
 resumes. A file that was computed with other settings (checkpoint, tokenizer, text, window, seed,
 steps), or that cannot be read, stays as it is: name another, or replace it with --force.";
 
-/// Find out which layers matter and write it to a file.
+/// Measure the importance of layers and write it to a file.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`analyze --help` shows examples.")]
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
-    /// Importance file to write; one with the same settings is extended.
+    /// Importance file to write; an existing one with the same settings is extended.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -54,10 +54,10 @@ pub(crate) struct Args {
     /// Tokens for the published metrics and for calibration.
     #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     tokens: usize,
-    /// Tokens on which each tensor and precision is measured; 0 leaves the measurement out.
+    /// Tokens to measure each tensor and precision on; 0 skips the measurement.
     #[arg(long, value_parser = numbers::tokens(0), default_value_t = 4_096, value_name = "N")]
     measure_tokens: usize,
-    /// Measure nothing and join the tables of these importance files.
+    /// Merge these importance files instead of measuring.
     #[arg(long, value_name = "FILE")]
     merge: Vec<PathBuf>,
     #[command(flatten)]
@@ -85,7 +85,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     source.steps = args.steps.taken();
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;
-    // The published metrics are those of the checkpoint as it was trained, not of the folded one.
+    // The published metrics are those of the trained checkpoint, not of the folded one.
     let trained = Model::from_checkpoint(&loaded.checkpoint);
     let held_out = match args.measure_tokens {
         0 => None,
@@ -94,7 +94,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         }
     };
     let settings = loaded.settings(&text, &args.text, source.steps);
-    // What a run with these settings has measured already.
+    // Keeps earlier measurements with the same settings.
     let going_on = |mut before: Importance| {
         before.require(&settings, &args.out)?;
         held_out.iter().try_for_each(|on| before.measure_on(Text::of(on), &args.out))?;
@@ -116,7 +116,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     if let Some(held_out) = held_out {
         let save = |importance: &Importance| match out.is_file() {
             true => out.write(&importance.to_bytes()),
-            // A pipe gets what is finished, once.
+            // A pipe gets only the finished result.
             false => Ok(()),
         };
         let measuring = Measuring {
@@ -140,7 +140,7 @@ impl Args {
         self.force.plan(inputs)
     }
 
-    /// What the file to write holds already.
+    /// The importance file that would be extended, if any.
     fn before(&self, out: &Output, loaded: &Loaded) -> Result<Option<Importance>> {
         if !out.is_occupied() {
             return Ok(None);
@@ -154,7 +154,7 @@ impl Args {
     }
 }
 
-/// Joins importance files.
+/// Merges importance files.
 fn merge(paths: &[PathBuf], loaded: &Loaded) -> Result<Importance> {
     let mut files = paths.iter().map(|path| Ok((path, loaded.importance(path)?)));
     let (_, first) = files.next().expect("there is at least one")?;
@@ -168,7 +168,7 @@ fn merge(paths: &[PathBuf], loaded: &Loaded) -> Result<Importance> {
     })
 }
 
-/// Writes the file and shows it.
+/// Writes the file and prints a summary.
 fn conclude(out: &Output, importance: &Importance, global: Global) -> Result<()> {
     out.write(&importance.to_bytes())?;
     if out.is_standard_output() {

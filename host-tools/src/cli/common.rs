@@ -1,4 +1,4 @@
-//! What several subcommands share: loading models, progress, tables.
+//! Shared by several subcommands: loading models, progress, tables.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::reference::Model;
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
 
-/// A checkpoint file and what belongs to it.
+/// A checkpoint file, its hash and its tokenizer.
 pub(crate) struct Loaded {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: Option<Tokenizer>,
@@ -34,9 +34,9 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads a checkpoint and its tokenizer: the file that is named, else the `tokenizer.json` that
-    /// lies beside the checkpoint, if there is one. It must be the one that the model was trained
-    /// with; a checkpoint that does not record its tokenizer gets a remark.
+    /// Reads a checkpoint and its tokenizer: the given file, otherwise the `tokenizer.json` beside
+    /// the checkpoint, if any. It must be the one that the model was trained with; if the
+    /// checkpoint does not record it, a note is printed.
     pub(crate) fn read(path: &Path, tokenizer: Option<&Path>, global: Global) -> Result<Self> {
         let bytes = files::read(path)?;
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
@@ -61,14 +61,14 @@ impl Loaded {
         hex(&self.sha256)
     }
 
-    /// The quantizer's view of the checkpoint, with its tokenizer unless that is to stay behind.
+    /// The checkpoint prepared for quantization, with its tokenizer if `embed_tokenizer`.
     pub(crate) fn source(&self, embed_tokenizer: bool) -> Result<Source> {
         let tokenizer = self.tokenizer.as_ref().filter(|_| embed_tokenizer);
         let section = tokenizer.map(Tokenizer::section);
         Source::new(&self.checkpoint, self.sha256, self.bytes, section)
     }
 
-    /// What importance that is computed on this calibration text depends on.
+    /// Settings of importance computed on this calibration text.
     pub(crate) fn settings(&self, calibration: &Tokens, text: &TextArgs, steps: Steps) -> Settings {
         Settings {
             model_sha256: self.sha256_hex(),
@@ -89,7 +89,7 @@ impl Loaded {
     }
 }
 
-/// The tokenizer that a blob carries, if it carries one.
+/// The tokenizer contained in a blob, if any.
 pub(crate) fn carried(model: &core::Model<'_>) -> Result<Option<Tokenizer>> {
     match model.tokenizer() {
         Ok(tokenizer) => Tokenizer::from_blob(&tokenizer).map(Some),
@@ -98,8 +98,8 @@ pub(crate) fn carried(model: &core::Model<'_>) -> Result<Option<Tokenizer>> {
     }
 }
 
-/// Fails unless `tokenizer`, which messages call `name`, is that of the blob at `path`; of one that
-/// carries none only the size is known.
+/// Fails unless `tokenizer`, called `name` in messages, is that of the blob at `path`. For a blob
+/// without one only the size is checked.
 pub(crate) fn check_tokenizer(
     tokenizer: &Tokenizer,
     name: &str,
@@ -120,14 +120,14 @@ pub(crate) fn model_files(model: &Path, tokenizer: Option<&Path>) -> [PathBuf; 2
 /// The flag that permits replacing files.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Force {
-    /// Replace what is in the way: an input, a file of another kind, a finished model, what other
-    /// settings left.
+    /// Overwrite protected files: an input, a file of another kind, a finished model, results of
+    /// other settings.
     #[arg(long)]
     pub(crate) force: bool,
 }
 
 impl Force {
-    /// A plan of what is written, after these inputs.
+    /// A plan of outputs for a command with these inputs.
     pub(crate) fn plan(self, inputs: impl IntoIterator<Item: AsRef<Path>>) -> Plan {
         Plan::new(self.force).reads(inputs)
     }
@@ -140,30 +140,30 @@ pub(crate) struct TextArgs {
     /// without either, text is sampled from the FP32 model].
     #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
-    /// A text file to use instead: `eval` reads all of it, other commands use the first 80 % as the
-    /// training split, then 10 % as the validation and 10 % as the test split.
+    /// A text file to use instead: `eval` reads all of it; for other commands the first 80 % are
+    /// the training split, the next 10 % the validation and the last 10 % the test split.
     #[arg(long, value_name = "FILE", conflicts_with = "corpus")]
     pub(crate) text: Option<PathBuf>,
     /// Tokens per window; each window starts with a fresh state [default: 128, or the length of the
-    /// model's position table where that is shorter].
+    /// model's position table if that is shorter].
     #[arg(long = "window", value_parser = numbers::window(), value_name = "N")]
     asked_window: Option<usize>,
-    /// What comes of that once the model is known.
+    /// The resulting length, once the model is known.
     #[arg(skip)]
     pub(crate) window: usize,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
 }
 
 impl TextArgs {
-    /// Settles the length of windows for a model with this position table.
+    /// Sets the window length for a model with this position table.
     pub(crate) fn fit(&mut self, positions: Option<usize>) -> Result<()> {
         self.window = numbers::fit_window(self.asked_window, positions)?;
         Ok(())
     }
 
-    /// The files that the text may be read from.
+    /// Files that the text may be read from.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let corpus = Corpus::find(self.corpus.as_deref()).into_iter().flat_map(|corpus| {
             [Split::Train, Split::Valid, Split::Test].map(|split| corpus.file(split))
@@ -183,8 +183,8 @@ impl TextArgs {
         self.read(&self.source(split)?, limit, model, tokenizer, global)
     }
 
-    /// Reads or samples the text that a finished blob is measured on: the test split, which chose
-    /// none of its numbers. Of a corpus without one it is the validation split, and its name says
+    /// Reads or samples the text that a finished blob is measured on: the test split, which was not
+    /// used to choose anything. If a corpus has none, the validation split, whose name then says
     /// so.
     pub(crate) fn reported(
         &self,
@@ -204,7 +204,7 @@ impl TextArgs {
         }
     }
 
-    /// Where the text of a split comes from.
+    /// Source of a split's text.
     pub(crate) fn source(&self, split: Split) -> Result<TextSource> {
         TextSource::find(self.text.as_deref(), self.corpus.as_deref(), split)
     }
@@ -226,7 +226,7 @@ impl TextArgs {
         tokens
     }
 
-    /// Calibrates a quantizer on `limit` tokens of the training split, or its stand-in.
+    /// Calibrates a quantizer on `limit` tokens of the training split or its substitute.
     pub(crate) fn calibrate(
         &self,
         source: &Source,
@@ -263,24 +263,23 @@ impl TextArgs {
     }
 }
 
-/// Layers that saw fewer calibration tokens are named.
+/// Layers that saw fewer calibration tokens are reported.
 const FEW: usize = 256;
 
-/// A remark on standard error.
+/// Prints a note on standard error.
 pub(crate) fn note(global: Global, text: &str) {
     if !global.quiet {
         writeln!(Stderr, "note: {text}");
     }
 }
 
-/// Prints a value as JSON on standard output, its keys in alphabetical order.
+/// Prints a value as JSON on standard output, with sorted keys.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let value = serde_json::to_value(value).expect("plain structs serialise");
     writeln!(Stdout, "{value:#}")
 }
 
-/// A path or an argument as JSON and provenance have it, which are UTF-8: other bytes show as
-/// `\xNN`.
+/// A path or argument as UTF-8, for JSON and provenance: other bytes show as `\xNN`.
 pub(crate) fn escaped(text: impl AsRef<OsStr>) -> String {
     let mut shown = String::new();
     for chunk in text.as_ref().as_encoded_bytes().utf8_chunks() {
@@ -290,7 +289,7 @@ pub(crate) fn escaped(text: impl AsRef<OsStr>) -> String {
     shown
 }
 
-/// Whether a file begins like a blob.
+/// Whether a file starts with the magic number of a blob.
 pub(crate) fn is_blob(bytes: &[u8]) -> bool {
     bytes.starts_with(&core::blob::MAGIC)
 }

@@ -61,15 +61,16 @@ pub(crate) struct Args {
     /// Split of the corpus.
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     split: SplitArg,
-    /// Score only so many tokens, from the middle of the text [default: all; 16384 where sampled].
+    /// Score at most this many tokens, from the middle of the text [default: all; 16384 where
+    /// sampled].
     #[arg(long, value_parser = numbers::tokens(1), value_name = "N")]
     tokens: Option<usize>,
-    /// Tokenizer, if neither beside the checkpoint as tokenizer.json nor in the blobs. It has to be
-    /// the one that the models were trained with.
+    /// Tokenizer, if neither beside the checkpoint as tokenizer.json nor in the blobs; must be the
+    /// one that the models were trained with.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Put the weights and biases of each blob into the FP32 model instead of running the blob:
-    /// what they lose without the rounding of activations.
+    /// Put the dequantized weights and biases of each blob into the FP32 model instead of running
+    /// the blob: the loss without rounding of activations.
     #[arg(long)]
     weights_only: bool,
     #[command(flatten)]
@@ -197,8 +198,8 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     Ok(())
 }
 
-/// The tokenizer of the checkpoint, else the one that is named, else that of the blobs; every blob
-/// that carries one must carry the same.
+/// The tokenizer of the checkpoint, otherwise the given one, otherwise that of the blobs. Every
+/// blob with a tokenizer must contain the same one.
 fn tokenizer(
     named: Option<&Path>,
     loaded: Option<&mut Loaded>,

@@ -30,7 +30,7 @@ Examples:
   A digest of the logits, to compare with the one that a device prints:
       resnet-bk generate static.rbk --tokens 256 --json";
 
-/// Write text with a checkpoint or a blob.
+/// Generate text with a checkpoint or a blob.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`generate --help` shows examples.")]
 pub(crate) struct Args {
@@ -39,47 +39,47 @@ pub(crate) struct Args {
     /// Text to continue.
     #[arg(long, default_value = "The ", value_name = "TEXT")]
     prompt: String,
-    /// Tokens to write.
+    /// Number of tokens to generate.
     #[arg(long, value_parser = numbers::tokens(0), default_value_t = 64, value_name = "N")]
     tokens: usize,
-    /// Sampling temperature; 0 always takes the likeliest token.
+    /// Sampling temperature; 0 always takes the most likely token.
     #[arg(long, value_parser = numbers::not_negative::<f32>, default_value_t = 0.0,
         value_name = "X", allow_negative_numbers = true)]
     temperature: f32,
-    /// Sample among so many likeliest tokens only, at most 64; 0 samples among all.
+    /// Top-k sampling: sample among this many most likely tokens, at most 64; 0 samples among all.
     #[arg(long, value_parser = numbers::within(0..=core::sampler::MAX_TOP_K as u64),
         default_value_t = 0, value_name = "K")]
     top_k: usize,
-    /// Sample among the likeliest tokens only that together have this probability, above 0; 1
-    /// samples among all.
+    /// Top-p (nucleus) sampling: sample among the most likely tokens that together reach this
+    /// probability, above 0; 1 samples among all.
     #[arg(long, default_value_t = 1.0, value_name = "P")]
     top_p: f32,
-    /// Make the last 64 distinct tokens, the prompt's too, less likely: divide their positive
-    /// logits by this, multiply the others by it. 1 changes nothing, 1.1 to 1.3 are usual.
+    /// Repetition penalty for the last 64 distinct tokens, including the prompt's: divides their
+    /// positive logits by this value and multiplies the others by it. 1 has no effect, 1.1 to 1.3
+    /// are usual.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     repetition_penalty: f32,
-    /// End before this text, which must be one token, such as a line break. Can be given several
-    /// times.
+    /// Stop before this text, which must be a single token, such as a line break. May be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// Seed of the sampler.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Tokenizer, for a blob that carries none or a checkpoint without a tokenizer.json beside it.
+    /// Tokenizer, for a blob that contains none or a checkpoint without a tokenizer.json beside it.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 }
 
-/// Distinct tokens that the repetition penalty remembers.
+/// Distinct tokens that the repetition penalty covers.
 const RECENT: usize = 64;
 
-/// A model in the middle of a text.
+/// Inference state of a model within a text.
 enum Writer<'a> {
     Reference { stream: Box<Stream<'a>>, logits: Vec<f16> },
     Core(Box<Session<'a, Vec<u32>>>),
 }
 
-/// Why a token was refused: what [`Predictor`] asks to be made from the core's errors.
+/// A rejected token, in the error type that [`Predictor`] requires.
 struct Refused(Error);
 
 impl From<core::Error> for Refused {
@@ -143,7 +143,7 @@ fn missing_tokenizer(model: &Path) -> Error {
     Error::Tokenizer(format!("there is no tokenizer.json beside {}", model.display()))
 }
 
-/// The tokens of `--stop`.
+/// Token ids of `--stop`.
 fn stops(texts: &[String], tokenizer: core::Tokenizer<'_>) -> Result<Vec<u32>> {
     let token = |text: &String| match tokenizer.encode_vec(text.as_bytes())[..] {
         [token] => Ok(token),
@@ -206,7 +206,7 @@ fn write(
     Ok(())
 }
 
-/// A sampler's error with the flag that it is about.
+/// Converts a sampler's error to one that names the flag.
 fn bad_setting(args: &Args, error: core::Error) -> Error {
     match error {
         core::Error::TopP => Error::Usage(format!("--top-p {}: {error}", args.top_p)),

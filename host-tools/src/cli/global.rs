@@ -5,15 +5,13 @@ use crate::cli::numbers;
 /// Flags of every subcommand.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Global {
-    /// Print the result as JSON on standard output. Bytes of a path that are not UTF-8 show as
-    /// \xNN.
+    /// Print the result as JSON on standard output. Non-UTF-8 bytes of a path show as \xNN.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Show no progress: neither a bar on a terminal nor, elsewhere, a line every ten seconds.
+    /// Do not report progress (a bar on a terminal, otherwise a line every ten seconds).
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Threads to compute on; results do not depend on it [default: as many as the machine has
-    /// cores].
+    /// Number of threads; does not affect results [default: the number of cores].
     #[arg(long, global = true, value_parser = numbers::parts(), value_name = "N")]
     pub threads: Option<usize>,
 }

@@ -34,24 +34,25 @@ The model has to be the ResNet-BK of commit 518528f in its default form. Dimensi
 the tensors; missing, surplus and misshapen tensors are named, and so are buffers that belong to
 other revisions.";
 
-/// Read a published ResNet-BK checkpoint (PyTorch or safetensors) and write it as ours.
+/// Convert a published ResNet-BK checkpoint (PyTorch or safetensors) to our format.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`import --help` shows examples.")]
 pub(crate) struct Args {
     /// Published checkpoint: .pt, .pth or .safetensors.
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// Experts that each token is routed to; it is not in the file. All of them: dense gating.
+    /// Experts that each token is routed to, which the file does not contain. All of them: dense
+    /// gating.
     #[arg(long, value_parser = numbers::within(1..=64), value_name = "N")]
     top_k: usize,
-    /// Which model, where the file holds several: its keys and its prefix, joined by dots, as the
-    /// message that lists them names it.
+    /// Which model, if the file holds several: its keys and prefix, joined by dots, as listed in
+    /// the error message.
     #[arg(long, value_name = "NAME")]
     state: Option<String>,
     /// Which part of the chain a position sees.
     #[arg(long, value_enum, default_value_t = ChainArg::Full)]
     chain: ChainArg,
-    /// Checkpoint to write; one that was imported before is replaced, one that was trained is not.
+    /// Checkpoint to write; an imported one is replaced, a trained one is not.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -60,9 +61,9 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ChainArg {
-    /// What comes before and after, as published.
+    /// Past and future positions, as published.
     Full,
-    /// What comes before only, if the model was trained so.
+    /// Past positions only, if the model was trained that way.
     Half,
 }
 

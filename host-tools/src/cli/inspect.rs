@@ -40,12 +40,11 @@ pub(crate) struct Args {
     /// Blob or checkpoint.
     #[arg(required_unless_present = "published_estimate")]
     file: Option<PathBuf>,
-    /// Print the published size estimate (Linear layers only, static policy) of the file's
-    /// dimensions, or of the published reference size where no file is named.
+    /// Print the published size estimate (Linear layers only, static policy) for the file's
+    /// dimensions, or for the published reference size without a file.
     #[arg(long)]
     published_estimate: bool,
-    /// Of a blob, say by which kernels this microcontroller's core multiplies, instead of this
-    /// machine.
+    /// For a blob, show the kernels of this microcontroller core instead of this machine's.
     #[arg(long, value_name = "CORE", value_parser = core_parser())]
     #[arg(conflicts_with = "published_estimate")]
     target: Option<Core>,
@@ -133,8 +132,8 @@ fn print_dims(dims: &Dimensions) -> Result<()> {
     )
 }
 
-/// Bytes of memory that running a model needs beside its weights: a session, or for a full chain
-/// a window of its position table (64 tokens without one).
+/// Bytes of RAM for running a model, besides its weights: a session, or for a full chain a window
+/// of its position table (64 tokens without one).
 fn ram_bytes(dims: &Dimensions) -> (String, usize) {
     match dims.chain {
         core::blob::Chain::Half => ("session".into(), 4 * dims.session_words()),

@@ -1,4 +1,4 @@
-//! By which kernels a blob's matrices are multiplied, here or on a microcontroller.
+//! The kernels that serve a blob's matrices, here or on a microcontroller.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use resnet_bk_core::Model;
@@ -15,8 +15,8 @@ pub(super) fn core_parser() -> impl TypedValueParser<Value = Core> {
     })
 }
 
-/// A blob at a multiple of 16 bytes, as `include_blob!` puts it: where a file was read to says
-/// nothing of where it will lie.
+/// A blob aligned to 16 bytes, as by `include_blob!`: the alignment of the file's buffer here is
+/// not that on the device.
 pub(super) struct Aligned {
     memory: Vec<u8>,
     start: usize,
@@ -43,7 +43,7 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// Those of this machine, or on `core` those of an [`Aligned`] blob.
+    /// The kernels of this machine, or of `core` for an [`Aligned`] blob.
     pub(super) fn of(model: &Model<'_>, blob: &[u8], core: Option<Core>) -> Result<Self> {
         let Some(target) = core else {
             return Ok(Self { core, choices: model.kernels().map(|(_, choice)| choice).collect() });
@@ -53,7 +53,7 @@ impl Kernels {
         Ok(Self { core, choices: model.kernels_on(target).map(|(_, choice)| choice).collect() })
     }
 
-    /// In the order of tensors.
+    /// Choices in the order of tensors.
     pub(super) fn choices(&self) -> &[Choice] {
         &self.choices
     }
@@ -66,12 +66,12 @@ impl Kernels {
         self.choices.iter().filter(|choice| choice.fallback.is_none()).count()
     }
 
-    /// What is behind the tensors of `--json`.
+    /// Per-tensor entries of `--json`.
     pub(super) fn json(&self) -> Value {
         json!({ "target": self.target(), "fast": self.fast(), "tensors": self.choices.len() })
     }
 
-    /// How many are fast, and why the others are not.
+    /// How many matrices have fast kernels, and why the others do not.
     pub(super) fn summary(&self) -> String {
         let all = self.choices.len();
         let mut text =

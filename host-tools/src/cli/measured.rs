@@ -1,4 +1,4 @@
-//! Measured importance, which `analyze` writes and a target of `quantize` needs.
+//! Measured importance, which `analyze` writes and `quantize` needs for a target.
 
 use std::path::Path;
 
@@ -17,13 +17,13 @@ use crate::quantize::calibration::Calibration;
 /// Flags that choose how tensors are quantized.
 #[derive(Debug, clap::Args)]
 pub(super) struct StepArgs {
-    /// Leave out a step of post-training quantization; may be repeated.
+    /// Disable a step of post-training quantization; may be repeated.
     #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = step_parser())]
     without: Vec<Step>,
 }
 
 impl StepArgs {
-    /// The steps that are taken.
+    /// The enabled steps.
     pub(super) fn taken(&self) -> Steps {
         self.without.iter().fold(Steps::ALL, |steps, &step| steps.without(step))
     }
@@ -37,20 +37,20 @@ fn step_parser() -> impl TypedValueParser<Value = Step> {
     })
 }
 
-/// Measuring on a text, and where what was measured is kept.
+/// Measures on a text and saves the results.
 pub(super) struct Measuring<'a> {
     pub(super) text: &'a TextArgs,
     pub(super) held_out: &'a Tokens,
     /// The importance file, for messages.
     pub(super) path: &'a Path,
-    /// Keeps what is known so far.
+    /// Saves what is known so far.
     pub(super) save: &'a dyn Fn(&Importance) -> Result<()>,
     pub(super) global: Global,
 }
 
 impl Measuring<'_> {
-    /// Rearranges experts and divides the model as the file says or, where it does not, as
-    /// measuring says.
+    /// Rearranges experts and divides the model as recorded in the file, or by measuring where the
+    /// file has no record.
     pub(super) fn arrange(
         &self,
         source: &mut Source,
@@ -86,7 +86,7 @@ impl Measuring<'_> {
         }
     }
 
-    /// Measures what the file lacks of the table.
+    /// Measures the missing entries of the table.
     pub(super) fn measure(&self, bench: &Bench<'_>, importance: &mut Importance) -> Result<()> {
         if budget::is_complete(bench, &importance.measured) {
             return Ok(());

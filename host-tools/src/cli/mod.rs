@@ -59,9 +59,9 @@ struct Cli {
 enum Command {
     /// Train a model on text.
     Train(train::Args),
-    /// Read a published checkpoint (PyTorch or safetensors).
+    /// Convert a published checkpoint (PyTorch or safetensors).
     Import(import::Args),
-    /// Find out which layers matter.
+    /// Measure the importance of layers.
     Analyze(analyze::Args),
     /// Quantize a checkpoint and write the blob.
     Quantize(quantize::Args),
@@ -71,15 +71,14 @@ enum Command {
     Eval(eval::Args),
     /// Show what is in a blob or a checkpoint.
     Inspect(inspect::Args),
-    /// Show what was found about a model: a page, plots, and text.
+    /// Report on a model: a page, plots, and text.
     Report(report::Args),
-    /// Write text with a checkpoint or a blob.
+    /// Generate text with a checkpoint or a blob.
     Generate(generate::Args),
 }
 
-/// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure,
-/// 2 where the command line itself is wrong and [`CLOSED_PIPE`] where the reader of standard output
-/// went away, which needs no message.
+/// Runs the command given on the command line. The exit code is 0 on success, 1 on failure, 2 for
+/// an invalid command line and [`CLOSED_PIPE`], without a message, if standard output was closed.
 pub fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli).map(|()| ExitCode::SUCCESS),
@@ -91,17 +90,16 @@ pub fn main() -> ExitCode {
         Err(error) => {
             writeln!(Stderr, "error: {error}");
             writeln!(Stderr, "help: {}", error.help());
-            // As clap does for arguments that it can judge by itself.
+            // The exit code that clap uses for invalid arguments.
             if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
-/// Says what clap answers instead of a parsed command line: help that was asked for, on standard
-/// output, or what is wrong, on standard error.
+/// Prints clap's answer: requested help on standard output, errors on standard error.
 fn refuse(answer: &clap::Error) -> Result<ExitCode> {
     if answer.use_stderr() {
-        // Where standard error cannot be written to there is nobody to tell.
+        // Write errors on standard error cannot be reported.
         let _ = answer.print();
         return Ok(ExitCode::from(2));
     }
@@ -148,7 +146,7 @@ mod tests {
         flags.collect()
     }
 
-    /// Why a command line with this flag is refused, if it is.
+    /// Why a command line with this flag is rejected, if it is.
     fn refused(subcommand: &str, flag: &str, value: &str) -> Option<String> {
         let command = Cli::command();
         let sub = command.find_subcommand(subcommand).expect("a subcommand");
@@ -172,15 +170,14 @@ mod tests {
     fn numbers_are_bounded_before_any_work() {
         let flags = numeric_flags();
         assert!(flags.len() > 50, "{flags:?}");
-        // What may be anything, or is checked with the rest of the model's dimensions.
+        // Unrestricted, or checked with the model's dimensions.
         let free = ["seed", "target-bytes", "train-tokens", "warmup", "patience"];
         let dimensions =
             ["vocab", "width", "layers", "experts", "hidden", "potentials", "positions"];
         for (subcommand, flag) in &flags {
             let refused = |value| refused(subcommand, flag, value);
             for value in ["", "x", "--", "99999999999999999999999999999999", "1e400"] {
-                // What is no number of this kind, or leaves its range; infinite ones are refused
-                // later.
+                // Not a number of this kind, or out of range; infinite ones are rejected later.
                 if let Some(error) = refused(value) {
                     assert!(error.contains(flag.as_str()), "{subcommand} --{flag}: {error}");
                 }

@@ -1,5 +1,5 @@
-//! What numeric flags may be: every range is checked while the command line is parsed, before any
-//! work, and leaves room for the arithmetic that follows.
+//! Ranges of numeric flags: checked while the command line is parsed, before any work, and small
+//! enough to avoid overflow later.
 
 use std::num::ParseFloatError;
 use std::ops::RangeInclusive;
@@ -9,19 +9,19 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::error::{Error, Result};
 
-/// Tokens of a window where no flag and no position table says otherwise.
+/// Default tokens per window, unless the position table is shorter.
 const WINDOW: usize = 128;
 /// The longest window.
 const LONGEST_WINDOW: u64 = 1 << 20;
-/// The most tokens that can be asked for: blobs record such numbers in 32 bits.
+/// The most tokens of any flag: blobs record such counts in 32 bits.
 const MOST_TOKENS: u64 = 1 << 30;
 
-/// Parses a whole number in this range.
+/// Parses an integer in this range.
 pub(crate) fn within(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(range)
 }
 
-/// Parses a number of tokens, at least this many.
+/// Parses a number of tokens, with this minimum.
 pub(crate) fn tokens(least: u64) -> RangedU64ValueParser<usize> {
     within(least..=MOST_TOKENS)
 }
@@ -31,7 +31,8 @@ pub(crate) fn window() -> RangedU64ValueParser<usize> {
     within(1..=LONGEST_WINDOW)
 }
 
-/// Parses a number of windows per step: as many of the longest ones still have a number.
+/// Parses a number of windows per step; small enough that batch times longest window does not
+/// overflow.
 pub(crate) fn batch() -> RangedU64ValueParser<usize> {
     within(1..=1 << 12)
 }
@@ -41,7 +42,7 @@ pub(crate) fn steps() -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::new().range(1..=1 << 31)
 }
 
-/// Parses a number of parts or threads.
+/// Parses a number of shards or threads.
 pub(crate) fn parts() -> RangedU64ValueParser<usize> {
     within(1..=1 << 12)
 }
@@ -67,11 +68,11 @@ where
     }
 }
 
-/// The length of windows: what was asked for, or what the model is made for.
+/// The window length: as requested, otherwise the default for the model.
 ///
 /// # Errors
 ///
-/// [`Error::Window`] for longer ones than the model's position table.
+/// [`Error::Window`] if longer than the model's position table.
 pub(crate) fn fit_window(asked: Option<usize>, positions: Option<usize>) -> Result<usize> {
     let positions = positions.unwrap_or(usize::MAX);
     match asked {
@@ -81,17 +82,16 @@ pub(crate) fn fit_window(asked: Option<usize>, positions: Option<usize>) -> Resu
     }
 }
 
-/// Checks numbers with a fraction: those that must be positive, and those that must be between 0
-/// and a bound.
+/// Checks floating-point flags: some must be positive, others between 0 and a bound.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] that names the flag.
+/// [`Error::Usage`] naming the flag.
 pub(crate) fn check(positive: &[(&str, f64)], bounded: &[(&str, f64, f64)]) -> Result<()> {
     if let Some((name, _)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
         return Err(Error::Usage(format!("{name} must be positive")));
     }
-    // NaN is between no two numbers.
+    // NaN is in no range.
     if let Some((name, _, high)) = bounded.iter().find(|(_, x, high)| !(0.0..=*high).contains(x)) {
         return Err(Error::Usage(format!("{name} must be between 0 and {high}")));
     }

@@ -1,12 +1,11 @@
 //! Upper bounds on the instructions of one piece of a token (`Session::advance`), for watchdogs and
-//! executors: from the shapes of a model and what `cargo xtask bench` has counted.
+//! executors, from the shapes of a model and the counts of `cargo xtask bench`.
 //!
-//! A matrix takes the most instructions per multiply-accumulate that any counted shape of its
-//! storage takes on the core, by the kernel that serves it there, a quarter more for vectors that
-//! are less kind than the counted ones. Shapes below the smallest counted one are charged as that:
-//! 128 rows of 64 inputs. All that a piece does besides is charged per value ([`Costs`]). `cargo
-//! xtask bench` fails where a piece of a benchmarked model takes more than its bound, or its
-//! longest one takes less than a third of the bound.
+//! A matrix is charged the highest instructions per multiply-accumulate counted for its storage and
+//! kernel on the core, plus a quarter for less favourable vectors. Shapes below the smallest
+//! counted one are charged as that: 128 rows of 64 inputs. All other work of a piece is charged per
+//! value ([`Costs`]). `cargo xtask bench` fails if a piece of a benchmarked model exceeds its
+//! bound, or if its longest one takes less than a third of the bound.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +17,13 @@ use serde_json::{Map, Value, json};
 use super::kernels::Aligned;
 use crate::error::{Error, Result};
 
-/// The committed counts, by name.
+/// The committed instruction counts, by name.
 const BASELINE: &str = include_str!("../../../bench-firmware/baseline.json");
 
-/// A core whose counts serve as bounds.
+/// A core and its instruction costs.
 struct Costs {
     core: Core,
-    /// As the baseline names it.
+    /// Name in the baseline.
     name: &'static str,
     /// Instructions per value of an embedding: at most 86 counted on the first core, 527 (FP16) on
     /// the second; more for groups of a few inputs.
@@ -41,19 +40,18 @@ const COSTS: [Costs; 2] = [
     Costs { core: Core::CortexM0, name: "Cortex-M0", embedded: 1000, value: 150, potential: 1300 },
 ];
 
-/// What a matrix is charged at least: the smallest counted shape.
+/// Rows and inputs of the smallest counted shape, the minimum charge of a matrix.
 const LEAST: (u64, u64) = (128, 64);
-/// Values that a choice among experts is charged for each of them: an exponential and comparisons.
+/// Values charged per expert for gating: an exponential and comparisons.
 const VALUES_PER_EXPERT: u64 = 24;
-/// Tokens whose class is looked up for the charge of a value.
+/// Token classes looked up per charged value.
 const TOKENS_PER_VALUE: u64 = 4;
 
-/// Bounds on every kind of piece of a model, by core.
+/// Bounds on every kind of piece, by core.
 pub(super) struct Bounds(Vec<(Core, Vec<(Piece, u64)>)>);
 
 impl Bounds {
-    /// For a blob that lies at a multiple of 16 bytes. None for a full-chain model, which has no
-    /// pieces.
+    /// Bounds for a blob aligned to 16 bytes; empty for a full-chain model, which has no pieces.
     pub(super) fn of(blob: &[u8]) -> Result<Self> {
         let aligned = Aligned::new(blob);
         let model = Model::from_bytes(aligned.bytes()).map_err(Error::Blob)?;
@@ -66,7 +64,7 @@ impl Bounds {
         Ok(Self(COSTS.iter().map(of_core).collect()))
     }
 
-    /// Behind `pieces` of `--json`: by core the bound on each kind of piece.
+    /// `pieces` of `--json`: the bound on each kind of piece, by core.
     pub(super) fn json(&self) -> Value {
         let of_core = |(core, bounds): &(Core, Vec<(Piece, u64)>)| {
             let bounds: Map<_, _> = bounds
@@ -89,7 +87,7 @@ impl Bounds {
     }
 }
 
-/// The bound on each kind of piece: that on its longest one.
+/// The bound on each kind of piece, taken over all pieces of that kind.
 fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> Vec<(Piece, u64)> {
     let dims = model.dims();
     let kernels: Vec<_> = model.kernels_on(costs.core).collect();
@@ -105,7 +103,8 @@ fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> 
     };
     let values = |count: u64| costs.value * count;
     let [width, hidden, potentials] = [dims.width, dims.hidden, dims.potentials].map(u64::from);
-    // With several classes of tokens, a row is found by counting, and rows by looking.
+    // With several token classes, a row index is found by counting tokens of the class, and a token
+    // by searching.
     let classes = if dims.token_classes > 1 { u64::from(dims.vocab) / TOKENS_PER_VALUE } else { 0 };
     let bound = |piece| match piece {
         Piece::Embedding => {
@@ -131,7 +130,7 @@ fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> 
             let rows = u64::from(dims.hidden.min(dims.vocab));
             matrices(|id| matches!(id, TensorId::LmHead(_)), dims.hidden) + values(rows + classes)
         }
-        // A kind that this build does not know is no shorter than all others together.
+        // A piece unknown to this build has no known bound.
         _ => u64::MAX,
     };
     Piece::ALL.into_iter().map(|piece| (piece, bound(piece))).collect()
@@ -143,8 +142,8 @@ fn matrix_bound(rows: usize, cols: usize, per_mac: f64) -> u64 {
     (1.25 * per_mac * (rows * cols) as f64).ceil() as u64
 }
 
-/// The most instructions per multiply-accumulate that were counted for a storage; for one that was
-/// not counted, or has no fast kernel, those of the portable kernel with the next smaller group.
+/// The highest counted instructions per multiply-accumulate of a storage; if it was not counted or
+/// has no fast kernel, those of the portable kernel with the next smaller group.
 fn per_mac(
     costs: &Costs,
     (precision, group): (Precision, usize),

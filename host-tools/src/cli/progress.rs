@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar on a terminal, a plain line now and then anywhere else.
+//! Progress on standard error: a bar on a terminal, otherwise a line at intervals.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -10,33 +10,34 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use crate::cli::Global;
 use crate::terminal::Stderr;
 
-/// Time between two lines of a log.
+/// Interval between log lines.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// What a share of 1 is in positions of a bar.
+/// Bar positions of the whole work.
 const WHOLE: u64 = 1000;
 
-/// Progress of a piece of work; any thread may report it.
+/// Progress of some work; can be updated from any thread.
 pub(crate) struct Progress {
-    /// Hidden off a terminal.
+    /// Hidden if standard error is not a terminal.
     bar: ProgressBar,
-    /// Off a terminal.
+    /// Used if standard error is not a terminal.
     log: Option<Mutex<Log>>,
     quiet: bool,
 }
 
-/// A share between 0 and 1 of the work that `message` names.
+/// Progress as a fraction from 0 to 1 of the work named by `message`.
 pub(crate) fn bar(message: &'static str, global: Global) -> Progress {
     let template = "{msg} {bar:24} {percent:>3}% · {eta} left";
     Progress::new(WHOLE, template, global).with_message(message)
 }
 
-/// Shows the share that is done.
+/// Sets the completed fraction.
 pub(crate) fn set(progress: &Progress, share: f64) {
     progress.set_position((share * WHOLE as f64) as u64);
 }
 
 impl Progress {
-    /// Work of this length; the template is one of `indicatif`, `{rate}` being positions a second.
+    /// Progress of work with this length; `template` is an `indicatif` template with `{rate}` in
+    /// positions per second.
     pub(crate) fn new(length: u64, template: &str, global: Global) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
         let bar = match on_terminal && !global.quiet {
@@ -44,7 +45,7 @@ impl Progress {
             false => ProgressBar::hidden(),
         };
         let rate = |state: &ProgressState, out: &mut dyn Write| {
-            // A progress line that cannot be written is no reason to stop.
+            // Write errors of the progress line are ignored.
             let _ = write!(out, "{:.0}", state.per_sec());
         };
         let style = ProgressStyle::with_template(template)
@@ -59,7 +60,7 @@ impl Progress {
         self
     }
 
-    /// What the work is, or what it has come to.
+    /// Sets the description or an intermediate result.
     pub(crate) fn set_message(&self, message: String) {
         if let Some(mut log) = self.log() {
             log.message.clone_from(&message);
@@ -67,7 +68,7 @@ impl Progress {
         self.bar.set_message(message);
     }
 
-    /// So much of the work is done.
+    /// Sets the completed position.
     pub(crate) fn set_position(&self, position: u64) {
         self.bar.set_position(position);
         let line = self.log().and_then(|mut log| {
@@ -79,12 +80,12 @@ impl Progress {
         }
     }
 
-    /// Work that was done before does not count for the time that is left.
+    /// Excludes earlier work from the estimate of the remaining time.
     pub(crate) fn reset_eta(&self) {
         self.bar.reset_eta();
     }
 
-    /// A line that stays, on a terminal and off it.
+    /// Prints a permanent line, on a terminal or not.
     pub(crate) fn println(&self, line: &str) {
         if self.log.is_some() {
             writeln!(Stderr, "{line}");
@@ -93,23 +94,23 @@ impl Progress {
         }
     }
 
-    /// The work is done, and its bar goes.
+    /// Ends the progress and removes the bar.
     pub(crate) fn finish_and_clear(&self) {
         self.bar.finish_and_clear();
     }
 
     fn log(&self) -> Option<std::sync::MutexGuard<'_, Log>> {
-        // What a thread that panicked has left of a message is good enough to show.
+        // A poisoned lock still holds a usable message.
         self.log.as_ref().map(|log| log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 
-/// When lines of a log are due, and what is in them.
+/// State of the progress log.
 struct Log {
     length: u64,
     message: String,
     started: Instant,
-    /// Time of the last line, since the start; the start itself before any.
+    /// Time of the last line since the start; zero before any.
     last: Duration,
 }
 
@@ -119,7 +120,7 @@ impl Log {
         Self { length, message, started, last: Duration::ZERO }
     }
 
-    /// The line that is due `now`, so long after the start.
+    /// The line due at `now`, the time since the start, if any.
     fn line(&mut self, position: u64, now: Duration) -> Option<String> {
         if now < self.last + INTERVAL {
             return None;

@@ -24,19 +24,19 @@ Examples:
 The page stands alone; its plots are also written beside it as SVG and PNG, to a directory with
 the page's name. The same figures go to the terminal.";
 
-/// Show what was found about a model: a page, plots, and text.
+/// Report on a model: a page, plots, and text.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`report --help` shows examples.")]
 pub(crate) struct Args {
-    /// Points of size against quality, as `cargo xtask frontier --json` prints them.
+    /// Size and quality of blobs, as printed by `cargo xtask frontier --json`.
     frontier: PathBuf,
     /// Importance file, for the heat map of sensitivities.
     #[arg(long, value_name = "FILE")]
     importance: Option<PathBuf>,
-    /// Blob whose bytes are shown; may be repeated.
+    /// Blob to show by bytes per part; may be repeated.
     #[arg(long, value_name = "FILE")]
     blob: Vec<PathBuf>,
-    /// Page to write; an older page is replaced, and so are its plots.
+    /// HTML page to write; an older page and its plots are replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let findings = args.findings()?;
     let plots = report::plots(&findings);
     files::create_directory(&directory)?;
-    // Every place is known to be free before the first is written to.
+    // Check all outputs before writing the first.
     let places = plots.iter().map(|plot| Places::new(&mut plan, &directory, plot));
     let places: Vec<Places> = places.collect::<Result<_>>()?;
     let mut written = Vec::new();
@@ -73,7 +73,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     Ok(())
 }
 
-/// Where a plot goes.
+/// Output files of a plot.
 struct Places {
     svg: Output,
     png: Output,

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// Directory with train.txt and valid.txt [default: the directory in WIKITEXT2_DIR].
     #[arg(long, value_name = "DIR")]
     corpus: Option<PathBuf>,
-    /// Directory to write to; it is created where it does not exist.
+    /// Output directory; created if missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -58,8 +58,7 @@ pub(crate) struct Args {
     /// Tokenizer to use, instead of training one on train.txt.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Checkpoint whose weights to start from, with its tokenizer.json beside it; it decides the
-    /// dimensions.
+    /// Checkpoint with initial weights and dimensions, with its tokenizer.json beside it.
     #[arg(long, value_name = "FILE", conflicts_with = "tokenizer")]
     init: Option<PathBuf>,
     /// JSON-lines log [default: train.jsonl in the output directory].
@@ -73,7 +72,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 struct ModelArgs {
-    /// Number of tokens of the tokenizer that is trained; at least 256.
+    /// Vocabulary size of the tokenizer to train; at least 256.
     #[arg(long, default_value_t = 1024, value_name = "N")]
     vocab: usize,
     /// Width of the residual stream.
@@ -94,28 +93,28 @@ struct ModelArgs {
     /// Potentials per block: independent chains.
     #[arg(long, default_value_t = 64, value_name = "N")]
     potentials: usize,
-    /// Length of the position table; without one the model can generate without an end.
+    /// Length of the position table; without one the model can generate indefinitely.
     #[arg(long, value_name = "N")]
     positions: Option<usize>,
     /// Which part of the chain a position sees.
     #[arg(long, value_enum, default_value_t = ChainArg::Half)]
     chain: ChainArg,
-    /// Smallest decay η of a potential.
+    /// Lower bound of the decay η of a potential.
     #[arg(long, default_value_t = 0.03125, value_name = "X")]
     eta_floor: f32,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ChainArg {
-    /// Causal: what comes before. A language model.
+    /// Past positions only (causal): a language model.
     Half,
-    /// What comes before and after, as published. Such a model sees the tokens that it predicts.
+    /// Past and future positions, as published: the model sees the tokens that it predicts.
     Full,
 }
 
 #[derive(Debug, clap::Args)]
 struct RecipeArgs {
-    /// Seed of the initial weights and of the order of the text.
+    /// Seed of the initial weights and of the training windows.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Number of steps.
@@ -124,16 +123,16 @@ struct RecipeArgs {
     /// Windows per step.
     #[arg(long, value_parser = numbers::batch(), default_value_t = 32, value_name = "N")]
     batch: usize,
-    /// Tokens per window [default: 128, or the length of the position table where that is shorter].
+    /// Tokens per window [default: 128, or the length of the position table if that is shorter].
     #[arg(long, value_parser = numbers::window(), value_name = "N")]
     window: Option<usize>,
-    /// Shards of a batch, whose gradients are summed in order; changes rounding, unlike --threads.
+    /// Shards of a batch, whose gradients are summed in order; affects rounding, unlike --threads.
     #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
     shards: usize,
-    /// Highest learning rate.
+    /// Peak learning rate.
     #[arg(long, default_value_t = 4e-3, value_name = "X")]
     lr: f64,
-    /// Last learning rate, as a fraction of the highest.
+    /// Final learning rate, as a fraction of the peak.
     #[arg(long, default_value_t = 0.01, value_name = "X")]
     final_lr: f64,
     /// Warm-up steps of the learning rate.
@@ -157,7 +156,7 @@ struct RecipeArgs {
     /// Steps between validations.
     #[arg(long, value_parser = numbers::steps(), default_value_t = 250, value_name = "N")]
     validate_every: u64,
-    /// Steps between saves of the state that an interrupted run resumes from.
+    /// Steps between saves of the resume file.
     #[arg(long, value_parser = numbers::steps(), default_value_t = 250, value_name = "N")]
     save_every: u64,
     /// Steps between lines of the log.
@@ -166,7 +165,7 @@ struct RecipeArgs {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    // Wrong dimensions should not cost the time to train a tokenizer.
+    // Check dimensions before spending time on the tokenizer.
     if let Some(problem) = args.model.config(args.model.vocab).problem() {
         return Err(Error::Usage(problem));
     }
@@ -237,16 +236,16 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         .checkpoint
         .provenance
         .insert("command".into(), format!("resnet-bk {}", command.join(" ")));
-    // Together, and not before there is a model: until then the directory may hold another model
-    // with its own tokenizer, and a run that is resumed makes the same tokenizer again.
+    // Written together with the model: until then the directory may hold another model with its own
+    // tokenizer, and a resumed run trains the same tokenizer again.
     places.tokenizer.write(&tokenizer.to_bytes())?;
     places.model.write(&summary.checkpoint.to_bytes())?;
-    // The model is safe: the state is of no more use.
+    // The model is written: the resume file is no longer needed.
     files::remove(&places.state)?;
     report(&summary, places.model.path(), global)
 }
 
-/// Where everything goes.
+/// Output files.
 struct Places {
     model: output::Output,
     tokenizer: output::Output,
@@ -255,8 +254,8 @@ struct Places {
 }
 
 impl Args {
-    /// The files to write, if their places are free. A finished model is only replaced by a run
-    /// that began before it was finished, or that was told to.
+    /// The output files, if they may be written. A finished model is only replaced by a run that
+    /// started before it was finished, or with `--force`.
     fn places(&self, corpus: &Corpus) -> Result<Places> {
         let mut inputs = vec![corpus.file(Split::Train), corpus.file(Split::Valid)];
         inputs.extend(self.tokenizer.clone());
@@ -298,7 +297,7 @@ impl ModelArgs {
 }
 
 impl RecipeArgs {
-    /// What the flags say, for a model with this position table.
+    /// The recipe of these flags, for a model with this position table.
     fn recipe(&self, positions: Option<usize>) -> Result<Recipe> {
         numbers::check(
             &[("--lr", self.lr), ("--clip", self.clip)],

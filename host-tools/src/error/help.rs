@@ -1,9 +1,9 @@
-//! What to do about each error.
+//! Remedies for each error.
 
 use super::Error;
 
 impl Error {
-    /// What the user can do about it.
+    /// How the user can fix it.
     pub fn help(&self) -> String {
         match self {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::IsADirectory => {
@@ -120,7 +120,7 @@ impl Error {
     }
 }
 
-/// What to do about a file that is not of this kind.
+/// Remedy for a file that is not of this kind.
 fn format_help(kind: &str) -> &'static str {
     match kind {
         "checkpoint" => "pass a model.safetensors that `resnet-bk train` or `import` wrote",
@@ -135,7 +135,7 @@ fn format_help(kind: &str) -> &'static str {
     }
 }
 
-/// What to do about something that the integer core refuses.
+/// Remedy for an error of the integer core.
 fn core_help(error: &resnet_bk_core::Error) -> &'static str {
     use resnet_bk_core::Error as Core;
     match error {
@@ -181,7 +181,7 @@ mod tests {
         Error::Format { kind, path: "x".into(), reason: "reason".into() }
     }
 
-    /// Each error with a word that its remedy needs.
+    /// Each error, with a word that its remedy must contain.
     #[test]
     fn every_remedy_fits_its_cause() {
         use std::io::ErrorKind::{IsADirectory, NotFound, StorageFull};

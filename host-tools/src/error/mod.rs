@@ -1,40 +1,39 @@
-//! What can go wrong, in words: each error says what happened ([`std::fmt::Display`]) and what to
-//! do about it ([`Error::help`]).
+//! Errors, each with a message ([`std::fmt::Display`]) and a remedy ([`Error::help`]).
 
 mod help;
 
 use std::path::{Path, PathBuf};
 
-/// Result of everything in this crate that can fail.
+/// Result of fallible functions in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong outside the integer core.
+/// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to read or write.
+    /// Reading or writing failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: "read", "write", "create", "remove", "lock".
+        /// What failed: "read", "write", "create", "remove", "lock".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The reason the operating system gave.
+        /// The reason given by the operating system.
         source: std::io::Error,
     },
-    /// A file of one kind where another kind is wanted.
+    /// A file of the wrong kind.
     #[error("{} is {found}, but {wanted} is wanted here", path.display())]
     WrongKind {
         /// The file.
         path: PathBuf,
-        /// What it is, with its article.
+        /// Its kind, with article.
         found: &'static str,
-        /// What it should be, with its article.
+        /// The required kind, with article.
         wanted: &'static str,
-        /// What to do about it.
+        /// The remedy.
         remedy: &'static str,
     },
-    /// An output would replace what must stay.
+    /// An output would replace a protected file.
     #[error("{} would be replaced, but {reason}", path.display())]
     Overwrite {
         /// The output.
@@ -42,19 +41,18 @@ pub enum Error {
         /// What is there.
         reason: String,
     },
-    /// Another process writes to the same place.
+    /// Another process is writing to the same place.
     #[error("another run{} holds {}", of(*process), path.display())]
     Busy {
         /// The lock.
         path: PathBuf,
-        /// The other process, where it is known.
+        /// Its process id, if known.
         process: Option<u32>,
     },
-    /// An importance file that is not there. Measuring one takes minutes, so none is made unasked.
+    /// The importance file does not exist. Measuring takes minutes, so it is not done implicitly.
     #[error("there is no importance file {}", .0.display())]
     ImportanceMissing(PathBuf),
-    /// A table was measured with other settings than those that it would now be used or extended
-    /// with.
+    /// A table was measured with settings that differ from the current ones.
     #[error("{} was measured with other steps or another calibration:{}", path.display(),
             list(differences))]
     OtherSettings {
@@ -63,20 +61,20 @@ pub enum Error {
         /// One line per setting that differs.
         differences: Vec<String>,
     },
-    /// A file is not what its name or position promises.
+    /// A file does not have the expected format.
     #[error("{} is not a valid {kind}: {reason}", path.display())]
     Format {
-        /// What the file should have been.
+        /// The expected kind.
         kind: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// The tensors of a checkpoint are not the ones that its configuration calls for.
+    /// The tensors of a checkpoint do not match its configuration.
     #[error("the tensors do not match the model's configuration:{}", list(.0))]
     Tensors(Vec<String>),
-    /// A target that no mix of precisions meets.
+    /// No mix of precisions meets the target.
     #[error("{0}")]
     Budget(String),
     /// A weight is NaN or infinite.
@@ -89,17 +87,17 @@ pub enum Error {
         /// The weight.
         value: f32,
     },
-    /// Model dimensions that no model can have.
+    /// Invalid model dimensions.
     #[error("impossible model dimensions: {0}")]
     Config(String),
-    /// A checkpoint of another program is not one of the models that can be imported.
+    /// A foreign checkpoint is not a model that can be imported.
     #[error("cannot import {}:{}", path.display(), list(problems))]
     Import {
         /// The file.
         path: PathBuf,
         /// Everything that is wrong with it.
         problems: Vec<String>,
-        /// What to do about it.
+        /// The remedy.
         remedy: String,
     },
     /// No corpus directory was named.
@@ -113,7 +111,7 @@ pub enum Error {
         /// The split: `train`, `valid` or `test`.
         split: String,
     },
-    /// A text file holds nothing.
+    /// A text file is empty.
     #[error("{} is empty", .0.display())]
     TextEmpty(PathBuf),
     /// A text file is not UTF-8.
@@ -121,10 +119,10 @@ pub enum Error {
     TextNotUtf8 {
         /// The file.
         path: PathBuf,
-        /// Offset of the first byte that does not belong to a UTF-8 sequence.
+        /// Offset of the first invalid byte.
         offset: usize,
     },
-    /// A text is too short to cut a single window from.
+    /// A text is shorter than one window.
     #[error("{what} has {tokens} tokens, but one window needs {needed}")]
     TextShort {
         /// Which text.
@@ -134,10 +132,10 @@ pub enum Error {
         /// The shortest usable length.
         needed: usize,
     },
-    /// Windows that are longer than the model can see.
+    /// Windows are longer than the position table.
     #[error("a window of {window} tokens is longer than the model's position table of {positions}")]
     Window {
-        /// The length that was asked for.
+        /// The requested length.
         window: usize,
         /// Length of the position table.
         positions: usize,
@@ -145,7 +143,7 @@ pub enum Error {
     /// The tokenizer could not be trained or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// A tokenizer file that does not follow the rules that a device follows.
+    /// A tokenizer file violates the rules that a device follows.
     #[error("cannot use the tokenizer {}:{}", path.display(), list(problems))]
     TokenizerFile {
         /// The file.
@@ -159,24 +157,24 @@ pub enum Error {
          is {expected}"
     )]
     TokenizerMismatch {
-        /// What the tokenizer is, in words.
+        /// Description of the tokenizer.
         tokenizer: String,
-        /// Its hash.
+        /// Its SHA-256.
         found: String,
-        /// The model, in words.
+        /// Description of the model.
         model: String,
-        /// The hash of the tokenizer that the model was trained with.
+        /// SHA-256 of the model's tokenizer.
         expected: String,
     },
-    /// A token that a model does not have.
+    /// A token outside the model's vocabulary.
     #[error("the text has token {token}, but the model only {vocab} tokens")]
     TokenOutOfRange {
         /// The token.
         token: u32,
-        /// The size of the model's vocabulary.
+        /// Size of the vocabulary.
         vocab: usize,
     },
-    /// A training run was resumed with other settings than it was started with.
+    /// A run was resumed with settings other than its own.
     #[error("{} belongs to another training run:{}", path.display(), list(differences))]
     ResumeMismatch {
         /// The state file.
@@ -184,7 +182,7 @@ pub enum Error {
         /// One line per setting that differs.
         differences: Vec<String>,
     },
-    /// Training produced a loss that is not a number.
+    /// Training produced a non-finite loss.
     #[error("the training loss became {loss} at step {step}")]
     Diverged {
         /// Step of the first such loss.
@@ -192,13 +190,13 @@ pub enum Error {
         /// The loss.
         loss: f64,
     },
-    /// A policy that cannot be read or does not fit the model.
+    /// A policy is invalid or does not fit the model.
     #[error("{0}")]
     Policy(String),
-    /// A model that the blob format cannot hold.
+    /// The blob format cannot represent the model.
     #[error("cannot quantize: {0}")]
     Quantize(String),
-    /// A weight beyond what a precision can represent.
+    /// A weight exceeds the range of its precision.
     #[error("tensor `{tensor}` has values too large for {precision}")]
     WeightTooLarge {
         /// The tensor.
@@ -206,21 +204,21 @@ pub enum Error {
         /// The precision.
         precision: &'static str,
     },
-    /// A model computes infinities or NaNs, or a statistic of what it computes is one.
+    /// A model computes infinities or NaNs, or its statistics overflow.
     #[error("{what} computes numbers that are not finite on {text}")]
     Overflow {
-        /// The first layer in the order of inference, or the model.
+        /// The first layer in order of inference, or the model.
         what: String,
         /// Which text.
         text: &'static str,
     },
-    /// Second moments of a layer's inputs that no damping makes positive definite.
+    /// No damping makes a layer's second moments positive definite.
     #[error("the second moments of the inputs of `{tensor}` cannot be inverted")]
     Singular {
         /// The tensor that was to be quantized.
         tensor: String,
     },
-    /// A blob file that the integer core refused.
+    /// The integer core rejected a blob file.
     #[error("{}: {error}", path.display())]
     BlobFile {
         /// The file.
@@ -228,24 +226,24 @@ pub enum Error {
         /// What is wrong with it.
         error: resnet_bk_core::Error,
     },
-    /// The integer core refused, or the FP32 model for the same reason.
+    /// The integer core failed, or the FP32 model for the same reason.
     #[error("{0}")]
     Blob(resnet_bk_core::Error),
-    /// Standard output was closed, or cannot be written to.
+    /// Standard output was closed or cannot be written to.
     #[error("cannot write to standard output: {0}")]
     Stdout(std::io::Error),
-    /// A wrong argument, found after the command line was parsed.
+    /// An invalid argument, found after parsing the command line.
     #[error("{0}")]
     Usage(String),
 }
 
 impl Error {
-    /// Whether the command line is wrong, rather than what it names.
+    /// Whether the command line itself is wrong, rather than a file that it names.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Usage(_) | Self::Window { .. })
     }
 
-    /// The operating system's refusal to do `action` to `path`.
+    /// An I/O error of `action` on `path`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }

@@ -1,11 +1,10 @@
-//! Where the articles of a text begin.
+//! Finds the beginnings of articles in a text.
 
-/// Bytes at which articles begin, as WikiText sets them: a line ` = Title = ` between blank ones,
-/// with one `=` on either side (headings within an article have more). The blank line before
-/// belongs to it.
+/// Byte offsets at which articles begin in WikiText: a line ` = Title = ` between blank ones, with
+/// one `=` on each side (section headings have more). The blank line before belongs to the article.
 pub fn articles(text: &str) -> Vec<usize> {
     let mut starts = Vec::new();
-    // Where the last line began if it was blank, or a title after a blank one.
+    // Start of the last line if it was blank, or if it was a title after a blank one.
     let (mut blank, mut title) = (Some(0), None);
     let (mut offset, mut seen) = (0, false);
     for line in text.split_inclusive('\n') {
@@ -22,7 +21,7 @@ pub fn articles(text: &str) -> Vec<usize> {
     starts
 }
 
-/// Whether a line without its surrounding white space is the title of an article.
+/// Whether a trimmed line is the title of an article.
 fn is_title(line: &str) -> bool {
     let title = line.strip_prefix("= ").and_then(|rest| rest.strip_suffix(" ="));
     title.is_some_and(|title| {

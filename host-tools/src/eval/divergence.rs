@@ -1,10 +1,10 @@
-//! Distances between next-token distributions.
+//! Divergences between next-token distributions.
 
 use std::sync::LazyLock;
 
 use half::f16;
 
-/// Appends log-probabilities of the tokens: logits less the logarithm of their summed exponentials.
+/// Appends the log-probabilities of logits.
 pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from((l - largest).exp())).sum();
@@ -12,15 +12,15 @@ pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
     out.extend(logits.iter().map(|l| l - normaliser));
 }
 
-/// The logarithm of the summed exponentials of logits that are halves: there are few enough halves
-/// for a table. `None` where an exponential would leave the range of f32.
+/// Log-sum-exp of FP16 logits, by a table over all FP16 values. `None` where FP32 would overflow or
+/// underflow.
 pub fn log_sum_exp(logits: &[f16]) -> Option<f32> {
     static EXPONENTIALS: LazyLock<Vec<f32>> = LazyLock::new(|| {
         (0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f64().exp() as f32).collect()
     });
     let table = &*EXPONENTIALS;
     let exponential = |logit: &f16| f64::from(table[usize::from(logit.to_bits())]);
-    // Four sums, none of which waits for another.
+    // Four independent sums, for instruction-level parallelism.
     let (fours, rest) = logits.as_chunks::<4>();
     let mut sums = [0.0; 4];
     for four in fours {
@@ -29,22 +29,22 @@ pub fn log_sum_exp(logits: &[f16]) -> Option<f32> {
         }
     }
     let sum = sums.iter().sum::<f64>() + rest.iter().map(exponential).sum::<f64>();
-    // Beyond, single exponentials lose digits to the limits of f32.
+    // Outside this range single exponentials lose precision near the limits of f32.
     (1e-30..1e30).contains(&sum).then(|| sum.ln() as f32)
 }
 
 /// KL divergence D(p ‖ q) in nats from log-probabilities.
 pub fn kl(log_p: &[f32], log_q: &[f32]) -> f64 {
-    // What is impossible adds nothing, however impossible the other finds it.
+    // Terms of probability 0 are 0, also where log q is −∞.
     let term = |(&p, &q): (&f32, &f32)| match p.exp() {
         0.0 => 0.0,
         probability => f64::from(probability) * f64::from(p - q),
     };
-    // FakeQuant can leave a distance of two equal distributions a hair below zero.
+    // FakeQuant can make the sum for equal distributions slightly negative.
     log_p.iter().zip(log_q).map(term).sum::<f64>().max(0.0)
 }
 
-/// Index of the largest logit, the first of equals.
+/// Index of the largest logit; ties go to the first.
 pub fn argmax(logits: &[f32]) -> usize {
     let mut best = 0;
     for (i, &logit) in logits.iter().enumerate() {
@@ -91,7 +91,7 @@ mod tests {
             let found = f64::from(log_sum_exp(&logits).unwrap());
             assert!((found - exact).abs() < 1e-6 * exact.abs().max(1.0), "{found} {exact}");
         }
-        // What f32 cannot hold is left to the other way.
+        // Values outside f32's range go to the fallback.
         for beyond in [100.0, -100.0] {
             assert_eq!(log_sum_exp(&[f16::from_f64(beyond); 5]), None);
         }

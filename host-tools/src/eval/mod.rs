@@ -1,8 +1,8 @@
-//! Quality of a checkpoint and of blobs on the same text, the blobs through the integer path that
-//! ships.
+//! Quality of a checkpoint and of its blobs on the same text; blobs run on the shipped integer
+//! path.
 //!
-//! Protocol: windows that follow each other, each with a fresh state, each token predicting the
-//! next one; every token of the text but the first is predicted once.
+//! Protocol: consecutive windows, each with a fresh state, each token predicting the next; every
+//! token of the text but the first is predicted once.
 //!
 //! ```text
 //! tokens ─ windows ─▶ Sums of each ─ Blocks ─▶ Sums of each ─ jackknife ─▶ Quality ± error
@@ -28,13 +28,13 @@ pub use resnet_bk_schema::outputs::{Fidelity, Quality};
 use score::score;
 pub use subject::Subject;
 
-/// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, by which standard
-/// errors are counted too. `lengths` are the bytes of each token; `progress` is told the share that
-/// is done. Results come in the order reference (if any), subjects, and do not depend on the number
-/// of threads.
+/// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, which also define the
+/// jackknife blocks of standard errors. `lengths` are the bytes of each token; `progress` receives
+/// the completed fraction. Results are ordered reference (if any), subjects, and do not depend on
+/// the number of threads.
 ///
 /// # Panics
-/// If `blocks` are those of a text of another length.
+/// If `blocks` belongs to a text of another length.
 pub fn evaluate(
     reference: Option<&Model>,
     subjects: &[Subject<'_>],
@@ -46,7 +46,7 @@ pub fn evaluate(
     check_range(reference, subjects, tokens)?;
     let window = blocks.window;
     let predictions = tokens.len().saturating_sub(1);
-    // Longer jobs would only need more memory.
+    // Longer jobs would only use more memory.
     let job = window * WINDOWS_PER_PASS.min(CHUNK / window).max(1);
     let starts: Vec<usize> = (0..predictions).step_by(job).collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -70,7 +70,7 @@ pub fn evaluate(
     Ok(totals.iter().enumerate().map(quality).collect())
 }
 
-/// Fails if a model does not have one of the tokens.
+/// Fails if a token is outside the vocabulary of any model.
 fn check_range(reference: Option<&Model>, subjects: &[Subject<'_>], tokens: &[u32]) -> Result<()> {
     let of_subject = |subject: &Subject<'_>| match subject {
         Subject::Blob(blob) => blob.dims().vocab as usize,

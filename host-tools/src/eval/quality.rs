@@ -1,4 +1,4 @@
-//! The figures of a model from the sums of its windows.
+//! Figures of a model from the sums of its windows.
 
 use resnet_bk_schema::blocks::Blocks;
 use resnet_bk_schema::outputs::{Fidelity, Quality};
@@ -6,10 +6,10 @@ use resnet_bk_schema::statistics::Estimate;
 
 use super::sums::{Sums, by_block};
 
-/// The scores of one model on consecutive windows.
+/// Scores of one model on consecutive windows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// Of each window.
+    /// Sums of each window.
     pub(super) windows: Vec<Sums>,
     /// KL divergence of each position.
     pub(super) kl: Vec<f32>,
@@ -23,7 +23,7 @@ impl Tally {
         self.seconds += other.seconds;
     }
 
-    /// The figures; `exact` is what the reference said of the same text.
+    /// The figures; `exact` is the reference's tally of the same text.
     pub(super) fn quality(&self, exact: Option<&Self>, blocks: &Blocks) -> Quality {
         let sums = by_block(&self.windows, blocks);
         let pairs = |numbers: fn(&Sums) -> [f64; 2]| sums.iter().map(numbers).collect::<Vec<_>>();
@@ -43,7 +43,7 @@ impl Tally {
         }
     }
 
-    /// The distance to the reference, from the sums of each block.
+    /// Distance to the reference, from the sums of each block.
     fn fidelity(&self, sums: &[Sums], exact: &[Sums]) -> Fidelity {
         let rise: Vec<_> = sums
             .iter()

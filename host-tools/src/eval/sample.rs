@@ -1,4 +1,4 @@
-//! Text that a model writes itself, for machines without a corpus.
+//! Text sampled from the model, for machines without a corpus.
 
 use half::f16;
 use rand::{RngExt, SeedableRng};
@@ -10,17 +10,17 @@ use crate::checkpoint::Chain;
 use crate::error::{Error, Result};
 use crate::reference::{Model, Stream};
 
-/// Tokens of one uninterrupted stream.
+/// Maximum number of tokens of a stream.
 const STREAM: usize = 1024;
 
-/// Tokens of a stream of this model: those that its position table has, 1024 at most.
+/// Length of this model's streams: that of its position table, at most 1024.
 pub fn stream_length(model: &Model) -> usize {
     model.config().positions.map_or(STREAM, |positions| positions.min(STREAM))
 }
 
-/// `count` tokens sampled from the model at temperature 1, in streams of 1024 that each start from
-/// a random token. A full-chain model predicts nothing (it sees its future), so its tokens are
-/// uniformly random. The same seed gives the same tokens on the same kind of processor.
+/// Samples `count` tokens at temperature 1, in streams of [`stream_length`] that each start from a
+/// random token. A full-chain model cannot generate (it sees its future), so its tokens are
+/// uniformly random. Deterministic for a seed on the same kind of processor.
 pub fn sample(
     model: &Model,
     count: usize,

@@ -1,5 +1,5 @@
-//! Scores consecutive windows position by position: however long a window is, memory holds the
-//! logits of one chunk of positions.
+//! Scores consecutive windows by position: memory holds the logits of one chunk of positions,
+//! however long the window.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::sums::Sums;
 use crate::error::{Error, Result};
 use crate::reference::{CHUNK, Hidden, Model};
 
-/// Positions that the integer path works on together.
+/// Positions per tile of the integer path.
 const TILE: usize = 128;
 
 /// Scores consecutive windows; the last token is only predicted.
@@ -74,18 +74,18 @@ pub(super) fn score(
     Ok(tallies)
 }
 
-/// Refuses perplexities and distances that are infinite or not a number.
+/// Fails for non-finite perplexities or divergences.
 fn finite(what: &str, all: bool) -> Result<()> {
     let overflow = || Error::Overflow { what: what.into(), text: "the text that it is scored on" };
     if all { Ok(()) } else { Err(overflow()) }
 }
 
-/// Consecutive windows and what follows each of their tokens.
+/// Consecutive windows and the targets of their tokens.
 struct Text<'a> {
     inputs: &'a [u32],
     targets: &'a [u32],
     window: usize,
-    /// Bytes of each token, where tokens stand for text.
+    /// Bytes of each token, if tokens represent text.
     lengths: Option<&'a [usize]>,
 }
 
@@ -104,11 +104,11 @@ impl Text<'_> {
     }
 }
 
-/// Log-probabilities of the reference, a chunk at a time.
+/// Log-probabilities of the reference, computed a chunk at a time.
 struct Exact<'a> {
     hidden: Hidden<'a>,
     vocab: usize,
-    /// What is in `values`.
+    /// Positions held in `values`.
     positions: Range<usize>,
     /// `[positions, V]`.
     values: Vec<f32>,
@@ -126,7 +126,8 @@ impl<'a> Exact<'a> {
         }
     }
 
-    /// Those of one position. Positions in ascending order cost one output layer in all.
+    /// Log-probabilities of one position. Ascending access computes the output layer once per
+    /// position.
     fn log_probabilities(&mut self, position: usize) -> &[f32] {
         if !self.positions.contains(&position) {
             let start = position - position % CHUNK;
@@ -167,7 +168,7 @@ fn of_blob(
     Ok(())
 }
 
-/// Log-probabilities from logits as the integer path has them; `floats` is room for as many.
+/// Log-probabilities from the integer path's FP16 logits; `floats` is scratch of the same length.
 fn log_softmax_of_halves(logits: &[f16], floats: &mut [f32], probabilities: &mut Vec<f32>) {
     logits.convert_to_f32_slice(floats);
     probabilities.clear();

@@ -1,14 +1,14 @@
-//! What is evaluated.
+//! Models under evaluation.
 
 use resnet_bk_core as core;
 
 use crate::reference::Model;
 
-/// A model that is compared with the reference.
+/// A model to compare with the reference.
 #[derive(Debug)]
 pub enum Subject<'a> {
-    /// A blob, through the integer path.
+    /// A blob, on the integer path.
     Blob(core::Model<'a>),
-    /// Other weights in the FP32 model.
+    /// The FP32 model with other weights.
     Weights(Model),
 }

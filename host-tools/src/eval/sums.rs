@@ -1,21 +1,21 @@
-//! Sums over predictions, from which every figure of an evaluation follows.
+//! Sums over predictions, from which all figures of an evaluation derive.
 
 use std::ops::AddAssign;
 
 use resnet_bk_schema::blocks::Blocks;
 
-/// Sums over the predictions of one window or more.
+/// Sums over the predictions of one or more windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sums {
     /// Predicted tokens.
     pub predictions: usize,
-    /// Bytes that they stand for.
+    /// Bytes of the predicted tokens.
     pub bytes: usize,
-    /// Negative log-likelihoods.
+    /// Summed negative log-likelihood in nats.
     pub nats: f64,
-    /// KL divergences to the reference.
+    /// Summed KL divergence to the reference in nats.
     pub kl: f64,
-    /// Positions at which model and reference rank the same token first.
+    /// Positions where model and reference agree on the most likely token.
     pub agreements: usize,
 }
 
@@ -29,10 +29,10 @@ impl AddAssign for Sums {
     }
 }
 
-/// Sums of each block from those of each window.
+/// Sums of each block from those of its windows.
 ///
 /// # Panics
-/// If the number of windows differs from that of the blocks.
+/// If the number of windows does not match the blocks.
 pub fn by_block(windows: &[Sums], blocks: &Blocks) -> Vec<Sums> {
     assert_eq!(blocks.windows.iter().sum::<usize>(), windows.len(), "blocks of another text");
     let mut rest = windows;
@@ -57,7 +57,7 @@ mod tests {
     /// x_t = ρ x_{t−1} + noise.
     fn autoregressive(count: usize, rho: f64, random: &mut ChaCha8Rng) -> Vec<f64> {
         let noise = |random: &mut ChaCha8Rng| -> f64 {
-            // Twelve uniforms: a variance of one.
+            // The sum of twelve uniforms has a variance of 1.
             (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0
         };
         let mut x = noise(random) / (1.0 - rho * rho).sqrt();
@@ -68,8 +68,8 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    /// The mean of such a series varies √((1 + ρ)/(1 − ρ)) times as much as one of independent
-    /// values.
+    /// The standard error of the mean of an AR(1) series is √((1 + ρ)/(1 − ρ)) times that of
+    /// independent values.
     #[test]
     fn neighbours_that_are_alike_count_as_one() {
         let mut random = ChaCha8Rng::seed_from_u64(1);

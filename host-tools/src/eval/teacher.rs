@@ -1,8 +1,8 @@
-//! A teacher's logits on a short text, kept in memory, for many students to be compared with.
+//! A teacher's outputs on a short text, kept in memory and compared with many students.
 //!
 //! Budgets compare hundreds of mixes with the FP32 model on one text, and fine-tuning compares the
-//! same student again and again. Both go through here; long texts and blobs go through
-//! [`evaluate`](crate::eval::evaluate), which keeps no logits.
+//! same student repeatedly; both use this. Long texts and blobs use
+//! [`evaluate`](crate::eval::evaluate), which stores no logits.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::reference::{Model, Tape, WINDOWS_PER_PASS};
 
-/// Whole windows of a text with a teacher's numbers for every position.
+/// Complete windows of a text, with the teacher's values for every position.
 pub struct Teacher<'a> {
     tokens: &'a [u32],
     window: usize,
@@ -19,20 +19,20 @@ pub struct Teacher<'a> {
     values: Vec<Vec<f32>>,
 }
 
-/// A few windows of the text.
+/// A batch of consecutive windows.
 #[derive(Clone, Debug)]
 pub struct Batch<'b> {
     /// Positions in the text.
     pub positions: Range<usize>,
     /// Tokens of those positions.
     pub inputs: &'b [u32],
-    /// The teacher's numbers `[positions, V]`.
+    /// The teacher's values `[positions, V]`.
     pub teacher: &'b [f32],
 }
 
 impl<'a> Teacher<'a> {
-    /// Runs the teacher over `tokens`, whole windows of `window` tokens, and keeps what `keep`
-    /// makes of a batch's logits `[positions, V]`.
+    /// Runs the teacher over `tokens`, complete windows of `window` tokens, and stores
+    /// `keep(logits)` for each batch's logits `[positions, V]`.
     pub fn new(
         model: &Model,
         tokens: &'a [u32],
@@ -62,8 +62,8 @@ impl<'a> Teacher<'a> {
         self.vocab
     }
 
-    /// What `compare` makes of every batch, in the order of the text; `tape` makes the buffers of a
-    /// student's forward passes.
+    /// Results of `compare` on every batch, in text order; `tape` creates buffers for the student's
+    /// forward passes.
     pub fn batches<R: Send>(
         &self,
         tape: impl Fn() -> Tape + Sync + Send,

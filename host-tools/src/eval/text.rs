@@ -1,4 +1,4 @@
-//! Where the tokens of a calibration or an evaluation come from.
+//! Sources of calibration and evaluation tokens.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,19 @@ use crate::tokenizer::Tokenizer;
 pub enum TextSource {
     /// A split of a corpus directory.
     Split(PathBuf, Split),
-    /// A text file: all of it, or the part that stands for a split.
+    /// A text file: all of it, or the part that serves as a split.
     File(PathBuf, Option<Split>),
-    /// What the FP32 model writes itself, other text for each split.
+    /// Text sampled from the FP32 model, different for each split.
     Sampled(Split),
 }
 
-/// Where the parts of a text begin.
+/// Where the articles or other parts of a text begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// What they are.
+    /// Kind of part.
     pub part: Block,
-    /// Their first tokens, ascending. What comes before the first belongs to a part that began
-    /// earlier.
+    /// First token of each part, ascending. Tokens before the first belong to a part that began
+    /// before the text.
     pub starts: Vec<usize>,
 }
 
@@ -40,12 +40,12 @@ pub struct Tokens {
     pub name: String,
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// Its parts, if it has any.
+    /// Its parts, if it has several.
     pub parts: Option<Parts>,
 }
 
 impl Tokens {
-    /// The blocks of windows by which the errors of what is measured on the text are counted.
+    /// Blocks of windows for standard errors of measurements on this text.
     ///
     /// # Panics
     /// If `window` is 0.
@@ -57,10 +57,10 @@ impl Tokens {
         }
     }
 
-    /// What is left of the text in a range of its tokens.
+    /// The text restricted to a range of its tokens.
     ///
     /// # Panics
-    /// If the range ends beyond the tokens.
+    /// If the range exceeds the tokens.
     fn cut(mut self, range: Range<usize>) -> Self {
         if let Some(parts) = &mut self.parts {
             parts.starts.retain(|start| range.contains(start));
@@ -72,7 +72,7 @@ impl Tokens {
     }
 }
 
-/// The part of a file of so many tokens that stands for a split.
+/// Token range of a file that serves as a split.
 fn share(split: Split, tokens: usize) -> Range<usize> {
     let (valid, test) = (tokens / 10 * 8, tokens / 10 * 9);
     match split {
@@ -83,9 +83,9 @@ fn share(split: Split, tokens: usize) -> Range<usize> {
 }
 
 impl TextSource {
-    /// The file, if one is named, of which the first eight tenths are to train and calibrate on and
-    /// a tenth each to choose by and to report on; else the split of the corpus, if there is one
-    /// (by flag or environment); else text sampled from the model.
+    /// The file, if given, of which the first eight tenths serve for training and calibration and a
+    /// tenth each for validation and test; otherwise the split of the corpus, if there is one (by
+    /// flag or environment); otherwise text sampled from the model.
     pub fn find(file: Option<&Path>, corpus: Option<&Path>, split: Split) -> Result<Self> {
         if let Some(file) = file {
             return Ok(Self::File(file.to_path_buf(), Some(split)));
@@ -97,7 +97,7 @@ impl TextSource {
         }
     }
 
-    /// The same, but all of a file.
+    /// The same source, but all of a file.
     pub fn whole(self) -> Self {
         match self {
             Self::File(path, _) => Self::File(path, None),
@@ -125,8 +125,8 @@ impl TextSource {
         }
     }
 
-    /// At most `limit` tokens of the text (`None` for all of it; sampled text needs a limit, for
-    /// which 16,384 stands in): from its middle, so that limits of different sizes overlap.
+    /// At most `limit` tokens from the middle of the text, so that different limits overlap; `None`
+    /// for all of it. Sampled text needs a limit and defaults to 16,384.
     pub fn tokens(
         &self,
         model: Option<&Model>,
@@ -181,7 +181,7 @@ impl TextSource {
     }
 }
 
-/// The articles of a text, if it has several.
+/// The articles of a text, if there are several.
 fn parts(text: &str, tokens: &[u32], tokenizer: &Tokenizer) -> Option<Parts> {
     let articles = articles(text);
     if articles.len() < 2 {
@@ -196,7 +196,7 @@ fn parts(text: &str, tokens: &[u32], tokenizer: &Tokenizer) -> Option<Parts> {
             Some(begin)
         })
         .collect();
-    // A token that begins before an article belongs to the one before.
+    // A token that straddles a boundary belongs to the article before.
     let first = |byte: usize| begins.partition_point(|&begin| begin < byte);
     Some(Parts { part: Block::Article, starts: articles.into_iter().map(first).collect() })
 }
@@ -225,7 +225,7 @@ mod tests {
         let starts = vec![0, 1024, 2048];
         assert_eq!(train.parts, Some(Parts { part: Block::Stream, starts }));
         assert_eq!(train, sampled(Split::Train, 3000, 1), "the same seed writes the same text");
-        // A shorter text is the beginning of a longer one, but of no other split's.
+        // A shorter sample is a prefix of a longer one of the same split only.
         assert_eq!(sampled(Split::Train, 500, 1).tokens[..], train.tokens[..500]);
         for (split, seed) in [(Split::Valid, 1), (Split::Test, 1), (Split::Train, 2)] {
             let other = sampled(split, 3000, seed);
@@ -260,7 +260,7 @@ mod tests {
             let title = format!("= Title {i} = ");
             assert!(rest.trim_start().starts_with(&title), "{i}: {:?}", &rest[..20]);
         }
-        // From the middle, articles are still where they were.
+        // Article boundaries stay correct in a cut from the middle.
         let (middle, start) = (read(None, Some(101)), (whole.tokens.len() - 101) / 2);
         assert_eq!(middle.tokens, whole.tokens[start..start + 101]);
         let inside = found.starts.iter().filter(|s| (start..start + 101).contains(s));

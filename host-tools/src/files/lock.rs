@@ -1,23 +1,22 @@
-//! One process at a time.
+//! Lock files: one process at a time.
 
 use crate::error::{Error, Result};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-/// A file that says which process is at work; while a process holds its lock, no other gets it. The
-/// operating system lets go of the lock when the process ends, however it ends. Dropping removes
-/// the file.
+/// An exclusive lock on a file that contains the process id. The operating system releases the lock
+/// when the process ends, however it ends. Dropping removes the file.
 #[derive(Debug)]
 pub struct Lock {
-    // Closing the file lets go of the lock.
+    // Closing the file releases the lock.
     _file: File,
     path: PathBuf,
 }
 
 impl Lock {
-    /// Takes the lock at `path`, or says which process holds it. Where the file system knows no
-    /// locks, nothing is kept out.
+    /// Takes the lock at `path`, or fails with the id of the holder. Without effect on file systems
+    /// that do not support locks.
     pub fn acquire(path: &Path) -> Result<Self> {
         loop {
             let mut options = OpenOptions::new();
@@ -25,8 +24,8 @@ impl Lock {
             let mut file = file.map_err(Error::io("create", path))?;
             let locked = file.try_lock();
             let mut holder = String::new();
-            // Elsewhere than on Unix, a file that is locked cannot be read: then the message does
-            // without a number.
+            // Elsewhere than on Unix a locked file cannot be read: the message omits the process
+            // id.
             let read = file.read_to_string(&mut holder);
             match locked {
                 Ok(()) => {}
@@ -44,8 +43,8 @@ impl Lock {
                     path.display()
                 )));
             }
-            // The one who held it may have removed the file after it was opened here: then this is
-            // the lock of a file that nobody else will find.
+            // The previous holder may have removed the file after it was opened here; a lock on a
+            // removed file excludes nobody.
             if is_at(&file, path) {
                 let id = std::process::id();
                 file.set_len(0)
@@ -60,7 +59,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Still locked, so nobody else's file goes; one that stays behind holds nobody up.
+        // Removed while locked, so this cannot be another process's file; a leftover file blocks
+        // nobody.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -74,7 +74,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 #[cfg(not(unix))]
 fn is_at(_: &File, _: &Path) -> bool {
-    // An open file is not removed here while another process has it open.
+    // Windows does not remove a file that another process has open.
     true
 }
 
@@ -86,7 +86,7 @@ mod tests {
     fn one_at_a_time_and_nothing_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        // The lock file of a killed process blocks nobody.
+        // The lock file of a killed process does not block.
         fs::write(&path, "99999999").unwrap();
         let held = Lock::acquire(&path).unwrap();
         let error = Lock::acquire(&path).unwrap_err();

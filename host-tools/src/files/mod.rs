@@ -1,5 +1,4 @@
-//! Reading whole files and replacing them without a moment in which they are half written, one
-//! process at a time; errors name the path.
+//! Whole-file reads, atomic replacement and lock files; errors name the path.
 
 mod lock;
 mod replace;
@@ -12,12 +11,12 @@ use crate::error::{Error, Result};
 use std::fs;
 use std::path::Path;
 
-/// The whole file.
+/// Reads a whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(Error::io("read", path))
 }
 
-/// The whole file as text; an invalid byte is reported with its offset.
+/// Reads a whole file as text; an invalid byte is reported with its offset.
 pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|e| Error::TextNotUtf8 {
         path: path.to_path_buf(),
@@ -25,12 +24,12 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Creates the directory and its parents where they do not exist.
+/// Creates the directory and its parents if missing.
 pub fn create_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io("create", path))
 }
 
-/// Removes a file that may not be there.
+/// Removes a file if it exists.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,20 +1,20 @@
-//! Replacing the content of a file.
+//! Atomic replacement of files.
 
 use crate::error::{Error, Result};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Links that lead to links are followed so often before they count as a circle, as Linux does.
+/// Maximum number of symbolic links followed before they count as a cycle, as on Linux.
 const MOST_LINKS: usize = 40;
 
-/// Replaces the content of the file at `path` by `bytes`: afterwards it holds either its old
-/// content or all of the new, whatever happens in between. The bytes go to a temporary file in the
-/// same directory, are flushed to the disk and renamed; on any error the temporary file is removed.
+/// Replaces the content of the file at `path` atomically: it holds either the old or the complete
+/// new content at all times. The bytes go to a temporary file in the same directory, which is
+/// synced to disk and renamed; on any error it is removed.
 ///
-/// A symbolic link stays one, and the file that it leads to is replaced. An existing file keeps its
-/// permissions. What is no regular file (a device, a pipe, standard output by one of its names)
-/// cannot be renamed over and is written to.
+/// A symbolic link is kept and its target is replaced. An existing file keeps its permissions.
+/// Anything that is not a regular file (a device, a pipe, standard output by one of its names)
+/// cannot be replaced by renaming and is written to directly.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         if is_standard_output(path) {
@@ -28,7 +28,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         let temporary = temporary(&target)?;
         let result = write_and_rename(&temporary, &target, bytes);
         if result.is_err() {
-            // The first error is the one to report; there may be no temporary file to remove.
+            // Report the first error; there may be no temporary file to remove.
             let _ = fs::remove_file(&temporary);
         }
         result
@@ -38,7 +38,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn write_and_rename(temporary: &Path, target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(temporary)?;
-    // Before the bytes: what only its owner may read is never anyone else's to read.
+    // Permissions before content, so that private content is never readable by others.
     match fs::metadata(target) {
         Ok(before) => keep_owner_and_mode(&file, &before)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -55,8 +55,7 @@ fn keep_owner_and_mode(file: &File, before: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};
     let new = file.metadata()?;
     if (new.uid(), new.gid()) != (before.uid(), before.gid()) {
-        // Only root may give files away; for anyone else the new file is the writer's, as it always
-        // was.
+        // Only root may change the owner; otherwise the new file belongs to the writer.
         let _ = fchown(file, Some(before.uid()), Some(before.gid()));
     }
     file.set_permissions(before.permissions())
@@ -64,21 +63,20 @@ fn keep_owner_and_mode(file: &File, before: &Metadata) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn keep_owner_and_mode(_: &File, _: &Metadata) -> io::Result<()> {
-    // Files inherit their access rights from the directory, and a read-only one cannot be renamed
-    // over.
+    // Files inherit access rights from the directory, and a read-only file cannot be replaced by
+    // renaming.
     Ok(())
 }
 
-/// Whether a temporary file can be made beside the file that would be replaced: it is made and
-/// removed.
+/// Checks whether a temporary file can be created beside the file to replace, by creating and
+/// removing one.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let temporary = temporary(&follow(path)?)?;
     File::create(&temporary)?;
     fs::remove_file(&temporary)
 }
 
-/// The temporary name for a file. The process id keeps two runs that write the same file from
-/// sharing one.
+/// Temporary name for a file; includes the process id, so that concurrent writers do not share one.
 fn temporary(target: &Path) -> io::Result<PathBuf> {
     let Some(name) = target.file_name() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not name a file"));
@@ -88,26 +86,25 @@ fn temporary(target: &Path) -> io::Result<PathBuf> {
     Ok(target.with_file_name(temporary))
 }
 
-/// The path at the end of symbolic links, whether there is a file or not.
+/// Resolves symbolic links; the target need not exist.
 pub(crate) fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
     for _ in 0..MOST_LINKS {
         match fs::read_link(&path) {
             Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
-            // Not a link, or not there.
+            // Not a link, or missing.
             Err(_) => return Ok(path),
         }
     }
     Err(io::Error::other("too many levels of symbolic links"))
 }
 
-/// Whether the path leads to something that is neither a regular file nor a directory: a device, a
-/// pipe, a socket.
+/// Whether the path leads to a device, pipe or socket: neither a regular file nor a directory.
 pub(crate) fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
-/// Whether the path leads to where standard output goes, as `/dev/stdout` does.
+/// Whether the path refers to standard output, such as `/dev/stdout`.
 #[cfg(unix)]
 pub(crate) fn is_standard_output(path: &Path) -> bool {
     use std::os::fd::AsFd;
@@ -120,19 +117,19 @@ pub(crate) fn is_standard_output(path: &Path) -> bool {
     (standard.dev(), standard.ino()) == (found.dev(), found.ino())
 }
 
-/// Whether the path leads to where standard output goes; here no path does.
+/// Whether the path refers to standard output; never on this platform.
 #[cfg(not(unix))]
 pub(crate) fn is_standard_output(_: &Path) -> bool {
     false
 }
 
-/// Removes temporary files that a process which was killed while writing `path` left behind. Only
-/// for files that no other process can be writing now: take a [`super::Lock`] before.
+/// Removes temporary files left by a process that was killed while writing `path`. Take a
+/// [`super::Lock`] first: no other process may be writing the file.
 pub fn remove_leftovers(path: &Path) -> Result<()> {
     let path = &follow(path).map_err(Error::io("read", path))?;
     let (Some(name), Some(directory)) = (path.file_name(), path.parent()) else { return Ok(()) };
     let prefix = format!("{}.", name.to_string_lossy());
-    // `Path::parent` of a bare file name is the empty path, which does not name the directory.
+    // `Path::parent` of a bare file name is the empty path, not the current directory.
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
         let entry = entry.map_err(Error::io("read", directory))?;
@@ -164,7 +161,7 @@ mod tests {
     fn a_failed_write_names_the_path_and_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("occupied");
-        // A directory in the way makes the rename fail after the temporary file is complete.
+        // A directory at the path makes the rename fail after the temporary file is complete.
         fs::create_dir(&path).unwrap();
         fs::write(path.join("content"), b"x").unwrap();
         let error = write_atomically(&path, b"two").unwrap_err();
@@ -199,7 +196,7 @@ mod tests {
                 write_atomically(&path, b"two").unwrap();
                 assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
             }
-            // A new file has what any program's new files have here.
+            // New files have the platform's default permissions.
             let (ours, any) = (directory.path().join("ours"), directory.path().join("any"));
             write_atomically(&ours, b"x").unwrap();
             fs::write(&any, b"x").unwrap();
@@ -243,7 +240,7 @@ mod tests {
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         }
 
-        /// Root may rename over a device; anyone else is stopped by the directory that it lies in.
+        /// Root could replace a device by renaming; other users lack write access to its directory.
         #[test]
         #[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
         fn a_device_is_written_to_and_stays() {
@@ -256,7 +253,7 @@ mod tests {
             }
             match OpenOptions::new().write(true).open(&path) {
                 Ok(_) => write_atomically(&path, b"into nothing").unwrap(),
-                // A file system may be mounted so that its devices do not work.
+                // The file system may be mounted with `nodev`.
                 Err(_) => drop(write_atomically(&path, b"into nothing")),
             }
             assert!(fs::symlink_metadata(&path).unwrap().file_type().is_char_device());

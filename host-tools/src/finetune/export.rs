@@ -1,4 +1,4 @@
-//! From a student back to a blob, by the writer that every blob comes from.
+//! From a student back to a blob, through the common writer.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ use crate::error::{Error, Result};
 use crate::quantize::writer::Parts;
 use crate::quantize::{TOOL, chain};
 
-/// Provenance of a fine-tuned blob, beside that of the blob it began as.
+/// Provenance of a fine-tuned blob, besides that of the blob it started from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// Name of the policy.
     pub policy: &'a str,
     /// Seed of the fine-tuning.
     pub seed: u64,
-    /// Quality, if it was measured.
+    /// Measured quality, if any.
     pub measured: Option<Measured<'a>>,
 }
 
 impl Student {
-    /// The blob of these parameters: as `bytes`, which the student was made of, with other numbers.
+    /// The blob of these parameters: `bytes`, which the student was made from, with new values.
     ///
     /// # Errors
     ///
-    /// As [`Blob::from_bytes`] for other bytes; [`Error::WeightTooLarge`].
+    /// Those of [`Blob::from_bytes`]; [`Error::WeightTooLarge`].
     pub fn export(&self, parameters: &[f32], bytes: &[u8], origin: &Origin<'_>) -> Result<Vec<u8>> {
         let blob = Blob::from_bytes(bytes).map_err(Error::Blob)?;
         let sections = &bytes[Preamble::parse(bytes).map_err(Error::Blob)?.base()..];

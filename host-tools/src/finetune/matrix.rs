@@ -1,4 +1,4 @@
-//! One stored matrix as it is trained.
+//! Trainable parameters of one stored matrix.
 
 use std::ops::Range;
 
@@ -12,26 +12,26 @@ use crate::quantize::stored;
 use crate::tensors::weight_name;
 use resnet_bk_schema::Storage;
 
-/// A matrix: its place among the parameters and its storage.
+/// A matrix: its ranges in the model's parameters and its storage.
 #[derive(Clone, Debug)]
 pub(super) struct Matrix {
     id: TensorId,
     storage: Storage,
     rows: usize,
     cols: usize,
-    /// Columns per multiple: all of them unless the precision is grouped.
+    /// Columns per multiple; all columns unless the precision is grouped.
     group: usize,
     part: Selection,
-    /// The whole weight among the model's parameters, and its columns.
+    /// Range of the whole weight in the model's parameters, and its number of columns.
     weight: (Range<usize>, usize),
-    /// The whole bias; none for an embedding.
+    /// Range of the whole bias; `None` for an embedding.
     bias: Option<Range<usize>>,
-    /// Mean weight per code in the beginning; 1 for FP16, whose codes are the weights.
+    /// Initial mean weight per code; 1 for FP16, whose codes are the weights.
     step: f32,
 }
 
-/// A matrix's parameters, cut into their kinds: codes `[rows, cols]`, logarithms of row units
-/// `[rows]`, multiples `[rows, groups]`, biases `[rows]`. What a precision lacks is empty.
+/// A matrix's parameters by kind: codes `[rows, cols]`, logarithms of row units `[rows]`, multiples
+/// `[rows, groups]`, biases `[rows]`. Kinds that a precision lacks are empty.
 pub(super) struct MatrixParameters<S> {
     pub(super) codes: S,
     pub(super) units: S,
@@ -39,7 +39,7 @@ pub(super) struct MatrixParameters<S> {
     pub(super) biases: S,
 }
 
-/// The numbers that a matrix's parameters stand for once they are stored.
+/// The dequantized values of a matrix's parameters.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Decoded {
     /// `[rows, cols]`.
@@ -48,7 +48,7 @@ pub(super) struct Decoded {
     pub(super) biases: Vec<f32>,
     /// Weight per code `[rows, groups]`; empty for FP16.
     scales: Vec<f32>,
-    /// Weight per code and multiple `[rows]`; empty for FP16.
+    /// Weight per code at multiple 1 `[rows]`; empty for FP16.
     units: Vec<f32>,
 }
 
@@ -86,14 +86,14 @@ impl Matrix {
         }
     }
 
-    /// Learning rate of each kind relative to that of weights: codes and biases move as weights do,
-    /// multiples as the logarithms of units do.
+    /// Learning rate of each kind relative to that of weights: codes and biases move as fast as
+    /// weights, multiples as fast as logarithms of units.
     pub(super) fn rates(&self, scale_rate: f32) -> MatrixParameters<f32> {
         let multiples = scale_rate * MULTIPLE;
         MatrixParameters { codes: self.step.recip(), units: scale_rate, multiples, biases: 1.0 }
     }
 
-    /// Parameters that stand for the numbers of a section.
+    /// Reads parameters from a section.
     pub(super) fn read(&mut self, tensor: &Tensor<'_>, parameters: MatrixParameters<&mut [f32]>) {
         parameters.biases.copy_from_slice(&biases(tensor)[..parameters.biases.len()]);
         if self.storage.precision == Precision::Fp16 {
@@ -124,8 +124,8 @@ impl Matrix {
         self.step = (total / (self.rows * groups) as f64).max(f64::from(f32::MIN_POSITIVE)) as f32;
     }
 
-    /// Rounds the parameters to what a section can hold; codes and multiples beyond their range are
-    /// moved to its edge, from where they can come back.
+    /// Quantizes the parameters to what a section can hold. Clamps codes and multiples to the edge
+    /// of their range, close enough for a later step to bring them back.
     pub(super) fn decode(
         &self,
         parameters: MatrixParameters<&mut [f32]>,
@@ -172,7 +172,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// The weights and biases behind the stored ones: those of the parameters without any rounding.
+    /// Weights and biases of the parameters without rounding.
     pub(super) fn unrounded(&self, parameters: &MatrixParameters<&[f32]>) -> (Vec<f32>, Vec<f32>) {
         let groups = self.groups();
         let weight = |(i, &code): (usize, &f32)| {
@@ -183,7 +183,7 @@ impl Matrix {
         (parameters.codes.iter().enumerate().map(weight).collect(), parameters.biases.to_vec())
     }
 
-    /// Puts what was decoded into the model's parameters.
+    /// Writes decoded values into the model's parameters.
     pub(super) fn put(&self, decoded: &Decoded, model: &mut [f32]) {
         self.part.put_matrix(&decoded.weights, &mut model[self.weight.0.clone()]);
         if let Some(bias) = &self.bias {
@@ -191,8 +191,8 @@ impl Matrix {
         }
     }
 
-    /// The gradient of the parameters, from that of the model's: rounding passes it on as it is,
-    /// and scales have that of the codes that they multiply.
+    /// Gradient of the parameters from that of the model: straight through rounding; scales get the
+    /// gradient through the weights that they multiply.
     pub(super) fn gradient(
         &self,
         decoded: &Decoded,
@@ -221,8 +221,8 @@ impl Matrix {
                 codes.iter_mut().zip(gradient).for_each(|(code, g)| *code = g * scale);
                 total += along;
                 if let Some(multiple) = out.multiples.get_mut(r * groups + g) {
-                    // The codes' part of the weights: those of a multiple of 0 are not known any
-                    // more.
+                    // Chain rule through the dequantized weights; a multiple of 0 has lost its
+                    // codes and gets no gradient.
                     *multiple = if scale > 0.0 { along * decoded.units[r] / scale } else { 0.0 };
                 }
             }
@@ -230,7 +230,7 @@ impl Matrix {
         }
     }
 
-    /// The record, its offset still open, and the section of the parameters.
+    /// Encodes the parameters: the record, without its offset, and the section.
     pub(super) fn encode(
         &self,
         parameters: MatrixParameters<&[f32]>,
@@ -300,15 +300,15 @@ impl Matrix {
     }
 }
 
-/// Stands for the logarithm of a unit of zero: finite, since optimizers multiply it by zero. No
-/// other unit is that small.
+/// Logarithm that stands for a unit of zero; finite, since optimizers multiply it by zero. No other
+/// unit is this small.
 const ZERO_UNIT: f64 = -512.0;
 /// Largest multiple of a group.
 const MULTIPLES: u8 = 15;
-/// Learning rate of multiples relative to that of logarithms of units: about a multiple's
-/// magnitude.
+/// Learning rate of multiples relative to that of logarithms of units: about the magnitude of a
+/// multiple.
 const MULTIPLE: f32 = 10.0;
-/// Distance that a code may leave its range: less than half a step.
+/// How far a code may leave its range, less than half a step.
 const EDGE: f32 = 0.49;
 
 #[cfg(test)]

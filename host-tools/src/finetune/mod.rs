@@ -1,4 +1,4 @@
-//! Fine-tuning under quantization: the weights move to where the grid is.
+//! Quantization-aware fine-tuning with distillation from the FP32 model.
 //!
 //! ```text
 //! blob ─▶ Student ─ forward with stored numbers ─▶ KL to the FP32 teacher ─▶ gradients ─┐
@@ -6,10 +6,10 @@
 //!            └─ export ─▶ blob
 //! ```
 //!
-//! A student starts as the numbers of a blob. Codes, the multiples of groups and biases are trained
-//! as real numbers that are rounded before each step to what a section can hold, row units as their
-//! logarithm; activations are rounded as the integer path rounds them. So every step sees the model
-//! that the next export would write, and an exported student computes what its training saw.
+//! A student starts from a blob. Codes, group multiples and biases are trained as real numbers, row
+//! units as logarithms; before each step all are rounded to what a section can hold, and
+//! activations are rounded as in the integer path. Each step thus sees the model that an export
+//! would write, and an exported student computes what training computed.
 
 mod export;
 mod matrix;

@@ -1,4 +1,4 @@
-//! A whole fine-tuning run: steps, validation, early stop, log, resume file.
+//! A complete fine-tuning run: steps, validation, early stopping, log, resume file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,69 +16,69 @@ use crate::train::{Log, Output, state};
 
 /// Blob, teacher, text and settings of a run.
 pub struct Run<'a> {
-    /// The model to learn from.
+    /// The teacher.
     pub teacher: &'a Model,
     /// The blob to start from.
     pub blob: &'a [u8],
-    /// How to train it.
+    /// Training settings.
     pub recipe: Recipe,
     /// Training tokens.
     pub train: &'a [u32],
-    /// Tokens that decide which step was the best.
+    /// Validation tokens, which select the best step.
     pub valid: &'a [u32],
-    /// Identity of the data, such as hashes: a run resumes only on the same.
+    /// Identity of the data, such as hashes; a run resumes only with the same.
     pub data: BTreeMap<String, String>,
     /// Files to write.
     pub output: Output,
 }
 
-/// Something to show to the user.
+/// Event to show to the user.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// The run resumes after this step of an earlier one.
+    /// The run resumes after this step.
     Resumed(u64),
-    /// A step is done; the number counts from 1.
+    /// A step is done; numbers count from 1.
     Step(u64, Step),
-    /// The student was validated after so many steps.
+    /// The student was validated after this many steps.
     Validated(u64, DistillationScore),
 }
 
 /// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// The parameters with the smallest KL divergence on the validation text.
+    /// Parameters with the smallest KL divergence on the validation text.
     pub parameters: Vec<f32>,
-    /// The student that they belong to.
+    /// Score of the initial student.
     pub before: DistillationScore,
-    /// Its last and best validation.
+    /// Best score.
     pub after: DistillationScore,
-    /// Step of the best validation; 0 where nothing was better than the beginning.
+    /// Step of the best validation; 0 if none improved on the initial student.
     pub best_step: u64,
     /// Steps taken.
     pub steps: u64,
     /// Training tokens seen.
     pub tokens: u64,
-    /// Whether the run stopped early for lack of improvement.
+    /// Whether the run was stopped early.
     pub stopped_early: bool,
-    /// Seconds spent, without those before a resume.
+    /// Wall-clock seconds, without those before a resume.
     pub seconds: f64,
 }
 
-/// Progress of a run.
+/// Progress, as saved in the resume file.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Progress {
     step: u64,
     before: DistillationScore,
     best: DistillationScore,
     best_step: u64,
-    /// Validations in the second half since the best.
+    /// Validations in the second half since the last improvement.
     stale: u64,
 }
 
 const ARRAYS: [&str; 4] = ["parameters", "first_moments", "second_moments", "best_parameters"];
 
 impl Run<'_> {
-    /// Fine-tunes from the beginning, or from the resume file where there is one, to the end.
+    /// Fine-tunes to the end, from the resume file if there is one.
     pub fn tune(&self, show: &mut dyn FnMut(Event)) -> Result<Summary> {
         let training = &self.recipe.training;
         corpus::require_window("the training text", self.train.len(), training.window)?;
@@ -116,7 +116,7 @@ impl Run<'_> {
             }
             if done.is_multiple_of(self.output.validate_every) || last {
                 let score = held.score(tuner.student());
-                // While the learning rate is high, codes flip back and forth, and that noise hides
+                // Not counted while the learning rate is high: codes that flip back and forth hide
                 // improvement.
                 progress.stale += u64::from(2 * done > training.steps);
                 if score.kl < progress.best.kl {
@@ -135,7 +135,7 @@ impl Run<'_> {
                 self.save(&tuner, &progress, &best)?;
             }
         }
-        // Another round begins with the best of this one, also after an interruption.
+        // The next round starts from this one's best parameters, also after an interruption.
         self.save(&tuner, &progress, &best)?;
         Ok(Summary {
             parameters: best,

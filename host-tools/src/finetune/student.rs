@@ -1,4 +1,4 @@
-//! A blob as a model that can be trained.
+//! A trainable model made from a blob.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,41 +14,41 @@ use crate::reference::{FakeQuant, Model};
 use crate::tensors::{dimensions, layer_name};
 use crate::threads;
 
-/// The model that a blob computes, and the parameters behind its stored numbers.
+/// The model that a blob computes, and its trainable parameters.
 pub struct Student {
-    /// The model of inference, up to the rounding of activations.
+    /// The dequantized model; equals inference up to the rounding of activations.
     model: Model,
     /// Fake quantization of its activations.
     fake_quant: FakeQuant,
     pub(super) matrices: Vec<Matrix>,
     decoded: Vec<Decoded>,
-    /// Diagonals and logarithms of η of every block among the model's parameters.
+    /// Ranges of every block's diagonals and log η in the model's parameters.
     chains: Vec<Range<usize>>,
-    /// All of their parameters.
+    /// Trainable parameters of all matrices and chains.
     parameters: Vec<f32>,
 }
 
-/// A run of parameters of one kind.
+/// A range of parameters of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Segment {
     pub(super) length: usize,
-    /// Factor of the learning rate.
+    /// Factor on the learning rate.
     pub(super) rate: f32,
-    /// Whether these are weights, which are frozen in the first stage.
+    /// Whether these are weights, which stay fixed in the first stage.
     pub(super) weights: bool,
 }
 
 impl Student {
-    /// The student that a blob is. `teacher` are the dimensions of the checkpoint that the blob was
+    /// The student of a blob. `teacher` is the configuration of the checkpoint that the blob was
     /// made from.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] for a blob of a model of other dimensions.
+    /// [`Error::Usage`] for a blob with other dimensions.
     pub fn new(blob: &Blob<'_>, teacher: &ModelConfig) -> Result<Self> {
         let dims = *blob.dims();
         let mut expected = dimensions(teacher);
-        // Hidden units may be pruned, and tokens may be in classes.
+        // Hidden units may be pruned, and tokens may be in classes: not compared.
         (expected.hidden, expected.token_classes) = (dims.hidden, dims.token_classes);
         if dims != expected || dims.hidden as usize > teacher.hidden {
             return Err(Error::Usage("the blob is of a model of other dimensions".into()));
@@ -99,7 +99,7 @@ impl Student {
         Ok(student)
     }
 
-    /// The model whose forward passes, with activations rounded, are those of the blob.
+    /// The dequantized model; with fake quantization its forward passes match the blob's.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -109,13 +109,13 @@ impl Student {
         self.fake_quant
     }
 
-    /// The parameters of the blob that the student was made of.
+    /// Moves the initial parameters out.
     pub(super) fn take_parameters(&mut self) -> Vec<f32> {
         std::mem::take(&mut self.parameters)
     }
 
-    /// Parameters by kind, in their order; row units and multiples move `scale_rate` times as fast
-    /// as weights, relative to their size.
+    /// Parameters by kind, in order. Row units and multiples move `scale_rate` times as fast as
+    /// weights, relative to their magnitude.
     pub(super) fn segments(&self, scale_rate: f32) -> Vec<Segment> {
         let segment = |length, rate, weights| Segment { length, rate, weights };
         let matrices = self.matrices.iter().flat_map(|matrix| {
@@ -130,8 +130,7 @@ impl Student {
         matrices.chain(self.chains.iter().map(|chain| segment(chain.len(), 1.0, false))).collect()
     }
 
-    /// Makes the model that of these parameters, which are moved to where their range ends if they
-    /// are beyond; on one thread per state.
+    /// Updates the model to these parameters, clamping them to their range; one thread per state.
     pub(super) fn show<S: Send>(&mut self, parameters: &mut [f32], states: &mut [S]) -> Result<()> {
         let mut rest = parameters;
         let mut results: Vec<Result<()>> = self.matrices.iter().map(|_| Ok(())).collect();
@@ -153,8 +152,8 @@ impl Student {
         Ok(())
     }
 
-    /// Makes a source, which a blob of the student's kind was made from, that of its parameters
-    /// without any rounding: what a blob of other precisions can be made from.
+    /// Writes the unrounded parameters into `source`, from which blobs in other precisions can then
+    /// be made. The student's blob must come from a source of the same division.
     pub fn teach(&self, parameters: &[f32], source: &mut Source) {
         let mut rest = parameters;
         for matrix in &self.matrices {
@@ -173,12 +172,12 @@ impl Student {
         }
     }
 
-    /// Puts chain parameters, the last of all, into a model's.
+    /// Writes chain parameters, which come last, into a model's.
     pub(super) fn put_chains(&self, own: &[f32], model: &mut [f32]) {
         put_chains(&self.chains, own, model);
     }
 
-    /// Gradient of the parameters, from that of the model that was shown last.
+    /// Gradient of the parameters, from that of the model of the last [`Student::show`].
     pub(super) fn gradient<S: Send>(&self, model: &[f32], out: &mut [f32], states: &mut [S]) {
         let mut rest = out;
         let items: Vec<_> = self
@@ -200,7 +199,7 @@ impl Student {
     }
 }
 
-/// Diagonal and logarithm of η of every block.
+/// Names of the diagonal and log η of every block.
 fn chain_names(layers: u32) -> impl Iterator<Item = String> {
     (0..layers)
         .flat_map(|l| ["diagonal", "log_eta"].map(|part| format!("blocks.{l}.bk_layer.{part}")))
@@ -214,7 +213,7 @@ fn put_chains(chains: &[Range<usize>], mut own: &[f32], model: &mut [f32]) {
     }
 }
 
-/// Gains and scales after folding: 1.
+/// Gains and scales after folding, all 1.
 fn identities(model: &Model) -> BTreeMap<String, f32> {
     let value = |name: &str| {
         let norm = name.contains("layer_norm");
@@ -235,7 +234,7 @@ impl MatrixParameters<usize> {
 }
 
 impl<'a> MatrixParameters<&'a mut [f32]> {
-    /// Cuts the next parameters off.
+    /// Splits off the next parameters.
     fn take(rest: &mut &'a mut [f32], lengths: MatrixParameters<usize>) -> Self {
         let mut cut = |length| rest.split_off_mut(..length).expect("parameters of every matrix");
         Self {
@@ -248,7 +247,7 @@ impl<'a> MatrixParameters<&'a mut [f32]> {
 }
 
 impl<'a> MatrixParameters<&'a [f32]> {
-    /// Cuts the next parameters off.
+    /// Splits off the next parameters.
     pub(super) fn next(rest: &mut &'a [f32], lengths: MatrixParameters<usize>) -> Self {
         let mut cut = |length| rest.split_off(..length).expect("parameters of every matrix");
         Self {

@@ -1,4 +1,4 @@
-//! A student is its blob, before and after; runs are reproducible.
+//! Students match their blobs before and after training; runs are reproducible.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,8 +24,8 @@ use resnet_bk_schema::Storage;
 
 const WINDOW: usize = 16;
 
-/// A checkpoint with a blob of it in all precisions by turns, its tokens in classes and some of its
-/// hidden units pruned.
+/// A checkpoint and a blob of it in all precisions, with token classes and some pruned hidden
+/// units.
 struct Fixture {
     checkpoint: Checkpoint,
     source: Source,
@@ -49,7 +49,7 @@ fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Fixture {
     Fixture { checkpoint, source, blob, tokens }
 }
 
-/// Every precision in turn; 24 divides no row, so that the last groups are shorter ones.
+/// Cycles through the precisions; 24 divides no row, so the last group is shorter.
 fn mixed(index: usize) -> Storage {
     let precision = Precision::ALL[index % Precision::ALL.len()];
     Storage { precision, group: if precision.is_grouped() { 12 } else { 0 } }
@@ -108,7 +108,7 @@ fn student(made: &Fixture) -> Student {
     Student::new(&blob, &made.checkpoint.config).unwrap()
 }
 
-/// Logits of a blob by the integer path.
+/// Logits of a blob on the integer path.
 fn integer_logits(blob: &[u8], tokens: &[u32]) -> Vec<f32> {
     let model = core::Model::from_bytes(blob).unwrap();
     let mut scorer = core::Window::allocate(model.clone(), WINDOW, 4).unwrap();
@@ -146,8 +146,8 @@ fn an_untrained_student_is_its_blob() {
     }
 }
 
-/// The numbers of the export are those that training computed with, and so are its logits, but for
-/// the activations that the integer path rounds to a neighbouring code.
+/// Exported values and logits equal those of training, except for activations that the integer path
+/// rounds to a neighbouring code.
 #[test]
 fn a_trained_student_exports_what_its_training_saw() {
     for potentials_int8 in [false, true] {
@@ -177,7 +177,7 @@ fn a_trained_student_exports_what_its_training_saw() {
         let unrounded = own.forward(tokens, WINDOW);
         let distance = |a: &[f32], b: &[f32]| {
             let squares = a.iter().zip(b).map(|(a, b)| f64::from((a - b) * (a - b)));
-            // The median position: where two gate logits all but tie, either expert may be chosen.
+            // The median position: where two gate logits nearly tie, either expert may be chosen.
             let squares: Vec<f64> = squares.collect();
             let mut rows: Vec<f64> = squares.chunks(40).map(|row| row.iter().sum()).collect();
             rows.sort_by(f64::total_cmp);
@@ -213,7 +213,7 @@ fn weights_are_those_that_decoding_gives() {
     }
 }
 
-/// Nothing has moved, so what the source is taught is what the blob stores.
+/// Without training steps, the source receives the values that the blob stores.
 #[test]
 fn a_source_is_taught_what_the_student_computes() {
     let made = made(mixed, false);
@@ -247,7 +247,7 @@ fn neither_threads_nor_interruptions_matter_but_seeds_do() {
     let teacher = Model::from_checkpoint(&made.checkpoint);
     let [whole, killed, other] = [0; 3].map(|_| tempfile::tempdir().unwrap());
     let uninterrupted = run(&teacher, &made, whole.path(), 40).tune(&mut |_| {}).unwrap();
-    // Killed after step 27, seven steps after the state was last saved.
+    // Interrupted after step 27, seven steps after the last save.
     let outcome = std::panic::catch_unwind(|| {
         run(&teacher, &made, killed.path(), 40).tune(&mut |event| {
             if matches!(event, Event::Step(27, _)) {
@@ -280,7 +280,7 @@ fn neither_threads_nor_interruptions_matter_but_seeds_do() {
     let mut seeded = run(&teacher, &made, other.path(), 40);
     seeded.recipe.training.seed = 8;
     assert_ne!(seeded.tune(&mut |_| {}).unwrap().parameters, uninterrupted.parameters);
-    // Other settings are no resumption.
+    // A run with other settings is not resumed.
     let mut changed = run(&teacher, &made, killed.path(), 40);
     changed.recipe.scale_rate = 0.5;
     let error = changed.tune(&mut |_| {}).unwrap_err().to_string();

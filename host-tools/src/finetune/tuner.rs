@@ -1,4 +1,4 @@
-//! One step of fine-tuning, reproducible to the bit on any number of threads.
+//! One step of fine-tuning, bit-reproducible on any number of threads.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,25 +10,25 @@ use crate::threads;
 use crate::train::random::Random;
 use crate::train::{self, Batch, Shard};
 
-/// Everything that decides the numbers that come out, beside the blob, the teacher and the text.
+/// Every setting that affects the result, besides blob, teacher and text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// Steps, batches, learning rates; neither dropout nor weight decay acts.
+    /// Steps, batches, learning rates; dropout and weight decay are ignored.
     pub training: train::Recipe,
-    /// The loss.
+    /// The distillation loss.
     pub distillation: Distillation,
-    /// Share of the inputs that random tokens replace, so that the student follows its teacher
-    /// where the text has nothing, too.
+    /// Probability of replacing an input by a random token, so that the student also follows its
+    /// teacher off the training distribution.
     pub replaced: f64,
-    /// Steps at the beginning in which only scales, biases and chains move.
+    /// Initial steps in which only scales, biases and chains are trained.
     pub first_stage: u64,
-    /// Learning rate of the logarithms of scales, as a multiple of that of weights.
+    /// Learning rate of the logarithms of scales, relative to that of weights.
     pub scale_rate: f32,
-    /// Validations in the second half without a better one after which the run ends; 0 for never.
+    /// Early stopping: validations in the second half without improvement; 0 disables it.
     pub patience: u64,
 }
 
-/// A student and its optimizer in the middle of a run.
+/// A student and its optimizer during a run.
 pub struct Tuner<'a> {
     teacher: &'a Model,
     student: Student,
@@ -40,27 +40,27 @@ pub struct Tuner<'a> {
     pub(super) first: Vec<f32>,
     pub(super) second: Vec<f32>,
     gradient: Vec<f32>,
-    /// Zeros: parameters are pulled towards the teacher, not towards zero.
+    /// All zero: no weight decay, since the teacher is the target, not zero.
     decays: Vec<f32>,
     batch: Batch,
-    /// A tape of the teacher and one of the student for each thread.
+    /// A teacher tape and a student tape for each thread.
     tapes: Vec<(Tape, Tape)>,
 }
 
 /// Result of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// Mean KL divergence of the batch before the step, in nats per token, at the recipe's
+    /// Mean KL divergence of the batch before the step, in nats per token at the distillation
     /// temperature.
     pub kl: f64,
     /// Learning rate of weights.
     pub rate: f64,
-    /// Gradient norm before clipping.
+    /// Gradient norm before gradient-norm clipping.
     pub gradient_norm: f64,
 }
 
 impl<'a> Tuner<'a> {
-    /// A run at its beginning.
+    /// A new run.
     pub fn new(teacher: &'a Model, mut student: Student, recipe: Recipe) -> Self {
         let shards = recipe.training.shards.clamp(1, recipe.training.batch);
         let parameters = student.take_parameters();
@@ -82,19 +82,19 @@ impl<'a> Tuner<'a> {
         }
     }
 
-    /// Goes on from a step of an earlier run with the parameters and moments that it left.
+    /// Resumes after `step` with the parameters and moments of an earlier run.
     pub(super) fn resume(&mut self, step: u64, arrays: [Vec<f32>; 3]) -> Result<()> {
         self.step = step;
         [self.parameters, self.first, self.second] = arrays;
         self.student.show(&mut self.parameters, &mut self.tapes)
     }
 
-    /// The student as it is now.
+    /// The current student.
     pub fn student(&self) -> &Student {
         &self.student
     }
 
-    /// The parameters behind it.
+    /// Its parameters.
     pub fn parameters(&self) -> &[f32] {
         &self.parameters
     }
@@ -105,7 +105,7 @@ impl<'a> Tuner<'a> {
     }
 
     /// Draws a batch from `tokens`, which must hold a window and the token after it, and takes one
-    /// step along its gradient.
+    /// optimizer step.
     pub fn step(&mut self, tokens: &[u32]) -> Result<Step> {
         let train::Recipe { seed, batch, window, clip, .. } = self.recipe.training;
         self.batch.draw(tokens, (batch, window), Random::step(seed, self.step));

@@ -1,4 +1,4 @@
-//! The text by which the best step is chosen.
+//! The validation text, which selects the best step.
 
 use resnet_bk_schema::outputs::DistillationScore;
 
@@ -6,27 +6,27 @@ use super::Student;
 use crate::eval::teacher::Teacher;
 use crate::reference::{Losses, Model, Tape};
 
-/// A text that students are scored on, with the teacher's logits.
+/// A text to score students on, with the teacher's logits.
 pub struct ValidationSet<'a> {
-    /// One more than the teacher has: the last only is predicted.
+    /// One token longer than the teacher's: the last is only predicted.
     tokens: &'a [u32],
     teacher: Teacher<'a>,
 }
 
 impl<'a> ValidationSet<'a> {
-    /// The whole windows of `tokens`, and the token after each of theirs.
+    /// The complete windows of `tokens`, each with the token after it.
     pub fn new(teacher: &Model, tokens: &'a [u32], window: usize) -> Self {
         let whole = tokens.len().saturating_sub(1) / window * window;
         let teacher = Teacher::new(teacher, &tokens[..whole], window, <[f32]>::to_vec);
         Self { tokens: &tokens[..whole + 1], teacher }
     }
 
-    /// Predicted tokens.
+    /// Number of predicted tokens.
     pub fn predictions(&self) -> usize {
         self.tokens.len() - 1
     }
 
-    /// Scores the student as it is shown; the result does not depend on the number of threads.
+    /// Scores the student's current model; the result does not depend on the number of threads.
     pub fn score(&self, student: &Student) -> DistillationScore {
         let (window, model) = (self.teacher.window(), student.model());
         let tape = || Tape::fake_quantized(student.fake_quant());

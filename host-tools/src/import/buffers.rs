@@ -1,4 +1,4 @@
-//! The buffers of a published block, which say what H₀ and z are, as the constants of our chain.
+//! Converts the buffers of a published block, which define H₀ and z, to our chain's constants.
 
 use super::element::{Entries, Values};
 
@@ -6,13 +6,13 @@ use super::element::{Entries, Values};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Constants {
     pub(super) diagonal: f32,
-    /// Product β of the two off-diagonals, which is all that G_tt depends on; `None` for a chain of
-    /// length 1, which has none.
+    /// Product β of the two off-diagonals, the only form in which they enter G_tt; `None` for a
+    /// chain of length 1, which has none.
     pub(super) beta: Option<f32>,
     pub(super) eta: f32,
 }
 
-/// The names of a block's buffers and their shapes for a chain of `positions`.
+/// Names and shapes of a block's buffers for a chain of `positions`.
 pub(super) fn shapes(block: usize, positions: usize) -> [(String, Vec<usize>); 4] {
     let links = positions.saturating_sub(1);
     [
@@ -27,7 +27,7 @@ fn name(block: usize, buffer: &str) -> String {
     format!("blocks.{block}.bk_layer.{buffer}")
 }
 
-/// The constants of every block, or everything that keeps the buffers from being constants.
+/// The constants of every block, or every reason why the buffers are not constant.
 pub(super) fn constants(entries: &Entries, blocks: usize) -> Result<Vec<Constants>, Vec<String>> {
     let mut problems = Vec::new();
     let mut found: Vec<Constants> = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn constants(entries: &Entries, blocks: usize) -> Result<Vec<Constant
             Err(reasons) => problems.extend(reasons),
         }
     }
-    // One β serves the whole model.
+    // The model has a single β.
     for (block, pair) in found.windows(2).enumerate() {
         if pair[0].beta != pair[1].beta && problems.is_empty() {
             problems.push(format!(
@@ -79,7 +79,7 @@ fn of_block(entries: &Entries, block: usize) -> Result<Constants, Vec<String>> {
     }
 }
 
-/// The one value of all elements; `None` where there are none.
+/// The common value of all elements; `None` if there are none.
 fn uniform(values: &[f32]) -> Result<Option<f32>, String> {
     let Some(&first) = values.first() else { return Ok(None) };
     let differs = |value: f32| value.to_bits() != first.to_bits();
@@ -95,7 +95,7 @@ fn uniform(values: &[f32]) -> Result<Option<f32>, String> {
     }
 }
 
-/// β must keep Im L below −η, which is what bounds G.
+/// β must be positive: then Im L stays below −η, which bounds G.
 fn positive(beta: Option<f32>) -> Result<Option<f32>, String> {
     match beta {
         Some(beta) if beta < 0.0 => {

@@ -1,8 +1,8 @@
-//! Tensors of any element type, as far as a checkpoint of this model has them.
+//! Tensor element types, as far as checkpoints of this model use them.
 
 use std::collections::BTreeMap;
 
-/// How the elements of a stored tensor are encoded, little-endian.
+/// Element encoding of a stored tensor, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
     F64,
@@ -11,11 +11,11 @@ pub(super) enum Element {
     BF16,
     /// Two F32: real and imaginary part.
     Complex64,
-    /// A whole number of so many bytes. Only counters are stored so, and those are not used.
+    /// An integer of this many bytes. Only counters use it, and their values are ignored.
     Integer(usize),
 }
 
-/// What a tensor holds.
+/// The values of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Values {
     Real(Vec<f32>),
@@ -32,7 +32,7 @@ pub(super) struct Entry {
 }
 
 impl Element {
-    /// The type of a PyTorch storage class such as `FloatStorage`.
+    /// The element type of a PyTorch storage class such as `FloatStorage`.
     pub(super) fn of_storage(class: &str) -> Option<Self> {
         Some(match class.strip_prefix("torch.")? {
             "DoubleStorage" => Self::F64,
@@ -48,7 +48,7 @@ impl Element {
         })
     }
 
-    /// The type of a safetensors tensor.
+    /// The element type of a safetensors tensor.
     pub(super) fn of_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
         use safetensors::Dtype;
         Some(match dtype {
@@ -75,7 +75,7 @@ impl Element {
         }
     }
 
-    /// The elements that `bytes` hold; a remainder that is no whole element is ignored.
+    /// Decodes the elements in `bytes`; an incomplete last element is ignored.
     pub(super) fn decode(self, bytes: &[u8]) -> Values {
         let float = |b: [u8; 4]| f32::from_le_bytes(b);
         match self {
@@ -103,5 +103,5 @@ fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
-/// The tensors of a foreign checkpoint by name.
+/// The tensors of a foreign checkpoint, by name.
 pub(super) type Entries = BTreeMap<String, Entry>;

@@ -1,10 +1,10 @@
-//! Reads published ResNet-BK checkpoints, `.pt` and safetensors, into ours.
+//! Imports published ResNet-BK checkpoints, `.pt` and safetensors.
 //!
 //! The model is that of T. Arai's `Project-ResNet-BK-An-O-N-Language-Model-Architecture` at commit
-//! 518528f. Its dimensions are counted from the tensors; only how many experts a token is routed to
-//! is not in the file. Its buffers (`h0_diag_base`, `h0_sub_base`, `h0_super_base`, `z`) become the
+//! 518528f. Dimensions are inferred from the tensors; only the number of experts per token is not
+//! in the file. Its buffers (`h0_diag_base`, `h0_sub_base`, `h0_super_base`, `z`) become the
 //! trained `diagonal` and `log_eta` and the constant `off_diagonal`. A file of another revision,
-//! with other tensors or other buffers, would load and compute nonsense, so it is refused by name.
+//! with other tensors or buffers, would load but compute nonsense, so it is rejected by name.
 
 mod buffers;
 mod element;
@@ -32,8 +32,7 @@ use state::{Dictionary, State};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The entry of a provenance with the tensors beside the model that were not imported, between
-/// spaces.
+/// Provenance key for the tensors that were not imported, separated by spaces.
 pub const LEFT_OUT_KEY: &str = "imported_without";
 
 /// Reads the published checkpoint at `path`.
@@ -41,8 +40,8 @@ pub fn import(path: &Path, options: Options) -> Result<Checkpoint> {
     from_bytes(&files::read(path)?, path, options)
 }
 
-/// Reads the bytes of a published checkpoint; what they are is told by the content. `path` is for
-/// messages and the provenance.
+/// Imports the bytes of a published checkpoint and detects the format by content. `path` is for
+/// messages and provenance.
 pub fn from_bytes(bytes: &[u8], path: &Path, options: Options) -> Result<Checkpoint> {
     let state = entries(bytes, options.state.as_deref());
     let imported = state.and_then(|state| {

@@ -1,15 +1,15 @@
-//! What the file does not say.
+//! Import options: what the file does not contain.
 
 use crate::checkpoint::Chain;
 
-/// What a published checkpoint does not say about itself.
+/// Properties that a published checkpoint does not record.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Experts that each token is routed to; as many as there are means dense gating.
+    /// Experts that each token is routed to; all of them means dense gating.
     pub top_k: usize,
     /// Chain kind; published models have the full chain.
     pub chain: Chain,
-    /// Which model, in a file that holds several: the keys and the prefix that lead to it, joined
+    /// Which model to import from a file that holds several: its dictionary keys and prefix, joined
     /// by dots.
     pub state: Option<String>,
 }

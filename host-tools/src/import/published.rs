@@ -1,4 +1,4 @@
-//! The published layout: which tensors, counted into dimensions, checked and renamed.
+//! The published layout: infers dimensions from tensors, checks and renames them.
 
 use super::buffers;
 use super::element::{Entries, Entry, Values};
@@ -10,15 +10,15 @@ use std::collections::BTreeMap;
 const REVISION: &str = "only the model of commit 518528f (November 2025) in its default form is \
                         supported; train or export that one";
 
-/// A block or expert beyond this is no index but damage.
+/// Block or expert indices beyond this are damage.
 const LARGEST_INDEX: usize = 999;
 
-/// An extent that no tensor tells.
+/// A dimension that no tensor determines.
 const UNKNOWN: usize = 0;
 
 const SURPLUS: &str = "does not belong to this model";
 
-/// Tensors that only other revisions and forms of the model have, by a part of their name.
+/// Tensors that only other revisions and variants of the model have, by a part of their name.
 const VARIANTS: [(&[&str], &str); 6] = [
     (
         &[".birman_schwinger_core.", "prime_bump_potential."],
@@ -37,7 +37,7 @@ const VARIANTS: [(&[&str], &str); 6] = [
     ),
 ];
 
-/// Dimensions and weights in our layout.
+/// Converts to dimensions and weights in our layout.
 pub(super) fn convert(
     entries: Entries,
     options: Options,
@@ -106,7 +106,7 @@ fn refuse_variants(entries: &Entries) -> Result<(), Refusal> {
     if problems.is_empty() { Ok(()) } else { Err(Refusal { problems, remedy: REVISION.into() }) }
 }
 
-/// A file without a single tensor of the model is not a damaged one but another model's.
+/// A file without any tensor of the model is another model's, not a damaged one.
 fn refuse_foreign(entries: &Entries, config: &ModelConfig) -> Result<(), Refusal> {
     let expected = expected(config);
     if entries.keys().any(|name| expected.contains_key(name)) {
@@ -126,8 +126,8 @@ fn refuse_foreign(entries: &Entries, config: &ModelConfig) -> Result<(), Refusal
     ))
 }
 
-/// The dimensions that most of the tensors agree on, so that a misshapen tensor is found out
-/// instead of making all others look wrong.
+/// Dimensions by majority of the tensors, so that one misshapen tensor is reported itself instead
+/// of making all others look wrong.
 fn count(entries: &Entries, options: Options) -> ModelConfig {
     let mut votes = Votes::default();
     for (name, Entry { shape, .. }) in entries {
@@ -198,7 +198,7 @@ impl Votes {
 /// The tensors and buffers of a published model of these dimensions.
 fn expected(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
     let trained = config.tensors().into_iter().map(|spec| (spec.name, spec.shape));
-    // What we train and the published model has as buffers.
+    // Trained here, but buffers in the published model.
     let ours = |name: &str| name.ends_with(".diagonal") || name.ends_with(".log_eta");
     let positions = config.positions.unwrap_or(UNKNOWN);
     let buffers = (0..config.layers).flat_map(|block| buffers::shapes(block, positions));
@@ -209,12 +209,12 @@ fn is_buffer(name: &str) -> bool {
     name.ends_with(".z") || name.contains(".bk_layer.h0_")
 }
 
-/// A count of training steps: it changes nothing and may be there or not.
+/// A count of training steps: optional, and without effect.
 fn is_counter(name: &str) -> bool {
     name.ends_with(".moe_ffn.scattering_step_counter")
 }
 
-/// Every missing, misshapen and surplus tensor.
+/// Every missing, misshapen and unexpected tensor.
 fn differences(entries: &Entries, config: &ModelConfig) -> Vec<String> {
     let expected = expected(config);
     let mut problems = Vec::new();
@@ -239,7 +239,7 @@ fn differences(entries: &Entries, config: &ModelConfig) -> Vec<String> {
 }
 
 fn fits(name: &str, entry: &Entry, shape: &[usize]) -> bool {
-    // Formats without complex numbers store z as `torch.view_as_real` gives it.
+    // Formats without complex numbers store z as returned by `torch.view_as_real`.
     if name.ends_with(".z") && matches!(entry.values, Values::Real(_)) {
         return entry.shape == [2];
     }

@@ -1,10 +1,10 @@
-//! The `.pt` files that `torch.save` writes: a ZIP archive with one pickle that describes the
-//! tensors and one entry with the bytes of each.
+//! The `.pt` files of `torch.save`: a ZIP archive with one pickle that describes the tensors, and
+//! one entry with the bytes of each storage.
 //!
-//! Read here and not by a library, because every published checkpoint holds a complex number, `z`:
-//! pytorch-reader 0.22.1 and burn-store 0.22.1, which is built on it, refuse the whole file for it,
-//! and candle-core 0.11.1 leaves `z` out, so that η would have to be taken on trust. What is needed
-//! of the format is small, and `zip` alone is 19 crates to build, against 38, 140 and 131.
+//! Not read by a library because every published checkpoint contains a complex number, `z`:
+//! pytorch-reader 0.22.1 and burn-store 0.22.1, which is built on it, reject the whole file for it,
+//! and candle-core 0.11.1 drops `z`, so that η could not be checked. The part of the format needed
+//! here is small, and `zip` alone is 19 crates to build, against 38, 140 and 131.
 
 use super::element::{Element, Entry};
 use super::pickle::{Id, Node, Pickle};
@@ -24,24 +24,24 @@ const PLAIN: &str = "load it in PyTorch, replace these tensors by plain dense on
 const CONTIGUOUS: &str = "load it in PyTorch, replace its tensors by copies of their own \
                           (`t.contiguous().clone()`) and save the state_dict again";
 
-/// Elements that views may have in all beyond those of their storages, 1 GiB in FP32: a small file
-/// must not ask for all of the memory.
+/// Maximum total number of elements of views beyond those of their storages, 1 GiB in FP32: a small
+/// file must not exhaust memory.
 const MOST_REPEATED: usize = 1 << 28;
 
-/// Keys to a dictionary, joined.
+/// Maximum length of joined dictionary keys.
 const LONGEST_PATH: usize = 1 << 8;
 
-/// A pickle beyond this describes millions of tensors or is not what it says.
+/// Maximum size of the pickle; a larger one describes millions of tensors or is damaged.
 const LARGEST_PICKLE: u64 = 64 << 20;
 
-/// How every file begins that PyTorch wrote before version 1.6: a pickled magic number.
+/// Header of files from PyTorch before version 1.6: a pickled magic number.
 const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
 pub(super) fn is_archive(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04")
 }
 
-/// What is wrong with a file that is neither an archive nor safetensors.
+/// The error for a file that is neither an archive nor safetensors.
 pub(super) fn refuse_other(bytes: &[u8]) -> Refusal {
     if bytes.starts_with(LEGACY_MAGIC) {
         Refusal::new("it is in the format of PyTorch before 1.6, which is not supported", RESAVE)
@@ -55,8 +55,8 @@ pub(super) fn refuse_other(bytes: &[u8]) -> Refusal {
     }
 }
 
-/// The tensors of a model in an archive: those of the state that is called `wanted`, or of the only
-/// one. Each storage is read once, however many tensors are views of it.
+/// The tensors of one state in an archive: the one named `wanted`, or the only one. Each storage is
+/// read once, however many tensors are views of it.
 pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<State<Entry>, Refusal> {
     let mut archive = Archive::open(bytes)?;
     let pickle = Pickle::parse(&archive.pickle()?)
@@ -104,13 +104,13 @@ pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<State<Entry>, R
     }
 }
 
-/// Elements that the views of a storage of so many bytes have in all beyond its own.
+/// Total number of elements that views of a storage of `bytes` bytes have beyond its own.
 fn repeated(views: &[(String, View)], bytes: usize) -> usize {
     let elements = views.iter().map(|(_, view)| view.count()).fold(0, usize::saturating_add);
     elements.saturating_sub(views.first().map_or(0, |(_, view)| bytes / view.element.size()))
 }
 
-/// Every dictionary of the pickled object that holds tensors, at any depth.
+/// Every dictionary of the pickled object that contains tensors, at any depth.
 fn dictionaries(pickle: &Pickle) -> Result<Vec<Dictionary<Id>>, Refusal> {
     let root = pickle.root();
     if pickle.dict(root).is_none() && pickle.list(root).is_none() {
@@ -125,8 +125,7 @@ fn dictionaries(pickle: &Pickle) -> Result<Vec<Dictionary<Id>>, Refusal> {
     let mut found = Vec::new();
     let mut seen = HashSet::from([root]);
     let mut waiting = VecDeque::from([(String::new(), root)]);
-    // By breadth, so that dictionaries come in the order in which a reader of the script meets
-    // them.
+    // Breadth first, for a natural order of dictionaries.
     while let Some((path, id)) = waiting.pop_front() {
         let mut tensors = Vec::new();
         for (name, value) in items(pickle, id) {
@@ -134,7 +133,7 @@ fn dictionaries(pickle: &Pickle) -> Result<Vec<Dictionary<Id>>, Refusal> {
                 tensors.push((name, value));
             } else if seen.insert(value) {
                 let path = if path.is_empty() { name } else { format!("{path}.{name}") };
-                // Nested deeper than any script writes it, and long paths cost memory.
+                // No script nests this deeply, and long paths cost memory.
                 if path.len() < LONGEST_PATH {
                     waiting.push_back((path, value));
                 }
@@ -152,8 +151,8 @@ fn dictionaries(pickle: &Pickle) -> Result<Vec<Dictionary<Id>>, Refusal> {
     Err(Refusal::new(format!("it holds no dictionary of tensors; its keys are {keys:?}"), RESAVE))
 }
 
-/// What a dictionary or list holds, by key or index. Keys that are neither text nor number are left
-/// out: no state_dict has them.
+/// The items of a dictionary or list, by key or index. Keys that are neither text nor number are
+/// skipped: no state_dict has them.
 fn items(pickle: &Pickle, id: Id) -> Vec<(String, Id)> {
     match pickle.node(id) {
         Node::Dict(items) => {
@@ -171,19 +170,19 @@ fn items(pickle: &Pickle, id: Id) -> Vec<(String, Id)> {
     }
 }
 
-/// Whether a value is made by one of the functions by which PyTorch makes tensors.
+/// Whether a value is built by one of PyTorch's functions that build tensors.
 fn is_tensor(pickle: &Pickle, id: Id) -> bool {
     pickle.call(id).is_some_and(|(function, _)| {
         function.starts_with("torch._utils._rebuild_") || function == REBUILD_WITH_STATE
     })
 }
 
-/// How a tensor with attributes of its own is made: of the function, the class, the function's
-/// arguments and the attributes.
+/// Builds a tensor with attributes from a function, a class, the function's arguments and the
+/// attributes.
 const REBUILD_WITH_STATE: &str = "torch._tensor._rebuild_from_type_v2";
 
-/// The function that makes the plain tensor in a parameter or in a tensor with attributes, and its
-/// arguments.
+/// The function that builds the plain tensor inside a parameter or a tensor with attributes, and
+/// its arguments.
 fn plain(pickle: &Pickle, id: Id) -> Option<(&str, &[Id])> {
     let (function, arguments) = pickle.call(id)?;
     match (function, arguments) {
@@ -197,7 +196,7 @@ fn plain(pickle: &Pickle, id: Id) -> Option<(&str, &[Id])> {
     }
 }
 
-/// A tensor as the pickle describes it: a window on a storage.
+/// A tensor as described in the pickle: a strided view of a storage.
 struct View {
     element: Element,
     storage: String,
@@ -238,12 +237,12 @@ impl View {
         })
     }
 
-    /// Number of elements, which may be more than the storage has where strides are 0.
+    /// Number of elements; can exceed the storage's where strides are 0.
     fn count(&self) -> usize {
         self.shape.iter().fold(1, |count: usize, &extent| count.saturating_mul(extent))
     }
 
-    /// Whether the elements lie side by side in row-major order.
+    /// Whether the elements are contiguous in row-major order.
     fn is_contiguous(&self) -> bool {
         let mut step = 1;
         self.shape.iter().zip(&self.strides).rev().all(|(&extent, &stride)| {
@@ -253,7 +252,7 @@ impl View {
         })
     }
 
-    /// The elements in row-major order, however they are stored.
+    /// The elements in row-major order, for any strides.
     fn gather(self, storage: &[u8]) -> Result<Entry, String> {
         let size = self.element.size();
         let (count, stored) = (self.count(), storage.len() / size);
@@ -288,7 +287,7 @@ impl View {
     }
 }
 
-/// The archive and the name of the one folder in it.
+/// The archive and the name of its only folder.
 struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
     folder: String,
@@ -299,7 +298,7 @@ impl<'a> Archive<'a> {
         let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| {
             Refusal::new(format!("it is not a complete ZIP archive: {e}"), COPY_AGAIN)
         })?;
-        // A name that is not text is not one that PyTorch writes.
+        // PyTorch writes only UTF-8 names.
         let names: Vec<String> = zip.file_names().flatten().map(|name| name.into_owned()).collect();
         if names.iter().any(|name| name.ends_with("/constants.pkl") || name.contains("/code/")) {
             return Err(Refusal::new("it is a TorchScript archive, not a state_dict", RESAVE));
@@ -321,7 +320,7 @@ impl<'a> Archive<'a> {
             .map_err(|reason| Refusal::new(format!("its pickle {reason}"), COPY_AGAIN))
     }
 
-    /// The bytes of an entry of at most `limit` bytes; the archive's checksum is verified.
+    /// Reads an entry of at most `limit` bytes and verifies the archive's checksum.
     fn entry(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, String> {
         let path = format!("{}{name}", self.folder);
         let mut file =

@@ -1,6 +1,6 @@
-//! Why a file is refused.
+//! Import errors.
 
-/// Why a checkpoint is refused, and what to do about it.
+/// Why a checkpoint is rejected, and the remedy.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) problems: Vec<String>,

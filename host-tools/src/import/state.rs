@@ -1,47 +1,47 @@
-//! Which of the tensors of a file are the model's.
+//! Selects the tensors of one model in a file.
 //!
-//! A file may hold more than one model (an exponential moving average beside the weights, a teacher
-//! beside a student), in dictionaries of their own or under prefixes in one, and tensors that
-//! belong to none. A *state* is one model's worth: the tensors of one dictionary under one prefix.
+//! A file may contain several models (an exponential moving average beside the weights, a teacher
+//! beside a student), in separate dictionaries or under prefixes in one, and unrelated tensors. A
+//! *state* is one model: the tensors of one dictionary under one prefix.
 
 use super::refusal::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The modules of a published model: the first part of the name of each of its tensors.
+/// Top-level modules of a published model: the first part of each tensor's name.
 const ROOTS: [&str; 5] =
     ["token_embedding", "position_embedding", "blocks", "layer_norm_final", "lm_head"];
 
-/// Modules that wrap another one and add a part to the names below it, wherever they stand: data
-/// parallelism, `torch.compile`, FSDP, activation checkpointing.
+/// Modules that wrap another one and add a part anywhere in a name: data parallelism,
+/// `torch.compile`, FSDP, activation checkpointing.
 const WRAPPERS: [&str; 4] =
     ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
 const STATE_DICT: &str = "pass the state_dict of a ResNet-BK model";
 
-/// The name of the tensors of the outermost dictionary without a prefix.
+/// State name of the tensors of the outermost dictionary without a prefix.
 pub(super) const OUTERMOST: &str = ".";
 
 /// One dictionary of a file.
 #[derive(Debug)]
 pub(super) struct Dictionary<T> {
-    /// The keys that lead to it, joined by dots; empty for the outermost.
+    /// Keys that lead to it, joined by dots; empty for the outermost.
     pub(super) path: String,
-    /// Its tensors, whatever stands for them.
+    /// Its tensors, of any representation.
     pub(super) tensors: Vec<(String, T)>,
 }
 
 /// The tensors of one model.
 #[derive(Debug)]
 pub(super) struct State<T> {
-    /// Keys of the dictionary and prefix, as `--state` takes them, or [`OUTERMOST`].
+    /// Dictionary keys and prefix, as `--state` takes them, or [`OUTERMOST`].
     pub(super) name: String,
-    /// By their names in the published model; what has no such name keeps its own.
+    /// By name in the published model; others keep their own name.
     pub(super) tensors: BTreeMap<String, T>,
-    /// Tensors in the same dictionary outside the module that the model is.
+    /// Tensors in the same dictionary outside the model's module.
     pub(super) left_out: Vec<String>,
 }
 
-/// The state that is called `wanted`, or the only one.
+/// The state named `wanted`, or the only one.
 pub(super) fn choose<T: Clone>(
     dictionaries: &[Dictionary<T>],
     wanted: Option<&str>,
@@ -70,7 +70,7 @@ pub(super) fn choose<T: Clone>(
     Ok(states.swap_remove(at))
 }
 
-/// The states of a dictionary: one for each prefix under which there are BK layers.
+/// The states of a dictionary: one for each prefix with BK layers below it.
 fn states_of<T: Clone>(dictionary: &Dictionary<T>) -> Result<Vec<State<T>>, Refusal> {
     let mut groups: BTreeMap<String, Vec<Member<'_, T>>> = BTreeMap::new();
     for (name, tensor) in &dictionary.tensors {
@@ -87,7 +87,7 @@ fn states_of<T: Clone>(dictionary: &Dictionary<T>) -> Result<Vec<State<T>>, Refu
         let mut tensors = unique(members)?;
         let mut left_out = Vec::new();
         for (name, tensor) in &rest {
-            // What lies in the same module as the layers is part of the model and has to be known.
+            // Tensors in the same module as the layers belong to the model and must be known.
             match name.strip_prefix(module) {
                 Some(inner) => drop(tensors.insert(inner.into(), tensor.clone())),
                 None => left_out.push(name.clone()),
@@ -98,19 +98,19 @@ fn states_of<T: Clone>(dictionary: &Dictionary<T>) -> Result<Vec<State<T>>, Refu
     groups.into_iter().map(state).collect()
 }
 
-/// A tensor of a model.
+/// A tensor of the model.
 struct Member<'a, T> {
-    /// As the file calls it.
+    /// Name in the file.
     name: &'a str,
-    /// What of that stands before the names of the model's own modules.
+    /// Its prefix, before the names of the model's own modules.
     before: &'a str,
-    /// As the published model calls it.
+    /// Name in the published model.
     inner: String,
     tensor: &'a T,
 }
 
-/// What stands before the name of a module of the model, the same without wrappers, and the name
-/// without wrappers.
+/// Splits a name into its prefix before the model's modules, the prefix without wrappers, and the
+/// rest without wrappers.
 fn split(name: &str) -> Option<(&str, String, String)> {
     let parts: Vec<&str> = name.split('.').collect();
     let at = parts.iter().position(|part| ROOTS.contains(part))?;
@@ -122,13 +122,13 @@ fn split(name: &str) -> Option<(&str, String, String)> {
     Some((&name[..before], plain(&parts[..at]), plain(&parts[at..])))
 }
 
-/// What the file puts before the name of every module of a model.
+/// The common prefix of all members; empty if they differ.
 fn module<'a, T>(members: &[Member<'a, T>]) -> &'a str {
     let first = members.first().map_or("", |member| member.before);
     if members.iter().all(|member| member.before == first) { first } else { "" }
 }
 
-/// The tensors by their names in the published model, if no two have the same.
+/// Tensors by name in the published model; fails on duplicates.
 fn unique<T: Clone>(members: Vec<Member<'_, T>>) -> Result<BTreeMap<String, T>, Refusal> {
     let mut names: BTreeMap<String, &str> = BTreeMap::new();
     let mut tensors = BTreeMap::new();
@@ -151,7 +151,7 @@ fn join(path: &str, prefix: &str) -> String {
     }
 }
 
-/// The tensors of a file without a BK layer, so that what they are can be told.
+/// The tensors of a file without BK layers, for an error that describes them.
 fn foreign<T: Clone>(dictionaries: &[Dictionary<T>]) -> Result<Vec<State<T>>, Refusal> {
     let state = |dictionary: &Dictionary<T>| State {
         name: join(&dictionary.path, ""),
@@ -174,7 +174,7 @@ fn foreign<T: Clone>(dictionaries: &[Dictionary<T>]) -> Result<Vec<State<T>>, Re
 mod tests {
     use super::*;
 
-    /// A dictionary whose tensors are their own names.
+    /// A dictionary whose tensors are represented by their names.
     fn dictionary(path: &str, names: &[&str]) -> Dictionary<String> {
         let tensors = names.iter().map(|name| (name.to_string(), name.to_string())).collect();
         Dictionary { path: path.into(), tensors }

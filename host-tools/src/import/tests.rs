@@ -17,7 +17,7 @@ fn bytes(name: &str) -> Vec<u8> {
     files::read(&fixture(name)).unwrap()
 }
 
-/// What is said about a checkpoint: every problem in one line each, then the remedy.
+/// The error message: every problem on its own line, then the remedy.
 fn said(result: Result<Checkpoint>) -> String {
     let error = result.expect_err("it was imported");
     format!("{error}\nhelp: {}", error.help())
@@ -27,7 +27,7 @@ fn entries(bytes: &[u8]) -> Result<Entries, Refusal> {
     super::entries(bytes, None).map(|state| state.tensors)
 }
 
-/// What is said about `k1_top1.pt` after a change to its tensors.
+/// The error message for `k1_top1.pt` after a change to its tensors.
 fn said_after(change: impl FnOnce(&mut Entries)) -> String {
     let mut entries = entries(&bytes("k1_top1.pt")).unwrap();
     change(&mut entries);
@@ -94,7 +94,7 @@ fn an_imported_model_is_an_ordinary_checkpoint() {
     assert_eq!(checkpoint.config.chain, Chain::Half);
     checkpoint.write(&path).unwrap();
     assert_eq!(Checkpoint::read(&path).unwrap(), checkpoint);
-    // Our own format is recognised when it is given to be imported again.
+    // Importing our own format is detected.
     let said = said(import(&path, options));
     assert!(said.contains("own format") && said.contains("use it as it is"), "{said}");
 }
@@ -221,7 +221,7 @@ fn other_constants_are_taken_over() {
         entries.insert(format!("blocks.{block}.bk_layer.z"), entry);
     };
     z(&mut entries, 0, Entry { shape: vec![], values: Values::Complex(vec![[0.0, 0.5]]) });
-    // As `torch.view_as_real` stores it.
+    // As stored by `torch.view_as_real`.
     z(&mut entries, 1, Entry { shape: vec![2], values: Values::Real(vec![0.0, 2.0]) });
     for index in 0..12 {
         set(&mut entries, "blocks.1.bk_layer.h0_diag_base", index, -1.0);
@@ -286,7 +286,8 @@ fn damaged_files_are_refused() {
             assert!(matches!(result, Err(Error::Import { .. })), "{name}, {length} bytes");
         }
     }
-    // A flipped bit in a weight is caught by the archive's checksum, in the pickle by either.
+    // The archive's checksum detects a flipped bit in a weight; in the pickle, checksum or parser
+    // does.
     let whole = bytes("k1_dense.pt");
     let clean = entries(&whole).unwrap();
     for index in (0..whole.len()).step_by(61) {

@@ -1,4 +1,4 @@
-//! Archives as `torch.save` writes them, of forms for which there is no fixture.
+//! Archives as written by `torch.save`, in variants without a fixture.
 
 use super::element::{Entry, Values};
 use super::*;
@@ -6,7 +6,7 @@ use crate::checkpoint::Chain;
 use std::io::{Cursor, Write};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-/// What is pickled.
+/// Object to pickle.
 #[derive(Clone)]
 enum Object {
     Int(i32),
@@ -24,7 +24,7 @@ struct Tensor {
     offset: usize,
     shape: Vec<usize>,
     strides: Vec<usize>,
-    /// What makes it of its parts.
+    /// How the tensor is built from its parts.
     maker: Maker,
 }
 
@@ -46,7 +46,7 @@ impl Storages {
         self.0.len() - 1
     }
 
-    /// A tensor with a storage of its own.
+    /// A tensor with its own storage.
     fn tensor(&mut self, entry: &Entry) -> Tensor {
         let (class, bytes) = match &entry.values {
             Values::Real(values) => {
@@ -68,14 +68,14 @@ impl Storages {
         Tensor { class, storage, offset: 0, shape, strides, maker: Maker::Plain }
     }
 
-    /// A state_dict of these tensors, with the name of each changed.
+    /// A state_dict of these tensors, renamed.
     fn dict(&mut self, entries: &Entries, rename: impl Fn(&str) -> String) -> Object {
         let item =
             |(name, entry): (&String, &Entry)| (rename(name), Object::Tensor(self.tensor(entry)));
         Object::Dict(entries.iter().map(item).collect())
     }
 
-    /// The archive.
+    /// Writes the archive.
     fn save(self, object: &Object) -> Vec<u8> {
         let mut pickle = b"\x80\x02".to_vec();
         object.pickle(&mut pickle);
@@ -201,7 +201,7 @@ fn read(bytes: &[u8], state: Option<&str>) -> Result<Checkpoint> {
     from_bytes(bytes, Path::new("x.pt"), options(state))
 }
 
-/// That a file gives the model of the fixture; what else it says.
+/// Asserts that the file imports as the fixture's model; returns the provenance.
 #[track_caller]
 fn same(bytes: &[u8], state: Option<&str>) -> BTreeMap<String, String> {
     let checkpoint = read(bytes, state).unwrap();
@@ -289,7 +289,7 @@ fn prefixes_on_some_names_and_foreign_names_beside_a_prefix() {
     assert!(refusal.contains("state.pop(name)"), "{refusal}");
 }
 
-/// The archive of the fixture after a change to the tensor of this name.
+/// The fixture's archive after a change to one tensor.
 fn changed(name: &str, change: impl FnOnce(&mut Tensor, &mut Storages)) -> Vec<u8> {
     let mut file = Storages::default();
     let Object::Dict(mut items) = file.dict(&published(), plain) else { panic!("no dictionary") };
@@ -337,7 +337,7 @@ fn views_share_a_storage() {
         tensor.offset = 3;
     });
     same(&shared, None);
-    // As `weight.t()` lies in memory.
+    // Memory layout of `weight.t()`.
     let transposed = changed("lm_head.weight", |tensor, file| {
         let Values::Real(weight) = &published["lm_head.weight"].values else {
             panic!("no numbers")

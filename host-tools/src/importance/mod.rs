@@ -26,7 +26,7 @@ pub(crate) const MARKER: &str = "resnet-bk importance";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Importance {
-    /// Always the same text, which tells the file from other JSON.
+    /// Constant marker that identifies the file.
     pub kind: String,
     /// Version of the file's format.
     pub format: u32,
@@ -34,17 +34,17 @@ pub struct Importance {
     pub settings: Settings,
     /// The published metrics by layer.
     pub published: BTreeMap<String, LayerImportance>,
-    /// Equalization and permutation of experts' hidden units; absent where none were tried.
+    /// Equalization and permutation of experts' hidden units; `None` if not tried.
     pub symmetries: Option<Symmetries>,
-    /// Token classes and pruning for budgets; absent where undecided.
+    /// Token classes and pruning for budgets; `None` if not decided.
     pub division: Option<Division>,
-    /// Text that sensitivities are measured on; absent where none are.
+    /// Text that sensitivities were measured on; `None` if not measured.
     pub measured_on: Option<Text>,
-    /// KL rise in nats per token by tensor and storage.
+    /// KL divergence in nats per token by tensor and storage.
     pub measured: Sensitivities,
 }
 
-/// The three published metrics of a layer and the score that joins them.
+/// The three published metrics of a layer and the combined score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerImportance {
@@ -59,11 +59,11 @@ pub struct LayerImportance {
 }
 
 impl Importance {
-    /// The format this version writes. Up to format 4 a text went by its name and its number of
-    /// tokens, which say nothing of its content.
+    /// Format that this version writes. Up to format 4 texts were identified by name and number of
+    /// tokens, which does not cover their content.
     pub const FORMAT: u32 = 5;
 
-    /// Published metrics with these settings, before anything is measured.
+    /// Published metrics with these settings, without measurements.
     pub fn new(settings: Settings, published: BTreeMap<String, LayerImportance>) -> Self {
         Self {
             kind: MARKER.into(),
@@ -77,7 +77,7 @@ impl Importance {
         }
     }
 
-    /// Reads the importance file of the checkpoint with this hash.
+    /// Reads the importance file of the checkpoint with this SHA-256.
     pub fn read(path: &Path, model_sha256: &str) -> Result<Self> {
         let importance = Self::read_any(path)?;
         let found = &importance.settings.model_sha256;
@@ -98,7 +98,7 @@ impl Importance {
         Error::Format { kind: "importance file", path: path.into(), reason }
     }
 
-    /// Reads an importance file, whatever its checkpoint.
+    /// Reads an importance file of any checkpoint.
     pub fn read_any(path: &Path) -> Result<Self> {
         let bad = |reason| Self::bad(path, reason);
         let value: Value =
@@ -120,19 +120,18 @@ impl Importance {
         serde_json::from_value(value).map_err(|e| bad(e.to_string()))
     }
 
-    /// The file's bytes; the same importance always gives the same.
+    /// The file's bytes; deterministic.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec_pretty(self).expect("a plain struct serialises")
     }
 
-    /// Fails unless the file at `path`, from which this was read, was computed with these settings.
+    /// Fails unless this importance, read from `path`, was computed with these settings.
     pub fn require(&self, settings: &Settings, path: &Path) -> Result<()> {
         other_settings(self.settings.differences(settings), path)
     }
 
-    /// Sets the text that sensitivities will be measured on. Fails where some in the file at
-    /// `path`, from which this was read, were measured on another text: the rest would not compare
-    /// with them.
+    /// Sets the text to measure sensitivities on. Fails if the file at `path`, from which this was
+    /// read, contains measurements on another text: they would not be comparable.
     pub fn measure_on(&mut self, text: Text, path: &Path) -> Result<()> {
         let before = self.measured_on.get_or_insert_with(|| text.clone());
         let mut differences = Vec::new();
@@ -140,8 +139,9 @@ impl Importance {
         other_settings(differences, path)
     }
 
-    /// Joins tables of the same checkpoint and settings. What both measured on different texts is
-    /// averaged by tokens; on the same text it is the same. `Err` says why they cannot be joined.
+    /// Merges two tables of the same checkpoint and settings. Entries of different texts are
+    /// averaged, weighted by tokens; those of the same text agree. `Err` says why they cannot be
+    /// merged.
     pub fn merge(mut self, other: Self) -> Result<Self, String> {
         if self.settings.model_sha256 != other.settings.model_sha256 {
             return Err("they are of different checkpoints".into());
@@ -237,9 +237,9 @@ mod tests {
         assert_eq!(both.measured["v"][&Storage::INT4], 2.5);
         assert_eq!(both.measured["v"][&Storage::INT8], 0.5);
         assert_eq!(both.measured["w"][&Storage::INT4], 7.0);
-        // The same text twice counts once.
+        // Merging the same text counts it once.
         assert_eq!(one.clone().merge(one.clone()).unwrap(), one);
-        // A file without a table takes the other's.
+        // A file without measurements takes the other's.
         let empty = Importance::new(settings(), BTreeMap::new());
         assert_eq!(empty.clone().merge(one.clone()).unwrap(), one);
         assert_eq!(one.clone().merge(empty).unwrap(), one);

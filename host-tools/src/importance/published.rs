@@ -2,10 +2,10 @@
 //!
 //! Source: T. Arai, ResNet-BK, 2025, `LayerImportanceAnalyzer`. Per batch: the mean magnitude of a
 //! parameter's gradient, the variance of a layer's outputs, the mean magnitude of a parameter. Each
-//! metric is z-scored with the mean and the standard deviation of all its observations (over layers
-//! and batches), and a layer's score is 0.5 z(gradient) + 0.3 z(variance) + 0.2 z(magnitude) of its
-//! means. There the gradient and the magnitude are keyed by parameter and the variance by layer, so
-//! that they never meet; here a layer's weight stands for it, and they do.
+//! metric is z-scored with the mean and standard deviation of all its observations (over layers and
+//! batches); a layer's score is 0.5 z(gradient) + 0.3 z(variance) + 0.2 z(magnitude) of its means.
+//! The original keys gradient and magnitude by parameter but variance by layer, so that they never
+//! combine; here all are keyed by layer, with the layer's weight as its parameter.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use super::LayerImportance;
 use crate::reference::{LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
 use crate::tensors::{dimensions, layer_name};
 
-/// Observations of one metric: layer to one value per batch.
+/// Observations of one metric: one value per batch, by layer.
 type Observations = BTreeMap<String, Vec<f64>>;
 
 /// Computes the published metrics of every linear layer over windows of `window` tokens, each token
-/// predicting the next. `progress` is told the share that is done.
+/// predicting the next. `progress` receives the completed fraction.
 pub fn publish(
     model: &Model,
     tokens: &[u32],
@@ -50,7 +50,7 @@ pub fn publish(
         progress(end as f64 / predictions as f64);
     }
     let z = [&gradients, &variances, &magnitudes].map(Standard::of);
-    // An expert that no token was routed to has no gradient and no outputs that vary.
+    // An expert without tokens has zero gradient and zero output variance.
     let mean_of = |observations: &Observations, layer: &str| {
         observations.get(layer).map_or(0.0, |observed| mean(observed))
     };
@@ -102,7 +102,7 @@ fn mean_magnitude(values: &[f32]) -> f64 {
     values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Variance of each layer's outputs on a batch, unbiased as the published code has it.
+/// Variance of each layer's outputs on a batch; unbiased, as in the published code.
 #[derive(Default)]
 struct OutputVariance {
     layers: BTreeMap<String, f64>,

@@ -1,4 +1,4 @@
-//! Settings that importance depends on.
+//! Settings that an importance file depends on.
 
 use resnet_bk_schema::Steps;
 use serde::{Deserialize, Serialize};
@@ -6,12 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{sha256, sha256_of_tokens};
 use crate::eval::text::Tokens;
 
-/// A text, by its content: texts of the same name and length differ, and the same text may have two
-/// names.
+/// Identity of a text by its content; names and lengths are not unique.
 #[derive(Clone, Debug, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Text {
-    /// Name for tables; it decides nothing.
+    /// Name for display; not compared.
     pub name: String,
     /// Number of tokens.
     pub tokens: usize,
@@ -19,29 +18,28 @@ pub struct Text {
     pub sha256: String,
 }
 
-/// Settings of an importance file. Two files can be joined, and a file can be
-/// extended, only where all of it is the same.
+/// Settings of an importance file. Files can be merged or extended only if all settings match.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// SHA-256 of the checkpoint file, in hexadecimal.
     pub model_sha256: String,
-    /// SHA-256 of the tokenizer as this tool writes it, in hexadecimal; absent where a model has
-    /// none.
+    /// SHA-256 of the tokenizer as this tool writes it, in hexadecimal; `None` for a model without
+    /// one.
     pub tokenizer_sha256: Option<String>,
-    /// Text of the published metrics and of the calibration.
+    /// Text of the published metrics and the calibration.
     pub text: Text,
     /// Tokens per window.
     pub window: usize,
     /// Seed.
     pub seed: u64,
-    /// Steps by which tensors are quantized when they are measured.
+    /// Quantization steps applied when tensors are measured.
     #[serde(rename = "methods")]
     pub steps: Steps,
 }
 
 impl Text {
-    /// Identity of these tokens.
+    /// Identity of a text.
     pub fn of(text: &Tokens) -> Self {
         Self {
             name: text.name.clone(),
@@ -50,7 +48,7 @@ impl Text {
         }
     }
 
-    /// This text and another, one after the other.
+    /// The concatenation of this text and another.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             name: format!("{} and {}", self.name, other.name),
@@ -59,7 +57,7 @@ impl Text {
         }
     }
 
-    /// Adds a line if this text differs from the one before.
+    /// Adds a line if this text differs from `before`.
     pub(super) fn differ_from(&self, before: &Self, what: &str, differences: &mut Vec<String>) {
         if self != before {
             let show = |text: &Self| {
@@ -77,7 +75,7 @@ impl PartialEq for Text {
 }
 
 impl Settings {
-    /// One line for each setting that is another in `now`.
+    /// One line for each setting that differs in `now`.
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |what: &str, before: String, now: String| {
@@ -97,7 +95,7 @@ impl Settings {
     }
 }
 
-/// The beginning of a hash: enough to tell two apart.
+/// The first digits of a hash, for display.
 pub(super) fn short(sha256: &str) -> String {
     match sha256.get(..12) {
         Some(start) => format!("{start}…"),
@@ -127,7 +125,7 @@ mod tests {
     #[test]
     fn a_text_is_its_content() {
         assert_eq!(text("a", &[1, 2]), text("b", &[1, 2]));
-        // The same name and the same number of tokens.
+        // Same name and length, different content.
         assert_ne!(text("a", &[1, 2]), text("a", &[2, 1]));
         let both = text("a", &[1]).and(text("b", &[2]));
         assert_eq!(both.tokens, 2);

@@ -1,4 +1,4 @@
-//! What kind of file something is, by its content.
+//! Detects the kind of a file by its content.
 
 use crate::checkpoint::{FORMAT_KEY, IMPORTED_KEY};
 use crate::importance::MARKER;
@@ -9,15 +9,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// A kind of file that this tool writes. Names and their endings say nothing: what counts is the
-/// content.
+/// A kind of file that this tool writes, detected by content, not by name or extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A quantized model.
     Blob,
-    /// A checkpoint that was trained here.
+    /// A checkpoint trained by this tool.
     Checkpoint,
-    /// A checkpoint that was imported, which takes seconds to do again.
+    /// An imported checkpoint, which takes seconds to import again.
     Imported,
     /// Resume file of training or fine-tuning.
     State,
@@ -25,24 +24,24 @@ pub enum Kind {
     Tokenizer,
     /// An importance file of any format.
     Importance,
-    /// The JSON lines of training or fine-tuning.
+    /// JSON-lines log of training or fine-tuning.
     Log,
-    /// The page of `report`.
+    /// HTML page of `report`.
     Page,
-    /// A plot.
+    /// A plot as SVG.
     Svg,
-    /// A plot in pixels.
+    /// A plot as PNG.
     Png,
 }
 
-/// Bytes at the beginning of a file that tell most kinds.
+/// Bytes at the start of a file that identify most kinds.
 const HEAD: u64 = 4096;
-/// The longest file, or header of a safetensors file, that is parsed to find out its kind: a table
-/// of a large model has a few megabytes.
+/// Maximum size of a file, or of a safetensors header, that is parsed for detection: the table of a
+/// large model has a few megabytes.
 const MOST_JSON: u64 = 64 << 20;
 
 impl Kind {
-    /// The kind of the file at `path`; nothing where it is of no kind that this tool writes.
+    /// The kind of the file at `path`; `None` for a kind that this tool does not write.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -107,7 +106,7 @@ impl Kind {
     }
 }
 
-/// The length of the JSON header, if this is the beginning of a safetensors file.
+/// Length of the JSON header, if this is the start of a safetensors file.
 fn safetensors_header(bytes: &[u8], length: u64) -> Option<u64> {
     let (header, rest) = bytes.split_first_chunk::<8>()?;
     let header = u64::from_le_bytes(*header);
@@ -156,7 +155,7 @@ mod tests {
         let shipped = |name: &str| Kind::of(&model.join(name)).unwrap();
         assert_eq!(shipped("model.safetensors"), Some(Kind::Checkpoint));
         assert_eq!(shipped("tokenizer.json"), Some(Kind::Tokenizer));
-        // Headers that are longer than the first piece that is read.
+        // Headers longer than the first read.
         assert_eq!(of(&container(&[FORMAT_KEY, IMPORTED_KEY])), Some(Kind::Imported));
         assert_eq!(of(&container(&["step", "recipe.seed"])), Some(Kind::State));
         assert_eq!(of(&container(&["format"])), None);
@@ -178,7 +177,7 @@ mod tests {
             b"[1, 2]",
             b"notes\nof a user\n",
             b"<!doctype html>\n<title>a page</title>",
-            // Beginnings of safetensors files that go on nowhere.
+            // Truncated safetensors files.
             b"\x05\0\0\0\0\0\0\0{",
             b"\xff\xff\xff\xff\xff\xff\xff\xff{}",
             b"\x02\0\0\0\0\0\0\0{}",

@@ -1,5 +1,5 @@
-//! What a command writes, checked before its work begins: nothing that it writes destroys what it
-//! reads, or what it would not have made itself.
+//! Checks outputs before work begins: no command overwrites its inputs, or files that it would not
+//! have written itself.
 
 mod kind;
 
@@ -11,10 +11,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The files that a command reads and writes. Nothing that it writes may replace something that it
-/// reads, or a file of another kind than what it writes there, unless the user says so.
+/// The files that a command reads and writes. Without `force`, an output must not replace an input
+/// or a file of another kind.
 ///
-/// Everything is named before the work begins: inputs first, then outputs.
+/// Declare all files before the work begins: first inputs, then outputs.
 #[derive(Debug)]
 pub struct Plan {
     force: bool,
@@ -22,37 +22,37 @@ pub struct Plan {
     outputs: Vec<PathBuf>,
 }
 
-/// A place to write to, which was found to be writable and free for this kind of file.
+/// An output path that was found writable and free for this kind of file.
 #[derive(Clone, Debug)]
 pub struct Output {
     path: PathBuf,
 }
 
 impl Plan {
-    /// Nothing yet; with `force`, anything may be replaced.
+    /// An empty plan; with `force`, any file may be replaced.
     pub fn new(force: bool) -> Self {
         Self { force, inputs: Vec::new(), outputs: Vec::new() }
     }
 
-    /// Whether anything may be replaced.
+    /// Whether any file may be replaced.
     pub fn force(&self) -> bool {
         self.force
     }
 
-    /// Also reads these files; those that do not exist are nobody's to replace.
+    /// Declares inputs; missing files are ignored.
     #[must_use]
     pub fn reads(mut self, paths: impl IntoIterator<Item: AsRef<Path>>) -> Self {
         self.inputs.extend(paths.into_iter().map(|path| path.as_ref().to_path_buf()));
         self
     }
 
-    /// Writes a file of this kind, and may replace one of the same kind.
+    /// Declares an output of this kind, which may replace a file of the same kind.
     ///
     /// # Errors
     ///
-    /// [`Error::Overwrite`] where the path leads to an input, by any name, link or hard link, to a
-    /// file of another kind or to one that is read-only; [`Error::Io`] where no file can be written
-    /// there; [`Error::Usage`] where another output of the command goes to the same place.
+    /// [`Error::Overwrite`] if the path leads to an input (by any name, symbolic or hard link), a
+    /// file of another kind, or a read-only file; [`Error::Io`] if no file can be written there;
+    /// [`Error::Usage`] if two outputs have the same path.
     pub fn writes(&mut self, path: &Path, kind: Kind) -> Result<Output> {
         let output = self.place(path)?;
         if !self.force && output.is_occupied() {
@@ -65,11 +65,11 @@ impl Plan {
         Ok(output)
     }
 
-    /// Writes a file where there is none yet; `what` describes one that is there.
+    /// Declares an output that must not exist yet; `what` describes an existing one.
     ///
     /// # Errors
     ///
-    /// As [`Plan::writes`], and [`Error::Overwrite`] where there is a file.
+    /// Those of [`Plan::writes`], and [`Error::Overwrite`] if the file exists.
     pub fn creates(&mut self, path: &Path, what: &str) -> Result<Output> {
         let output = self.place(path)?;
         if !self.force && output.is_occupied() {
@@ -78,7 +78,7 @@ impl Plan {
         Ok(output)
     }
 
-    /// Everything but what the file holds.
+    /// All checks except those of the content.
     fn place(&mut self, path: &Path) -> Result<Output> {
         let output = Output { path: path.to_path_buf() };
         if is_standard_output(path) || is_special(path) {
@@ -97,7 +97,7 @@ impl Plan {
             return Err(refused(path, "it is read-only".into()));
         }
         probe(path).map_err(io)?;
-        // The directory exists, for something could be written there.
+        // The directory exists: the probe wrote to it.
         let place = absolute(&target).map_err(io)?;
         if self.outputs.contains(&place) {
             return Err(Error::Usage(format!(
@@ -111,27 +111,27 @@ impl Plan {
 }
 
 impl Output {
-    /// The path as the user named it.
+    /// The path as given by the user.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Replaces what is there, as [`files::write_atomically`] does.
+    /// Replaces the content, by [`files::write_atomically`].
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         files::write_atomically(&self.path, bytes)
     }
 
-    /// Whether it is a file that can be replaced and read again, not a device or a pipe.
+    /// Whether it is a file that can be replaced and read back, not a device or a pipe.
     pub fn is_file(&self) -> bool {
         !is_special(&self.path) && !self.is_standard_output()
     }
 
-    /// Whether there is a file that is not empty.
+    /// Whether a non-empty file exists.
     pub fn is_occupied(&self) -> bool {
         self.is_file() && fs::metadata(&self.path).is_ok_and(|found| found.len() > 0)
     }
 
-    /// Whether it goes where the command's own report would go.
+    /// Whether it is standard output, where the command's own report goes.
     pub fn is_standard_output(&self) -> bool {
         is_standard_output(&self.path)
     }
@@ -141,14 +141,14 @@ fn refused(path: &Path, reason: String) -> Error {
     Error::Overwrite { path: path.to_path_buf(), reason }
 }
 
-/// The same path for all names of a file in an existing directory.
+/// Canonical path of a file in an existing directory.
 fn absolute(path: &Path) -> io::Result<PathBuf> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = fs::canonicalize(directory.unwrap_or(Path::new(".")))?;
     Ok(directory.join(path.file_name().unwrap_or_default()))
 }
 
-/// Whether two paths lead to the same existing file, by links of either sort.
+/// Whether two paths lead to the same existing file, by symbolic or hard links.
 fn same_file(a: &Path, b: &Path) -> bool {
     let (Ok(a), Ok(b)) = (fs::metadata(a).and(identity(a)), identity(b)) else { return false };
     a == b

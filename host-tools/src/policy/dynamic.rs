@@ -2,7 +2,7 @@
 //!
 //! Source: T. Arai, ResNet-BK, 2025, `DynamicQuantizationPolicy`: of n layers ranked by importance
 //! the first max(1, ⌊0.2·n⌋) are FP16, those up to ⌊0.6·n⌋ INT8 and the rest INT4. Embeddings are
-//! not ranked there and take its default, INT8; potentials stay in full precision. A [`Ladder`]
+//! not ranked and take the published default, INT8; potentials stay in full precision. A [`Ladder`]
 //! replaces the three precisions.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(super) fn assign(
         })?;
         ranked.push((layer.as_str(), score));
     }
-    // Descending; a stable sort keeps the canonical order among equals.
+    // Descending; the stable sort keeps equal scores in canonical order.
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     let count = ranked.len() as f64;
     let high = ((count * HIGH) as usize).max(1);

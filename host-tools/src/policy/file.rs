@@ -75,7 +75,7 @@ impl PolicyFile {
             .map_err(|reason| Error::Policy(format!("{}: {reason}", path.display())))
     }
 
-    /// Parses the text of a policy file; `default_name` names a policy that does not name itself.
+    /// Parses the text of a policy file; `default_name` applies if the file sets no name.
     fn parse(text: &str, default_name: &str) -> Result<Self, String> {
         let document: Document = toml::from_str(text).map_err(|e| e.to_string())?;
         let base = Policy::named(&document.base).map_err(|e| format!("base {e}"))?;
@@ -141,7 +141,7 @@ impl Override {
     }
 }
 
-/// Whether `name` matches `pattern`, in which `*` stands for any run of characters.
+/// Glob match: `*` in `pattern` stands for any characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or("");

@@ -1,4 +1,4 @@
-//! Policies: which precision each matrix is stored in.
+//! Policies: which storage each matrix gets.
 
 mod dynamic;
 mod file;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::importance::Importance;
 use crate::tensors::Assignment;
 
-/// A policy as the command line names it.
+/// A policy as named on the command line.
 #[derive(Clone, Debug)]
 pub enum Policy {
     /// By kind of layer: experts low, BK-core middle (and potentials INT8), output layers and
@@ -24,14 +24,14 @@ pub enum Policy {
     Static(Ladder),
     /// By published importance: the top 20 % high, the next 40 % middle, the bottom 40 % low.
     Dynamic(Ladder),
-    /// Everything alike.
+    /// The same storage for everything.
     Uniform(Storage),
     /// A policy file.
     File(PolicyFile),
 }
 
 impl Policy {
-    /// A named policy, or else the policy file of that path.
+    /// A named policy, otherwise the policy file at that path.
     pub fn parse(name: &str) -> Result<Self> {
         match Self::named(name) {
             Err(_) if Path::new(name).exists() || name.ends_with(".toml") => {
@@ -72,7 +72,7 @@ impl Policy {
         }
     }
 
-    /// Name that the blob and tables show.
+    /// Name for blobs and tables.
     pub fn name(&self) -> String {
         match self {
             Self::Static(ladder) => format!("static{ladder}"),
@@ -91,7 +91,7 @@ impl Policy {
         }
     }
 
-    /// The precision of every matrix of a model.
+    /// The storage of every matrix of a model.
     pub fn assign(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
         let mut assignment = self.choose(dims, importance)?;
         for (id, storage) in dims.tensors().zip(&mut assignment.storage) {
@@ -100,7 +100,7 @@ impl Policy {
         Ok(assignment)
     }
 
-    /// The storage of every matrix before group sizes are limited to its rows.
+    /// The storage of every matrix, before group sizes are limited to the row length.
     fn choose(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
         match self {
             Self::Static(ladder) => Ok(static_policy(self.name(), dims, *ladder)),

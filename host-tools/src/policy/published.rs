@@ -1,14 +1,14 @@
-//! The published way of counting a quantized model's size, for comparison.
+//! The published size estimate of a quantized model, for comparison.
 //!
-//! Source: T. Arai, ResNet-BK, 2025, `MixedPrecisionQuantizer.estimate_model_size`. It counts
-//! Linear layers only, weights and biases alike: half a byte per parameter of an expert, two bytes
-//! per parameter of `output_proj` and `lm_head`, one elsewhere, and eight bytes (scale and zero
-//! point) per quantization group, where an INT4 layer has one group per 128 *outputs* and an INT8
-//! layer one. Embeddings and norms are on neither side of its ratio.
+//! Source: T. Arai, ResNet-BK, 2025, `MixedPrecisionQuantizer.estimate_model_size`. It counts only
+//! Linear layers, weights and biases alike: half a byte per parameter of an expert, two bytes per
+//! parameter of `output_proj` and `lm_head`, one elsewhere, and eight bytes (scale and zero point)
+//! per quantization group, where an INT4 layer has one group per 128 *outputs* and an INT8 layer
+//! one. Its ratio ignores embeddings and norms.
 
 use resnet_bk_core::blob::{Chain, Dimensions, TensorId};
 
-/// The size for which the published figures are given.
+/// Model dimensions of the published figures.
 pub const REFERENCE_SIZE: Dimensions = Dimensions {
     vocab: 1000,
     width: 128,
@@ -38,7 +38,7 @@ impl PublishedEstimate {
     }
 }
 
-/// Applies the published rule to a model of these dimensions.
+/// Applies the published estimate to a model of these dimensions.
 pub fn published_estimate(dims: &Dimensions) -> PublishedEstimate {
     const GROUP: u32 = 128;
     const BYTES_PER_GROUP: f64 = 8.0;

@@ -1,14 +1,14 @@
-//! Balance: every hidden unit at the scale that training with weight decay gives it.
+//! Balancing: rescales hidden units so that both of their weight vectors have similar norms.
 //!
 //! ReLU(s·x) = s·ReLU(x) for s > 0, so a unit's row of an expert's first matrix, its bias included,
-//! can be multiplied by what its column of the second is divided by: checkpoints of the same
-//! function differ in one free scale per unit. A blob does not forgive it: biases share an
-//! exponent, codes of the second matrix a scale per group, and activations are rounded to shares of
-//! the largest. Weight decay makes both norms equal, which is also what is easiest to round;
-//! whatever scale a unit comes with, it leaves with norms within a factor of 2 of each other.
+//! can be multiplied by s and its column of the second divided by s: one free scale per unit that
+//! leaves the function unchanged but not the rounding. Biases share an exponent, codes of the
+//! second matrix share a scale per group, and activations are rounded relative to the largest.
+//! Training with weight decay equalizes both norms, which also suits rounding; balancing brings
+//! them within a factor of 2 of each other, whatever the checkpoint.
 //!
-//! Scales are powers of two: no product of the FP32 model changes in any bit, unless it is so small
-//! that it leaves the range of normal numbers.
+//! Scales are powers of two: FP32 results are unchanged to the bit, except where values become
+//! subnormal.
 
 use crate::checkpoint::Checkpoint;
 
@@ -47,8 +47,8 @@ fn balance_expert(checkpoint: &mut Checkpoint, up: &str, down: &str) {
     }
 }
 
-/// The power of two that brings norms of `row · s` and `column / s` closest together; 0 for a unit
-/// that adds nothing, whose numbers are free to become zero.
+/// The power of two that brings the norms of `row · s` and `column / s` closest together; 0 for a
+/// unit that contributes nothing, which zeroes its weights.
 fn scale(row: f64, column: f64) -> f64 {
     if row == 0.0 || column == 0.0 {
         return 0.0;
@@ -56,7 +56,7 @@ fn scale(row: f64, column: f64) -> f64 {
     ((column.log2() - row.log2()) / 2.0).round().exp2()
 }
 
-/// The inverse of a scale; 0 of 0.
+/// The inverse of a scale; 0 for 0.
 fn inverse(scale: f64) -> f64 {
     if scale == 0.0 { 0.0 } else { scale.recip() }
 }
@@ -75,7 +75,8 @@ mod tests {
     const UP: &str = "blocks.1.bk_layer.moe_ffn.experts.2.0";
     const DOWN: &str = "blocks.1.bk_layer.moe_ffn.experts.2.3";
 
-    /// Multiplies the rows of the first `units` hidden units and divides their columns.
+    /// Multiplies the rows of the first `units` hidden units by a factor and divides their columns
+    /// by it.
     fn rescale(checkpoint: &mut Checkpoint, units: usize, factor: impl Fn(usize) -> f32) {
         let (width, hidden) = (checkpoint.config.width, checkpoint.config.hidden);
         for unit in 0..units {
@@ -97,7 +98,7 @@ mod tests {
     fn no_bit_of_the_function_changes() {
         let mut folded = fold(&random_checkpoint(1, 3));
         rescale(&mut folded, 20, |unit| [1e-30, 1e-6, 1e-3, 7.0, 1e4, 1e30][unit % 6]);
-        // A unit that adds nothing, and one that says nothing.
+        // A unit with zero outgoing weights, and one with zero incoming weights and bias.
         let hidden = folded.config.hidden;
         folded.data_mut(&format!("{DOWN}.weight"))[22..]
             .iter_mut()
@@ -125,7 +126,7 @@ mod tests {
             balance(&mut scaled);
             assert_eq!(scaled, expected, "2^{power}");
         }
-        // Twice is once.
+        // Balancing is idempotent.
         let mut again = expected.clone();
         balance(&mut again);
         assert_eq!(again, expected);

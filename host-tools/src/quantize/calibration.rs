@@ -1,14 +1,14 @@
 //! Calibration: second moments of every matrix's inputs, and the sensitivity of the model's
 //! predictions to its outputs.
 //!
-//! To second order the KL divergence that an error E of a matrix costs is ½·E\[(gᵀ E x)²\], with x
-//! the inputs and g the gradient of the log-likelihood of a token that the model itself draws (the
-//! Fisher information is the Hessian of the KL divergence). Approximated as a Kronecker product
-//! (Martens and Grosse, 2015) that is tr(G E A Eᵀ), with A the second moment of the inputs and G
-//! that of the gradients, each weighted by the squared norm of the other as the nearest product
-//! asks for.
+//! To second order, an error E of a matrix costs a KL divergence of ½·E\[(gᵀ E x)²\], with x the
+//! inputs and g the gradient of the log-likelihood of a token sampled from the model (the Fisher
+//! information is the Hessian of the KL divergence). Approximated as a Kronecker product (Martens
+//! and Grosse, 2015) that is tr(G E A Eᵀ), with A the second moment of the inputs and G that of the
+//! gradients; each is weighted by the squared norm of the other, as the nearest Kronecker product
+//! requires.
 //!
-//! Every linear layer has a bias that takes up the mean error, so A is centred.
+//! Every linear layer has a bias that compensates the mean error, so A is centred.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,8 @@ use crate::reference::{
 };
 use crate::tensors::{dimensions, feeds_a_choice, layer_name};
 
-/// Parts of the text, summed apart and then in order, so that sums do not depend on threads.
+/// Parts of the text that are summed separately, then added in order, so that sums do not depend on
+/// the number of threads.
 const PARTS: usize = 4;
 
 /// A symmetric matrix, row-major.
@@ -57,17 +58,17 @@ impl Symmetric {
 /// Statistics of one matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
-    /// Rows that were seen; for an expert, tokens that were routed to it.
+    /// Number of rows seen; for an expert, tokens routed to it.
     pub rows: usize,
     /// Mean of each input; zero for an embedding.
     pub mean: Vec<f64>,
-    /// Mean of the exact inputs minus that of the inputs behind quantized layers; zero unless
-    /// [`super::input_shift`] measured it.
+    /// Mean of the exact inputs minus that of the inputs after quantized layers; zero unless
+    /// measured by [`super::input_shift`].
     pub shift: Vec<f64>,
     /// A: covariance of the inputs.
     pub inputs: Symmetric,
-    /// G: second moment of the outputs' gradients, of which only the diagonal is known where a
-    /// choice follows ([`feeds_a_choice`]). Empty for an embedding, whose A is that second moment.
+    /// G: second moment of the outputs' gradients; only its diagonal where a ReLU or softmax
+    /// follows ([`feeds_a_choice`]). Empty for an embedding, whose A is that second moment.
     pub outputs: Symmetric,
 }
 
@@ -77,7 +78,7 @@ impl Statistics {
         all.into_iter().flatten().all(|value| value.is_finite())
     }
 
-    /// Placeholder for a matrix that the text never reached.
+    /// Placeholder for a matrix that no token of the text reached.
     fn unknown(rows: usize, cols: usize) -> Self {
         Self {
             rows: 0,
@@ -93,21 +94,21 @@ impl Statistics {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calibration {
     layers: BTreeMap<String, Statistics>,
-    /// Number of occurrences of each token in the text.
+    /// Occurrences of each token in the text.
     counts: Counts,
-    /// Comparison of the text with the one that the model expects.
+    /// How well the text matches the model's predictions.
     expectation: Expectation,
 }
 
 impl Calibration {
-    /// Runs the (folded) model forwards and backwards over windows of `window` tokens. The result
-    /// depends on the seed, from which the tokens are drawn, and not on the number of threads; on
-    /// other kinds of processors sums are rounded in another order ([`crate::quantize`]).
+    /// Runs the (folded) model forward and backward over windows of `window` tokens. The result
+    /// depends on the seed, which samples the tokens, but not on the number of threads; other kinds
+    /// of processors round sums in another order ([`crate::quantize`]).
     ///
     /// # Errors
     ///
-    /// [`Error::Overflow`] where the model computes infinities or NaNs: nothing can be said of the
-    /// layers then.
+    /// [`Error::Overflow`] where the model computes infinities or NaNs: statistics would be
+    /// meaningless.
     pub fn collect(
         model: &Model,
         tokens: &[u32],
@@ -166,7 +167,7 @@ impl Calibration {
             let unknown = || Statistics::unknown(rows as usize, cols as usize);
             layers.entry(layer_name(id)).or_insert_with(unknown);
         }
-        // Gradients come from the output: the last layer is where they overflowed first.
+        // Gradients propagate from the output: the last affected layer overflowed first.
         let ids: Vec<String> = dims.tensors().map(layer_name).collect();
         let broken = |name: &&String| layers.get(*name).is_some_and(|layer| !layer.is_finite());
         if let Some(layer) = ids.iter().rev().find(broken) {
@@ -175,13 +176,13 @@ impl Calibration {
         Ok(Self { layers, counts, expectation })
     }
 
-    /// Comparison of the text with the one that the model expects.
+    /// How well the text matches the model's predictions.
     pub fn expectation(&self) -> &Expectation {
         &self.expectation
     }
 
-    /// Statistics of a layer's `[rows, cols]` matrix; where the text never reached it, those of
-    /// uncorrelated inputs and outputs.
+    /// Statistics of a layer's `[rows, cols]` matrix; uncorrelated inputs and outputs if the text
+    /// never reached it.
     pub fn statistics(&self, layer: &str, rows: usize, cols: usize) -> Statistics {
         self.layers.get(layer).cloned().unwrap_or_else(|| Statistics::unknown(rows, cols))
     }
@@ -198,18 +199,18 @@ impl Calibration {
         self.counts.of_token(token)
     }
 
-    /// Statistics of a layer, to be rearranged with it.
+    /// Statistics of a layer, for rearranging them.
     pub(super) fn layer_mut(&mut self, layer: &str) -> Option<&mut Statistics> {
         self.layers.get_mut(layer)
     }
 
-    /// Linear layers and embeddings by name with the rows that each saw.
+    /// Name and number of rows seen of every linear layer and embedding.
     pub fn rows(&self) -> impl Iterator<Item = (&str, usize)> {
         self.layers.iter().map(|(name, layer)| (name.as_str(), layer.rows))
     }
 }
 
-/// The first layer whose outputs on a batch are not finite.
+/// Error naming the first layer with non-finite outputs on a batch.
 fn overflow(model: &Model, batch: &[u32], window: usize) -> Error {
     struct First(Option<String>);
     impl Observer for First {
@@ -228,7 +229,7 @@ fn overflow_in(layer: &str) -> Error {
     Error::Overflow { what: format!("layer `{layer}`"), text: "the calibration text" }
 }
 
-/// A token from the model's own distribution for every row of logits.
+/// Samples a token from the model's distribution for every row of logits.
 fn draw(logits: &[f32], rows: usize, random: &mut ChaCha8Rng) -> Vec<u32> {
     let row = |row: &[f32]| {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

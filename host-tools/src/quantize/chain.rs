@@ -1,4 +1,4 @@
-//! Diagonals and ηs of every block in the core's fixed-point format.
+//! Converts diagonals and ηs of every block to the core's fixed-point format.
 
 use resnet_bk_core::blob::ChainFormat;
 
@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 pub struct EncodedChain {
     /// The format.
     pub format: ChainFormat,
-    /// Per block and potential: diagonal, η.
+    /// Per block and potential: diagonal, η, as little-endian `i32`.
     pub bytes: Vec<u8>,
 }
 
-/// Encodes the chains with as many fraction bits as the largest potential allows.
+/// Encodes the chains with as many fraction bits as the largest value allows.
 pub fn encode(checkpoint: &Checkpoint, potentials_int8: bool) -> Result<EncodedChain> {
     let config = &checkpoint.config;
-    // A conversion that saturates: what is beyond its type is beyond the format, too.
+    // The conversion saturates: values beyond `u32` are also beyond the format.
     let off_diagonal = (f64::from(config.off_diagonal) * 65536.0).round() as u32;
     let values: Vec<(f64, f64)> = (0..config.layers)
         .flat_map(|l| {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use crate::quantize::tests::{random_checkpoint, random_checkpoint_of};
 
-    /// β as the blob has it, or the refusal.
+    /// β as stored in the blob, or the error.
     fn encoded(off_diagonal: f32) -> Result<u32> {
         let (mut config, log_eta) = (random_checkpoint(2, 1).config, 12.0);
         config.off_diagonal = off_diagonal;

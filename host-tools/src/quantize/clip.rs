@@ -1,22 +1,22 @@
-//! Biases so large that their exact value cannot matter.
+//! Clips biases whose exact value cannot matter.
 //!
-//! What a linear layer reads after a layer norm has mean squares of at most 1 per input once its
-//! gain is folded away ([`super::fold`]), |x| ≤ √d, so that w·x lies within ±‖w‖·√d whatever the
-//! text. A bias beyond what that can make up for decides alone: a token is never likely, a hidden
-//! unit never or always active, a potential always at its limit. All biases of a matrix share the
-//! exponent of the largest, and masks of −10⁴ or −10³⁰ would leave the others no precision.
+//! The inputs of a linear layer after a layer norm have a mean square of at most 1 once the gain is
+//! folded away ([`super::fold`]), so ‖x‖ ≤ √d and |w·x| ≤ ‖w‖·√d for any text. A bias beyond that
+//! bound alone decides the outcome: a token is never likely, a hidden unit never or always active,
+//! a potential always at its limit. All biases of a matrix share the exponent of the largest, so
+//! masks of −10⁴ or −10³⁰ would leave the others no precision.
 
 use crate::checkpoint::Checkpoint;
 
-/// A logit so far below another, in nats, is that of an output that does not exist: e⁻¹⁰⁰ is 10⁻⁴⁴.
+/// Distance below the largest logit, in nats, at which an output is impossible: e⁻¹⁰⁰ is 10⁻⁴⁴.
 const IMPOSSIBLE: f64 = 100.0;
-/// Where potentials end on either side of zero.
+/// Potentials are clipped to ±this.
 const POTENTIAL: f64 = 3.0;
-/// FakeQuant may leave a normalized vector longer than √d by so little.
+/// FakeQuant can lengthen a normalized vector beyond √d by this factor.
 const SLACK: f64 = 1.001;
 
-/// Moves every bias of a folded checkpoint that is beyond what its inputs can make up for to where
-/// that ends: the same probabilities, potentials and hidden units.
+/// Clips every bias of a folded checkpoint to the range where its inputs can still matter, keeping
+/// probabilities, potentials and hidden units the same.
 pub fn clip(folded: &mut Checkpoint) {
     for l in 0..folded.config.layers {
         let bk = format!("blocks.{l}.bk_layer");
@@ -30,7 +30,7 @@ pub fn clip(folded: &mut Checkpoint) {
     clip_softmax(folded, "lm_head");
 }
 
-/// Bound of the magnitude of each row's product with a normalized input.
+/// Bound on the magnitude of each row's dot product with a normalized input.
 fn reach(checkpoint: &Checkpoint, layer: &str) -> Vec<f64> {
     let width = checkpoint.config.width;
     let rows = checkpoint.tensors[&format!("{layer}.weight")].data.chunks_exact(width);
@@ -38,8 +38,8 @@ fn reach(checkpoint: &Checkpoint, layer: &str) -> Vec<f64> {
     rows.map(|row| (square(row) * width as f64).sqrt() * SLACK).collect()
 }
 
-/// Outputs that a softmax follows: one that is impossible for every input becomes only just so, and
-/// if the largest can never be near zero, all move by the same amount until it can.
+/// Logits before a softmax: outputs impossible for every input are raised to the threshold of being
+/// so, and all biases are shifted together if the largest logit can never be near zero.
 fn clip_softmax(checkpoint: &mut Checkpoint, layer: &str) {
     let reach = reach(checkpoint, layer);
     let biases = checkpoint.data_mut(&format!("{layer}.bias"));
@@ -47,7 +47,7 @@ fn clip_softmax(checkpoint: &mut Checkpoint, layer: &str) {
         let bounds = biases.iter().zip(&reach).map(|(&bias, &reach)| bound(f64::from(bias), reach));
         bounds.fold(f64::NEG_INFINITY, f64::max)
     };
-    // Whatever the input, the largest logit is between these two.
+    // For any input, the largest logit lies between these.
     let (low, high) = (largest(&|bias, reach| bias - reach), largest(&|bias, reach| bias + reach));
     if !(low.is_finite() && high.is_finite()) {
         return;
@@ -64,7 +64,7 @@ fn clip_softmax(checkpoint: &mut Checkpoint, layer: &str) {
     }
 }
 
-/// Potentials, which end at ±3: those that are always beyond become only just so.
+/// Potentials, which are clipped to ±3: biases are clipped to where potentials are always beyond.
 fn clip_potentials(checkpoint: &mut Checkpoint, layer: &str) {
     let reach = reach(checkpoint, layer);
     let biases = checkpoint.data_mut(&format!("{layer}.bias"));
@@ -74,8 +74,8 @@ fn clip_potentials(checkpoint: &mut Checkpoint, layer: &str) {
     }
 }
 
-/// Hidden units: one that is never active becomes zero; of one that always is, what its bias has
-/// beyond that is a constant, which the second layer's biases take over.
+/// Hidden units: one that is never active is zeroed; of one that is always active, the excess bias
+/// is a constant and moves into the second layer's biases.
 fn clip_units(checkpoint: &mut Checkpoint, up: &str, down: &str) {
     let reach = reach(checkpoint, up);
     let width = checkpoint.config.width;
@@ -126,8 +126,8 @@ mod tests {
         near_probabilities(before, after, 0.0);
     }
 
-    /// Within what rounding logits of this `magnitude` to FP32, and their normalizer, moves
-    /// probabilities.
+    /// Equal probabilities, up to FP32 rounding of logits of this `magnitude` and of their
+    /// normalizer.
     fn near_probabilities(before: &Checkpoint, after: &Checkpoint, magnitude: f32) {
         for (a, b) in probabilities(before).iter().zip(probabilities(after)) {
             let rounding = a * 2.0 * magnitude * f32::EPSILON;
@@ -183,7 +183,7 @@ mod tests {
         let (up, down) = (format!("{UP}.bias"), format!("{DOWN}.weight"));
         folded.data_mut(&up)[2] = -1e9;
         folded.data_mut(&up)[5] = 400.0;
-        // A unit without weights is a constant.
+        // A unit without incoming weights is a constant.
         folded.data_mut(&format!("{UP}.weight"))[7 * 16..8 * 16].fill(0.0);
         folded.data_mut(&up)[7] = 3.0;
         let mut clipped = folded.clone();

@@ -1,33 +1,34 @@
-//! Code selection: GPTQ and coordinate descent minimize the error as the model's predictions weigh
-//! it.
+//! Code selection: GPTQ, then coordinate descent, minimizing the error weighted by its effect on
+//! predictions.
 //!
-//! For a row with error e the cost is e·A·eᵀ. GPTQ (Frantar et al., 2023) fixes one code after the
-//! other and compensates its error in the columns that are still free; coordinate descent then
-//! revisits every code until no single change improves the cost.
+//! A row with error e costs e·A·eᵀ. GPTQ (Frantar et al., 2023) fixes one code after the other and
+//! compensates its error in the columns not yet fixed; coordinate descent then revisits codes until
+//! no single change lowers the cost.
 
 use nalgebra::DMatrix;
 
 use super::calibration::Symmetric;
 
-/// Sweeps of coordinate descent at most; it rarely needs five.
+/// Maximum sweeps of coordinate descent; it rarely needs five.
 const SWEEPS: usize = 12;
 
-/// A with its Cholesky factor.
+/// A, with the Cholesky factor of its inverse.
 #[derive(Clone, Debug)]
 pub(super) struct Metric {
     size: usize,
     /// A with damping.
     values: Vec<f64>,
-    /// Columns in the order in which GPTQ fixes them: the heaviest first.
+    /// Columns in the order in which GPTQ fixes them: largest diagonal first.
     order: Vec<usize>,
     /// Upper triangle U with UᵀU = A⁻¹, rows and columns in that order.
     factor: Vec<f64>,
 }
 
 impl Metric {
-    /// Adds `damping` × the mean of the diagonal, times ten until the matrix is positive definite.
-    /// `None` where no damping suffices: for finite entries it takes no more than the size of the
-    /// matrix, since no eigenvalue exceeds the sum of their magnitudes.
+    /// Adds `damping` × the mean of the diagonal, growing tenfold until the matrix is positive
+    /// definite. `None` if no damping suffices, which cannot happen for finite entries: no
+    /// eigenvalue exceeds the sum of their magnitudes, so damping of the order of the matrix size
+    /// is enough.
     pub(super) fn new(second: &Symmetric, damping: f64) -> Option<Self> {
         let size = second.size;
         let mean = (second.diagonal().sum::<f64>() / size.max(1) as f64).max(1e-30);
@@ -44,8 +45,8 @@ impl Metric {
                 .and_then(|factor| factor.inverse().cholesky())
                 .map(|factor| factor.l());
             if let Some(lower) = factor {
-                // U is the transpose of the lower factor, which nalgebra stores by columns: what
-                // lies in memory is U by rows.
+                // U is the transpose of the lower factor; nalgebra stores that column-major, so its
+                // memory is U row-major.
                 return Some(Self { size, values, order, factor: lower.as_slice().to_vec() });
             }
             damping *= 10.0;
@@ -53,7 +54,7 @@ impl Metric {
         None
     }
 
-    /// The diagonal.
+    /// Diagonal of the damped A.
     pub(super) fn diagonal(&self) -> impl Iterator<Item = f64> {
         self.values.iter().step_by(self.size + 1).copied()
     }
@@ -72,12 +73,12 @@ impl Metric {
     }
 }
 
-/// A row to be rounded to codes from `low` to `high` times its columns' scales.
+/// A row to be rounded to codes `low..=high`, multiplied by the scale of each column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<'a> {
     /// The exact weights `[cols]`.
     pub(super) weights: &'a [f64],
-    /// Scale of each column `[cols]`; 0 where every code stands for 0.
+    /// Scale of each column `[cols]`; 0 where every code decodes to 0.
     pub(super) scales: &'a [f64],
     /// Smallest code.
     pub(super) low: f64,
@@ -97,14 +98,14 @@ impl Target<'_> {
     }
 }
 
-/// A row's codes and what they cost.
+/// A row's codes and their cost.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rounded {
     pub(super) codes: Vec<i8>,
     pub(super) cost: f64,
 }
 
-/// Nearest codes.
+/// Round to nearest.
 pub(super) fn nearest(metric: &Metric, target: Target<'_>) -> Rounded {
     let codes: Vec<i8> =
         target.weights.iter().enumerate().map(|(j, &w)| target.round(j, w)).collect();
@@ -112,7 +113,7 @@ pub(super) fn nearest(metric: &Metric, target: Target<'_>) -> Rounded {
     Rounded { codes, cost }
 }
 
-/// GPTQ.
+/// GPTQ: rounds columns in order, compensating each error in the remaining ones.
 pub(super) fn gptq(metric: &Metric, target: Target<'_>) -> Vec<i8> {
     let size = metric.size;
     let mut free: Vec<f64> = metric.order.iter().map(|&j| target.weights[j]).collect();
@@ -127,7 +128,7 @@ pub(super) fn gptq(metric: &Metric, target: Target<'_>) -> Vec<i8> {
     codes
 }
 
-/// Improves codes one at a time until none can be.
+/// Coordinate descent: changes one code at a time while that lowers the cost.
 pub(super) fn descend(metric: &Metric, target: Target<'_>, mut codes: Vec<i8>) -> Rounded {
     let mut errors = target.errors(&codes);
     let mut product = metric.times(&errors);
@@ -155,14 +156,14 @@ pub(super) fn descend(metric: &Metric, target: Target<'_>, mut codes: Vec<i8>) -
     Rounded { codes, cost }
 }
 
-/// e·A·eᵀ.
+/// The cost e·A·eᵀ.
 pub(super) fn cost(metric: &Metric, target: Target<'_>, codes: &[i8]) -> f64 {
     let errors = target.errors(codes);
     errors.iter().zip(metric.times(&errors)).map(|(e, p)| e * p).sum()
 }
 
-/// Least squares for the scales of groups of `group` columns, codes being fixed: a few rounds of
-/// one group after the other.
+/// Least-squares scales of groups of `group` columns for fixed codes, by a few rounds of
+/// Gauss-Seidel over groups.
 pub(super) fn refit(metric: &Metric, target: Target<'_>, codes: &[i8], group: usize) -> Vec<f64> {
     let size = metric.size;
     let mut scales: Vec<f64> = target.scales.chunks(group).map(|scales| scales[0]).collect();
@@ -229,7 +230,7 @@ mod tests {
             plain += nearest.cost;
             compensated += cost(&metric, target, &codes);
             descended += found.cost;
-            // Nothing is left to improve by changing one code.
+            // No change of a single code lowers the cost.
             for j in 0..SIZE {
                 for step in [-1, 1] {
                     let mut other = found.codes.clone();
@@ -268,7 +269,7 @@ mod tests {
         let zero = Symmetric { size: 3, values: vec![0.0; 9] };
         assert!(Metric::new(&zero, 0.01).unwrap().diagonal().all(|d| d > 0.0));
     }
-    /// From one end of INT8 to the other is more than eight bits hold.
+    /// A change from one end of INT8 to the other overflows eight bits.
     #[test]
     fn a_code_may_cross_the_whole_range() {
         let metric = Metric::new(&Symmetric::identity(2), 0.01).unwrap();

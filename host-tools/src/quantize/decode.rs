@@ -9,10 +9,10 @@ use super::division::Selection;
 use super::stored;
 use crate::tensors::layer_name;
 
-/// The FP32 model with the dequantized matrices and biases of a blob, to measure the loss of the
+/// The FP32 model with the dequantized matrices and biases of a blob: measures the loss of the
 /// weights alone, activations staying FP32.
 ///
-/// `source` is the checkpoint that the blob was made from. Its chain parameters stay.
+/// `source` is the checkpoint that the blob was made from. Its chain parameters are kept.
 pub fn substitute(source: &Source, blob: &Model<'_>) -> crate::reference::Model {
     let mut model = crate::reference::Model::from_checkpoint(&source.folded);
     for id in blob.dims().tensors() {
@@ -55,7 +55,7 @@ pub fn weights(id: TensorId, tensor: &Tensor<'_>) -> Vec<f32> {
     weights
 }
 
-/// Multiple of a row's unit that group `group` has.
+/// Multiple of the row's unit for group `group`.
 pub(crate) fn multiple(row_scales: &[u8], group: usize) -> u8 {
     row_scales[2 + group / 2] >> (4 * (group % 2)) & 15
 }
@@ -104,12 +104,12 @@ mod tests {
     use crate::tensors::Assignment;
     use resnet_bk_schema::Storage;
 
-    /// What was encoded and what is decoded are computed apart.
+    /// Encoding and decoding compute weights independently.
     #[test]
     fn decoding_gives_what_encoding_chose() {
         let source = Source::new(&random_checkpoint(2, 2), [7; 32], 0, None).unwrap();
         let storages = Precision::ALL.map(|precision| {
-            // 24 divides no row: the last group is a shorter one.
+            // 24 divides no row: the last group is shorter.
             Storage { precision, group: if precision.is_grouped() { 24 } else { 0 } }
         });
         for storage in storages {

@@ -1,9 +1,9 @@
-//! Dividing a model into parts that are stored on their own.
+//! Division of a model into parts with their own storage.
 //!
 //! A few tokens make up most of a text, and some hidden units are rarely active. Tokens are
-//! therefore sorted into classes whose rows of the two token tables are matrices of their own, and
-//! hidden units that an expert does not need are pruned. Both are for budgets: the storage of a
-//! class, and whether a hidden unit is kept at all, is a matter of allocation.
+//! therefore sorted into classes whose rows of the two token tables are separate matrices, and
+//! hidden units that an expert does not need are pruned. A budget decides the storage of each class
+//! and which hidden units are kept.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,15 +23,15 @@ use crate::tensors::layer_name;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Division {
-    /// The class of every token, a digit each; empty where all are in one.
+    /// Class of every token, one digit each; empty for a single class.
     pub classes: String,
-    /// Number of hidden units that experts keep, by the layer of their second matrix; others keep
-    /// all. Those that contribute least to the outputs are pruned first.
+    /// Number of hidden units kept by each expert, keyed by the layer of its second matrix; other
+    /// experts keep all. Units that contribute least to the outputs are pruned first.
     pub kept: BTreeMap<String, usize>,
 }
 
 impl Division {
-    /// The part of it that the steps allow.
+    /// This division restricted to what the steps allow.
     pub(super) fn allowed(&self, steps: Steps) -> Self {
         let mut allowed = self.clone();
         if !steps.has(Step::Classes) {
@@ -43,7 +43,7 @@ impl Division {
         allowed
     }
 
-    /// Class of every token, if they fit a vocabulary: from 0 up, none left out.
+    /// Class of every token, if valid for the vocabulary: numbered from 0 without gaps.
     fn classes(&self, vocab: u32) -> Option<Vec<u8>> {
         let digits = self.classes.chars().map(|digit| digit.to_digit(TokenClasses::MOST));
         let classes: Vec<u8> = digits.map(|digit| digit.map(|d| d as u8)).collect::<Option<_>>()?;
@@ -54,8 +54,8 @@ impl Division {
     }
 }
 
-/// Contribution of each hidden unit to an expert's outputs: its second moment times that of its
-/// column.
+/// Contribution of each hidden unit to an expert's outputs: its second moment times the squared
+/// norm of its column.
 pub fn contributions(down: &[f32], statistics: &Statistics) -> Vec<f64> {
     let hidden = statistics.mean.len();
     let mut columns = vec![0.0; hidden];
@@ -66,7 +66,8 @@ pub fn contributions(down: &[f32], statistics: &Statistics) -> Vec<f64> {
     columns.iter().zip(moments).map(|(column, moment)| column * moment).collect()
 }
 
-/// Hidden units in their order, except that those with the smallest contribution come last.
+/// Hidden units in order, except that those beyond `kept`, with the smallest contributions, come
+/// last.
 pub fn least_last(contributions: &[f64], kept: usize) -> Vec<usize> {
     let mut ranks: Vec<usize> = (0..contributions.len()).collect();
     ranks.sort_by(|&a, &b| contributions[b].total_cmp(&contributions[a]));
@@ -81,7 +82,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`Error::Policy`] for a division of another model.
+    /// [`Error::Policy`] for a division of a different model.
     pub fn divide(&mut self, division: &Division, calibration: &mut Calibration) -> Result<()> {
         let division = division.allowed(self.steps);
         let foreign = || Error::Policy("the importance file divides another model".into());
@@ -103,12 +104,12 @@ impl Source {
             rearrangement.apply_statistics(calibration, &up, &down);
             self.kept[index] = kept;
         }
-        // Memory is for the largest expert.
+        // Buffers are sized for the largest expert.
         self.dims.hidden = self.kept.iter().max().map_or(self.dims.hidden, |&most| most as u32);
         Ok(())
     }
 
-    /// The selection of a checkpoint's matrix that a stored matrix is.
+    /// The part of the checkpoint's matrix that this stored matrix holds.
     pub fn part(&self, id: TensorId) -> Selection {
         let kept = |l, e| self.kept.get((l * self.dims.experts + e) as usize).copied();
         match id {
@@ -126,7 +127,7 @@ impl Source {
         }
     }
 
-    /// Shape `[rows, cols]` of a matrix as it is stored.
+    /// Stored shape `[rows, cols]` of a matrix.
     pub fn shape(&self, id: TensorId) -> (usize, usize) {
         let (rows, cols) = self.dims.shape(id);
         match self.part(id) {
@@ -136,7 +137,7 @@ impl Source {
         }
     }
 
-    /// The section that says which class each token is in, if there are several.
+    /// The section of token classes, if there are several.
     pub(super) fn class_section(&self) -> Option<Vec<u8>> {
         let mut bytes = vec![0; TokenClasses::byte_len(self.dims.vocab)];
         for (token, class) in self.classes.iter().enumerate() {
@@ -146,19 +147,19 @@ impl Source {
     }
 }
 
-/// Selection of rows or columns of a checkpoint's matrix that is stored as one.
+/// Rows or columns of a checkpoint's matrix that are stored as one matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All of it.
     Whole,
     /// Some rows, ascending.
     Rows(Vec<usize>),
-    /// The first columns; the others count as zero.
+    /// The first columns; the rest count as zero.
     Columns(usize),
 }
 
 impl Selection {
-    /// The selection behind a blob's matrix.
+    /// The selection that a blob's matrix holds.
     pub fn of(blob: &Model<'_>, id: TensorId, tensor: &Tensor<'_>) -> Self {
         match id {
             TensorId::TokenEmbedding(class) | TensorId::LmHead(class) => {
@@ -171,7 +172,7 @@ impl Selection {
         }
     }
 
-    /// The part of a matrix `[_, cols]`.
+    /// The selected part of a matrix `[_, cols]`.
     pub fn of_matrix<'a>(&self, whole: &'a [f32], cols: usize) -> Cow<'a, [f32]> {
         match self {
             Self::Whole => whole.into(),
@@ -184,7 +185,7 @@ impl Selection {
         }
     }
 
-    /// The part of the biases.
+    /// The selected biases.
     pub fn of_biases<'a>(&self, whole: &'a [f32]) -> Cow<'a, [f32]> {
         match self {
             Self::Rows(_) => self.of_matrix(whole, 1),
@@ -192,7 +193,7 @@ impl Selection {
         }
     }
 
-    /// Puts the part into the whole matrix.
+    /// Writes the part into the whole matrix.
     pub fn put_matrix(&self, part: &[f32], whole: &mut [f32]) {
         match self {
             Self::Whole => whole.copy_from_slice(part),
@@ -212,7 +213,7 @@ impl Selection {
         }
     }
 
-    /// Puts the part's biases among all.
+    /// Writes the part's biases into all biases.
     pub fn put_biases(&self, part: &[f32], whole: &mut [f32]) {
         match self {
             Self::Rows(_) => self.put_matrix(part, whole),
@@ -280,7 +281,7 @@ mod tests {
         assert_eq!(back[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
-    /// A unit that is never active adds nothing, and the model without it is the same.
+    /// Units that are never active contribute nothing: pruning them leaves the model the same.
     #[test]
     fn units_that_add_nothing_go_without_a_trace() {
         let mut checkpoint = random_checkpoint(1, 3);
@@ -302,7 +303,7 @@ mod tests {
         let id = TensorId::ExpertDown(0, 1);
         assert_eq!(source.shape(id), (checkpoint.config.width, hidden - dead.len()));
         assert_eq!(source.shape(TensorId::LmHead(2)), (13, checkpoint.config.width));
-        // The columns that are left out are those of the dead units.
+        // The pruned columns are those of the dead units.
         let mut without = reference::Model::from_checkpoint(&source.folded);
         let values = without.tensor_mut(&format!("{down}.weight")).unwrap();
         let part = source.part(id).of_matrix(values, hidden).into_owned();
@@ -311,7 +312,7 @@ mod tests {
             assert!((a - b).abs() < 1e-4, "{a} {b}");
         }
 
-        // With every step left out, or of another model, there is nothing to divide by.
+        // Without the step nothing is divided; a division of a different model is an error.
         let mut plain = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
         plain.steps = Steps::NONE;
         plain.divide(&division, &mut calibration).unwrap();

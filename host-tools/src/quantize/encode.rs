@@ -1,4 +1,4 @@
-//! From FP32 weights to the bytes of a section.
+//! Encoding: from FP32 weights to the bytes of a section.
 
 use half::f16;
 use resnet_bk_core::blob::{Precision, TensorId, TensorRecord};
@@ -11,12 +11,12 @@ use super::integer::{self, Layout, damping};
 use super::stored;
 use crate::error::{Error, Result};
 
-/// A matrix with the statistics of its inputs.
+/// A matrix with its calibration statistics.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     /// Its identity in the blob.
     pub id: TensorId,
-    /// Name for messages.
+    /// Name for error messages.
     pub name: &'a str,
     /// Row-major `[rows, cols]`.
     pub weights: &'a [f32],
@@ -26,14 +26,14 @@ pub struct Matrix<'a> {
     pub biases: &'a [f32],
     /// Statistics of its inputs and outputs.
     pub statistics: &'a Statistics,
-    /// Steps to take.
+    /// Quantization steps to apply.
     pub steps: Steps,
 }
 
 /// A matrix as the blob stores it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
-    /// Its record; the offset is the writer's to fill in.
+    /// Its record; the writer fills in the offset.
     pub record: TensorRecord,
     /// Its section, unpadded.
     pub section: Vec<u8>,

@@ -1,24 +1,23 @@
-//! Comparison of a calibration text with the text that a model expects.
+//! Checks that a calibration text is one the model knows.
 //!
-//! Calibration says what matters for the text that it is done on. A text of another kind (another
-//! spelling, another language, one letter over and over) says little of what the model will meet.
-//! Two quantities tell: a model that knows such text is as uncertain before a token as the token
-//! then is surprising, cross-entropy − entropy ≈ 0; and what it expects to come does come somewhere
-//! in the text.
+//! Statistics from text of another kind (another spelling or language, one repeated letter) say
+//! little about inputs at inference. Two quantities detect it. On familiar text, cross-entropy
+//! equals the entropy of the predictions, so their difference is near 0; and tokens that the model
+//! predicts do occur somewhere in the text.
 
 use std::collections::BTreeMap;
 
-/// A text is surprising if its tokens cost so many nats more than the model's own would.
+/// A text is surprising if its cross-entropy exceeds the model's entropy by more nats per token.
 const SURPRISE: f64 = 1.0;
-/// A text is narrow if the model expects tokens that never come more often than this.
+/// A text is narrow if tokens absent from it get a larger share of the predictions.
 const MISSING: f64 = 0.2;
 
-/// Number of occurrences of each token in a text.
+/// Occurrences of each token in a text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts(BTreeMap<u32, usize>);
 
 impl Counts {
-    /// Of a text.
+    /// Counts the tokens of a text.
     pub(super) fn of(tokens: &[u32]) -> Self {
         let mut counts = BTreeMap::new();
         for &token in tokens {
@@ -27,7 +26,7 @@ impl Counts {
         Self(counts)
     }
 
-    /// Of a token.
+    /// Occurrences of a token.
     pub fn of_token(&self, token: u32) -> usize {
         self.0.get(&token).copied().unwrap_or(0)
     }
@@ -44,8 +43,8 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// Adds whole windows of `window` tokens with their logits `[tokens, V]`; within a window each
-    /// token predicts the next.
+    /// Adds complete windows of `window` tokens with their logits `[tokens, V]`; within a window
+    /// each token predicts the next.
     pub(super) fn add(&mut self, logits: &[f32], tokens: &[u32], window: usize, counts: &Counts) {
         self.vocab = logits.len() / tokens.len().max(1);
         let rows = logits.chunks(window * self.vocab).zip(tokens.chunks(window));
@@ -85,22 +84,22 @@ impl Expectation {
         sum / self.predictions.max(1) as f64
     }
 
-    /// Nats that a token of the text costs the model.
+    /// Cross-entropy in nats per token.
     pub fn cross_entropy(&self) -> f64 {
         self.mean(self.cross_entropy)
     }
 
-    /// Nats that a token of the model's own would have cost in its place.
+    /// Mean entropy of the predictions in nats per token.
     pub fn entropy(&self) -> f64 {
         self.mean(self.entropy)
     }
 
-    /// Share of the model's predictions that goes to tokens that the text never has.
+    /// Probability that predictions give to tokens absent from the text.
     pub fn missing(&self) -> f64 {
         self.mean(self.missing)
     }
 
-    /// Why the text does not represent the inputs that the model expects, if it does not.
+    /// Why the text does not represent inputs that the model knows, if so.
     pub fn problem(&self) -> Option<String> {
         let (cross, own) = (self.cross_entropy(), self.entropy());
         let uniform = (self.vocab.max(1) as f64).ln();

@@ -1,12 +1,12 @@
-//! Folding: the same model with fewer parts.
+//! Folding: an equivalent model with fewer parameters.
 //!
-//! A layer norm's gain γ and bias β go into every linear layer that reads its output,
-//! W·(γ∘n + β) + b = (W·diag γ)·n + (b + W·β), and `bk_scale` goes into `output_proj`. What remains
-//! are a bare normalization and matrices: what the blob stores and the core computes.
+//! A layer norm's gain γ and bias β fold into every linear layer that reads its output, W·(γ∘n + β)
+//! + b = (W·diag γ)·n + (b + W·β), and `bk_scale` folds into `output_proj`. What remains, bare
+//! normalization and matrices, is what the blob stores and the core computes.
 
 use crate::checkpoint::Checkpoint;
 
-/// The folded checkpoint: gains 1, norm biases 0, `bk_scale` 1, and the same function.
+/// The equivalent folded checkpoint: gains 1, norm biases 0, `bk_scale` 1.
 pub fn fold(checkpoint: &Checkpoint) -> Checkpoint {
     let mut folded = checkpoint.clone();
     for l in 0..checkpoint.config.layers {

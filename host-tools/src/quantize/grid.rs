@@ -1,12 +1,11 @@
-//! Choosing scales before codes: the row and group scales that lose least when every weight takes
-//! its nearest code.
+//! Scale search: row and group scales that minimize the loss under rounding to nearest.
 //!
 //! The loss of a row is Σ_c h_c (w_c − ŵ_c)², with h_c the second moment of input c: the expected
-//! squared error of the output where inputs are uncorrelated.
+//! squared error of the output for uncorrelated inputs.
 
 use resnet_bk_core::blob::Precision;
 
-/// Range of a precision's codes, and how a row's scales are made.
+/// Code range of a precision, and the range of group multiples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Levels {
     /// Smallest code.
@@ -29,10 +28,10 @@ impl Levels {
     }
 }
 
-/// A row's scales: group g has scale `unit · multiples[g]`.
+/// A row's scales: group g has the scale `unit · multiples[g]`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RowGrid {
-    /// Weight per code and multiple.
+    /// Weight per code at multiple 1.
     pub(super) unit: f64,
     /// One multiple per group, 0 to 15.
     pub(super) multiples: Vec<u8>,
@@ -45,7 +44,7 @@ impl RowGrid {
     }
 }
 
-/// Nearest code on a grid of step `scale`; 0 for a step of 0.
+/// Nearest code for a scale; 0 for a scale of 0.
 fn code(weight: f64, scale: f64, levels: Levels) -> f64 {
     if scale == 0.0 { 0.0 } else { (weight / scale).round().clamp(levels.low, levels.high) }
 }
@@ -55,13 +54,13 @@ fn loss(weights: &[f64], importance: &[f64], scale: f64, levels: Levels) -> f64 
     weights.iter().zip(importance).map(error).sum()
 }
 
-/// The scale whose outermost levels just reach the largest weight.
+/// The scale at which the outermost codes just reach the largest weight.
 fn reach(weights: &[f64], levels: Levels) -> f64 {
     let peak = weights.iter().fold(0.0, |peak: f64, w| peak.max(w.abs()));
     peak / ((levels.high - levels.low) / 2.0)
 }
 
-/// Scales that just reach the largest weight of each group, without a search.
+/// Absmax scales per group, without a search.
 pub(super) fn plain(weights: &[f64], group: usize, levels: Levels) -> RowGrid {
     let steps: Vec<f64> = weights.chunks(group).map(|w| reach(w, levels)).collect();
     let unit = steps.iter().copied().fold(0.0, f64::max) / f64::from(levels.multiple);
@@ -71,7 +70,7 @@ pub(super) fn plain(weights: &[f64], group: usize, levels: Levels) -> RowGrid {
     }
 }
 
-/// The whole multiple of `unit` nearest to `step`; 0 for a group of zeros.
+/// The integer multiple of `unit` nearest to `step`; 0 for a group of zeros.
 pub(super) fn nearest_multiple(step: f64, unit: f64, levels: Levels) -> u8 {
     if step <= 0.0 || unit <= 0.0 {
         return 0;
@@ -79,8 +78,8 @@ pub(super) fn nearest_multiple(step: f64, unit: f64, levels: Levels) -> u8 {
     (step / unit).round().clamp(1.0, f64::from(levels.multiple)) as u8
 }
 
-/// Searched scales: every group's best step first, then the row unit and the multiples that
-/// together lose least.
+/// Searched scales: first the best scale of each group, then the row unit and multiples that
+/// minimize the total loss.
 pub(super) fn search(weights: &[f64], importance: &[f64], group: usize, levels: Levels) -> RowGrid {
     let groups: Vec<(&[f64], &[f64])> =
         weights.chunks(group).zip(importance.chunks(group)).collect();
@@ -109,7 +108,7 @@ pub(super) fn search(weights: &[f64], importance: &[f64], group: usize, levels: 
     best.expect("there is at least one candidate").1
 }
 
-/// The better of the two whole multiples around `ideal`, with its loss.
+/// The better of the two integer multiples around `ideal`, with its loss.
 fn better_multiple(
     ideal: f64,
     unit: f64,
@@ -124,7 +123,7 @@ fn better_multiple(
     if b.1 < a.1 { b } else { a }
 }
 
-/// The best of 36 steps, refined once by least squares.
+/// The best of 36 candidate scales, refined once by least squares.
 fn step(weights: &[f64], importance: &[f64], levels: Levels) -> f64 {
     let reach = reach(weights, levels);
     if reach == 0.0 {
@@ -143,7 +142,7 @@ fn step(weights: &[f64], importance: &[f64], levels: Levels) -> f64 {
     best([step, refined].into_iter(), total)
 }
 
-/// The candidate with the smallest cost; the first of equals.
+/// The candidate with the smallest cost; ties go to the first.
 fn best(candidates: impl Iterator<Item = f64>, cost: impl Fn(f64) -> f64) -> f64 {
     let mut best = (f64::INFINITY, 0.0);
     for candidate in candidates {
@@ -170,7 +169,7 @@ mod tests {
         groups.map(loss).sum()
     }
 
-    /// Rows of bell-shaped weights, as trained ones are.
+    /// Rows of roughly Gaussian weights, as trained ones are.
     fn rows() -> Vec<Vec<f64>> {
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let mut weight = || (0..6).map(|_| random.random_range(-1f64..1.0)).sum::<f64>();

@@ -1,8 +1,8 @@
-//! Mean shift of the inputs of a matrix behind quantized layers.
+//! Mean shift of a matrix's inputs caused by quantized layers before it.
 //!
-//! Errors of one layer shift the inputs of the next and, in the mean, its outputs, which a bias can
-//! correct: with x the exact and x̂ the real inputs, Ŵx̂ is Wx on average for the bias
-//! b + W·E\[x\] − Ŵ·E\[x̂\].
+//! Errors of one layer shift the mean of the next layer's inputs and outputs, which a bias can
+//! correct: with x the exact and x̂ the actual inputs, Ŵx̂ equals Wx on average for the bias b +
+//! W·E\[x\] − Ŵ·E\[x̂\].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,8 @@ use rayon::prelude::*;
 
 use crate::reference::{LinearCall, Model, Observer, WINDOWS_PER_PASS};
 
-/// Mean of the exact inputs minus the real ones of some layers, over positions that reach them in
-/// both models.
+/// Mean of the exact minus the actual inputs of some layers, over positions that reach them in both
+/// models.
 pub fn shifts(
     exact: &Model,
     quantized: &Model,
@@ -45,7 +45,7 @@ pub fn shifts(
     total.into_iter().map(|(layer, sums)| (layer, mean(sums))).collect()
 }
 
-/// Inputs of the layers that are wanted.
+/// Records the inputs of selected layers.
 struct Inputs<'a> {
     wanted: &'a BTreeSet<String>,
     layers: BTreeMap<String, Rows>,
@@ -76,7 +76,7 @@ impl Rows {
         &self.values[i * self.width..][..self.width]
     }
 
-    /// Sum of the differences over positions that both have, and how many those are.
+    /// Sum of the differences over common positions, and their number.
     fn minus(&self, other: &Self) -> (usize, Vec<f64>) {
         let (mut count, mut sums) = (0, vec![0.0; self.width]);
         for (i, position) in self.positions.iter().enumerate() {
@@ -95,14 +95,14 @@ mod tests {
     use super::*;
     use crate::quantize::tests::random_checkpoint;
 
-    /// Where a layer's outputs are off by a constant, so are the next layer's inputs.
+    /// A constant error of a layer's outputs is the shift of the next layer's inputs.
     #[test]
     fn the_shift_is_what_the_layer_before_is_off_by() {
         let checkpoint = random_checkpoint(1, 3);
         let tokens: Vec<u32> = (0..480).map(|i| i * 7 % 40).collect();
         let up = "blocks.1.bk_layer.moe_ffn.experts.2.0";
         let down = "blocks.1.bk_layer.moe_ffn.experts.2.3".to_owned();
-        // Large enough for a ReLU to pass all of it.
+        // Large enough to stay positive through the ReLU.
         let [exact, off] = [98.0, 100.0].map(|bias| {
             let mut checkpoint = checkpoint.clone();
             checkpoint.data_mut(&format!("{up}.bias"))[4] += bias;

@@ -1,4 +1,4 @@
-//! Scales and codes of a whole matrix in an integer precision.
+//! Scales and codes of a matrix in an integer precision.
 
 use resnet_bk_core::blob::TensorId;
 use resnet_bk_schema::{Step, Steps, Storage};
@@ -8,20 +8,20 @@ use super::code_search::{Metric, Rounded, Target, cost, descend, gptq, nearest, 
 use super::grid::{self, Levels, RowGrid, nearest_multiple};
 use crate::tensors::{feeds_a_choice, layer_name};
 
-/// Damping of A as a share of its mean diagonal: more where few samples were seen for its size, as
-/// by an expert that hardly any token is routed to.
+/// Damping of A as a fraction of its mean diagonal: larger for few samples per column, as for
+/// experts that rarely get a token.
 pub(super) fn damping(cols: usize, samples: usize) -> f64 {
     0.01 + 0.1 * cols as f64 / samples.max(1) as f64
 }
 
-/// Shrinkage of the off-diagonal of G: stronger where few samples were seen for its size.
+/// Shrinkage of the off-diagonal of G: stronger for few samples per output.
 fn trust(outputs: usize, samples: usize) -> f64 {
     0.9 * samples as f64 / (samples + outputs) as f64
 }
 
 /// Passes of cross-row error compensation.
 const JOINT_PASSES: usize = 3;
-/// Rounds of refitting scales to codes and codes to scales.
+/// Rounds of alternately refitting scales and codes.
 const REFITS: usize = 2;
 
 /// Shape, groups and code range of a matrix.
@@ -31,7 +31,7 @@ pub(super) struct Layout {
     /// Columns per scale.
     pub(super) group: usize,
     pub(super) levels: Levels,
-    /// Whether rows compensate each other's errors. Not before a ReLU or a softmax, where the input
+    /// Whether to apply cross-row error compensation. Not before a ReLU or softmax, where the input
     /// decides which outputs count and an average over inputs does not describe that.
     pub(super) joint: bool,
 }
@@ -48,7 +48,7 @@ impl Layout {
     }
 }
 
-/// Finds the scales of every row, not yet rounded to their stored form.
+/// Finds the scales of every row, before rounding to their stored form.
 pub(super) fn scales(
     rows: &[Vec<f64>],
     metric: &Metric,
@@ -66,8 +66,8 @@ pub(super) fn scales(
     rows.iter().map(row).collect()
 }
 
-/// Tries units around the first with the codes that each would get, then refits scales to codes and
-/// codes to scales; keeps the cheapest.
+/// Tries units around the first, each with its own codes, then alternately refits scales and codes;
+/// keeps the lowest cost.
 fn improve(
     weights: &[f64],
     first: RowGrid,
@@ -113,7 +113,7 @@ fn improve(
     best.1
 }
 
-/// Codes of one row, from scratch or from codes to improve on.
+/// Codes of one row, from scratch or improving given codes.
 fn round(metric: &Metric, target: Target<'_>, codes: Option<Vec<i8>>, steps: Steps) -> Rounded {
     let fresh = if steps.has(Step::Gptq) { Some(gptq(metric, target)) } else { None };
     let starts = [fresh, codes.or_else(|| Some(nearest(metric, target).codes))];
@@ -121,7 +121,7 @@ fn round(metric: &Metric, target: Target<'_>, codes: Option<Vec<i8>>, steps: Ste
     found.min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("there is always a start")
 }
 
-/// Coordinate descent if it is among the steps, and the cost.
+/// Coordinate descent if enabled, and the cost.
 fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, steps: Steps) -> Rounded {
     if steps.has(Step::Descent) {
         descend(metric, target, codes)
@@ -130,7 +130,7 @@ fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, steps: Steps) -> 
     }
 }
 
-/// Codes of every row for scales in their stored form (per row, one per column).
+/// Codes of every row, given scales as stored (per row, one per column).
 pub(super) fn codes(
     rows: &[Vec<f64>],
     scales: &[Vec<f64>],

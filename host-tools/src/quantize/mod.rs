@@ -10,9 +10,9 @@
 //! ```
 //!
 //! The same checkpoint, text and seed give the same blob on the same kind of processor, on any
-//! number of threads. On another kind they may not: the `gemm` crate chooses instructions and the
-//! sizes of blocks by the processor and its caches, the C library its exponential, and FP32 sums
-//! that differ in their last bits can move a code by one. What a blob computes is the same
+//! number of threads. Other processors may give another blob: the `gemm` crate selects instructions
+//! and block sizes by processor and cache, the exponential comes from the C library, and FP32 sums
+//! that differ in the last bits can change a code by one. Inference with a given blob is the same
 //! everywhere.
 
 pub mod balance;

@@ -1,4 +1,4 @@
-//! A checkpoint on its way to a blob.
+//! A checkpoint prepared for quantization.
 
 use std::borrow::Cow;
 
@@ -14,10 +14,10 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::tensors::{Assignment, dimensions, layer_name, weight_name};
 
-/// Name and version that blobs are signed with.
+/// Tool name and version recorded in blobs.
 pub const TOOL: &str = concat!("resnet-bk ", env!("CARGO_PKG_VERSION"));
 
-/// A folded checkpoint and everything that does not depend on precisions.
+/// A folded checkpoint and everything else that does not depend on precisions.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The folded checkpoint.
@@ -28,13 +28,13 @@ pub struct Source {
     pub sha256: [u8; 32],
     /// Bytes of the checkpoint file.
     pub bytes: u64,
-    /// Tokenizer section, where the blob is to carry one.
+    /// Tokenizer section, if the blob is to contain one.
     pub tokenizer: Option<Vec<u8>>,
-    /// Class of every token; empty where all are in one.
+    /// Class of every token; empty for a single class.
     pub(super) classes: Vec<u8>,
-    /// Hidden units that each expert keeps; empty where all keep all.
+    /// Number of hidden units that each expert keeps; empty if all keep all.
     pub(super) kept: Vec<usize>,
-    /// Steps of post-training quantization that are taken.
+    /// Post-training quantization steps to apply.
     pub steps: Steps,
 }
 
@@ -63,7 +63,7 @@ impl Source {
         })
     }
 
-    /// Rearranges experts and their calibration, where the steps allow it.
+    /// Rearranges experts and their calibration, if the steps allow it.
     pub fn rearrange(&mut self, symmetries: &Symmetries, calibration: &mut Calibration) {
         for (l, e) in self.experts() {
             let [up, down] = [TensorId::ExpertUp(l, e), TensorId::ExpertDown(l, e)].map(layer_name);
@@ -77,7 +77,7 @@ impl Source {
         }
     }
 
-    /// Layer and number of every expert.
+    /// Layer and expert index of every expert.
     pub fn experts(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
         let Dimensions { layers, experts, .. } = self.dims;
         (0..layers).flat_map(move |l| (0..experts).map(move |e| (l, e)))
@@ -119,7 +119,7 @@ impl Source {
         storage.layout(id, rows, cols).len()
     }
 
-    /// Bytes of the blob that [`Source::quantize`] would give, exactly, without quantizing.
+    /// Exact size in bytes of the blob that [`Source::quantize`] would give, without quantizing.
     pub fn predict(&self, assignment: &Assignment, origin: &Origin<'_>) -> Result<usize> {
         let records: Vec<TensorRecord> = self
             .dims
@@ -134,7 +134,7 @@ impl Source {
         self.parts(&chain, records, assignment, origin).total_len()
     }
 
-    /// Quantizes every matrix as assigned.
+    /// Quantizes every matrix in its assigned storage.
     pub fn encode_all(
         &self,
         assignment: &Assignment,
@@ -200,15 +200,15 @@ impl Source {
     }
 }
 
-/// Provenance of a blob beside its policy.
+/// Provenance of a blob, besides its policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Text that the quantizer was calibrated on.
+    /// Name of the calibration text.
     pub calibration: &'a str,
     /// Calibration tokens.
     pub calibration_tokens: u32,
     /// Seed.
     pub seed: u64,
-    /// Quality, if it was measured.
+    /// Measured quality, if any.
     pub measured: Option<Measured<'a>>,
 }

@@ -6,14 +6,14 @@ use crate::error::Error;
 use crate::tensors::bias_name;
 use resnet_bk_schema::Storage;
 
-/// Factor between the stored mantissa and the weight per code: a linear layer's row scale includes
-/// the scale of one activation code.
+/// Ratio of a row scale as stored to the weight per code: a linear layer's row scale includes the
+/// scale of one activation code.
 pub(crate) fn per_activation(id: TensorId) -> f64 {
     if id.is_embedding() { 1.0 } else { f64::from(id.max_code()) }
 }
 
-/// Mantissas of row scales with a common exponent: the largest one takes 16 bits. `None` where even
-/// that is too little.
+/// Mantissas of row scales with a common exponent; the largest uses 16 bits. `None` if a scale is
+/// too large.
 pub(crate) fn mantissas(units: &[f64], per_activation: f64) -> Option<(Vec<u16>, u8)> {
     let largest = units.iter().copied().fold(0.0, f64::max) / per_activation;
     if largest == 0.0 {
@@ -29,7 +29,7 @@ pub(crate) fn mantissas(units: &[f64], per_activation: f64) -> Option<(Vec<u16>,
     Some((units.iter().map(mantissa).collect(), exponent as u8))
 }
 
-/// Weight per code and multiple of a stored mantissa.
+/// Weight per code at multiple 1, from a stored mantissa.
 pub(crate) fn unit(mantissa: u16, exponent: u8, per_activation: f64) -> f64 {
     f64::from(mantissa) * (-f64::from(exponent)).exp2() * per_activation
 }
@@ -47,12 +47,12 @@ pub(crate) fn biases(wanted: &[f64]) -> Option<(Vec<i16>, u8)> {
     (exponent >= 0).then(|| (mantissas.collect(), exponent as u8))
 }
 
-/// The error where [`biases`] gives nothing.
+/// The error for biases that [`biases`] cannot represent.
 pub(crate) fn biases_too_large(id: TensorId) -> Error {
     Error::WeightTooLarge { tensor: bias_name(id), precision: "biases, which end at ±32767" }
 }
 
-/// Packs a row's codes into the planes of its precision.
+/// Packs a row's codes into the bit planes of its precision.
 pub(crate) fn pack(storage: Storage, codes: &[i8], bytes: &mut Vec<u8>) {
     if storage.precision == Precision::Int8 {
         bytes.extend(codes.iter().zip(INT8_OFFSETS.iter().cycle()).map(|(&c, o)| c as u8 ^ o));
@@ -73,7 +73,7 @@ pub(crate) fn pack(storage: Storage, codes: &[i8], bytes: &mut Vec<u8>) {
     }
 }
 
-/// Packs a row's mantissa and the multiples of its groups.
+/// Packs a row's mantissa and its groups' multiples.
 pub(crate) fn pack_scales(storage: Storage, mantissa: u16, multiples: &[u8], bytes: &mut Vec<u8>) {
     bytes.extend(mantissa.to_le_bytes());
     if storage.precision.is_grouped() {

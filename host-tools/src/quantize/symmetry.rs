@@ -1,10 +1,10 @@
 //! Exact symmetries of an expert: scale equalization and permutation of its hidden units.
 //!
-//! An expert's hidden units can be renumbered, and, since ReLU(s·x) = s·ReLU(x) for s > 0, a unit's
-//! row of the first matrix can be multiplied by what its column of the second is divided by. The
-//! rows have a scale each, so the first matrix rounds as before; of the second, it changes which
-//! columns share a group's scale and how far apart they are. (Layer normalization offers the same
-//! freedom, but the blob's has no gain to undo a scaling with: [`super::fold`] uses it up.)
+//! Hidden units can be permuted and, since ReLU(s·x) = s·ReLU(x) for s > 0, a unit's row of the
+//! first matrix can be multiplied by s and its column of the second divided by s. The first matrix
+//! has a scale per row, so its rounding does not change; in the second, this changes which columns
+//! share a group's scale and how much their magnitudes differ. (Layer normalization has the same
+//! symmetry, but [`super::fold`] removes the gain that would undo the scaling.)
 
 use std::collections::BTreeMap;
 
@@ -14,20 +14,20 @@ use serde::{Deserialize, Serialize};
 use super::calibration::{Calibration, Statistics, Symmetric};
 use crate::checkpoint::Checkpoint;
 
-/// A symmetry that is applied to the hidden units of an expert.
+/// A symmetry applied to the hidden units of an expert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Symmetry {
-    /// Equalized scales: half of the spread of the second matrix's column magnitudes moves into the
-    /// first.
+    /// Scale equalization: half of the spread (in logarithms) of the second matrix's column
+    /// magnitudes moves into the first.
     Equalized,
-    /// Permuted: columns of similar magnitude become neighbours and share scales.
+    /// Permutation: columns of similar magnitude become neighbours and share scales.
     Permuted,
     /// Both.
     Both,
 }
 
-/// Symmetries of experts, by the layer of their second matrix. Others stay as they are.
+/// Symmetries of experts, keyed by the layer of their second matrix; other experts are unchanged.
 pub type Symmetries = BTreeMap<String, Symmetry>;
 
 impl Symmetry {
@@ -40,7 +40,7 @@ impl Symmetry {
         }
     }
 
-    /// Those that the steps allow.
+    /// The symmetries that the steps allow.
     pub fn allowed(steps: Steps) -> impl Iterator<Item = Self> {
         let [equalize, permute] = [Step::Equalize, Step::Permute].map(|step| steps.has(step));
         [(Self::Equalized, equalize), (Self::Permuted, permute), (Self::Both, equalize && permute)]
@@ -54,7 +54,7 @@ impl Symmetry {
         for row in down.chunks_exact(hidden) {
             magnitudes.iter_mut().zip(row).for_each(|(sum, &w)| *sum += f64::from(w).powi(2));
         }
-        // Columns of zeros stay at the scale of the others.
+        // Columns of zeros get a floor, so that scales stay positive.
         let mean = magnitudes.iter().sum::<f64>() / hidden as f64;
         let floor = (mean * 1e-6).max(f64::MIN_POSITIVE);
         let mut magnitudes: Vec<f64> = magnitudes.iter().map(|m| m.max(floor).sqrt()).collect();
@@ -79,9 +79,9 @@ impl Symmetry {
 /// `scales[j]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rearrangement {
-    /// Old unit of each new one.
+    /// Old index of each new unit.
     pub order: Vec<usize>,
-    /// Factors of its activations, above 0.
+    /// Factors of the units' activations, positive.
     pub scales: Vec<f64>,
 }
 
@@ -119,10 +119,10 @@ impl Rearrangement {
         old
     }
 
-    /// Rearranges the calibration of the two layers, as calibrating again would.
+    /// Rearranges the calibration of the two layers to what recalibrating would give.
     pub fn apply_statistics(&self, calibration: &mut Calibration, up: &str, down: &str) {
         if let Some(Statistics { outputs, .. }) = calibration.layer_mut(up) {
-            // Gradients with respect to what was multiplied are divided.
+            // Gradients with respect to scaled activations are divided by the scale.
             *outputs = self.rearranged(outputs, |scale| 1.0 / scale);
         }
         if let Some(Statistics { inputs, mean, shift, .. }) = calibration.layer_mut(down) {

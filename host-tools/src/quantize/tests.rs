@@ -1,4 +1,4 @@
-//! Whole-quantizer tests, and the random models that other tests share.
+//! Tests of the whole quantizer, and random models that other tests share.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(crate) fn random_checkpoint(seed: u64, top_k: usize) -> Checkpoint {
     )
 }
 
-/// A model of these dimensions with random weights of a trained model's size.
+/// A model of these dimensions with random weights of realistic magnitude.
 pub(crate) fn random_checkpoint_of(config: ModelConfig, seed: u64) -> Checkpoint {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut tensors = BTreeMap::new();
@@ -88,8 +88,8 @@ fn the_integer_path_follows_the_reference() {
                 let blob = source.quantize(&assignment, &calibration, &origin()).unwrap();
                 assert_eq!(blob.len(), source.predict(&assignment, &origin()).unwrap());
                 let logits = score(&blob, &window);
-                // The median position: where two gate logits all but tie, rounding may choose the
-                // other expert, and that position differs by more than rounding.
+                // The median position: where two gate logits nearly tie, rounding may choose the
+                // other expert, and the error is larger than that of rounding.
                 let mut errors: Vec<f64> = logits
                     .chunks_exact(40)
                     .zip(exact.chunks_exact(40))

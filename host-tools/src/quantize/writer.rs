@@ -1,4 +1,4 @@
-//! Putting a blob together. The format itself is described in the core, once for both sides.
+//! Assembles a blob. The core describes the format, for writer and reader.
 
 use resnet_bk_core::blob::{
     ALIGN, Dimensions, Header, Preamble, Provenance, RECORD_LEN, Section, TensorId, TensorRecord,
@@ -10,18 +10,18 @@ use crate::error::{Error, Result};
 use crate::tensors::weight_name;
 use resnet_bk_schema::Storage;
 
-/// Everything a blob is made of.
+/// Everything that a blob consists of.
 #[derive(Clone, Debug)]
 pub struct Parts<'a> {
     /// Dimensions and chain kind.
     pub dims: Dimensions,
     /// Chain format and parameters.
     pub chain: &'a EncodedChain,
-    /// Records in canonical order; their offsets are filled in here.
+    /// Records in canonical order; offsets are filled in here.
     pub records: Vec<TensorRecord>,
     /// Bytes of the tensors' sections, in the same order.
     pub section_lens: Vec<usize>,
-    /// Tokenizer section, if the tokenizer travels along.
+    /// Tokenizer section, if included.
     pub tokenizer: Option<&'a [u8]>,
     /// Section of token classes, if there are several.
     pub token_classes: Option<Vec<u8>>,
@@ -39,7 +39,7 @@ struct Plan {
     total: usize,
 }
 
-/// Refuses a matrix that the reader would refuse.
+/// Rejects a matrix that the reader would reject.
 pub(super) fn check(dims: &Dimensions, id: TensorId, record: &TensorRecord) -> Result<()> {
     record.check(dims, id).map_err(|problem| {
         let storage = Storage { precision: record.precision, group: record.group.into() };
@@ -49,7 +49,7 @@ pub(super) fn check(dims: &Dimensions, id: TensorId, record: &TensorRecord) -> R
 }
 
 impl Parts<'_> {
-    /// Bytes of the blob, without its weights being known.
+    /// Bytes of the blob, computed without its weights.
     pub fn total_len(&self) -> Result<usize> {
         Ok(self.plan()?.total)
     }
@@ -112,7 +112,7 @@ impl Parts<'_> {
         let header = postcard::to_allocvec(&header)
             .map_err(|e| Error::Quantize(format!("the header cannot be encoded: {e}")))?;
         let base = Preamble { header_len: header.len() as u32, total_len: 0 }.base();
-        // Sections end where the last one does; only their starts are aligned.
+        // Only the starts of sections are aligned; the last one is not padded.
         let total = base + end;
         debug_assert!(base.is_multiple_of(ALIGN));
         if u32::try_from(total).is_err() {

@@ -28,7 +28,7 @@ impl<T: Real> Model<T> {
         self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
     }
 
-    /// As [`Model::add_gradient`] for a distillation loss, given a teacher's logits `[positions,
+    /// As [`Model::add_gradient`] for a distillation loss, with a teacher's logits `[positions,
     /// V]`.
     #[expect(clippy::too_many_arguments, reason = "add_gradient and a teacher")]
     pub fn add_distilled_gradient(
@@ -47,7 +47,7 @@ impl<T: Real> Model<T> {
         losses
     }
 
-    /// Losses on a text beside a teacher's logits `[positions, V]`, without gradients.
+    /// Losses on a text relative to a teacher's logits `[positions, V]`, without gradients.
     pub fn losses(
         &self,
         inputs: &[u32],
@@ -62,7 +62,7 @@ impl<T: Real> Model<T> {
         Losses { nats, ..losses }
     }
 
-    /// From the logits that a forward pass has left in `tape`; `each` sees every layer.
+    /// Starts from the logits of the last forward pass in `tape`; `each` receives every layer.
     #[expect(clippy::too_many_arguments, reason = "add_gradient and its observer")]
     pub(crate) fn backward_tape(
         &self,
@@ -79,7 +79,7 @@ impl<T: Real> Model<T> {
         total
     }
 
-    /// From the gradients of the logits, which are in their place in `tape`.
+    /// Starts from the gradients of the logits, stored in place of the logits in `tape`.
     fn backward_logits(
         &self,
         inputs: &[u32],
@@ -124,7 +124,7 @@ impl<T: Real> Model<T> {
         }
     }
 
-    /// Turns `scratch.dh` from the gradient of the block's output into that of its input.
+    /// Transforms `scratch.dh` from the gradient of the block's output to that of its input.
     fn block_backward(
         &self,
         block: &BlockLayout,
@@ -154,7 +154,8 @@ impl<T: Real> Model<T> {
         block.norm.backward(parameters, &tape.buffers.norm, du, gradient, dh);
     }
 
-    /// Through the chains of every window: gradients of v (written) and of diagonal and log_eta.
+    /// Backward through the chains of every window: gradients of v (written) and of diagonal and
+    /// log_eta (added).
     fn resolve_backward(
         &self,
         block: &BlockLayout,
@@ -176,7 +177,7 @@ impl<T: Real> Model<T> {
             let out = bk::Gradients { v: dv, diagonal: d_diagonal, eta: &mut d_eta };
             bk::backward(&core, g, chain, dg, out);
         }
-        // η = max(exp(log_eta), floor): at the floor log_eta has no effect.
+        // η = max(exp(log_eta), floor): at the floor, log_eta has no effect.
         let floor = T::of(f64::from(self.config().eta_floor));
         let d_log_eta = &mut gradient[block.log_eta.clone()];
         for i in 0..k {
@@ -187,7 +188,7 @@ impl<T: Real> Model<T> {
     }
 }
 
-/// A clamp passes no gradient where it acts.
+/// Zeroes the gradient where the clamp saturates.
 fn mask<T: Real>(gradient: &mut [T], before: &[T], bound: f64) {
     let bound = T::of(bound);
     for (g, &x) in gradient.iter_mut().zip(before) {

@@ -29,7 +29,7 @@ pub(crate) struct Core<'a, T> {
     pub(crate) chain: Chain,
 }
 
-/// Kept for the backward pass of a full chain beside v and G, `[window, 2K]` each.
+/// Saved for the backward pass of a full chain, besides v and G; `[window, 2K]` each.
 #[derive(Default)]
 pub(crate) struct Tape<T> {
     /// 1 / L.
@@ -38,7 +38,7 @@ pub(crate) struct Tape<T> {
     right: Vec<T>,
 }
 
-/// Gradients of what a window's G depends on.
+/// Gradients of a window's inputs to G.
 pub(crate) struct Gradients<'a, T> {
     /// `[window, K]`, written.
     pub(crate) v: &'a mut [T],
@@ -48,7 +48,8 @@ pub(crate) struct Gradients<'a, T> {
     pub(crate) eta: &'a mut [T],
 }
 
-/// One link: out = 1 / (α − β·previous), with `previous` = 1/L of the neighbour or zero.
+/// One step of the recursion: out = 1 / (α − β·previous), with `previous` = 1/L of the neighbour,
+/// or `None` at the end of the chain.
 #[inline(always)]
 fn link<T: Real>(core: &Core<'_, T>, v: &[T], previous: Option<&[T]>, out: &mut [T]) {
     let k = v.len();
@@ -78,8 +79,8 @@ fn link<T: Real>(core: &Core<'_, T>, v: &[T], previous: Option<&[T]>, out: &mut 
     }
 }
 
-/// Advances a half chain by one position: `g` `[2K]` holds G_{t−1} (or nothing, with `first`) and
-/// becomes G_t. `scratch` is `[2K]`.
+/// Advances a half chain by one position: `g` `[2K]` holds G_{t−1} (ignored if `first`) and becomes
+/// G_t. `scratch` is `[2K]`.
 pub(crate) fn step<T: Real>(
     core: &Core<'_, T>,
     v: &[T],
@@ -108,7 +109,7 @@ pub(crate) fn forward<T: Real>(core: &Core<'_, T>, v: &[T], g: &mut [T], tape: &
                 link(core, &v[t * k..][..k], previous, &mut head[t * 2 * k..]);
             }
             for t in 0..window {
-                // L + R − α = α − β/L_{t−1} − β/R_{t+1}: no cancellation of large parts.
+                // L + R − α = α − β/L_{t−1} − β/R_{t+1} avoids cancellation of large terms.
                 let row = t * 2 * k;
                 for i in 0..k {
                     let mut re = core.diagonal[i] + v[t * k + i];
@@ -149,7 +150,7 @@ pub(crate) fn backward<T: Real>(
 ) {
     let k = core.diagonal.len();
     let window = g.len() / (2 * k);
-    // The adjoint that reaches 1/L_t from L_{t+1}: −β·L̄_{t+1}.
+    // Adjoint of 1/L_t through L_{t+1}: −β·L̄_{t+1}.
     let mut carry = vec![T::ZERO; 2 * k];
     let mut bar = vec![T::ZERO; 2 * k];
     match core.chain {

@@ -1,8 +1,8 @@
-//! The forward pass of one block, around its chain.
+//! The forward pass of one block, except its chain.
 //!
-//! A block is entered (normalisation, potentials), its chain is computed by whoever calls, over
-//! whole windows or one position at a time, and it is left (features, experts, residual stream).
-//! Batches, long windows and streams all pass through these two functions.
+//! [`Model::enter_block`] computes normalisation and potentials; the caller computes the chain,
+//! over whole windows or one position at a time; [`Model::leave_block`] adds features and experts
+//! to the residual stream. Batches, long windows and streams share these two functions.
 
 use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into};
 use crate::reference::fake_quant::{FakeQuant, round_rows};
@@ -11,7 +11,7 @@ use crate::reference::model::{BlockLayout, Model};
 use crate::reference::moe;
 use crate::reference::real::{Real, add_scaled, size};
 
-/// Activations of a block beside its inputs, potentials and resolvent elements.
+/// Activations of a block, besides its inputs, potentials and resolvent elements.
 #[derive(Default)]
 pub(crate) struct BlockBuffers<T> {
     pub(crate) norm: layer_norm::Tape<T>,
@@ -25,8 +25,8 @@ pub(crate) struct BlockBuffers<T> {
 }
 
 impl<T: Real> Model<T> {
-    /// From the residual stream `h` `[rows, d]` to normalised inputs `u` `[rows, d]` and clipped
-    /// potentials `v` `[rows, K]`.
+    /// Computes normalised inputs `u` `[rows, d]` and clipped potentials `v` `[rows, K]` from the
+    /// residual stream `h` `[rows, d]`.
     pub(crate) fn enter_block(
         &self,
         block: &BlockLayout,
@@ -49,7 +49,7 @@ impl<T: Real> Model<T> {
         }
     }
 
-    /// Adds the chain's features, from G `g` `[rows, 2K]`, and the experts, from `u` `[rows, d]`,
+    /// Adds the chain's features (from G, `g` `[rows, 2K]`) and the experts (from `u` `[rows, d]`)
     /// to the residual stream `h` `[rows, d]`.
     pub(crate) fn leave_block(
         &self,

@@ -1,10 +1,10 @@
-//! Where potentials and features are clipped.
+//! Clipping bounds of potentials and features.
 
 use crate::reference::real::Real;
 
 /// Bound of the potentials.
 pub(crate) const POTENTIAL_BOUND: f64 = 3.0;
-/// Bound of the features, the real and imaginary parts of G.
+/// Bound of the features: the real and imaginary parts of G.
 pub(crate) const FEATURE_BOUND: f64 = 10.0;
 
 /// Clips every element of `x` to ±`bound`.

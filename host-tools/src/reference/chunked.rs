@@ -1,5 +1,5 @@
-//! The forward pass over windows of any length, without a tape: what grows with the length of a
-//! window is what its chains need, a few numbers a position; everything else is computed a chunk of
+//! The forward pass over windows of any length, without a tape: only the chains need memory that
+//! grows with the window, a few numbers per position; everything else is computed a chunk of
 //! positions at a time.
 
 use std::ops::Range;
@@ -9,10 +9,10 @@ use crate::reference::block::BlockBuffers;
 use crate::reference::model::Model;
 use crate::reference::real::size;
 
-/// Positions of a chunk.
+/// Positions per chunk.
 pub const CHUNK: usize = 1024;
 
-/// The last residual stream of a batch of windows, whose logits can be had a chunk at a time.
+/// Final hidden states of a batch of windows, from which logits are computed a chunk at a time.
 #[derive(Debug)]
 pub struct Hidden<'a> {
     model: &'a Model,
@@ -39,9 +39,9 @@ impl Hidden<'_> {
 }
 
 impl Model {
-    /// Everything but the logits of windows that follow each other, of `window` tokens each and a
-    /// last one of what is left. Logits are those of [`Model::forward`], to the bit where that has
-    /// at most [`CHUNK`] positions.
+    /// Hidden states of consecutive windows of `window` tokens, the last of which may be shorter.
+    /// Their logits equal those of [`Model::forward`] up to rounding, and bit for bit for batches
+    /// of at most [`CHUNK`] positions.
     ///
     /// # Panics
     /// If a token is not below V, or a window is longer than the position table.

@@ -1,22 +1,22 @@
-//! Fake quantization: activations rounded as the integer path rounds them, for quantization-aware
+//! Fake quantization: rounds activations as the integer path does, for quantization-aware
 //! fine-tuning.
 //!
-//! Every vector that a linear layer reads has 127 steps to either side of zero, after a ReLU 255
-//! above it, the last of them its largest magnitude; the residual stream is too fine to matter.
-//! Backward passes use the straight-through estimator.
+//! Inputs of linear layers are rounded to ±127 steps of their largest magnitude, or to 255 steps
+//! after a ReLU; the residual stream is fine enough to ignore. Backward passes use the
+//! straight-through estimator.
 
 use crate::reference::bounds::POTENTIAL_BOUND;
 use crate::reference::real::Real;
 
-/// Activations that are rounded beside the inputs of linear layers.
+/// Activations to round besides the inputs of linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FakeQuant {
-    /// Whether potentials are rounded to 127 steps on either side of zero.
+    /// Whether to round potentials to ±127 steps.
     pub potentials_int8: bool,
 }
 
 impl FakeQuant {
-    /// Rounds clamped potentials where that is asked for.
+    /// Rounds clamped potentials, if enabled.
     pub(crate) fn potentials<T: Real>(self, v: &mut [T]) {
         if self.potentials_int8 {
             round_to(v, T::of(POTENTIAL_BOUND), 127);
@@ -34,7 +34,7 @@ pub(crate) fn round_rows<T: Real>(x: &mut [T], width: usize, steps: u32) {
     }
 }
 
-/// Rounds to whole multiples of `peak / steps`.
+/// Rounds to integer multiples of `peak / steps`.
 #[inline(always)]
 fn round_to<T: Real>(x: &mut [T], peak: T, steps: u32) {
     let steps = T::of(f64::from(steps));
@@ -44,7 +44,7 @@ fn round_to<T: Real>(x: &mut [T], peak: T, steps: u32) {
     }
 }
 
-/// In lanes, as reductions are: a running maximum would be one long chain of comparisons.
+/// Computed in lanes, like reductions: a running maximum would be a sequential dependency.
 fn largest_magnitude<T: Real>(row: &[T]) -> T {
     let larger = |a: T, x: T| {
         let x = if x < T::ZERO { -x } else { x };
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use resnet_bk_core::internals::activation::{quantize, quantize_relu};
 
-    /// The core's codes of the same vectors, but for its own bound on what it is off by.
+    /// Matches the core's codes of the same vectors, up to the core's own error bound.
     #[test]
     fn rounding_is_that_of_the_integer_path() {
         for scale in [0.01f32, 1.0, 300.0] {

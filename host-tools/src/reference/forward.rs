@@ -13,13 +13,13 @@ use crate::reference::moe::Dropout;
 use crate::reference::observer::{ChainCall, LinearCall, Observer, Routed};
 use crate::reference::real::{Real, add_to, size};
 
-/// Every activation of a forward pass: what the backward pass reads, and buffers that are reused
-/// from batch to batch.
+/// Every activation of a forward pass, as the backward pass needs them; buffers are reused across
+/// batches.
 #[derive(Default)]
 pub struct Tape<T: Real = f32> {
-    /// Share of hidden activations to drop, and the seed of the choice.
+    /// Fraction of hidden activations to drop, and the seed.
     dropout: Option<(f32, u64)>,
-    /// Whether activations are rounded.
+    /// How to round activations, if at all.
     fake_quant: Option<FakeQuant>,
     pub(crate) blocks: Vec<BlockTape<T>>,
     /// Residual stream `[rows, d]`.
@@ -27,7 +27,7 @@ pub struct Tape<T: Real = f32> {
     pub(crate) final_norm: layer_norm::Tape<T>,
     /// Normalised residual stream `[rows, d]`.
     pub(crate) final_u: Vec<T>,
-    /// `[rows, V]`; the loss turns them into their gradient in place.
+    /// `[rows, V]`; replaced in place by their gradient.
     pub(crate) logits: Vec<T>,
     pub(crate) scratch: Scratch<T>,
 }
@@ -57,24 +57,24 @@ pub(crate) struct Scratch<T> {
 }
 
 impl<T: Real> Tape<T> {
-    /// From now on, passes through this tape drop this share of the experts' hidden activations;
-    /// `seed` decides which. A share of 0 drops none.
+    /// Enables dropout of this fraction of the experts' hidden activations in later passes, drawn
+    /// from `seed`; 0 disables it.
     pub fn set_dropout(&mut self, share: f32, seed: u64) {
         self.dropout = (share > 0.0).then_some((share, seed));
     }
 
-    /// A tape whose passes round activations as the integer path does.
+    /// A tape whose passes round activations like the integer path.
     pub fn fake_quantized(fake_quant: FakeQuant) -> Self {
         Self { fake_quant: Some(fake_quant), ..Self::default() }
     }
 }
 
 impl<T: Real> Model<T> {
-    /// Logits `[positions, V]` of a batch of windows of `window` tokens each, one after the other.
+    /// Logits `[positions, V]` of consecutive windows of `window` tokens each.
     ///
     /// # Panics
-    /// If the tokens are not whole windows, a token is not below V, or a window is longer than the
-    /// position table.
+    /// If the tokens are not complete windows, a token is not below V, or a window is longer than
+    /// the position table.
     pub fn forward(&self, tokens: &[u32], window: usize) -> Vec<T> {
         let mut tape = Tape::default();
         self.forward_tape(tokens, window, &mut tape);
@@ -97,7 +97,7 @@ impl<T: Real> Model<T> {
         self.forward_with(tokens, window, tape, &mut |_, _| {});
     }
 
-    /// `after(stage, tape)` runs after each block and after the head.
+    /// Calls `after(stage, tape)` after each block and after the head.
     fn forward_with(
         &self,
         tokens: &[u32],
@@ -172,7 +172,7 @@ impl<T: Real> Model<T> {
     }
 }
 
-/// Which part of the model has just been computed.
+/// The part of the model that was just computed.
 #[derive(Clone, Copy)]
 enum Stage {
     Block(usize),
@@ -180,7 +180,7 @@ enum Stage {
 }
 
 impl Model<f32> {
-    /// As [`Model::forward`], showing `observer` every linear layer's inputs and outputs.
+    /// As [`Model::forward`], passing every linear layer's inputs and outputs to `observer`.
     pub fn forward_observed(
         &self,
         tokens: &[u32],

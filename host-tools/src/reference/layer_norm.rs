@@ -5,7 +5,7 @@ use std::ops::Range;
 
 const EPSILON: f64 = 1e-5;
 
-/// Where gain and bias (`[d]` each) lie among the parameters.
+/// Ranges of gain and bias (`[d]` each) in the parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerNorm {
     pub(crate) gain: Range<usize>,
@@ -62,7 +62,7 @@ impl LayerNorm {
         let gain = &parameters[self.gain.clone()];
         let d = gain.len();
         let width = T::of(d as f64);
-        // dL/dnormal of the row at hand.
+        // dL/dnormal of the current row.
         let mut dn = vec![T::ZERO; d];
         let rows = du.chunks_exact(d).zip(dh.chunks_exact_mut(d));
         let tapes = tape.normal.chunks_exact(d).zip(&tape.scale);

@@ -1,4 +1,4 @@
-//! Matrix products: the one place that calls the `gemm` crate, and linear layers on top of it.
+//! Matrix products (the only calls of the `gemm` crate), and linear layers.
 
 use crate::reference::observer::{Each, LinearGradient};
 use crate::reference::real::{Real, add_to};
@@ -74,10 +74,10 @@ pub(crate) fn add_gram(gram: &mut [f64], x: &[f64], n: usize) {
     product(gram, true, transposed(x, n), plain(x, n), (n, x.len() / n, n));
 }
 
-/// Where a linear layer's weight `[out, in]` and bias `[out]` lie among the parameters.
+/// Ranges of a linear layer's weight `[out, in]` and bias `[out]` in the parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
-    /// The layer's name: that of its weight without `.weight`.
+    /// The layer's name: its weight's name without `.weight`.
     pub(crate) name: String,
     pub(crate) weight: Range<usize>,
     pub(crate) bias: Range<usize>,
@@ -98,7 +98,8 @@ impl Linear {
         product(y, true, a, b, (rows, self.inputs, self.outputs));
     }
 
-    /// Adds the gradients of weight and bias, given those of the outputs, and shows them to `each`.
+    /// Adds the gradients of weight and bias, given those of the outputs, and passes them to
+    /// `each`.
     pub(crate) fn backward_parameters<T: Real>(
         &self,
         gradient: &mut [T],

@@ -1,4 +1,4 @@
-//! Cross-entropy of the next token, and the distance to a teacher.
+//! Next-token cross-entropy, and the distillation loss.
 
 use crate::reference::real::{Real, dot, sum};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,8 @@ pub fn negative_log_likelihoods<T: Real>(logits: &[T], targets: &[u32]) -> Vec<f
 pub struct Distillation {
     /// Distillation temperature: the logits of both are divided by it.
     pub temperature: f32,
-    /// Weight of the text's cross-entropy, 0 to 1; the rest is the KL divergence to the teacher.
+    /// Weight of the cross-entropy on the text, 0 to 1; the rest is the KL divergence to the
+    /// teacher.
     pub cross_entropy: f32,
 }
 
@@ -53,9 +54,9 @@ impl Distillation {
 /// Summed losses of a student in nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
-    /// KL divergence from teacher to student, at the temperature of the comparison.
+    /// KL divergence from teacher to student, at the distillation temperature.
     pub kl: f64,
-    /// Negative log-likelihood of the text under the student; 0 where it was not asked for.
+    /// Negative log-likelihood of the text under the student; 0 if not requested.
     pub nats: f64,
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn distil_in_place<T: Real>(
     let vocab = logits.len() / targets.len();
     let share = T::of(f64::from(how.cross_entropy));
     let temperature = T::of(f64::from(how.temperature));
-    // T² of the loss times 1/T of the derivative.
+    // T² of the loss times 1/T from the derivative.
     let factor = scale * (T::ONE - share) * temperature;
     let mut losses = Losses::default();
     let mut own = vec![T::ZERO; vocab];
@@ -105,7 +106,7 @@ pub(crate) fn distil_in_place<T: Real>(
 }
 
 fn maximum<T: Real>(row: &[T]) -> T {
-    // Lanes, as in the reductions: a running maximum would be one long chain of comparisons.
+    // In lanes, like reductions: a running maximum would be a sequential dependency.
     let mut lanes = [row[0]; 16];
     let (chunks, rest) = row.as_chunks::<16>();
     for chunk in chunks {
@@ -164,7 +165,7 @@ mod tests {
                 assert!((numeric - gradient[i]).abs() < 1e-8, "{how:?}: {numeric} {}", gradient[i]);
             }
         }
-        // The definition.
+        // Direct definition, for comparison.
         let mut divergence = crate::eval::divergence::Divergence::default();
         let singles = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
         for (p, q) in teacher.chunks(19).zip(logits.chunks(19)) {

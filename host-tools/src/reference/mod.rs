@@ -1,7 +1,7 @@
-//! The model in floating point, as the maths has it: forward, exact gradients, streaming.
+//! The model in floating point: forward pass, exact gradients, streaming.
 //!
-//! This is what quantization is measured against, what training optimises and what importance is
-//! computed from. The integer core in `resnet-bk-core` is a separate implementation.
+//! The reference for quantization, training and importance. The integer core in `resnet-bk-core` is
+//! a separate implementation.
 
 mod backward;
 mod bk;
@@ -32,5 +32,5 @@ pub use real::Real;
 pub(crate) use real::dot;
 pub use stream::Stream;
 
-/// Windows of a forward pass where memory does not ask for fewer: longer batches are no faster.
+/// Windows per forward pass unless memory requires fewer; larger batches are not faster.
 pub const WINDOWS_PER_PASS: usize = 8;

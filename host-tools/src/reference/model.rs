@@ -1,4 +1,4 @@
-//! The parameters of a model in one array, and where each tensor lies in it.
+//! The parameters of a model in one array, and the layout of its tensors.
 
 use crate::checkpoint::{Checkpoint, ModelConfig, Tensor, TensorSpec};
 use crate::error::{Error, Result};
@@ -8,12 +8,12 @@ use crate::reference::real::Real;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Where one block's tensors lie.
+/// Layout of one block's tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockLayout {
     pub(crate) norm: LayerNorm,
     pub(crate) gate: Linear,
-    /// (first, second) layer of each expert.
+    /// First and second layer of each expert.
     pub(crate) experts: Vec<(Linear, Linear)>,
     pub(crate) v_proj: Linear,
     pub(crate) diagonal: Range<usize>,
@@ -22,7 +22,7 @@ pub(crate) struct BlockLayout {
     pub(crate) scale: usize,
 }
 
-/// Where every tensor lies in the parameter array.
+/// Layout of every tensor in the parameter array.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) embedding: Range<usize>,
@@ -30,7 +30,7 @@ pub(crate) struct Layout {
     pub(crate) blocks: Vec<BlockLayout>,
     pub(crate) norm: LayerNorm,
     pub(crate) head: Linear,
-    /// Every tensor in canonical order; they follow each other without gaps.
+    /// Every tensor in canonical order, contiguous.
     pub(crate) tensors: Vec<(TensorSpec, Range<usize>)>,
 }
 
@@ -91,7 +91,7 @@ impl Layout {
     }
 }
 
-/// A model with its parameters, in `f32` unless gradients are being checked.
+/// A model and its parameters; `f64` is for checking gradients.
 #[derive(Clone, Debug)]
 pub struct Model<T: Real = f32> {
     config: ModelConfig,
@@ -115,22 +115,22 @@ impl<T: Real> Model<T> {
         &self.config
     }
 
-    /// Every parameter: the tensors of [`ModelConfig::tensors`], one after the other.
+    /// All parameters: the tensors of [`ModelConfig::tensors`], concatenated.
     pub fn parameters(&self) -> &[T] {
         &self.parameters
     }
 
-    /// Every parameter, to be changed.
+    /// All parameters, mutably.
     pub fn parameters_mut(&mut self) -> &mut [T] {
         &mut self.parameters
     }
 
-    /// Where the tensor of this name lies in [`Model::parameters`], and in gradients.
+    /// Range of a tensor in [`Model::parameters`], and in gradients.
     pub fn range(&self, name: &str) -> Option<Range<usize>> {
         self.tensors().find(|(spec, _)| spec.name == name).map(|(_, range)| range)
     }
 
-    /// Every tensor and where it lies in [`Model::parameters`], in canonical order.
+    /// Every tensor and its range in [`Model::parameters`], in canonical order.
     pub fn tensors(&self) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
         self.layout.tensors.iter().map(|(spec, range)| (spec, range.clone()))
     }
@@ -140,7 +140,7 @@ impl<T: Real> Model<T> {
         self.range(name).map(|range| &self.parameters[range])
     }
 
-    /// The tensor of this name, to be changed.
+    /// The tensor of this name, mutably.
     pub fn tensor_mut(&mut self, name: &str) -> Option<&mut [T]> {
         self.range(name).map(|range| &mut self.parameters[range])
     }
@@ -157,7 +157,7 @@ impl<T: Real> Model<T> {
 }
 
 impl Model<f32> {
-    /// The model that a checkpoint describes.
+    /// The model of a checkpoint.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Self {
         let layout = Layout::new(&checkpoint.config);
         let mut parameters = Vec::with_capacity(checkpoint.config.parameters());
@@ -167,7 +167,7 @@ impl Model<f32> {
         Self { config: checkpoint.config.clone(), layout, parameters }
     }
 
-    /// The model as a checkpoint; fails if a parameter is NaN or infinite.
+    /// The model as a checkpoint; fails for non-finite parameters.
     pub fn to_checkpoint(&self, provenance: BTreeMap<String, String>) -> Result<Checkpoint> {
         let tensors = self
             .tensors()

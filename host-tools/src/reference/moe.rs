@@ -1,4 +1,4 @@
-//! The mixture of experts: each position is computed only by the experts that it is routed to.
+//! Mixture of experts: each position is computed only by the experts that it is routed to.
 
 use crate::reference::fake_quant::round_rows;
 use crate::reference::linear::Linear;
@@ -6,24 +6,24 @@ use crate::reference::model::BlockLayout;
 use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_scaled, add_to, dot, size};
 
-/// Dropout of hidden activations (as the published model places it): each is zero with a
-/// probability and otherwise scaled up, so that its mean stays.
+/// Dropout of hidden activations, placed as in the published model: zeroes an activation with some
+/// probability and otherwise scales it up to keep the mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Dropout {
-    /// A draw of a byte below this drops.
+    /// Drops where a random byte is below this.
     threshold: u8,
-    /// State of the generator.
+    /// State of the random number generator.
     state: u64,
 }
 
 impl Dropout {
-    /// Drops a share of at most 255/256, rounded to 256ths; `stream` keeps blocks apart.
+    /// Drops a fraction of at most 255/256, rounded to 256ths; `stream` makes blocks independent.
     pub(crate) fn new(share: f32, seed: u64, stream: u64) -> Self {
         let threshold = (share * 256.0).round().clamp(0.0, 255.0) as u8;
         Self { threshold, state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95) }
     }
 
-    /// Factor of kept activations.
+    /// Factor of activations that are not dropped.
     fn gain<T: Real>(self) -> T {
         T::of(256.0 / (256.0 - f64::from(self.threshold)))
     }
@@ -49,26 +49,26 @@ impl Dropout {
     }
 }
 
-/// Activations kept for the backward pass and for observers.
+/// Activations saved for the backward pass and for observers.
 #[derive(Default)]
 pub(crate) struct Tape<T> {
-    /// While training, how hidden activations are dropped.
+    /// Dropout of hidden activations, during training.
     pub(crate) dropout: Option<Dropout>,
-    /// Whether hidden activations are rounded.
+    /// Whether to round hidden activations.
     pub(crate) rounds: bool,
     /// Gate logits `[rows, E]`.
     pub(crate) logits: Vec<T>,
-    /// Gate probabilities `[rows, E]`; zero for experts that were not chosen.
+    /// Gate probabilities `[rows, E]`; zero for experts not selected.
     probabilities: Vec<T>,
     pub(crate) experts: Vec<ExpertTape<T>>,
-    /// Gradient buffers: with respect to gate logits, expert outputs and hidden activations.
+    /// Gradients of gate logits, expert outputs and hidden activations.
     d_logits: Vec<T>,
     d_output: Vec<T>,
     d_hidden: Vec<T>,
     d_input: Vec<T>,
 }
 
-/// One expert's part, over the n positions that were routed to it.
+/// One expert's activations, for the n positions routed to it.
 #[derive(Default)]
 pub(crate) struct ExpertTape<T> {
     /// The positions, ascending.
@@ -79,7 +79,7 @@ pub(crate) struct ExpertTape<T> {
     pub(crate) input: Vec<T>,
     /// First layer's outputs `[n, hidden]`, before ReLU.
     pub(crate) before: Vec<T>,
-    /// After ReLU, rounded where that is asked for.
+    /// After ReLU, rounded if enabled.
     pub(crate) hidden: Vec<T>,
     /// Second layer's outputs `[n, d]`.
     pub(crate) output: Vec<T>,
@@ -123,7 +123,7 @@ pub(crate) fn forward<T: Real>(
         size(&mut expert.before, n * first.outputs);
         first.forward(parameters, &expert.input, &mut expert.before);
         if let Some(dropout) = &mut tape.dropout {
-            // Zero before the ReLU: no gradient either.
+            // Zeroed before the ReLU, so that the gradient is zero, too.
             dropout.apply(&mut expert.before);
         }
         expert.hidden.clear();
@@ -142,9 +142,9 @@ pub(crate) fn forward<T: Real>(
     }
 }
 
-/// Softmax over the `top_k` largest logits, zero elsewhere; of equal logits the lower index wins.
+/// Softmax over the `top_k` largest logits, zero elsewhere; ties go to the lower index.
 fn route<T: Real>(logits: &[T], top_k: usize, probabilities: &mut [T]) {
-    // Marks an expert that is not chosen yet: no weight is negative.
+    // Marks experts not yet selected; weights are never negative.
     let free = -T::ONE;
     probabilities.fill(free);
     let mut largest = T::ZERO;
@@ -184,7 +184,7 @@ pub(crate) fn backward<T: Real>(
     for e in 0..experts {
         backward_expert(&block.experts[e], e, parameters, df, tape, (gradient, du), each);
     }
-    // Through the softmax: dlogit = p · (dp − Σ p·dp); experts that were not chosen have p = 0.
+    // Softmax backward: dlogit = p · (dp − Σ p·dp); experts not selected have p = 0.
     let rows = tape.probabilities.chunks_exact(experts);
     for (p, d) in rows.zip(tape.d_logits.chunks_exact_mut(experts)) {
         let mean = dot(p, d);
@@ -244,10 +244,10 @@ mod tests {
         assert_eq!(p, [0.0, 0.5, 0.5, 0.0]);
         route(&[0.0; 4], 4, &mut p);
         assert_eq!(p, [0.25; 4]);
-        // A weight that underflows is still chosen only once.
+        // An expert whose weight underflows is still selected only once.
         route(&[0.0, -1e4, -1e5, -1e6], 3, &mut p);
         assert_eq!(p, [1.0, 0.0, 0.0, 0.0]);
-        // Not a number is no reason to panic: the loss will show it.
+        // NaN must not panic: the loss will show it.
         route(&[f64::NAN; 4], 2, &mut p);
     }
 

@@ -1,30 +1,30 @@
-//! Watching the linear layers during a forward pass, to calibrate and to measure importance.
+//! Observes linear layers during a forward pass, for calibration and importance.
 
-/// One linear layer's work on a batch.
+/// One linear layer's computation on a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearCall<'a> {
-    /// The layer's name, that of its weight without `.weight`: `blocks.0.bk_layer.v_proj`,
+    /// The layer's name, its weight's name without `.weight`: `blocks.0.bk_layer.v_proj`,
     /// `blocks.0.bk_layer.moe_ffn.experts.1.0`, `lm_head` and so on.
     pub name: &'a str,
     /// Row-major `[rows, in]`.
     pub inputs: &'a [f32],
     /// Row-major `[rows, out]`, bias included, before any activation function.
     pub outputs: &'a [f32],
-    /// In.
+    /// Number of inputs per row.
     pub input_width: usize,
-    /// Out.
+    /// Number of outputs per row.
     pub output_width: usize,
-    /// For an expert: which positions of the batch were routed to it, and the gate probability of
-    /// each; `None` for a layer that sees every position.
+    /// For an expert, the positions routed to it and their gate probabilities; `None` for a layer
+    /// that sees every position.
     pub routed: Option<Routed<'a>>,
 }
 
-/// The positions that an expert works on.
+/// The positions routed to an expert.
 #[derive(Clone, Copy, Debug)]
 pub struct Routed<'a> {
-    /// Index into the batch's positions, for each row of the call.
+    /// Position in the batch of each row.
     pub positions: &'a [usize],
-    /// Gate probability with which each row's result is used.
+    /// Gate probability of each row.
     pub probabilities: &'a [f32],
 }
 
@@ -33,27 +33,27 @@ pub struct Routed<'a> {
 pub struct ChainCall<'a> {
     /// Block index.
     pub block: usize,
-    /// Clamped potentials v `[rows, K]`.
+    /// Clipped potentials v `[rows, K]`.
     pub potentials: &'a [f32],
-    /// Resolvent elements `[rows, 2K]`: K real parts, then K imaginary parts; before the clamp.
+    /// Resolvent elements `[rows, 2K]`: K real parts, then K imaginary parts; before clipping.
     pub resolvent: &'a [f32],
 }
 
-/// Sees every linear layer's inputs and outputs, in the order in which they are computed.
+/// Receives every linear layer's inputs and outputs, in order of computation.
 pub trait Observer {
-    /// Called after each linear layer; an expert that no position was routed to is not reported.
+    /// Called after each linear layer, except for experts without positions.
     fn linear(&mut self, call: LinearCall<'_>);
 
     /// Called after each block's chain.
     fn chain(&mut self, _call: ChainCall<'_>) {}
 }
 
-/// One layer's part in a backward pass.
+/// One layer's inputs and output gradients in a backward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearGradient<'a, T> {
-    /// The layer's name, as in [`LinearCall`], or that of an embedding.
+    /// Layer name as in [`LinearCall`], or that of an embedding.
     pub name: &'a str,
-    /// Positions that the layer worked on.
+    /// Number of positions.
     pub rows: usize,
     /// Row-major `[rows, in]`; empty for an embedding.
     pub inputs: &'a [T],
@@ -61,5 +61,5 @@ pub struct LinearGradient<'a, T> {
     pub outputs: &'a [T],
 }
 
-/// Sees every layer of a backward pass.
+/// Callback for every layer of a backward pass.
 pub(crate) type Each<'a, T> = dyn FnMut(LinearGradient<'_, T>) + 'a;

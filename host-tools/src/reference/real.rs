@@ -1,5 +1,5 @@
-//! The number type of the reference: `f32` to train and evaluate, `f64` to check gradients against
-//! finite differences, with one body of code for both.
+//! The number type of the reference: `f32` for training and evaluation, `f64` for checking
+//! gradients against finite differences.
 
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
@@ -26,18 +26,18 @@ pub trait Real:
     const ZERO: Self;
     /// 1.
     const ONE: Self;
-    /// The nearest number of this type.
+    /// Rounds to the nearest number of this type.
     fn of(value: f64) -> Self;
-    /// The number as `f64`, exactly.
+    /// Converts to `f64`, exactly.
     fn to_f64(self) -> f64;
     /// e^x for x ≤ 0 or moderately positive.
     fn exp(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// The nearest whole number, for magnitudes below 2^22.
+    /// The nearest integer, for magnitudes below 2^22.
     fn round(self) -> Self;
 
-    /// The number, moved to the nearer end of ±`bound` where it lies beyond.
+    /// Clips to ±`bound`.
     #[inline(always)]
     fn clip(self, bound: Self) -> Self {
         let low = if self < -bound { -bound } else { self };
@@ -74,16 +74,15 @@ impl Real for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
-    /// A polynomial without branches and table look-ups, which the compiler turns into vector
-    /// instructions: the softmax over the vocabulary would otherwise cost as much as a linear
-    /// layer. Relative error below 2.4e-7, two units in the last place; arguments beyond ±87 are
-    /// clamped.
+    /// A branch-free polynomial without table look-ups, which the compiler vectorizes: otherwise
+    /// the softmax over the vocabulary would cost as much as a linear layer. Relative error below
+    /// 2.4e-7 (2 ulp); arguments are clamped to ±87.
     #[inline(always)]
     fn exp(self) -> Self {
         let x = self.clip(87.0);
         let shifted = x * std::f32::consts::LOG2_E + ROUND;
         let n = shifted - ROUND;
-        // ln 2 in two parts, the first with few bits, so that n · high is exact.
+        // ln 2 in two parts; the first has few bits, so that n · high is exact.
         let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
         let p = 1.0 / 720.0 + r * (1.0 / 5040.0);
         let p = 1.0 / 120.0 + r * p;
@@ -91,14 +90,13 @@ impl Real for f32 {
         let p = 1.0 / 6.0 + r * p;
         let p = 0.5 + r * p;
         let p = 1.0 + r * (1.0 + r * p);
-        // The low bits of `shifted` are n: move them into the exponent.
+        // The low bits of `shifted` are n: shift them into the exponent.
         p * Self::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
     }
     fn sqrt(self) -> Self {
         self.sqrt()
     }
-    /// Without a call, which the baseline of x86-64 would need: two additions are vector
-    /// instructions.
+    /// By two additions, which vectorize; baseline x86-64 would need a library call.
     #[inline(always)]
     fn round(self) -> Self {
         (self + ROUND) - ROUND
@@ -108,8 +106,8 @@ impl Real for f32 {
 /// 1.5 · 2^23: adding it rounds to an integer.
 const ROUND: f32 = 12_582_912.0;
 
-/// Number of partial sums in a reduction: floating-point addition is not associative, so the
-/// compiler may not split a sum over vector lanes by itself.
+/// Partial sums of a reduction. Floating-point addition is not associative, so the compiler cannot
+/// split a sum over SIMD lanes by itself.
 const LANES: usize = 16;
 
 /// Σ aᵢ·bᵢ.
@@ -155,8 +153,8 @@ pub(crate) fn add_scaled<T: Real>(y: &mut [T], scale: T, x: &[T]) {
     }
 }
 
-/// Gives `buffer` this length; its content is unspecified afterwards. Reusing the allocation keeps
-/// the page faults of a training step away.
+/// Resizes `buffer`, with unspecified content. Reusing the allocation avoids page faults in every
+/// training step.
 pub(crate) fn size<T: Real>(buffer: &mut Vec<T>, length: usize) {
     if buffer.len() != length {
         buffer.clear();

@@ -1,4 +1,4 @@
-//! Token by token generation with a half chain: one complex number of state per potential.
+//! Token-by-token inference with a half chain: one complex number of state per potential.
 
 use resnet_bk_core as core;
 
@@ -10,7 +10,7 @@ use crate::reference::layer_norm;
 use crate::reference::model::Model;
 use crate::reference::real::add_to;
 
-/// A model in the middle of a text. Its memory does not grow with the number of tokens.
+/// Inference state of a model within a text. Memory does not grow with the number of tokens.
 pub struct Stream<'a> {
     model: &'a Model,
     /// G of the last position, for each block `[2K]`.
@@ -23,7 +23,7 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// A stream before its first token. Only half chains stream: a full chain sees the future.
+    /// A stream before its first token. Only half chains stream: a full chain sees future tokens.
     pub fn new(model: &'a Model) -> Result<Self> {
         let config = model.config();
         if config.chain == Chain::Full {
@@ -34,7 +34,7 @@ impl<'a> Stream<'a> {
         Ok(Self { model, state, position: 0, buffers, scratch })
     }
 
-    /// Forgets everything: the next token is the first.
+    /// Resets to the state before the first token.
     pub fn reset(&mut self) {
         self.position = 0;
     }
@@ -44,8 +44,8 @@ impl<'a> Stream<'a> {
         self.position
     }
 
-    /// Takes the next token and returns the logits `[V]` of the one after it. Fails when the token
-    /// is not in the vocabulary or the position table is used up.
+    /// Takes the next token and returns the logits `[V]` of its successor. Fails if the token is
+    /// not in the vocabulary or the position table is exhausted.
     pub fn step(&mut self, token: u32) -> Result<Vec<f32>> {
         let h = self.advance(token)?;
         let (model, layout) = (self.model, &self.model.layout);
@@ -56,7 +56,7 @@ impl<'a> Stream<'a> {
         Ok(logits)
     }
 
-    /// As [`Stream::step`] without computing logits, for a prompt.
+    /// As [`Stream::step`] without computing logits, for prompts.
     pub fn feed(&mut self, token: u32) -> Result<()> {
         self.advance(token).map(|_| ())
     }

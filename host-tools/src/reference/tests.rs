@@ -1,4 +1,4 @@
-//! Checks of the whole model: gradients against finite differences, streaming against windows.
+//! Whole-model tests: gradients against finite differences, streaming against windows.
 
 use super::*;
 use crate::checkpoint::{Chain, ModelConfig};
@@ -19,16 +19,16 @@ fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
     }
 }
 
-/// A model with every parameter away from its special values, so that every gradient is tested.
+/// A model without parameters at special values, so that every gradient is tested.
 fn model(config: ModelConfig) -> Model<f64> {
     let mut model = Model::<f64>::zeros(config).unwrap();
     for (i, p) in model.parameters_mut().iter_mut().enumerate() {
-        // Fractional parts of a wild sine: as good as random, and the same everywhere.
+        // Platform-independent pseudorandom numbers.
         *p = ((i as f64 * 12.9898).sin() * 43_758.5).fract() * 0.7;
     }
     let names: Vec<String> = model.tensors().map(|(spec, _)| spec.name.clone()).collect();
     for name in names {
-        // Experts that are reached and hidden units that are alive.
+        // Keep experts in use and hidden units active.
         let (scale, shift) = match name.as_str() {
             n if n.ends_with("diagonal") => (1.0, -1.4),
             n if n.ends_with("bk_scale") => (1.0, 0.8),
@@ -50,7 +50,7 @@ fn check_gradients(chain: Chain, potentials: usize, top_k: usize) {
     let targets: Vec<u32> = (0..24).map(|i| i * 5 % 11).collect();
     let mut gradient = vec![0.0; model.parameters().len()];
     let mut tape = Tape::default();
-    // A tape that has seen another batch must not matter.
+    // A previously used tape must give the same result.
     model.forward_tape(&[1, 2, 3], 3, &mut tape);
     let scale = 0.5;
     model.add_gradient(&inputs, &targets, window, scale, &mut tape, &mut gradient);
@@ -61,8 +61,8 @@ fn check_gradients(chain: Chain, potentials: usize, top_k: usize) {
     let tensors: Vec<_> = model.tensors().map(|(spec, range)| (spec.name.clone(), range)).collect();
     let h = 1e-6;
     for (name, range) in tensors {
-        // The softmax over a single chosen expert is 1, whatever the gate says; and an expert that
-        // no position is routed to learns nothing.
+        // With a single selected expert the softmax is 1 for any gate, and an expert without
+        // positions has no gradient.
         let may_rest =
             top_k == 1 && name.contains("gating") || top_k < 3 && name.contains("experts");
         let moves = gradient[range.clone()].iter().any(|g| *g != 0.0);
@@ -130,7 +130,7 @@ fn long_windows_have_the_logits_of_short_ones() {
             hidden.logits(start..tokens.len().min(start + CHUNK), &mut part);
             found.extend_from_slice(&part);
         }
-        // A last, shorter window is one like any other.
+        // The last window may be shorter.
         let expected = tokens.chunks(window).flat_map(|tokens| model.forward(tokens, tokens.len()));
         assert_eq!(found.len(), 11 * tokens.len());
         for (a, b) in found.iter().zip(expected) {
@@ -159,7 +159,7 @@ fn a_stream_equals_the_window() {
             }
         }
         assert!(stream.step(11).is_err());
-        // K = 1 has a position table of 8 here: the ninth token has no position.
+        // K = 1 has a position table of 8 here: the ninth token fails.
         assert_eq!(stream.step(0).is_err(), potentials == 1);
     }
     assert!(Stream::new(&single(config(Chain::Full, 1, 1))).is_err());
@@ -213,8 +213,8 @@ fn observers_see_every_linear_layer() {
     assert_eq!(seen.1, 2);
 }
 
-/// With activations rounded the loss has steps, but not along the output layer: there its gradient
-/// is that of finite differences. Before it, rounding passes gradients on as if it were not there.
+/// Rounded activations make the loss piecewise constant, except in the output layer, whose gradient
+/// is checked by finite differences. Before it, the straight-through estimator applies.
 #[test]
 fn rounded_activations_have_the_gradient_of_what_is_computed() {
     let fake_quant = FakeQuant { potentials_int8: true };

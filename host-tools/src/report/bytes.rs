@@ -23,7 +23,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Self; 7] = [
         Self::Embeddings,
         Self::ExpertsUp,

@@ -1,4 +1,4 @@
-//! What was found about a model, as a page of plots and as text.
+//! Reports on a model: plots, an HTML page, and text.
 //!
 //! ```text
 //! frontier.json, importance.json, blobs ─▶ Findings ─┬─▶ plots (SVG) ─┬─▶ page (HTML)
@@ -31,55 +31,55 @@ use resnet_bk_schema::statistics::with_error;
 /// Everything that a report shows.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// Size against quality.
+    /// Size and quality of every measured blob.
     pub frontier: Frontier,
-    /// KL rise by tensor and storage; may be empty.
+    /// KL divergence by tensor and storage; may be empty.
     pub sensitivities: Sensitivities,
-    /// Bytes by part of blobs, by their policies' names.
+    /// Bytes by part of each blob, with its policy's name.
     pub blobs: Vec<(String, Vec<(Part, usize)>)>,
 }
 
-/// What `cargo xtask frontier --json` prints, as far as a report shows it.
+/// The output of `cargo xtask frontier --json`, as far as reports show it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Frontier {
-    /// Model.
+    /// Name of the model.
     pub model: String,
-    /// Text.
+    /// Name of the text.
     pub corpus: String,
     /// Bytes of the FP32 checkpoint.
     pub fp32_bytes: u64,
-    /// Its perplexity.
+    /// Perplexity of the FP32 checkpoint.
     pub ppl_fp32: f64,
-    /// Standard error of that.
+    /// Standard error of that perplexity.
     #[serde(default)]
     pub ppl_fp32_se: Option<f64>,
-    /// What standard errors are counted by.
+    /// Blocks by which standard errors are computed.
     #[serde(default)]
     pub errors_by: Option<String>,
-    /// Every point.
+    /// Measured blobs.
     pub rows: Vec<Row>,
-    /// What each step gives.
+    /// Effect of each quantization step.
     #[serde(default)]
     pub ablation: Vec<Ablation>,
 }
 
-/// A point of the frontier.
+/// A measured blob.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Row {
     /// Name.
     pub name: String,
     /// Kind of policy: budget, tuned, uniform, static, dynamic, file or general.
     pub kind: String,
-    /// Bytes of everything.
+    /// Total bytes.
     pub blob_bytes: u64,
-    /// FP32 over those.
+    /// FP32 bytes divided by those.
     pub ratio: f64,
     /// Perplexity.
     pub ppl: f64,
     /// Standard error of that.
     #[serde(default)]
     pub ppl_se: Option<f64>,
-    /// Its rise in percent.
+    /// Rise of the perplexity in percent.
     pub ppl_rise_percent: f64,
     /// Standard error of that.
     #[serde(default)]
@@ -89,12 +89,12 @@ pub struct Row {
     /// Standard error of that.
     #[serde(default)]
     pub kl_se: Option<f64>,
-    /// Share of equal likeliest tokens.
+    /// Fraction of positions with the same most likely token as FP32.
     pub top1: f64,
-    /// Of a budget: predicted and measured loss of its mix on the same text.
+    /// For a budget: predicted loss of its mix, on the same text as `measured_kl`.
     #[serde(default)]
     pub predicted_kl: Option<f64>,
-    /// See `predicted_kl`.
+    /// For a budget: measured loss of its mix.
     #[serde(default)]
     pub measured_kl: Option<f64>,
 }
@@ -102,7 +102,7 @@ pub struct Row {
 /// A row of the ablation.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Ablation {
-    /// Steps that were taken.
+    /// Steps that were applied.
     pub steps: String,
     /// Bytes of the blob.
     pub blob_bytes: u64,
@@ -136,7 +136,7 @@ impl Ablation {
 }
 
 impl Frontier {
-    /// What the figures are of, in a line.
+    /// The subject of the figures, on one line.
     fn subject(&self) -> String {
         let ppl = with_error(format!("{:.3}", self.ppl_fp32), self.ppl_fp32_se, 3);
         let Self { fp32_bytes, corpus, .. } = self;
@@ -160,7 +160,7 @@ impl Frontier {
         }
     }
 
-    /// Rows of a kind, the smallest first.
+    /// Rows of a kind, in ascending size.
     pub fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Row> {
         self.rows.iter().filter(move |row| row.kind == kind)
     }

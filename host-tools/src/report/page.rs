@@ -1,11 +1,11 @@
-//! The page: everything in one file.
+//! The HTML report, in one file.
 
 use std::fmt::Write;
 
 use super::{Findings, Plot};
 use resnet_bk_schema::statistics::with_error;
 
-/// Marks the page as one of ours.
+/// Identifies pages written by this tool.
 pub(crate) const GENERATOR: &str = "<meta name=\"generator\" content=\"resnet-bk report\">";
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;\
@@ -13,7 +13,7 @@ color:#222}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;b
 #ddd;text-align:right}td:first-child,th:first-child{text-align:left}figure{margin:2em 0}figcaption{color:\
 #555}svg{max-width:100%;height:auto}tr.budget,tr.tuned{font-weight:600}";
 
-/// An HTML page that needs nothing beside itself.
+/// A self-contained HTML page.
 pub fn page(findings: &Findings, plots: &[Plot]) -> String {
     let frontier = &findings.frontier;
     let mut html = format!(

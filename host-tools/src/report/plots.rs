@@ -1,4 +1,4 @@
-//! The plots, as SVG.
+//! Plots as SVG.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -12,20 +12,20 @@ use resnet_bk_schema::Storage;
 /// A plot.
 #[derive(Clone, Debug)]
 pub struct Plot {
-    /// Name of its file, without ending.
+    /// File name, without extension.
     pub name: &'static str,
     /// Title.
     pub title: &'static str,
     /// Caption.
     pub caption: &'static str,
-    /// The picture.
+    /// The image.
     pub svg: String,
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// MatrixParameters of points: key in the frontier, name in legends, colour.
+/// Kinds of points: key in the frontier, name in legends, colour.
 const KINDS: [(&str, &str, RGBColor); 8] = [
     ("tuned", "budget, fine-tuned", RGBColor(20, 20, 20)),
     ("budget", "budget", RGBColor(200, 30, 40)),
@@ -36,7 +36,7 @@ const KINDS: [(&str, &str, RGBColor); 8] = [
     ("general", "candle, weights only", RGBColor(210, 130, 20)),
     ("whole", "budget, tensors whole", RGBColor(235, 150, 160)),
 ];
-/// MatrixParameters whose points a line joins instead of names.
+/// Kinds whose points are connected by a line instead of labelled.
 const JOINED: [&str; 2] = ["tuned", "budget"];
 /// Colours of the parts of a blob.
 const PARTS: [RGBColor; 7] = [
@@ -49,7 +49,7 @@ const PARTS: [RGBColor; 7] = [
     RGBColor(150, 150, 150),
 ];
 
-/// Every plot for which there is something to show.
+/// All plots with data to show.
 pub fn plots(findings: &Findings) -> Vec<Plot> {
     let mut plots = vec![
         Plot {
@@ -111,14 +111,14 @@ fn draw(size: (u32, u32), content: impl FnOnce(&Area<'_>) -> Drawn) -> String {
     svg
 }
 
-/// Smallest and largest, apart by a factor.
+/// Minimum and maximum, widened by the factor `margin`.
 fn span(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
     let (low, high) =
         values.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
     (low / margin, high * margin)
 }
 
-/// The other axis of a plot of sizes.
+/// The quality axis of a plot against size.
 #[derive(Clone, Copy, PartialEq)]
 enum Measure {
     Kl,
@@ -128,7 +128,7 @@ enum Measure {
 impl Measure {
     fn of(self, row: &Row) -> f64 {
         match self {
-            // A point without loss has no place on a logarithmic axis.
+            // Zero has no place on a logarithmic axis.
             Self::Kl => row.kl.max(1e-7),
             Self::Perplexity => row.ppl,
         }
@@ -198,7 +198,7 @@ fn scatter(area: &Area<'_>, findings: &Findings, measure: Measure) -> Drawn {
     Ok(())
 }
 
-/// White to dark red over six powers of ten.
+/// Colour scale from white to dark red over six powers of ten.
 fn heat(kl: f64) -> RGBColor {
     let level = ((kl.max(1e-9).log10() + 6.5) / 6.0).clamp(0.0, 1.0);
     let mix = |from: f64, to: f64| (from + (to - from) * level) as u8;

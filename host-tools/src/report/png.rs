@@ -6,7 +6,7 @@ use resvg::usvg::{Options, Tree};
 /// Pixels per unit of the plot.
 const ZOOM: f32 = 2.0;
 
-/// The picture in pixels; `None` for what is no SVG.
+/// Renders an SVG; `None` if invalid.
 pub fn png(svg: &str) -> Option<Vec<u8>> {
     let mut options = Options::default();
     let fonts = options.fontdb_mut();

@@ -31,7 +31,7 @@ fn findings() -> Findings {
             rows: vec![
                 row("budget 8x", "budget", 1000, 0.02),
                 row("uniform-int4", "uniform", 1100, 0.03),
-                // Without any loss, which a logarithm does not have.
+                // A loss of zero, which has no logarithm.
                 row("budget 4x", "budget", 2000, 0.0),
             ],
             ablation: vec![Ablation {
@@ -56,7 +56,7 @@ fn every_plot_is_a_picture() {
         assert!(plot.svg.starts_with("<svg") && plot.svg.ends_with("</svg>\n"), "{}", plot.name);
         let png = png(&plot.svg).expect("an SVG can be rendered");
         assert!(png.starts_with(b"\x89PNG"));
-        // Text leaves marks: a picture of nothing but white would be far smaller.
+        // An image without visible text would be far smaller.
         assert!(png.len() > 3000, "{}: {} bytes", plot.name, png.len());
     }
     assert!(plots[0].svg.contains("uniform-int4"));

@@ -1,4 +1,4 @@
-//! The same in a terminal.
+//! The report as text for a terminal.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use super::{Findings, Part};
 use crate::table::table;
 use resnet_bk_schema::Storage;
 
-/// Characters of a bar.
+/// Maximum characters of a bar.
 const BAR: usize = 40;
 
-/// Everything that the page shows, for a terminal.
+/// Everything that the page shows, as text.
 pub fn text(findings: &Findings) -> String {
     let frontier = &findings.frontier;
     let mut parts = vec![format!("{}: {}", frontier.model, frontier.subject())];
@@ -59,7 +59,7 @@ pub fn text(findings: &Findings) -> String {
     parts.join("\n\n")
 }
 
-/// KL divergences as shades.
+/// KL divergences as shaded characters.
 fn heat_map(findings: &Findings) -> String {
     let table_of = &findings.sensitivities;
     let storages: BTreeSet<Storage> =

@@ -3,7 +3,7 @@
 use resnet_bk_core::blob::{Dimensions, Precision};
 use resnet_bk_schema::Storage;
 
-/// A storage for every matrix, as a policy or a budget decides it.
+/// A storage for every matrix, as decided by a policy or a budget.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assignment {
     /// Name of the policy.
@@ -21,7 +21,7 @@ impl Assignment {
         Self { name: name.into(), storage, potentials_int8: false }
     }
 
-    /// Number of matrices of each precision that occurs, in ascending order of bits.
+    /// Number of matrices of each precision in use, ascending in bits.
     pub fn counts(&self) -> Vec<(Precision, usize)> {
         Precision::ALL
             .into_iter()

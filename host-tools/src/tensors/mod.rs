@@ -1,4 +1,4 @@
-//! The vocabulary of quantization: names of matrices, and the storage of each.
+//! Names of matrices, and the storage of each.
 
 mod assignment;
 mod names;

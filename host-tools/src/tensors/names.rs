@@ -1,10 +1,10 @@
-//! Between the core's matrices and the checkpoint's tensor names.
+//! Maps the core's matrices to the checkpoint's tensor names.
 
 use resnet_bk_core::blob::{self, Dimensions, TensorId};
 
 use crate::checkpoint::{Chain, ModelConfig};
 
-/// Name of the layer that a matrix belongs to: that of its weight without `.weight`.
+/// Layer name of a matrix: its weight's name without `.weight`.
 pub fn layer_name(id: TensorId) -> String {
     let bk = |l: u32| format!("blocks.{l}.bk_layer");
     match id {
@@ -19,8 +19,8 @@ pub fn layer_name(id: TensorId) -> String {
     }
 }
 
-/// Name of the weight of a matrix, as policies match it: as in the checkpoint, but for the classes
-/// of tokens after the first.
+/// Weight name of a matrix, as policies match it: as in the checkpoint, except for token classes
+/// after the first.
 pub fn weight_name(id: TensorId) -> String {
     let layer = layer_name(id);
     match id {
@@ -31,12 +31,12 @@ pub fn weight_name(id: TensorId) -> String {
     }
 }
 
-/// Name of the bias of a matrix, as [`weight_name`] has that of its weight.
+/// Bias name of a matrix, formed as in [`weight_name`].
 pub fn bias_name(id: TensorId) -> String {
     weight_name(id).replace(".weight", ".bias")
 }
 
-/// Whether a ReLU or a softmax follows a layer, so that the input decides which outputs count.
+/// Whether a ReLU or softmax follows a layer, so that the input decides which outputs count.
 pub fn feeds_a_choice(layer: &str) -> bool {
     layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")
 }

@@ -1,4 +1,4 @@
-//! The tokenizer itself.
+//! The tokenizer.
 
 use std::path::Path;
 
@@ -30,14 +30,14 @@ impl Tokenizer {
     /// Parses the content of a `tokenizer.json`; `path` is for messages.
     ///
     /// # Errors
-    /// [`Error::TokenizerFile`] with everything that differs from what a blob can hold, by name.
+    /// [`Error::TokenizerFile`] with every difference from what a blob can hold.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let parts = file::parse(bytes)
             .map_err(|problems| Error::TokenizerFile { path: path.to_path_buf(), problems })?;
         Self::from_parts(parts)
     }
 
-    /// The tokenizer that a blob carries.
+    /// The tokenizer contained in a blob.
     pub fn from_blob(tokenizer: &core::Tokenizer<'_>) -> Result<Self> {
         let pairs = tokenizer.merges().zip(256..);
         let merges: Vec<Merge> =
@@ -62,28 +62,27 @@ impl Tokenizer {
         byte_tokens.into_iter().chain(pairs).flat_map(u16::to_le_bytes).collect()
     }
 
-    /// The content of the `tokenizer.json`; the same tokenizer gives the same bytes.
+    /// The content of the `tokenizer.json`; deterministic.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.inner.to_string(true).expect("a tokenizer serialises").into_bytes()
     }
 
-    /// SHA-256 of [`Tokenizer::to_bytes`] in hexadecimal: equal for equal tokenizers, however their
-    /// files are laid out.
+    /// SHA-256 of [`Tokenizer::to_bytes`] in hexadecimal: equal for equal tokenizers, whatever the
+    /// formatting of their files.
     pub fn sha256(&self) -> String {
         sha256(&self.to_bytes())
     }
 
-    /// Writes the `tokenizer.json`, wholly or not at all.
+    /// Writes the `tokenizer.json` atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
         files::write_atomically(path, &self.to_bytes())
     }
 
-    /// Fails unless this is the tokenizer of a model with `vocab` tokens, trained with the
-    /// tokenizer whose [`Tokenizer::sha256`] is `expected`, as far as that is known. `name` and
-    /// `model` say in messages what the two are.
+    /// Fails unless this is the tokenizer of a model with `vocab` tokens and, if known, the
+    /// [`Tokenizer::sha256`] `expected`. `name` and `model` describe both in messages.
     ///
     /// # Errors
-    /// [`Error::TokenizerMismatch`], or [`Error::Tokenizer`] where only the sizes are known.
+    /// [`Error::TokenizerMismatch`], or [`Error::Tokenizer`] if only the sizes are known.
     pub fn belongs_to(
         &self,
         name: &str,
@@ -132,7 +131,7 @@ impl Tokenizer {
         Ok(parts.concat())
     }
 
-    /// The bytes of these tokens; of a cut text they may end inside a UTF-8 sequence.
+    /// The bytes of these tokens; may end within a UTF-8 sequence.
     ///
     /// # Panics
     /// If a token is not below [`Tokenizer::vocab`].
@@ -140,12 +139,12 @@ impl Tokenizer {
         tokens.iter().flat_map(|&t| &self.tokens[t as usize]).copied().collect()
     }
 
-    /// Number of bytes that each token stands for.
+    /// Number of bytes of each token.
     pub fn token_lengths(&self) -> Vec<usize> {
         self.tokens.iter().map(Vec::len).collect()
     }
 
-    /// The one way to make a tokenizer: of vocabulary and merges alone, as a blob holds them.
+    /// The only constructor: from vocabulary and merges, as a blob holds them.
     pub(super) fn from_parts(Parts { tokens, merges }: Parts) -> Result<Self> {
         let texts: Vec<String> = tokens.iter().map(|bytes| vocabulary::text(bytes)).collect();
         let text = |token: u32| texts[token as usize].clone();
@@ -153,7 +152,7 @@ impl Tokenizer {
         let numbers: Vocab = texts.iter().cloned().zip(0..).collect();
         let model = BPE::builder().vocab_and_merges(numbers, pairs).build().map_err(problem)?;
         let tokenizer = Self { inner: library(model)?, tokens, merges };
-        // What a blob may hold is for its reader to say.
+        // Valid if the blob's reader accepts it.
         core::Tokenizer::from_bytes(&tokenizer.section(), tokenizer.vocab() as u32)
             .map_err(|error| Error::Tokenizer(format!("no blob can hold it: {error}")))?;
         Ok(tokenizer)

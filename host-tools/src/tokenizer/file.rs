@@ -1,8 +1,9 @@
-//! Reading `tokenizer.json`: what differs from the rules that a device follows is refused by name.
+//! Reads `tokenizer.json` and rejects, by name, whatever differs from the rules that a device
+//! follows.
 //!
-//! The format is that of the Hugging Face library, which drops fields that it does not know and
-//! offers many that the device has no counterpart of. So the file is compared field by field with
-//! the one that the library writes for a tokenizer of ours; only vocabulary and merges may differ.
+//! The format is that of the Hugging Face library, which drops unknown fields and has many options
+//! that the device does not support. The file is therefore compared field by field with what the
+//! library writes for a tokenizer of this module; only vocabulary and merges may differ.
 
 use super::library::library;
 use super::merge::Merge;
@@ -11,10 +12,10 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use tokenizers::models::bpe::BPE;
 
-/// Problems of tokens and merges that are listed.
+/// Maximum number of problems of tokens and merges that are listed.
 const MOST_OF_TABLES: usize = 10;
 
-/// What makes one tokenizer differ from another.
+/// The parts in which tokenizers differ.
 #[derive(Debug, PartialEq)]
 pub(super) struct Parts {
     /// The bytes of each token.
@@ -23,7 +24,7 @@ pub(super) struct Parts {
     pub(super) merges: Vec<Merge>,
 }
 
-/// Reads the content of a `tokenizer.json`, or says everything that is wrong with it.
+/// Parses a `tokenizer.json`, or returns every problem.
 pub(super) fn parse(bytes: &[u8]) -> Result<Parts, Vec<String>> {
     let file: Value = serde_json::from_slice(bytes).map_err(|e| vec![format!("no JSON: {e}")])?;
     let Value::Object(file) = file else { return Err(vec!["no JSON object".into()]) };
@@ -34,7 +35,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parts, Vec<String>> {
         (Some(vocab), Some(Value::Array(merges))) => {
             let mut of_tables = Vec::new();
             let parts = tables(vocab, merges, &mut of_tables);
-            // One misunderstanding can make every token wrong.
+            // A single cause can affect every token.
             let more = of_tables.len().saturating_sub(MOST_OF_TABLES);
             of_tables.truncate(MOST_OF_TABLES);
             problems.extend(of_tables);
@@ -50,7 +51,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parts, Vec<String>> {
     parts.filter(|_| problems.is_empty()).ok_or(problems)
 }
 
-/// The file of a tokenizer of ours, without vocabulary and merges.
+/// The file of a tokenizer of this module, without vocabulary and merges.
 fn template() -> Value {
     let empty = library(BPE::default()).expect("the rule for pieces is a valid expression");
     let json = serde_json::to_value(empty).expect("a tokenizer serialises");
@@ -66,7 +67,7 @@ fn without_tables(file: &Map<String, Value>) -> Map<String, Value> {
     file
 }
 
-/// Adds a line for every field at or below `path` that is not as expected.
+/// Adds a line for every unexpected field at or below `path`.
 fn compare(path: &str, found: Option<&Value>, expected: &Value, problems: &mut Vec<String>) {
     let below = |name: &str| match path {
         "" => name.to_string(),
@@ -106,18 +107,18 @@ fn compare(path: &str, found: Option<&Value>, expected: &Value, problems: &mut V
     }
 }
 
-/// Whether a field changes no token by having this value instead of the one that we write.
+/// Whether a field with this value gives the same tokens as the value that we write.
 fn means_the_same(path: &str, found: &Value) -> bool {
     match path {
-        // An empty prefix or suffix is none.
+        // An empty prefix or suffix has no effect.
         "model.continuing_subword_prefix" | "model.end_of_word_suffix" => found == "",
-        // For a decoder these fields are of no effect, and offsets in the text are not asked for.
+        // No effect in a decoder, and text offsets are not used.
         "decoder.add_prefix_space" | "decoder.use_regex" => found.is_boolean(),
         _ => path.ends_with(".trim_offsets") && found.is_boolean(),
     }
 }
 
-/// A value on one short line.
+/// A value as one short line.
 fn brief(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = value.to_string();
@@ -127,7 +128,7 @@ fn brief(value: &Value) -> String {
     }
 }
 
-/// Vocabulary and merges, if they are such as a device can hold.
+/// Vocabulary and merges, if a device can hold them.
 fn tables(
     vocab: &Map<String, Value>,
     merges: &[Value],
@@ -143,7 +144,7 @@ fn tables(
     let tokens = vocabulary::tokens(&numbers, problems);
     let mut pairs = Vec::with_capacity(merges.len());
     for (rank, merge) in merges.iter().enumerate() {
-        // Older versions wrote a merge as one text.
+        // Older versions wrote a merge as one string.
         let pair = match merge {
             Value::String(text) => text.split_once(' '),
             _ => merge

@@ -1,4 +1,4 @@
-//! The library that trains and runs tokenizers, set up by this module's rules.
+//! The Hugging Face library, configured with this module's rules.
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;

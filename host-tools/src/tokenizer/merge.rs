@@ -1,4 +1,4 @@
-//! A rule of BPE.
+//! A merge of BPE.
 
 /// Two neighbouring tokens and the token that they merge into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

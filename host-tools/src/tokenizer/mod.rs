@@ -15,9 +15,9 @@
 //! 2. *Merges.* A piece starts as one token per byte. As long as any two neighbours can merge, the
 //!    pair with the lowest merge rank merges, the leftmost first. Pieces are independent.
 //!
-//! All 256 bytes are tokens, the first 256; every other token is made by one merge, in order of
-//! rank. So every text can be written, there are no special tokens, and any tokenizer fits into a
-//! blob and comes out of it again.
+//! The first 256 tokens are the 256 bytes; every other token is made by one merge, in order of
+//! rank. So every text can be encoded, there are no special tokens, and a blob can hold any
+//! tokenizer without loss.
 
 mod bpe;
 mod file;

@@ -1,12 +1,12 @@
-//! The pieces of a text, which no token crosses, and where a text may be cut.
+//! Pieces of a text, which no token crosses, and positions where a text may be split.
 
-/// The rule for pieces of the module documentation as a regular expression.
+/// The rule for pieces in the module documentation as a regular expression.
 pub(super) const PIECES: &str = r" ?[^ \t\n\r]+|[ \t\n\r]+(?= [^ \t\n\r])|[ \t\n\r]+";
 
-/// Bytes of text that are encoded at a time.
+/// Bytes of text encoded at a time.
 const CHUNK: usize = 1 << 14;
 
-/// Whether a piece begins at byte `i`, by the rule of the module documentation.
+/// Whether a piece begins at byte `i`, by the rule in the module documentation.
 pub(super) fn begins(bytes: &[u8], i: usize) -> bool {
     let white = |b: u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
     let Some(before) = i.checked_sub(1).map(|before| bytes[before]) else { return true };
@@ -15,8 +15,8 @@ pub(super) fn begins(bytes: &[u8], i: usize) -> bool {
         || (!white(bytes[i]) && white(before) && before != b' ')
 }
 
-/// Cuts a long text where pieces begin, so that the parts can be encoded one by one and in
-/// parallel. A text without an end of a piece stays whole.
+/// Splits a long text at piece boundaries, so that the chunks can be encoded independently and in
+/// parallel. A text without a boundary stays whole.
 pub(super) fn chunks(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let (mut start, mut parts) = (0, Vec::new());
@@ -29,8 +29,8 @@ pub(super) fn chunks(text: &str) -> Vec<&str> {
     parts
 }
 
-/// Cuts a text so that no piece is longer than `longest` bytes: in the middle of those that are,
-/// and where pieces begin. Characters stay whole.
+/// Splits a text at piece boundaries and inside pieces longer than `longest` bytes. Characters stay
+/// whole.
 pub(super) fn bounded_chunks(text: &str, longest: usize) -> Vec<&str> {
     chunks(text).into_iter().flat_map(|chunk| bounded(chunk, longest)).collect()
 }

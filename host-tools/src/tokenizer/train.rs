@@ -9,16 +9,14 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 impl Tokenizer {
-    /// Trains a vocabulary of `vocab` tokens, 256 of them the bytes, on these texts. The same texts
-    /// give the same tokenizer.
+    /// Trains a vocabulary of `vocab` tokens, including the 256 bytes. Deterministic.
     ///
-    /// A piece of more than 256 bytes, the most that a token may stand for, is cut into pieces of
-    /// at most so many before it is counted; of text without white space (code in one line,
-    /// languages that write without spaces) the trainer would otherwise update one piece of the
-    /// text's whole length at every merge. Encoding does not cut.
+    /// Pieces longer than a token may be, 256 bytes, are split before counting: for text without
+    /// white space (minified code, languages written without spaces) the trainer would otherwise
+    /// update one piece of the whole text's length at every merge. Encoding does not split.
     ///
     /// # Errors
-    /// If `vocab` is below 256 or the texts have too little repetition for so many tokens.
+    /// If `vocab` is below 256 or the texts have too little repetition for `vocab` tokens.
     pub fn train(texts: &[&str], vocab: usize) -> Result<Self> {
         if vocab < 256 {
             return Err(Error::Tokenizer(format!(

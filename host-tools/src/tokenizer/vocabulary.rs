@@ -1,13 +1,13 @@
-//! What a vocabulary and its merges must be so that a blob can hold them.
+//! Requirements on vocabulary and merges, so that a blob can hold them.
 
 use super::merge::Merge;
 use resnet_bk_core::blob::Limits;
 use resnet_bk_core::tokenizer::MAX_TOKEN_BYTES;
 use std::collections::HashMap;
 
-/// The bytes of the tokens by number, if all is well with each of them.
+/// The bytes of the tokens by number, if all are valid.
 ///
-/// `numbers` gives the number of each token by its text in the byte-level scheme.
+/// `numbers` maps the text of each token in the byte-level scheme to its number.
 pub(super) fn tokens(
     numbers: &HashMap<&str, u32>,
     problems: &mut Vec<String>,
@@ -49,15 +49,15 @@ pub(super) fn tokens(
             )),
         }
     }
-    // With 256 different bytes among the first 256 numbers every byte is there.
+    // 256 different single bytes among the first 256 numbers are all bytes.
     if numbers.len() < 256 {
         problems.push(format!("it has {} tokens; the 256 bytes must be tokens", numbers.len()));
     }
-    // As many numbers as tokens, all in range and no two equal: no slot is empty.
+    // As many distinct numbers as tokens, all in range: no slot is empty.
     (problems.len() == before).then(|| slots.into_iter().flatten().map(|(_, b)| b).collect())
 }
 
-/// The merges by number, if each makes the token after those that were made before.
+/// The merges by rank, if each makes the next token from earlier ones.
 pub(super) fn merges(
     numbers: &HashMap<&str, u32>,
     pairs: &[(&str, &str)],
@@ -82,7 +82,7 @@ pub(super) fn merges(
             continue;
         };
         let expected = 256 + rank as u32;
-        // One that is out of order shifts all that follow.
+        // One out of order shifts all that follow.
         if in_order && (result != expected || left >= expected || right >= expected) {
             in_order = false;
             problems.push(format!(
@@ -100,8 +100,8 @@ pub(super) fn merges(
     (problems.len() == before).then_some(merges)
 }
 
-/// The printable character that the byte-level scheme writes for each byte: itself where it is
-/// printable and not a space, else the next unused one from U+0100.
+/// The printable character of the byte-level scheme for each byte: itself if printable and not a
+/// space, otherwise the next unused one from U+0100.
 fn characters() -> impl Iterator<Item = (u8, char)> {
     let mut next = 0x100;
     (0..=255u8).map(move |byte| match byte {

@@ -1,4 +1,4 @@
-//! AdamW: Adam with weight decay that does not pass through the moments.
+//! AdamW: Adam with decoupled weight decay.
 
 use crate::reference::Model;
 
@@ -9,20 +9,20 @@ pub struct AdamW {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub epsilon: f32,
     /// Weight decay, applied to matrices only.
     pub weight_decay: f32,
 }
 
-/// Constants of a single update.
+/// Constants of one update.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Update {
     pub(crate) optimizer: AdamW,
     pub(crate) rate: f32,
-    /// Factor on the gradient: gradient clipping.
+    /// Factor on the gradient, from gradient-norm clipping.
     pub(crate) scale: f32,
-    /// 1 / (1 − β1^t), 1 / (1 − β2^t).
+    /// Bias corrections 1 / (1 − β1^t) and 1 / (1 − β2^t).
     pub(crate) corrections: (f32, f32),
 }
 
@@ -41,7 +41,7 @@ impl AdamW {
 }
 
 impl Update {
-    /// Updates a run of parameters and their moments; `decays` says for each whether it decays.
+    /// Updates a chunk of parameters and their moments; `decays` is each parameter's decay factor.
     pub(crate) fn apply(
         &self,
         parameters: &mut [f32],
@@ -65,8 +65,8 @@ impl Update {
     }
 }
 
-/// For each parameter 1 where weight decay acts, that is in matrices, and 0 elsewhere: biases,
-/// gains and the chain's constants have no reason to be near zero.
+/// Decay factor of each parameter: 1 for matrices, 0 for biases, gains and chain constants, which
+/// have no reason to be near zero.
 pub(crate) fn decays(model: &Model) -> Vec<f32> {
     let mut decays = vec![0.0; model.parameters().len()];
     for (spec, range) in model.tensors() {

@@ -1,20 +1,20 @@
-//! A batch in parts, whose gradients add up to the same sum on any number of threads.
+//! A batch in shards, whose gradient sum does not depend on the number of threads.
 
 use crate::threads;
 use crate::train::random::Random;
 
-/// Parameters that a thread works on at a time; part of the recipe in that it fixes the order in
-/// which the gradient's squares are summed.
+/// Parameters per chunk of parallel work. Part of the recipe: it fixes the order in which squares
+/// of the gradient are summed.
 pub(crate) const CHUNK: usize = 1 << 14;
 
 /// A shard: one part of a batch.
 #[derive(Default)]
 pub(crate) struct Shard {
-    /// Windows of tokens, one after the other.
+    /// Consecutive windows of tokens.
     pub(crate) inputs: Vec<u32>,
-    /// The token after each of them.
+    /// The token after each input.
     pub(crate) targets: Vec<u32>,
-    /// Gradient of its loss.
+    /// Gradient of the shard's loss.
     pub(crate) gradient: Vec<f32>,
     loss: f64,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// `shards` parts for gradients of `parameters` numbers.
+    /// A batch of `shards` shards for `parameters` parameters.
     pub(crate) fn new(shards: usize, parameters: usize) -> Self {
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
@@ -34,7 +34,7 @@ impl Batch {
         }
     }
 
-    /// Fills the parts with `windows` random windows of `window` tokens.
+    /// Fills the shards with `windows` random windows of `window` tokens in total.
     pub(crate) fn draw(
         &mut self,
         tokens: &[u32],
@@ -53,7 +53,7 @@ impl Batch {
         }
     }
 
-    /// Replaces each input with this probability by any token of the vocabulary.
+    /// Replaces each input with this probability by a uniformly random token.
     pub(crate) fn replace(&mut self, probability: f64, vocab: usize, mut random: Random) {
         for token in self.shards.iter_mut().flat_map(|shard| &mut shard.inputs) {
             if random.unit() < probability {
@@ -62,8 +62,8 @@ impl Batch {
         }
     }
 
-    /// Lets `work` add the gradient of every part, on one thread per state, each with a random
-    /// number of its own; returns the summed losses, and the norm of the summed gradient.
+    /// Lets `work` add the gradient of every shard, one thread per state, with a random number for
+    /// each shard. Returns the summed losses and the norm of the summed gradient.
     pub(crate) fn backward<S: Send>(
         &mut self,
         states: &mut [S],
@@ -80,7 +80,7 @@ impl Batch {
         (self.shards.iter().map(|shard| shard.loss).sum(), self.reduce(states))
     }
 
-    /// Sums the shards' gradients in order and returns the norm of the sum.
+    /// Sums the shards' gradients in a fixed order and returns the norm of the sum.
     fn reduce<S: Send>(&mut self, states: &mut [S]) -> f64 {
         let shards = &self.shards;
         let chunks = self.gradient.chunks_mut(CHUNK);
@@ -117,7 +117,7 @@ mod tests {
         let differing = |tokens: &[u32]| tokens.iter().filter(|&&t| t != 3).count();
         assert_eq!(differing(&replaced(0.0, 0)), 0);
         let half = replaced(0.5, 0);
-        // 9 of 10 replacements are other tokens: 230 of 512, with a standard deviation of 11.
+        // 9 of 10 replacements differ: expect 230 of 512, standard deviation 11.
         assert!((180..280).contains(&differing(&half)), "{}", differing(&half));
         assert!((0..10).all(|token| half.contains(&token)) && half.iter().all(|&t| t < 10));
         assert_eq!(half, replaced(0.5, 0));

@@ -26,10 +26,9 @@ impl Score {
     }
 }
 
-/// Scores a text in windows that follow each other: each starts with a fresh state and predicts the
-/// token after each of its tokens; every token but the first is predicted once, by a shorter last
-/// window where `window` does not divide the text. `lengths` are the bytes of each token of the
-/// vocabulary; `limit` ends the text after so many windows. The result does not depend on the
+/// Scores a text in consecutive windows, each with a fresh state: every token but the first is
+/// predicted once, if need be by a shorter last window. `lengths` are the bytes of each token of
+/// the vocabulary; `limit` is the maximum number of windows. The result does not depend on the
 /// number of threads.
 pub fn evaluate(
     model: &Model,

@@ -5,20 +5,21 @@ use crate::error::Result;
 use crate::reference::Model;
 use crate::train::random::Random;
 
-/// Range over which the initial η of a block's potentials are spread, evenly in the logarithm: from
-/// potentials that remember far to potentials that see little more than the present.
+/// Range of the initial η of a block's potentials, log-uniform: from long memory to little more
+/// than the current position.
 const ETA: (f64, f64) = (0.05, 1.0);
 
-/// Deviation of the embeddings: small beside what the blocks add learns faster than 0.5.
+/// Standard deviation of the embeddings: learns faster than 0.5 when small beside the blocks'
+/// outputs.
 const EMBEDDING: f64 = 0.1;
-/// Deviation of the gate's weights: small, so that the experts start out evenly used.
+/// Standard deviation of the gate's weights: small, so that routing starts out even.
 const GATE: f64 = 0.02;
 
-/// A model to start training from, the same for the same seed.
+/// A model to start training from, deterministic for a seed.
 ///
-/// Linear weights are normal with variance 1/inputs; the layers that write to the residual stream
-/// are scaled down by sqrt(2 · layers), so that its variance does not grow with depth. The chain
-/// starts at the published diagonal, −2.
+/// Linear weights are normal with variance 1/inputs. Layers that write to the residual stream are
+/// scaled down by sqrt(2 · layers), so that its variance does not grow with depth. The chain starts
+/// at the published diagonal, −2.
 pub fn initial_model(config: ModelConfig, seed: u64) -> Result<Model> {
     let mut random = Random::initial(seed);
     let mut model = Model::<f32>::zeros(config)?;
@@ -61,7 +62,7 @@ fn spread_eta(log_eta: &mut [f32], floor: f64) {
     let steps = (log_eta.len() - 1).max(1) as f64;
     let single = log_eta.len() == 1;
     for (i, value) in log_eta.iter_mut().enumerate() {
-        // A single potential takes the published η, 1.
+        // With a single potential: the published η, 1.
         let part = if single { 1.0 } else { i as f64 / steps };
         *value = (low + (high - low) * part) as f32;
     }

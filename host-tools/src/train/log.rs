@@ -1,4 +1,4 @@
-//! The log of a run: one JSON object per line.
+//! Log of a run in JSON lines.
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -14,11 +14,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the log after step `step`: lines of later steps were written by a run that was killed
-    /// after it last saved its state, and will be written again.
+    /// Opens the log at step `step` and drops later lines, which an interrupted run wrote after its
+    /// last save and the resumed run writes again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
         let mut kept = String::new();
-        // A pipe or device has no lines to keep and cannot be replaced.
+        // Pipes and devices cannot be rewritten.
         let replaceable = !files::is_special(path);
         if step > 0 && replaceable && path.exists() {
             for line in files::read_text(path)?.lines() {

@@ -1,7 +1,7 @@
-//! Training: windows drawn at random from a text, AdamW, a cosine schedule.
+//! Training: windows drawn at random from a text, AdamW, cosine schedule.
 //!
-//! The same seed, text and settings give the same weights to the bit on the same machine, on any
-//! number of threads, and whether or not the run was interrupted and resumed.
+//! The same seed, text and settings give bit-identical weights on the same machine, for any number
+//! of threads and across interruption and resume.
 
 pub mod adamw;
 mod batch;

@@ -1,35 +1,35 @@
-//! Random numbers that stay the same for a seed: drawn straight from ChaCha8's words, so that no
-//! library's choice of algorithm for ranges or distributions can change a training run.
+//! Reproducible random numbers, computed directly from ChaCha8 output, so that no library change of
+//! range or distribution algorithms can affect a training run.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Stream of the weights' initial values; step s draws its windows from stream s + 1.
+/// Stream of the initial weights; step s draws its windows from stream s + 1.
 const INITIAL: u64 = 0;
-/// Stream of the first step's replaced tokens, far from those that count from either end.
+/// First stream of replaced tokens, far from the streams counted from either end.
 const REPLACEMENTS: u64 = 1 << 63;
 
 /// A stream of random numbers.
 pub(crate) struct Random(ChaCha8Rng);
 
 impl Random {
-    /// For the initial weights.
+    /// Stream for the initial weights.
     pub(crate) fn initial(seed: u64) -> Self {
         Self::stream(seed, INITIAL)
     }
 
-    /// For one training step. Each step has its own stream, so the step number is all that a
-    /// resumed run has to know.
+    /// Stream for the windows of one step. Each step has its own stream, so resuming needs only the
+    /// step number.
     pub(crate) fn step(seed: u64, step: u64) -> Self {
         Self::stream(seed, step + 1)
     }
 
-    /// For the dropout of one training step.
+    /// Stream for the dropout of one step.
     pub(crate) fn dropout(seed: u64, step: u64) -> Self {
         Self::stream(seed, u64::MAX - step)
     }
 
-    /// For the random tokens that replace some of a step's inputs.
+    /// Stream for the random tokens that replace inputs of one step.
     pub(crate) fn replacements(seed: u64, step: u64) -> Self {
         Self::stream(seed, REPLACEMENTS + step)
     }
@@ -47,7 +47,7 @@ impl Random {
 
     /// Uniform in 0..bound.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        // The high half of a product; the bias is at most bound / 2^64.
+        // High half of the product; the bias is at most bound / 2^64.
         ((u128::from(self.0.next_u64()) * bound as u128) >> 64) as usize
     }
 
@@ -56,7 +56,7 @@ impl Random {
         ((self.0.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    /// Standard normal, by Box and Muller's method.
+    /// Standard normal, by the Box-Muller transform.
     pub(crate) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * self.unit().ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()

@@ -1,4 +1,4 @@
-//! A whole training run: steps, validation, log, resume file.
+//! A complete training run: steps, validation, log, resume file.
 
 use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::corpus;
@@ -14,15 +14,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Windows of the validation text that are scored during a run.
+/// Maximum number of validation windows scored during a run.
 const VALIDATION_WINDOWS: usize = 256;
 
-/// Where a run writes.
+/// Output files and intervals of a run.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The JSON-lines log.
     pub log: PathBuf,
-    /// The resume file. It outlives the run, for the caller to remove when the model is written.
+    /// The resume file. The caller removes it once the model is written.
     pub state: PathBuf,
     /// Steps between saves of the resume file.
     pub save_every: u64,
@@ -30,12 +30,12 @@ pub struct Output {
     pub validate_every: u64,
     /// Steps between lines of the log.
     pub log_every: u64,
-    /// Whether a resume file of another run, or an unreadable one, is discarded.
+    /// Whether to discard a resume file of another run or one that is unreadable.
     pub anew: bool,
 }
 
 impl Output {
-    /// Loads the resume file, if there is one to resume from.
+    /// Loads the resume file, if there is one.
     pub(crate) fn resume<T>(&self, load: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
         files::remove_leftovers(&self.state)?;
         if !self.state.exists() {
@@ -52,9 +52,9 @@ impl Output {
 pub struct Run<'a> {
     /// Dimensions of the model.
     pub config: ModelConfig,
-    /// Weights to start from, of these dimensions; random ones without.
+    /// Initial weights, of these dimensions; `None` for random ones.
     pub initial: Option<Model>,
-    /// How to train it.
+    /// Training settings.
     pub recipe: Recipe,
     /// Training tokens.
     pub train: &'a [u32],
@@ -62,21 +62,21 @@ pub struct Run<'a> {
     pub valid: &'a [u32],
     /// Bytes of each token of the vocabulary.
     pub token_lengths: &'a [usize],
-    /// Identity of the data, such as hashes: a run resumes only on the same, and the checkpoint
-    /// records it.
+    /// Identity of the data, such as hashes, recorded in the checkpoint; a run resumes only with
+    /// the same.
     pub data: BTreeMap<String, String>,
     /// Files to write.
     pub output: Output,
 }
 
-/// Something to show to the user.
+/// Event to show to the user.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// The run resumes after this step of an earlier one.
+    /// The run resumes after this step.
     Resumed(u64),
-    /// A step is done; the number counts from 1.
+    /// A step is done; numbers count from 1.
     Step(u64, Step),
-    /// The model was validated after so many steps.
+    /// The model was validated after this many steps.
     Validated(u64, Score),
 }
 
@@ -89,12 +89,12 @@ pub struct Summary {
     pub score: Score,
     /// Training tokens seen.
     pub tokens: u64,
-    /// Seconds spent, without those before a resume.
+    /// Wall-clock seconds, without those before a resume.
     pub seconds: f64,
 }
 
 impl Run<'_> {
-    /// Trains from the beginning, or from the resume file where there is one, to the end.
+    /// Trains to the end, from the resume file if there is one.
     pub fn train(&self, show: &mut dyn FnMut(Event)) -> Result<Summary> {
         let Recipe { steps, batch, window, .. } = self.recipe;
         corpus::require_window("the training text", self.train.len(), window)?;

@@ -1,7 +1,7 @@
-//! The learning rate over time.
+//! The learning-rate schedule.
 
-/// Rises linearly for `warmup` steps to `peak`, then falls along half a cosine to
-/// `peak · final_fraction` at step `steps`. `step` counts from 0.
+/// Linear warm-up over `warmup` steps to `peak`, then half a cosine down to `peak · final_fraction`
+/// at step `steps`. `step` counts from 0.
 pub fn learning_rate(step: u64, steps: u64, warmup: u64, peak: f64, final_fraction: f64) -> f64 {
     if step < warmup {
         return peak * (step + 1) as f64 / warmup as f64;

@@ -1,4 +1,4 @@
-//! The resume file: everything that a killed run needs to go on as if nothing had happened.
+//! The resume file: everything needed to continue an interrupted run with the same result.
 
 use crate::checkpoint::safetensors::{self, Container};
 use crate::checkpoint::{ModelConfig, Tensor};
@@ -13,19 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const ARRAYS: [&str; 3] = ["parameters", "first_moments", "second_moments"];
-/// The entry beside the settings that says how far the run is.
+/// Metadata entry with the progress, beside the settings.
 const PROGRESS: &str = "step";
 
-/// Writes the state of a run, wholly or not at all. `data` names the data that the run depends on,
-/// such as the hash of its tokenizer: a run is only resumed with the same.
+/// Saves the state of a run atomically. `data` identifies the data that the run depends on, such as
+/// the hash of its tokenizer.
 pub fn save(trainer: &Trainer, data: &BTreeMap<String, String>, path: &Path) -> Result<()> {
     let arrays = [trainer.model.parameters(), &trainer.first, &trainer.second];
     let settings = settings(trainer.model.config(), &trainer.recipe, data);
     write(path, ARRAYS.into_iter().zip(arrays), settings, &trainer.step)
 }
 
-/// Continues the run whose state `path` holds. The recipe, the dimensions and the data must be
-/// those that it was started with.
+/// Loads the state at `path`. Recipe, dimensions and data must match those it was saved with.
 pub fn load(
     path: &Path,
     config: ModelConfig,
@@ -40,7 +39,7 @@ pub fn load(
     Ok(Trainer::from_parts(model, recipe, step, first, second))
 }
 
-/// Writes named arrays, the settings that they belong to, and how far the run is.
+/// Writes named arrays with their settings and the progress of the run.
 pub(crate) fn write<'a>(
     path: &Path,
     arrays: impl IntoIterator<Item = (&'static str, &'a [f32])>,
@@ -55,7 +54,7 @@ pub(crate) fn write<'a>(
     files::write_atomically(path, &safetensors::to_bytes(&container))
 }
 
-/// Reads how far a run is and its arrays, of these lengths, if it has the settings that are wanted.
+/// Reads the progress and arrays of these lengths, if the settings match.
 pub(crate) fn read<P: DeserializeOwned, const N: usize>(
     path: &Path,
     arrays: [(&'static str, usize); N],
@@ -88,7 +87,7 @@ pub(crate) fn read<P: DeserializeOwned, const N: usize>(
     Ok((progress, read))
 }
 
-/// Every setting as text: `recipe.batch`, `model.width` and so on.
+/// Flattens every setting to text: `recipe.batch`, `model.width` and so on.
 pub(crate) fn settings(
     config: &ModelConfig,
     recipe: &impl Serialize,

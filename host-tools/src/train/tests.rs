@@ -1,4 +1,4 @@
-//! Reproducibility: threads, interruptions, seeds.
+//! Reproducibility across threads, interruptions and seeds.
 
 use super::*;
 use crate::checkpoint::{Chain, ModelConfig};
@@ -40,7 +40,7 @@ fn recipe(steps: u64) -> Recipe {
     }
 }
 
-/// A text that a model can learn: the next token depends on the last two.
+/// A learnable text: the next token depends on the last two.
 fn text() -> Vec<u32> {
     let mut tokens = vec![1, 2];
     for i in 2..3000 {
@@ -91,7 +91,7 @@ fn a_resumed_run_is_the_uninterrupted_run() {
     let (tokens, lengths) = (text(), vec![1; 20]);
     let [whole, killed] = [0; 2].map(|_| tempfile::tempdir().unwrap());
     let uninterrupted = run(&tokens, &lengths, whole.path(), 40).train(&mut |_| {}).unwrap();
-    // Killed after step 27, seven steps after the state was last saved.
+    // Interrupted after step 27, seven steps after the last save.
     let outcome = std::panic::catch_unwind(|| {
         run(&tokens, &lengths, killed.path(), 40).train(&mut |event| {
             if matches!(event, Event::Step(27, _)) {
@@ -112,7 +112,7 @@ fn a_resumed_run_is_the_uninterrupted_run() {
     let resumed = resumed.unwrap();
     assert_eq!(resumed_at, Some(20));
     assert_eq!(resumed.checkpoint.to_bytes(), uninterrupted.checkpoint.to_bytes());
-    // The log reads as if there had been one run.
+    // The log reads as that of a single run.
     let steps = |directory: &Path| {
         let log = std::fs::read_to_string(directory.join("log")).unwrap();
         let step =
@@ -133,7 +133,7 @@ fn a_run_is_resumed_only_with_its_own_settings() {
     let error = other.train(&mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("recipe.peak_rate was 0.01 and is now 0.02"), "{error}");
     assert!(error.contains("data.tokenizer_sha256 was abc and is now def"), "{error}");
-    // A damaged file is an error, not a fresh start.
+    // A damaged file is an error, not a new start.
     let path = directory.path().join("state");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -165,7 +165,7 @@ fn evaluation_scores_every_token_once() {
     assert_eq!(score, one);
     let limited = evaluate(&model, &tokens[..101], &lengths, 16, Some(2));
     assert_eq!(limited.tokens, 32);
-    // Windows are independent: scoring them one by one gives the same sum.
+    // Windows are independent: scoring them one at a time gives the same sum.
     let single: f64 = (0..7)
         .map(|i| {
             let window = &tokens[i * 16..(i * 16 + 17).min(101)];

@@ -1,4 +1,4 @@
-//! One training step, on several threads, reproducible to the bit.
+//! One training step on several threads, bit-reproducible.
 
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::train::random::Random;
 use crate::train::schedule::learning_rate;
 use serde::{Deserialize, Serialize};
 
-/// Everything that decides the weights that come out, beside the data and the dimensions.
+/// Every setting that affects the weights, besides data and dimensions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Seed of initial weights and windows.
@@ -22,14 +22,14 @@ pub struct Recipe {
     pub batch: usize,
     /// Tokens per window.
     pub window: usize,
-    /// Shards of a batch, the gradient of each computed by one thread. Shards, not threads, decide
-    /// the order of additions, so this is part of the recipe.
+    /// Shards of a batch, each computed by one thread. Part of the recipe, since shards (not
+    /// threads) fix the order of additions.
     pub shards: usize,
     /// Highest learning rate.
     pub peak_rate: f64,
-    /// Last learning rate, as a fraction of the highest.
+    /// Final learning rate as a fraction of the peak.
     pub final_fraction: f64,
-    /// Steps over which the learning rate rises.
+    /// Steps of linear warm-up.
     pub warmup: u64,
     /// AdamW's weight decay, on matrices.
     pub weight_decay: f32,
@@ -49,14 +49,14 @@ impl Recipe {
         learning_rate(step, self.steps, self.warmup, self.peak_rate, self.final_fraction)
     }
 
-    /// The optimizer's update of a step.
+    /// The optimizer update of a step.
     pub(crate) fn update(&self, step: u64, rate: f64, clipping: f64) -> Update {
         let Self { beta1, beta2, weight_decay, .. } = *self;
         AdamW { beta1, beta2, epsilon: 1e-8, weight_decay }.update(step, rate, clipping)
     }
 }
 
-/// Model and optimizer in the middle of a training run.
+/// Model and optimizer during a run.
 pub struct Trainer {
     pub(crate) model: Model,
     pub(crate) recipe: Recipe,
@@ -76,17 +76,17 @@ pub struct Step {
     pub loss: f64,
     /// Learning rate.
     pub rate: f64,
-    /// Gradient norm before clipping.
+    /// Gradient norm before gradient-norm clipping.
     pub gradient_norm: f64,
 }
 
 impl Trainer {
-    /// A run at its beginning.
+    /// A new run.
     pub fn new(config: ModelConfig, recipe: Recipe) -> Result<Self> {
         Ok(Self::from_model(initial_model(config, recipe.seed)?, recipe))
     }
 
-    /// A run at its beginning that goes on from trained weights.
+    /// A new run that starts from trained weights.
     pub fn from_model(model: Model, recipe: Recipe) -> Self {
         let zeros = vec![0.0; model.parameters().len()];
         Self::from_parts(model, recipe, 0, zeros.clone(), zeros)
@@ -113,7 +113,7 @@ impl Trainer {
         }
     }
 
-    /// The model as it is now.
+    /// The current model.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -124,7 +124,7 @@ impl Trainer {
     }
 
     /// Draws a batch from `tokens`, which must hold a window and the token after it, and takes one
-    /// step along its gradient.
+    /// optimizer step.
     pub fn step(&mut self, tokens: &[u32]) -> Result<Step> {
         let Recipe { seed, batch, window, clip, dropout, .. } = self.recipe;
         self.batch.draw(tokens, (batch, window), Random::step(seed, self.step));

@@ -1,4 +1,4 @@
-//! Flags of `resnet-bk finetune`, and what they name.
+//! Flags of `resnet-bk finetune`, and the files that they name.
 
 use std::path::PathBuf;
 
@@ -47,13 +47,13 @@ What happens:
   keeps out other runs, FILE being --out.
   The same seed, text and settings give the same bytes on the same machine, whatever --threads.";
 
-/// Fine-tune a quantized model towards its checkpoint and write the blob.
+/// Fine-tune a quantized model by distillation from its checkpoint and write the blob.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`finetune --help` shows examples.")]
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it: the teacher.
     pub(super) model: PathBuf,
-    /// Blob of this checkpoint to start from, instead of a policy or a target.
+    /// Blob of this checkpoint to start from, instead of a policy or target.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "targets"])]
     pub(super) blob: Option<PathBuf>,
     /// Blob to write; an older blob is replaced.
@@ -67,14 +67,14 @@ pub(crate) struct Args {
     pub(super) recipe: RecipeArgs,
 }
 
-/// A blob to fine-tune, with what it was made from unless it was given as a file.
+/// A blob to fine-tune, with the model that it was assembled from, unless given as a file.
 pub(super) struct Start {
     pub(super) blob: Vec<u8>,
     pub(super) made: Option<(Source, QuantizedModel)>,
 }
 
 impl Args {
-    /// Text to train on, text to validate on, and text to measure the result on.
+    /// Training, validation and test text.
     pub(super) fn texts(
         &self,
         recipe: &Recipe,
@@ -95,7 +95,7 @@ impl Args {
         let sampled = matches!(Corpus::find(text.corpus.as_deref()), Err(Error::CorpusMissing));
         let tokenizer = loaded.tokenizer.as_ref();
         let tokens = |split, limit| text.tokens(split, limit, Some(teacher), tokenizer, global);
-        // A corpus has so much; a checkpoint writes what the run needs.
+        // A corpus has a fixed size; from a checkpoint, sample what the run needs.
         let count = sampled.then(|| {
             let training = &recipe.training;
             let wanted = training.steps.saturating_mul((training.batch * training.window) as u64);
@@ -106,7 +106,7 @@ impl Args {
         Ok([train, valid, text.reported(held_out, teacher, tokenizer, global)?])
     }
 
-    /// The blob to write, if its place and those of the files beside it are free.
+    /// The blob to write, if it and the files beside it may be written.
     pub(super) fn output(&self) -> Result<Output> {
         let mut plan = self.force.plan(self.making.inputs(&self.model)).reads(&self.blob);
         let out = plan.writes(&self.out, Kind::Blob)?;
@@ -123,7 +123,7 @@ impl Args {
         Ok(out)
     }
 
-    /// A file of a round, beside the blob that is to be written.
+    /// A file of a round, beside the output blob.
     pub(super) fn beside(&self, round: usize, extension: &str) -> PathBuf {
         let mut name = self.out.clone().into_os_string();
         match round {
@@ -133,7 +133,7 @@ impl Args {
         PathBuf::from(name)
     }
 
-    /// The blob that is given to start from, if one is.
+    /// The blob given to start from, if any.
     pub(super) fn given(&self, loaded: &Loaded) -> Result<Option<Vec<u8>>> {
         let Some(path) = &self.blob else { return Ok(None) };
         let blob = files::read(path)?;
@@ -167,7 +167,7 @@ impl Args {
     }
 }
 
-/// What a policy's name ends with where its blob was fine-tuned.
+/// Suffix of the policy's name in a fine-tuned blob.
 pub(super) const TUNED: &str = " fine-tuned";
-/// Training tokens that the checkpoint writes at most where there is no corpus.
+/// Maximum number of training tokens sampled from the checkpoint if there is no corpus.
 const SAMPLED_TOKENS: usize = 1 << 18;

@@ -1,4 +1,4 @@
-//! What is shown during fine-tuning.
+//! Progress of fine-tuning.
 
 use crate::cli::Global;
 use crate::cli::progress::Progress;

@@ -1,4 +1,4 @@
-//! Flags that say how to fine-tune.
+//! Training flags of fine-tuning.
 
 use crate::cli::common::Loaded;
 use crate::cli::numbers;
@@ -8,52 +8,53 @@ use crate::finetune::Recipe;
 use crate::reference::Distillation;
 use crate::train;
 
-/// Training tokens for a checkpoint that does not say how many it has seen.
+/// Training tokens if the checkpoint does not record its own.
 const FALLBACK_TOKENS: u64 = 2_000_000;
 
-/// Learning rate for a KL divergence of 1 nat per token.
+/// Learning rate at a KL divergence of 1 nat per token.
 const RATE: f64 = 1.2e-3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RecipeArgs {
-    /// Tokens to train on, at most a quarter of those that the checkpoint was trained on [default:
-    /// that quarter; 2000000 where the checkpoint does not say].
+    /// Training tokens, at most a quarter of those that the checkpoint was trained on [default:
+    /// that quarter; 2000000 if the checkpoint does not record it].
     #[arg(long, value_name = "N")]
     train_tokens: Option<u64>,
-    /// Rounds that divide those tokens; before each but the first, a target's precisions are chosen
-    /// again for the weights as trained so far.
+    /// Number of rounds, which share those tokens; each but the first starts with a new choice of a
+    /// target's precisions for the weights trained so far.
     #[arg(long, value_parser = numbers::within(1..=64), default_value_t = 1, value_name = "N")]
     pub(super) rounds: usize,
     /// Windows per step.
     #[arg(long, value_parser = numbers::batch(), default_value_t = 32, value_name = "N")]
     batch: usize,
-    /// Shards of a batch, whose gradients are summed in order; changes rounding, unlike --threads.
+    /// Shards of a batch, whose gradients are summed in order; affects rounding, unlike --threads.
     #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
     shards: usize,
-    /// Highest learning rate of weights [default: 0.0012 times the square root of the KL divergence
-    /// that the round begins with, which is about in proportion to the steps between codes].
+    /// Peak learning rate of weights [default: 0.0012 times the square root of the round's initial
+    /// KL divergence, which is roughly proportional to the step between codes].
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
-    /// Last learning rate, as a fraction of the highest.
+    /// Final learning rate, as a fraction of the peak.
     #[arg(long, default_value_t = 0.01, value_name = "X")]
     final_lr: f64,
-    /// Learning rate of the logarithms of scales, as a multiple of that of weights; 0 keeps scales.
+    /// Learning rate of the logarithms of scales, relative to that of weights; 0 keeps scales
+    /// fixed.
     #[arg(long, default_value_t = 0.2, value_name = "X")]
     scale_lr: f32,
-    /// Steps over which the learning rate rises.
+    /// Warm-up steps of the learning rate.
     #[arg(long, default_value_t = 50, value_name = "N")]
     warmup: u64,
-    /// Share of the training tokens replaced by random ones, against forgetting what the text
+    /// Fraction of the training tokens replaced by random ones, against forgetting what the text
     /// lacks.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     replaced: f64,
-    /// Share of the steps, at the beginning, that train only scales, biases and chains.
+    /// Fraction of the steps, at the start, that train only scales, biases and chains.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
     first_stage: f64,
-    /// Distillation temperature; above 1, tokens that the teacher finds unlikely weigh more.
+    /// Distillation temperature; values above 1 give unlikely tokens more weight.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     temperature: f32,
-    /// Weight of the text's cross-entropy in the loss; the rest is the KL divergence to the
+    /// Weight of the cross-entropy on the text in the loss; the rest is the KL divergence to the
     /// teacher.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     cross_entropy: f32,
@@ -66,17 +67,17 @@ pub(super) struct RecipeArgs {
     /// Gradient-norm clipping threshold.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     clip: f64,
-    /// Tokens of the validation split by which the best step is chosen.
+    /// Tokens of the validation split, which selects the best step.
     #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     pub(super) validation_tokens: usize,
-    /// Early stopping: validations without improvement after which the run ends, counted from half
-    /// of its steps on, where the learning rate is low; 0 for never.
+    /// Early stopping: number of validations without improvement, counted in the second half of the
+    /// steps, where the learning rate is low; 0 disables it.
     #[arg(long, default_value_t = 8, value_name = "N")]
     patience: u64,
     /// Steps between validations.
     #[arg(long, value_parser = numbers::steps(), default_value_t = 100, value_name = "N")]
     pub(super) validate_every: u64,
-    /// Steps between saves of the state that an interrupted run resumes from.
+    /// Steps between saves of the resume file.
     #[arg(long, value_parser = numbers::steps(), default_value_t = 100, value_name = "N")]
     pub(super) save_every: u64,
     /// Steps between lines of the log.
@@ -85,10 +86,11 @@ pub(super) struct RecipeArgs {
 }
 
 impl RecipeArgs {
-    /// Chooses the learning rate for a blob of this KL divergence, unless one was named.
+    /// Chooses the learning rate for a blob of this KL divergence, unless given.
     ///
-    /// The KL divergence is quadratic in the rounding error of weights, and so is the noise of
-    /// codes that change back and forth in the learning rate: the noise is to stay in proportion.
+    /// The KL divergence is quadratic in the rounding error of weights; the noise of codes that
+    /// flip back and forth is quadratic in the learning rate. The square root keeps them in
+    /// proportion.
     pub(super) fn choose_rate(
         &self,
         recipe: &mut Recipe,
@@ -100,7 +102,7 @@ impl RecipeArgs {
         Ok(())
     }
 
-    /// What the flags say.
+    /// The recipe of these flags.
     pub(super) fn recipe(&self, making: &QuantizeArgs, loaded: &Loaded) -> Result<Recipe> {
         let window = making.text.window;
         numbers::check(
@@ -158,8 +160,8 @@ impl RecipeArgs {
         })
     }
 
-    /// Tokens to train on: more than a quarter of the checkpoint's would be training on, not
-    /// fine-tuning.
+    /// Number of training tokens, at most a quarter of the checkpoint's: more would amount to
+    /// continued training.
     fn tokens(&self, loaded: &Loaded) -> Result<u64> {
         let seen = loaded.checkpoint.provenance.get("training_tokens");
         let most = seen.and_then(|tokens| tokens.parse::<u64>().ok()).map(|tokens| tokens / 4);

@@ -1,4 +1,4 @@
-//! What is shown after fine-tuning.
+//! Output after fine-tuning.
 
 use std::path::Path;
 

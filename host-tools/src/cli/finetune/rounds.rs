@@ -1,4 +1,4 @@
-//! Rounds of fine-tuning, and the blob that comes of them.
+//! Rounds of fine-tuning, and the resulting blob.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 use crate::train::Output;
 
-/// A round of fine-tuning: the blob that it began with and what came of it.
+/// A round of fine-tuning: its initial blob and its result.
 pub(super) struct Round {
     pub(super) blob: Vec<u8>,
     pub(super) summary: Summary,
 }
 
-/// What every round has in common.
+/// Shared by all rounds.
 pub(super) struct Finetuning<'a> {
     pub(super) args: &'a Args,
     pub(super) loaded: &'a Loaded,
@@ -32,14 +32,14 @@ pub(super) struct Finetuning<'a> {
     pub(super) recipe: Recipe,
     pub(super) train: &'a Tokens,
     pub(super) valid: &'a Tokens,
-    /// What the result is measured on: it chose nothing.
+    /// Test text, which was not used to choose anything.
     pub(super) test: &'a Tokens,
     pub(super) global: Global,
 }
 
 impl Finetuning<'_> {
-    /// Every round; each but the first begins with precisions chosen again for what the one before
-    /// has learnt or, where those stay as they are, with the blob that it came to.
+    /// Runs every round. Each but the first starts with newly chosen precisions for the weights
+    /// trained so far or, if the precisions stay the same, with the previous round's blob.
     pub(super) fn rounds(&self, start: Start) -> Result<Vec<Round>> {
         let Start { mut blob, mut made } = start;
         let mut rounds: Vec<Round> = Vec::new();
@@ -108,8 +108,8 @@ impl Finetuning<'_> {
         move |event| show(&bar, event)
     }
 
-    /// The blob of the best step, measured through the integer path beside the one that the first
-    /// round began with.
+    /// The blob of the best step, measured on the integer path together with the first round's
+    /// initial blob.
     pub(super) fn export(&self, first: &Round, best: &Round) -> Result<TunedBlob> {
         let Self { loaded, teacher, valid, test, .. } = *self;
         let out = &self.args.out;
@@ -146,7 +146,7 @@ impl Finetuning<'_> {
             perplexity: after.perplexity as f32,
         });
         let mut blob = student.export(parameters, before, &origin)?;
-        // A blob that was given keeps its size, if need be at the expense of its new name.
+        // A given blob keeps its size, if necessary by keeping its policy name.
         if self.args.blob.is_some() && blob.len() > size {
             origin.policy = first.provenance().policy;
             blob = student.export(parameters, before, &origin)?;
@@ -156,12 +156,12 @@ impl Finetuning<'_> {
     }
 }
 
-/// A fine-tuned blob and how good it is.
+/// A fine-tuned blob and its quality.
 pub(super) struct TunedBlob {
     pub(super) blob: Vec<u8>,
     pub(super) policy: String,
-    /// On the text that chose the step.
+    /// On the validation text, which selected the step.
     pub(super) chosen: Improvement,
-    /// On text that chose nothing.
+    /// On the test text.
     pub(super) measured: Improvement,
 }

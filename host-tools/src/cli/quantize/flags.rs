@@ -1,4 +1,4 @@
-//! Flags that say how a checkpoint becomes a blob.
+//! Flags for converting a checkpoint to a blob.
 
 use std::path::{Path, PathBuf};
 
@@ -21,26 +21,26 @@ use crate::tokenizer::Tokenizer;
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "targets", multiple = false, conflicts_with = "policy")]
 pub(in crate::cli) struct Target {
-    /// The best blob of at most so many bytes, everything counted.
+    /// The best blob of at most this many bytes in total.
     #[arg(long, value_name = "N")]
     pub(super) target_bytes: Option<usize>,
-    /// The best blob that is at least so many times smaller than the checkpoint file.
+    /// The best blob at least this many times smaller than the checkpoint file.
     #[arg(long, value_parser = numbers::positive, value_name = "R", allow_negative_numbers = true)]
     pub(super) target_ratio: Option<f64>,
-    /// The smallest blob that loses at most this KL divergence, in nats per token, on the text that
-    /// it is measured on, through the integer path.
+    /// The smallest blob that loses at most this KL divergence, in nats per token, on the
+    /// validation text, on the integer path.
     #[arg(long, value_parser = numbers::not_negative::<f64>, value_name = "X", allow_negative_numbers = true)]
     pub(super) max_kl: Option<f64>,
 }
 
 impl Target {
-    /// Whether there is one.
+    /// Whether a target was given.
     pub(super) fn is_some(self) -> bool {
         self.target_bytes.is_some() || self.target_ratio.is_some() || self.max_kl.is_some()
     }
 }
 
-/// Flags that say how a checkpoint becomes a blob.
+/// Flags for converting a checkpoint to a blob.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct QuantizeArgs {
     /// static, dynamic, uniform-int8, uniform-int4 (and so on) or a policy file.
@@ -48,16 +48,16 @@ pub(in crate::cli) struct QuantizeArgs {
     pub(in crate::cli) policy: Option<String>,
     #[command(flatten)]
     pub(super) target: Target,
-    /// Importance file that `analyze` wrote, for the dynamic policy and for targets, and for the
-    /// arrangement of experts under any policy. What a target needs and the file lacks is measured
-    /// and added to it, so an interrupted run resumes; a target needs a file of the
-    /// same calibration, window, seed and steps.
+    /// Importance file written by `analyze`, for the dynamic policy, for targets, and for the
+    /// arrangement of experts under any policy. Measurements that a target needs are added to it,
+    /// so an interrupted run resumes; a target needs a file of the same calibration, window, seed
+    /// and steps.
     #[arg(long, value_name = "FILE")]
     pub(super) importance: Option<PathBuf>,
     /// Tokenizer, if not the tokenizer.json beside the checkpoint.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) tokenizer: Option<PathBuf>,
-    /// Leave the tokenizer out of the blob.
+    /// Do not include the tokenizer in the blob.
     #[arg(long)]
     pub(super) no_tokenizer: bool,
     #[command(flatten)]
@@ -65,17 +65,17 @@ pub(in crate::cli) struct QuantizeArgs {
     /// Calibration tokens, from the training split.
     #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     pub(super) calibration_tokens: usize,
-    /// Tokens of the validation split by which precisions are chosen, and of the test split on
-    /// which the blob's perplexity is measured and recorded in it; 0 records none.
+    /// Tokens of the validation split for choosing precisions, and of the test split for the
+    /// perplexity recorded in the blob; 0 records none.
     #[arg(long, value_parser = numbers::tokens(0), default_value_t = 8_192, value_name = "N")]
     pub(in crate::cli) measure_tokens: usize,
     #[command(flatten)]
     pub(in crate::cli) text: TextArgs,
-    /// What is added to the policy's name in the blob: it counts where a target is met to the byte.
+    /// Suffix of the policy's name in the blob; it counts towards targets in bytes.
     #[arg(skip)]
     pub(in crate::cli) suffix: &'static str,
-    /// The text that the blob will be measured on, if not --measure-tokens of the test split: its
-    /// name and length are part of the blob's bytes, too.
+    /// Text that the blob will be measured on, if not --measure-tokens of the test split: its name
+    /// and length are part of the blob.
     #[arg(skip)]
     pub(in crate::cli) recorded: Option<Tokens>,
 }
@@ -91,24 +91,24 @@ impl QuantizeArgs {
         let mut inputs = self.text.files();
         inputs.extend(model_files(model, self.tokenizer.as_deref()));
         inputs.extend(self.importance.clone());
-        // Of policies, some are files; no file has the name of another.
+        // A policy may be a file; named policies match no file.
         inputs.extend(self.policy.as_ref().map(PathBuf::from));
         inputs
     }
 
-    /// What importance depends on here.
+    /// Settings that importance depends on.
     pub(super) fn settings(&self, loaded: &Loaded, text: &Tokens) -> Settings {
         loaded.settings(text, &self.text, self.steps.taken())
     }
 
-    /// Reads the checkpoint and settles what depends on it.
+    /// Reads the checkpoint and resolves flags that depend on it.
     pub(in crate::cli) fn load(&mut self, model: &Path, global: Global) -> Result<Loaded> {
         let loaded = Loaded::read(model, self.tokenizer.as_deref(), global)?;
         self.text.fit(loaded.checkpoint.config.positions)?;
         Ok(loaded)
     }
 
-    /// The text that the blob will be measured on, if any.
+    /// Text that the blob will be measured on, if any.
     pub(super) fn recorded(
         &self,
         model: &Model,
@@ -122,12 +122,12 @@ impl QuantizeArgs {
         }
     }
 
-    /// Tokens that mixes are measured on.
+    /// Number of tokens that mixes are measured on.
     pub(super) fn measured_on(&self) -> usize {
         if self.measure_tokens > 0 { self.measure_tokens } else { FALLBACK_TOKENS }
     }
 
-    /// Sequential quantization for the inputs that the quantized layers give.
+    /// Sequential quantization with inputs from the quantized layers.
     pub(super) fn refine(
         &self,
         bench: &Bench<'_>,
@@ -144,7 +144,7 @@ impl QuantizeArgs {
         refined
     }
 
-    /// The published importance, for a policy that needs it where no file was given.
+    /// Computes the published importance, for a policy that needs it without a file.
     pub(super) fn publish(&self, loaded: &Loaded, text: &Tokens, global: Global) -> Importance {
         let model = Model::from_checkpoint(&loaded.checkpoint);
         let progress = bar("published importance", global);
@@ -156,14 +156,14 @@ impl QuantizeArgs {
     }
 }
 
-/// The header's entry for a text that the blob will be measured on; its figures are 0 until then.
+/// Header entry of a text that the blob will be measured on, with zeros for results.
 pub(super) fn unmeasured(text: &Tokens) -> Measured<'_> {
     let tokens = text.tokens.len() as u32 - 1;
     Measured { corpus: &text.name, tokens, perplexity_fp32: 0.0, perplexity: 0.0 }
 }
 
-/// Tokens that a mix is measured on where `--measure-tokens` asks for none.
+/// Tokens that mixes are measured on if `--measure-tokens` is 0.
 pub(super) const FALLBACK_TOKENS: usize = 8_192;
 
-/// Tokens on which the inputs of quantized layers are compared with the exact ones.
+/// Tokens for comparing the inputs after quantized layers with the exact ones.
 const PREFIX_TOKENS: usize = 16_384;

@@ -17,7 +17,7 @@ use crate::quantize::{Origin, Source};
 use crate::reference::Model;
 
 impl QuantizeArgs {
-    /// Quantizes a checkpoint, or prints what would come out and returns nothing.
+    /// Quantizes a checkpoint; a dry run prints the result and returns `None`.
     pub(in crate::cli) fn make(
         &self,
         loaded: &Loaded,
@@ -72,8 +72,8 @@ impl QuantizeArgs {
         global: Global,
     ) -> Result<()> {
         let tokenizer = loaded.tokenizer.as_ref();
-        // Names and counts of texts are part of the header, so the size needs them, not the texts'
-        // statistics.
+        // The header contains names and token counts of texts: the size depends on them, but not on
+        // their statistics.
         let reference = Model::from_checkpoint(&loaded.checkpoint);
         let limit = Some(self.calibration_tokens);
         let text = self.text.tokens(Split::Train, limit, Some(&reference), tokenizer, global)?;

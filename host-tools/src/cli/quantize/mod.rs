@@ -75,7 +75,7 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
     #[command(flatten)]
     force: Force,
-    /// Print the exact size and the precision of every tensor, and write nothing.
+    /// Print the exact size and the precision of every tensor, without writing.
     #[arg(long)]
     dry_run: bool,
 }

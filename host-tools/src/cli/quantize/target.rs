@@ -23,10 +23,10 @@ use crate::reference::Model;
 use crate::tensors::Assignment;
 use crate::tokenizer::Tokenizer;
 
-/// Halvings of the range of sizes in search of the smallest one within a KL divergence.
+/// Bisection steps over blob size in the search for `--max-kl`.
 const HALVINGS: usize = 9;
 
-/// Quantizes to the target, or prints what would come out and returns nothing.
+/// Quantizes to the target; a dry run prints the result and returns `None`.
 pub(super) fn make(
     args: &QuantizeArgs,
     loaded: &Loaded,
@@ -41,7 +41,7 @@ pub(super) fn make(
     let folded = Model::from_checkpoint(&source.folded);
     let limit = Some(args.measured_on());
     let held_out = args.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
-    // Without a file there is none that something could belong to.
+    // Without a file, the path is not used in messages.
     let path = args.importance.as_deref().unwrap_or(Path::new(""));
     let mut importance = match importance {
         Some(importance) => {
@@ -112,9 +112,9 @@ pub(super) fn make(
 }
 
 impl QuantizeArgs {
-    /// Quantizes weights that have moved to another mix of no more bytes, the best that is found
-    /// around the one before; nothing where that stays the best, or was not for a target. What
-    /// counts is the KL divergence to `teacher`.
+    /// Requantizes changed weights with another mix of at most the same size, searched from the
+    /// current mix and compared by KL divergence to `teacher`. `None` if the current mix stays best
+    /// or was not chosen for a target.
     pub(in crate::cli) fn make_again(
         &self,
         source: &Source,
@@ -165,7 +165,7 @@ fn budget_assignment(args: &QuantizeArgs, storage: &[Storage]) -> Assignment {
     }
 }
 
-/// Bytes of a blob beside the aligned sections of its matrices.
+/// Bytes of a blob outside the aligned sections of its matrices.
 fn overhead(args: &QuantizeArgs, source: &Source, origin: &Origin<'_>) -> Result<usize> {
     let storage = vec![Storage::INT8; source.dims.tensor_count()];
     let sections: usize = source
@@ -209,8 +209,8 @@ impl TargetSearch<'_> {
         found
     }
 
-    /// The smallest mix that loses at most `limit` through the integer path, whose rounding of
-    /// activations comes on top of what the weights lose.
+    /// The smallest mix that loses at most `limit` on the integer path, where rounding of
+    /// activations adds to the loss of the weights.
     fn below(&self, search: &Search<'_>, limit: f64) -> Result<Mix> {
         let (smallest, largest) = search.range();
         let mut activations = 0.0;
@@ -239,7 +239,7 @@ impl TargetSearch<'_> {
         )))
     }
 
-    /// KL divergence of a mix through the integer path, on the text that is measured on.
+    /// KL divergence of a mix on the integer path, on the held-out text.
     fn integer_kl(&self, storage: &[Storage]) -> Result<f64> {
         let assignment = budget_assignment(self.args, storage);
         let (source, encoded) = (self.bench.source(), self.bench.encode_mix(storage)?);

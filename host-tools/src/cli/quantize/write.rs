@@ -1,4 +1,4 @@
-//! The finished blob, and what would become one.
+//! Writes the finished blob, or previews it.
 
 use resnet_bk_core::blob::Measured;
 use resnet_bk_schema::Storage;
@@ -22,7 +22,7 @@ use crate::tensors::weight_name;
 use crate::terminal::Stdout;
 use resnet_bk_schema::statistics::with_error;
 
-/// Assembles the blob, measures it, writes it and says so.
+/// Assembles, measures and writes the blob, and prints a summary.
 pub(super) fn write(
     args: &QuantizeArgs,
     out: &Output,

@@ -10,8 +10,8 @@ fn kinds(all: &mut [Vec<f32>; 4]) -> MatrixParameters<&mut [f32]> {
     MatrixParameters { codes, units, multiples, biases }
 }
 
-/// A step of a code or a multiple, and any move of a bias or of a unit's logarithm, changes a
-/// linear function of the weights by as much as the gradient says.
+/// A change of a code or multiple by one, or any change of a bias or of a log unit, changes a
+/// linear function of the weights by what the gradient predicts.
 #[test]
 fn gradients_are_those_of_the_decoded_numbers() {
     let source = Source::new(&random_checkpoint(2, 2), [7; 32], 0, None).unwrap();
@@ -52,7 +52,7 @@ fn gradients_are_those_of_the_decoded_numbers() {
                     all
                 };
                 let [up, down] = [step, -step].map(moved);
-                // Parameters at the edge of their range are skipped.
+                // Skips parameters at the edge of their range.
                 let (low, high) = match kind {
                     0 => matrix.range(),
                     2 => (1.0, 15.0),
@@ -70,7 +70,7 @@ fn gradients_are_those_of_the_decoded_numbers() {
     }
 }
 
-/// Optimizers multiply parameters by zero: none may be infinite, and a row of zeros stays one.
+/// Optimizers multiply parameters by zero: all must be finite, and a row of zeros stays one.
 #[test]
 fn a_row_of_zeros_has_finite_parameters() {
     let mut checkpoint = random_checkpoint(2, 2);
@@ -91,7 +91,7 @@ fn a_row_of_zeros_has_finite_parameters() {
         let mut decoded = Decoded::default();
         matrix.decode(kinds(&mut all), &mut decoded).unwrap();
         assert_eq!(decoded.weights[..16], [0.0; 16]);
-        // A unit goes through its logarithm.
+        // Units pass through their logarithm.
         for (&a, &b) in decoded.weights.iter().zip(&encoded.decoded) {
             assert!((a - b).abs() <= 1e-6 * b.abs(), "{storage}: {a} instead of {b}");
         }

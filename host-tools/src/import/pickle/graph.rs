@@ -14,14 +14,14 @@ pub(in crate::import) enum Node {
     List(Vec<Id>),
     /// A dictionary's keys and values, in the order of insertion.
     Dict(Vec<(Id, Id)>),
-    /// An object that is kept outside the pickle, and how it is called there.
+    /// An object stored outside the pickle, by its persistent id.
     Persistent(Id),
-    /// What a function or class gives for these arguments.
+    /// Result of calling a function or class with these arguments.
     Call {
         function: Id,
         arguments: Id,
     },
-    /// A value whose content is of no interest here: None, a number with a fraction, bytes.
+    /// A value whose content is not needed: None, a float, bytes.
     Opaque,
 }
 
@@ -33,7 +33,7 @@ pub(in crate::import) struct Pickle {
 }
 
 impl Pickle {
-    /// The object that was pickled.
+    /// The pickled object.
     pub(in crate::import) fn root(&self) -> Id {
         self.root
     }
@@ -62,7 +62,7 @@ impl Pickle {
         if let Node::Dict(items) = self.node(id) { Some(items) } else { None }
     }
 
-    /// Name and arguments of a call.
+    /// Function name and arguments of a call.
     pub(in crate::import) fn call(&self, id: Id) -> Option<(&str, &[Id])> {
         match self.node(id) {
             Node::Call { function, arguments } => {

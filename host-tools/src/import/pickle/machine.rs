@@ -22,14 +22,14 @@ struct Machine<'a> {
     stopped: bool,
     nodes: Vec<Node>,
     stack: Vec<Id>,
-    /// Heights of the stack that the program marked.
+    /// Stack heights at the program's marks.
     marks: Vec<usize>,
-    /// What the program stored to fetch again.
+    /// Memoized values.
     memo: HashMap<u64, Id>,
 }
 
 impl<'a> Machine<'a> {
-    /// Carries out one instruction.
+    /// Executes one instruction.
     fn step(&mut self) -> Result<(), String> {
         let opcode = self.take::<1>()?[0];
         match opcode {
@@ -208,14 +208,14 @@ impl<'a> Machine<'a> {
         let ordered =
             matches!(&self.nodes[function], Node::Global(g) if g == "collections.OrderedDict");
         self.push(match &self.nodes[arguments] {
-            // The dictionary of a state_dict: made empty, then filled.
+            // The dictionary of a state_dict: created empty, then filled.
             Node::List(items) if ordered && items.is_empty() => Node::Dict(Vec::new()),
             _ => Node::Call { function, arguments },
         });
         Ok(())
     }
 
-    /// Fills the list on top of the stack. Other objects that take items are of no interest.
+    /// Extends the list on top of the stack; ignored for other objects.
     fn extend_list(&mut self, items: &[Id]) -> Result<(), String> {
         let top = self.top()?;
         if let Node::List(list) = &mut self.nodes[top] {
@@ -224,7 +224,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Fills the dictionary on top of the stack, likewise.
+    /// Extends the dictionary on top of the stack; ignored for other objects.
     fn extend_dict(&mut self, items: &[Id]) -> Result<(), String> {
         let top = self.top()?;
         let pairs = pairs(items)?;
@@ -247,12 +247,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The lowest position on the stack that an instruction may reach.
+    /// The lowest stack position that an instruction may access.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    /// Where the topmost `count` values begin.
+    /// Stack position of the topmost `count` values.
     fn height(&self, count: usize) -> Result<usize, String> {
         let height = self.stack.len().checked_sub(count).filter(|h| *h >= self.floor());
         height.ok_or_else(|| "the stack is empty".into())

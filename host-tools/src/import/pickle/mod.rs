@@ -1,9 +1,9 @@
-//! As much of Python's pickle as a `state_dict` needs: the graph of objects, nothing executed.
+//! The subset of Python's pickle that a `state_dict` needs; nothing is executed.
 //!
-//! A pickle is a program for a stack machine. Here every value that the program makes becomes a
-//! node in one array and every reference an index into it, so that shared and self-referential
-//! objects are neither copied nor followed, however a file is made. Calls of Python functions are
-//! recorded and never carried out; what to make of them is up to the caller.
+//! A pickle is a program for a stack machine. Every value becomes a node in one array and every
+//! reference an index into it, so that shared and cyclic objects are neither copied nor followed,
+//! whatever the file. Calls of Python functions are recorded for the caller to interpret, never
+//! performed.
 
 mod graph;
 mod machine;
@@ -14,7 +14,7 @@ mod tests;
 pub(super) use graph::{Id, Node, Pickle};
 
 impl Pickle {
-    /// Runs the program. On failure, says what is wrong with it.
+    /// Runs the program, or says what is wrong with it.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         machine::run(bytes)
     }

@@ -1,6 +1,5 @@
-//! The instructions of a pickle that are understood, by the names in Python's `pickletools`.
-//!
-//! Of protocols 2 to 5, which `torch.save` can be told to use, all that plain data needs.
+//! The supported pickle instructions, named as in Python's `pickletools`: all that plain data needs
+//! of protocols 2 to 5, which `torch.save` can write.
 
 pub(super) const PROTO: u8 = 0x80;
 pub(super) const FRAME: u8 = 0x95;

@@ -1,4 +1,4 @@
-//! Files of other tokenizers are refused by what is foreign in them.
+//! Files of other tokenizers are rejected for what differs.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ pub(super) fn file() -> Value {
     serde_json::from_slice(&TOKENIZER.to_bytes()).unwrap()
 }
 
-/// What is said about a file.
+/// The error messages for a file.
 pub(super) fn said(file: &Value) -> Vec<String> {
     match Tokenizer::from_bytes(file.to_string().as_bytes(), Path::new("x")) {
         Ok(_) => Vec::new(),
@@ -33,7 +33,7 @@ pub(super) fn put(file: &mut Value, pointer: &str, value: Value) {
     }
 }
 
-/// Fields, values that change what is encoded or that nothing is known of, and how they are named.
+/// Fields with values that change the encoding or are unknown, and the expected messages.
 pub(super) fn refused() -> Vec<(&'static str, Value, &'static str)> {
     let truncation = json!({
         "direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0
@@ -94,7 +94,7 @@ pub(super) fn refused() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
-/// Fields and values that change nothing.
+/// Fields with values that change nothing.
 pub(super) fn harmless() -> Vec<(&'static str, Value)> {
     vec![
         ("/model/continuing_subword_prefix", json!("")),

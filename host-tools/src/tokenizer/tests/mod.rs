@@ -22,7 +22,7 @@ const TEXT: &str = "the cat sat on the mat , and the dog ate the rat .\n The end
 static TOKENIZER: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::train(&[TEXT, TEXT], 270).unwrap());
 
-/// The module's rules on bytes, as the device follows them.
+/// The module's rules applied to bytes, as on the device.
 fn encode_by_the_rules(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     let bytes = text.as_bytes();
     let begins = |i: usize| pieces::begins(bytes, i);
@@ -106,7 +106,7 @@ fn the_models_of_the_repository_have_the_tokenizers_that_they_record() {
     }
 }
 
-/// Words from a seed, some of them alike.
+/// Pseudorandom words, with repetitions.
 fn words(count: usize) -> Vec<String> {
     let mut state = 1u64;
     let mut below = |n: u64| {
@@ -156,7 +156,7 @@ fn nothing_but_white_space_is_a_text_too() {
     assert!(tokens == device);
 }
 
-/// A file whose merges join any two tokens before them.
+/// A file whose merges join arbitrary earlier tokens.
 fn arbitrary_file() -> impl Strategy<Value = Value> {
     let merges = proptest::collection::vec((any::<u16>(), any::<u16>()), 0..40);
     (merges, any::<bool>()).prop_map(|(picks, narrow)| {
@@ -184,7 +184,7 @@ fn arbitrary_file() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Changes to a file: of a field, or of the order and number of merges.
+/// A change to a file: of a field, or of the order or number of merges.
 fn change() -> impl Strategy<Value = Option<(String, Value)>> {
     let refused = refused().into_iter().map(|(pointer, value, _)| (pointer, value));
     let all: Vec<_> = harmless().into_iter().chain(refused).collect();
@@ -194,8 +194,8 @@ fn change() -> impl Strategy<Value = Option<(String, Value)>> {
 }
 
 proptest! {
-    /// Whoever reads an accepted file encodes the same: the library from the file itself, this
-    /// module, and a device from the blob.
+    /// Every reader of an accepted file encodes the same: the library from the file, this module,
+    /// and a device from the blob.
     #[test]
     fn what_is_accepted_is_encoded_alike_everywhere(
         mut file in arbitrary_file(),
@@ -234,7 +234,7 @@ proptest! {
         }
     }
 
-    /// The trainer makes no token twice, whatever it is given.
+    /// The trainer makes no token twice, for any text.
     #[test]
     fn what_is_trained_can_be_held(text in "[ab]{0,600}|[abc \n]{0,600}", more in 0usize..40) {
         match Tokenizer::train(&[&text], 256 + more) {
