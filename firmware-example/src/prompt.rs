@@ -37,11 +37,7 @@ pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32]
 ///
 /// [`Error::Buffer`] unless the text is exactly one token; [`Error::NoTokenizer`] for text instead
 /// of a token id.
-pub fn stop<'a>(
-    model: &Model<'_>,
-    text: &str,
-    buffer: &'a mut [u32],
-) -> Result<&'a [u32], Error> {
+pub fn stop<'a>(model: &Model<'_>, text: &str, buffer: &'a mut [u32]) -> Result<&'a [u32], Error> {
     let count = match model.tokenizer() {
         Ok(tokenizer) => tokenizer.encode(text.as_bytes(), buffer)?,
         Err(_) => {
