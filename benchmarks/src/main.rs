@@ -1,4 +1,4 @@
-//! Comparison of resnet-bk with general quantizers: quality on the same weights and text, and speed.
+//! Comparison of resnet-bk with general quantizers: quality on the same weights and text, speed.
 
 mod kernels;
 mod quantizers;

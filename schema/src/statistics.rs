@@ -1,8 +1,8 @@
 //! Estimates with their standard errors, by a jackknife over blocks of a text.
 //!
 //! Every estimate here is a function of sums over predictions, such as the perplexity of total nats
-//! and the number of predictions. Omitting one block at a time (Quenouille, 1949; Tukey, 1958) gives
-//! B *replicates* θ₁ … θ_B with mean θ̄ and the standard error
+//! and the number of predictions. Omitting one block at a time (Quenouille, 1949; Tukey, 1958)
+//! gives B *replicates* θ₁ … θ_B with mean θ̄ and the standard error
 //!
 //! ```text
 //! √((B − 1)/B · Σ (θ_b − θ̄)²)
@@ -44,8 +44,8 @@ fn standard_error(replicates: &[f64]) -> Option<f64> {
 }
 
 /// Standard error of a function of two estimates on the same text, from the replicates of both:
-/// effects common to both, such as hard blocks, cancel. `None` with fewer than two blocks, or if the
-/// numbers of blocks differ.
+/// effects common to both, such as hard blocks, cancel. `None` with fewer than two blocks, or if
+/// the numbers of blocks differ.
 pub fn paired_error(a: &[f64], b: &[f64], of: impl Fn(f64, f64) -> f64) -> Option<f64> {
     if a.len() != b.len() {
         return None;

@@ -33,7 +33,7 @@ impl Ratio {
     }
 }
 
-/// Times both in each of `rounds` rounds, in alternating order, and takes ratios within rounds only:
+/// Times both in each of `rounds` rounds, in alternating order, and takes ratios within rounds:
 /// a slowdown of the machine that lasts longer than a round affects both.
 pub(crate) fn alternate(rounds: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) -> Ratio {
     let (our_calls, their_calls) = (calls(&mut ours), calls(&mut theirs));

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::alternate::{Ratio, alternate};
 
-/// Speed with AVX-512 VNNI wherever such kernels exist, and with the kernels chosen by default, both
-/// relative to AVX2 alone.
+/// Speed with AVX-512 VNNI wherever such kernels exist, and with the kernels chosen by default,
+/// both relative to AVX2 alone.
 #[derive(Clone, Copy)]
 pub(super) struct InstructionSets {
     vnni: Ratio,
