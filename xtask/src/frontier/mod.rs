@@ -24,7 +24,7 @@ struct Points {
     ratios: &'static [f64],
     /// Target ratios of fine-tuned budgets.
     tuned: &'static [f64],
-    /// What is shown beside them.
+    /// Other policies to show.
     policies: &'static [&'static str],
     /// Training tokens of each fine-tuned point.
     train_tokens: u64,
