@@ -1,4 +1,4 @@
-//! resnet-bk beside general quantizers: quality on the same weights and the same text, and speed.
+//! Comparison of resnet-bk with general quantizers: quality on the same weights and text, speed.
 
 mod kernels;
 mod quantizers;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// resnet-bk beside general quantizers: quality and speed.
+/// Compare resnet-bk with general quantizers: quality and speed.
 #[derive(Debug, Parser)]
 #[command(name = "resnet-bk-benchmarks", max_term_width = 100)]
 struct Cli {
@@ -19,17 +19,17 @@ struct Cli {
 enum Command {
     /// Quality of a checkpoint under the block types of candle (those of GGUF files).
     ///
-    /// Every matrix whose rows are whole blocks is quantized and decoded again; everything else
-    /// stays FP32: the types of 256 inputs, Q2_K to Q6_K, would leave rows of 128 as they are, so
-    /// those of 32 are compared. candle rounds to nearest, without calibration. Activations stay
-    /// FP32 too, as `resnet-bk eval --weights-only` leaves them. Bytes are those of the blocks and
-    /// of what stays, without any header.
+    /// Every matrix whose rows are whole blocks is quantized and dequantized; everything else stays
+    /// FP32. The types with blocks of 256 inputs, Q2_K to Q6_K, would leave rows of 128 in FP32, so
+    /// those with blocks of 32 are compared. candle rounds to nearest, without calibration.
+    /// Activations stay FP32, too, as with `resnet-bk eval --weights-only`. Bytes are those of the
+    /// blocks and of FP32 tensors, without any header.
     Quantizers(quantizers::Args),
-    /// Speed of this host's kernels: products beside candle's, windows and generation beside the
-    /// FP32 reference, each a median of ratios of two things that take turns on one thread.
+    /// Speed of this host's kernels: products against candle's, windows and generation against the
+    /// FP32 reference, each a median of ratios, both sides alternating on one thread.
     ///
-    /// Build it for the processor that it runs on, RUSTFLAGS="-C target-cpu=native": candle chooses
-    /// its kernels when it is compiled.
+    /// Build it for the processor it runs on, RUSTFLAGS="-C target-cpu=native": candle chooses its
+    /// kernels at compile time.
     Kernels(kernels::Args),
 }
 

@@ -1,4 +1,4 @@
-//! The quality that general quantizers leave.
+//! Quality of a model after general quantizers.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -26,10 +26,10 @@ const TYPES: [(&str, GgmlDType); 4] = [
 pub(crate) struct Args {
     /// Checkpoint (safetensors) with its tokenizer.json beside it.
     model: PathBuf,
-    /// Directory with test.txt [default: text that the FP32 model itself writes, from a seed].
+    /// Directory with test.txt [default: text sampled from the FP32 model with a seed].
     #[arg(long, value_name = "DIR", env = "WIKITEXT2_DIR")]
     corpus: Option<PathBuf>,
-    /// Score only so many tokens, from the middle of the text [default: all; 16384 where sampled].
+    /// Score only N tokens, from the middle of the text [default: all; 16384 of sampled text].
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
     /// Tokens per window.
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The checkpoint with its matrices as blocks store them, and the bytes of everything.
+/// The checkpoint with quantized and dequantized matrices, and the bytes of all tensors.
 fn quantize(
     checkpoint: &Checkpoint,
     block: GgmlDType,

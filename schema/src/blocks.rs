@@ -1,20 +1,20 @@
-//! The blocks of a text that errors are counted by: neighbouring windows are alike, so blocks, not
+//! Blocks of a text for standard errors: neighbouring windows are correlated, so blocks, not
 //! windows, count as independent.
 
 use serde::{Deserialize, Serialize};
 
-/// Tokens of a block where a text has no articles or streams: about an article of WikiText.
+/// Tokens per block of a text without articles or streams: about an article of WikiText.
 const BLOCK_TOKENS: usize = 8_192;
 /// Least number of blocks of a short text.
 const FEWEST: usize = 8;
 
-/// What the blocks of a text are.
+/// Kind of block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Block {
     /// An article of the text.
     Article,
-    /// A stream that the model sampled without interruption.
+    /// One continuous sample from the model.
     Stream,
     /// A run of windows.
     Windows,
@@ -23,17 +23,17 @@ pub enum Block {
 /// A text's windows, divided into blocks of neighbours that count as independent of each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocks {
-    /// What a block is.
+    /// Their kind.
     pub block: Block,
-    /// Tokens of a window.
+    /// Tokens per window.
     pub window: usize,
-    /// Windows of each block.
+    /// Number of windows in each block.
     pub windows: Vec<usize>,
 }
 
 impl Blocks {
-    /// Blocks that begin at these tokens of a text of `tokens` tokens, and one before the first of
-    /// them where there is text. A window belongs to the block of its first token.
+    /// Blocks of a text of `tokens` tokens that start at these tokens; text before the first start
+    /// is a block, too. A window belongs to the block of its first token.
     ///
     /// # Panics
     /// If `window` is 0.
@@ -48,8 +48,8 @@ impl Blocks {
         Self { block, window, windows }
     }
 
-    /// Blocks of a text of `tokens` tokens without articles or streams: runs of 8,192 tokens, of
-    /// shorter texts an eighth.
+    /// Blocks of a text of `tokens` tokens without articles or streams: runs of 8,192 tokens, or
+    /// eighths of a shorter text.
     ///
     /// # Panics
     /// If `window` is 0.
@@ -57,13 +57,13 @@ impl Blocks {
         let count = windows(tokens, window);
         let longest = BLOCK_TOKENS.div_ceil(window).min(count / FEWEST).max(1);
         let blocks = count.div_ceil(longest);
-        // Blocks of the same length, give or take a window.
+        // Block lengths differ by at most one window.
         let bound = |block: usize| block * count / blocks;
         let windows = (0..blocks).map(|block| bound(block + 1) - bound(block)).collect();
         Self { block: Block::Windows, window, windows }
     }
 
-    /// What counts as independent, in words, as in "standard errors by 61 articles".
+    /// Number and kind of blocks in words, as in "standard errors by 61 articles".
     pub fn describe(&self) -> String {
         let many =
             |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
@@ -79,7 +79,7 @@ impl Blocks {
     }
 }
 
-/// Windows of a text of so many tokens, the first of which is not predicted.
+/// Number of windows in a text of `tokens` tokens, the first of which is not predicted.
 fn windows(tokens: usize, window: usize) -> usize {
     tokens.saturating_sub(1).div_ceil(window)
 }
@@ -91,10 +91,10 @@ mod tests {
     #[test]
     fn a_window_belongs_to_the_article_of_its_first_token() {
         let blocks = |starts: &[usize]| Blocks::starting_at(Block::Article, starts, 96, 10);
-        // Windows start at 0, 10, … 90; the second article begins within the third window, the
-        // third exactly at a window, the fourth has no window of its own, the fifth only the rest.
+        // Windows start at 0, 10, … 90; the second article starts within the third window, the
+        // third exactly at a window, the fourth has no window, the fifth has the remaining ones.
         assert_eq!(blocks(&[0, 21, 50, 61, 65]).windows, [3, 2, 2, 3]);
-        // A text that is cut out of a longer one begins within an article.
+        // An excerpt starts within an article.
         assert_eq!(blocks(&[21]).windows, [3, 7]);
         assert_eq!(blocks(&[]).windows, [10]);
         assert_eq!(blocks(&[95]).describe(), "1 article");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::storage::Storage;
 
-/// What a published policy stores its three kinds of layers in.
+/// Storages of a published policy for its three tiers of layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ladder {
     /// The most important layers.
@@ -25,7 +25,7 @@ impl Ladder {
         Self { high: storage, middle: storage, low: storage }
     }
 
-    /// Reads three storages between commas, from high to low.
+    /// Parses three comma-separated storages, from high to low.
     pub fn parse(text: &str) -> Option<Self> {
         let mut storages = text.split(',').map(Storage::parse_short);
         let mut next = || storages.next().flatten();
@@ -34,7 +34,7 @@ impl Ladder {
     }
 }
 
-/// What follows the policy's name: nothing for the published ladder, else `:high,middle,low`.
+/// Suffix of the policy's name: nothing for the published ladder, else `:high,middle,low`.
 impl fmt::Display for Ladder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::PUBLISHED {

@@ -1,13 +1,13 @@
-//! What the programs of this workspace tell each other.
+//! Types shared between the programs of this workspace.
 //!
-//! `resnet-bk` prints JSON that `cargo xtask` reads, and `cargo xtask` passes storages and steps on
-//! its command line. Both take them from here. The crate depends on `core` and `serde` alone, so
-//! that `cargo xtask` starts without compiling the tools.
+//! `resnet-bk` prints JSON that `cargo xtask` reads, and `cargo xtask` passes storages and steps to
+//! it on the command line. The crate depends only on `core` and `serde`, so that `cargo xtask`
+//! starts without compiling the tools.
 //!
-//! - [`Storage`], [`Ladder`]: how policies and tables spell precisions.
+//! - [`Storage`], [`Ladder`]: precisions as policies and tables spell them.
 //! - [`Step`], [`Steps`]: the steps of post-training quantization.
 //! - [`statistics`]: standard errors by the jackknife.
-//! - [`outputs`]: what commands print with `--json`.
+//! - [`outputs`]: the `--json` output of commands.
 
 pub mod blocks;
 mod ladder;

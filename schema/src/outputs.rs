@@ -1,10 +1,10 @@
-//! What commands print with `--json`. Whoever reads it ignores the keys that it does not know.
+//! The `--json` output of commands. Readers ignore unknown keys.
 
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::Blocks;
 
-/// Quality of one model on a text. Standard errors are those of [`Blocks`], `None` of a single one.
+/// Quality of one model on a text. Standard errors are by [`Blocks`], `None` with a single block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     /// Predicted tokens.
@@ -13,63 +13,63 @@ pub struct Quality {
     pub perplexity: f64,
     /// Its standard error.
     pub perplexity_se: Option<f64>,
-    /// Bits per byte of the predicted text; `None` where tokens stand for no text.
+    /// Bits per byte of the predicted text; `None` without a tokenizer.
     pub bits_per_byte: Option<f64>,
     /// Its standard error.
     pub bits_per_byte_se: Option<f64>,
-    /// Distance to the FP32 model; `None` for that model itself.
+    /// Fidelity to the FP32 model; `None` for that model itself.
     pub fidelity: Option<Fidelity>,
-    /// Thread seconds spent on this model: logits and their likelihoods.
+    /// Thread seconds spent on this model, for logits and likelihoods.
     pub seconds: f64,
 }
 
-/// Distance of a blob to its FP32 model.
+/// Fidelity of a blob to its FP32 model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fidelity {
-    /// Rise of the perplexity, in percent.
+    /// Increase of the perplexity in percent.
     pub ppl_rise_percent: f64,
-    /// Standard error of that rise: both models are compared on each block.
+    /// Its standard error, with both models paired block by block.
     pub ppl_rise_percent_se: Option<f64>,
     /// Mean KL divergence D(FP32 ‖ blob), nats per token.
     pub kl: f64,
     /// Its standard error.
     pub kl_se: Option<f64>,
-    /// That divergence without each block in turn, for the error of any function of two models'
-    /// divergences on the same text.
+    /// Jackknife replicates of the mean divergence, for the standard error of any function of two
+    /// models' divergences on the same text.
     pub kl_replicates: Vec<f64>,
     /// 99th percentile of the divergences.
     pub kl_p99: f64,
     /// Their maximum.
     pub kl_max: f64,
-    /// Top-1 agreement: share of positions at which both models rank the same token first.
+    /// Top-1 agreement: share of positions with the same most likely token in both models.
     pub top1: f64,
     /// Its standard error.
     pub top1_se: Option<f64>,
 }
 
-/// `eval --json`, and the comparison with general quantizers.
+/// Output of `eval --json` and of the comparison with general quantizers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Text that was evaluated on.
+    /// The text.
     pub corpus: String,
     /// Tokens per window.
     pub window: usize,
-    /// Whether weights were decoded into the FP32 model, activations staying FP32.
+    /// Whether weights were dequantized and run in the FP32 model, with FP32 activations.
     pub weights_only: bool,
-    /// Bytes of the checkpoint, if there was one.
+    /// Bytes of the checkpoint, if one was given.
     pub fp32_bytes: Option<u64>,
-    /// What standard errors are counted by, as in "61 articles".
+    /// Blocks of standard errors in words, as in "61 articles".
     pub errors_by: String,
     /// Those blocks.
     pub blocks: Blocks,
-    /// Quality of the checkpoint, if there was one.
+    /// Quality of the checkpoint, if one was given.
     pub fp32: Option<Quality>,
-    /// In the order of the command line.
+    /// The evaluated models, in command-line order.
     pub blobs: Vec<Scored>,
 }
 
 impl Evaluation {
-    /// Bytes and quality of the checkpoint, if there was one.
+    /// Bytes and quality of the checkpoint, if one was given.
     pub fn checkpoint(&self) -> Option<(u64, &Quality)> {
         self.fp32_bytes.zip(self.fp32.as_ref())
     }
@@ -87,14 +87,14 @@ pub struct Scored {
     /// Name of a general quantizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Bytes of the whole blob; of a general quantizer its blocks and what stays FP32.
+    /// Bytes of the whole blob; for a general quantizer, of its blocks and of FP32 tensors.
     pub blob_bytes: u64,
     /// Quality and fidelity.
     #[serde(flatten)]
     pub quality: Quality,
 }
 
-/// A blob that a command has written.
+/// A blob written by a command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Written {
     /// Name of the policy.
@@ -115,21 +115,21 @@ pub struct Quantized {
     /// The blob.
     #[serde(flatten)]
     pub written: Written,
-    /// Text that it was calibrated on.
+    /// Calibration text.
     pub calibration: String,
-    /// Loss of the weights; of a blob for a target only.
+    /// KL divergence of the weights; only with a target.
     pub weights: Option<WeightLoss>,
-    /// On the text that precisions were chosen by; of a blob for a target only.
+    /// Quality on the text that precisions were chosen on; only with a target.
     pub chosen: Option<Measurement>,
-    /// On the text whose perplexity is recorded in the blob.
+    /// Quality on the text whose perplexity the blob records.
     pub measured: Option<Measurement>,
 }
 
-/// KL divergence of the weights of a mix of precisions, activations in FP32, in nats per token on
-/// the text that the mix was chosen by.
+/// KL divergence of a mix of precisions, weights only (FP32 activations), in nats per token on the
+/// text that the mix was chosen on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeightLoss {
-    /// Sum over tensors, each measured on its own.
+    /// Sum over tensors, each quantized alone.
     pub predicted_kl: f64,
     /// Measured with all tensors quantized.
     pub measured_kl: f64,
@@ -194,9 +194,9 @@ pub struct Finetuned {
     pub best_round: usize,
     /// Every round.
     pub rounds: Vec<FinetuningRound>,
-    /// On the text that chose the best step.
+    /// Quality on the text that the best step was chosen on.
     pub chosen: Improvement,
-    /// On text that chose nothing.
+    /// Quality on held-out text.
     pub measured: Improvement,
 }
 
@@ -207,11 +207,11 @@ pub struct FinetuningRound {
     pub steps: u64,
     /// Training tokens seen.
     pub train_tokens: u64,
-    /// Step of the best validation, 0 where none was better than the beginning.
+    /// Step with the best validation; 0 if none improved on the start.
     pub best_step: u64,
-    /// Whether the run ended before its last step.
+    /// Whether the run stopped before its last step.
     pub stopped_early: bool,
-    /// Validation in floating point, activations rounded.
+    /// Validation in floating point with fake-quantized activations.
     pub simulated: Simulated,
 }
 
@@ -224,7 +224,7 @@ pub struct Simulated {
     pub after: DistillationScore,
 }
 
-/// Distance of a student to its teacher on a text.
+/// Fidelity of a student to its teacher on a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DistillationScore {
     /// Mean KL divergence in nats per token.
@@ -242,7 +242,7 @@ pub struct Improvement {
     pub errors_by: String,
     /// Quality of the checkpoint.
     pub fp32: Quality,
-    /// Quality of the blob that fine-tuning began with.
+    /// Quality of the initial blob.
     pub before: Quality,
     /// Quality of the fine-tuned blob.
     pub after: Quality,

@@ -1,27 +1,27 @@
 //! Estimates with their standard errors, by a jackknife over blocks of a text.
 //!
-//! Every estimate here is a function of sums over predictions: perplexity of nats and predictions,
-//! the KL divergence of its sum and predictions. Leaving out each block in turn (Quenouille, 1949;
-//! Tukey, 1958) gives B *replicates* θ₁ … θ_B of mean θ̄ with the standard error
+//! Every estimate here is a function of sums over predictions, such as the perplexity of total nats
+//! and the number of predictions. Omitting one block at a time (Quenouille, 1949; Tukey, 1958)
+//! gives B *replicates* θ₁ … θ_B with mean θ̄ and the standard error
 //!
 //! ```text
 //! √((B − 1)/B · Σ (θ_b − θ̄)²)
 //! ```
 //!
-//! Correlation within a block does not matter, and two models on the same text are compared by
-//! replicates of a function of both. A single block gives no error.
+//! Correlation within a block does not matter. Two models on the same text are compared by the
+//! replicates of a function of both. A single block gives no standard error.
 
 /// An estimate and its replicates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// From all blocks.
+    /// The estimate from all blocks.
     pub value: f64,
-    /// Without the first block, the second, and so on; empty where there is only one.
+    /// Estimates without the first block, the second, and so on; empty with a single block.
     pub replicates: Vec<f64>,
 }
 
 impl Estimate {
-    /// `statistic` of the sums over blocks of two numbers each.
+    /// `statistic` of the sums of two numbers per block.
     pub fn new(blocks: &[[f64; 2]], statistic: impl Fn(f64, f64) -> f64) -> Self {
         let [a, b] = [0, 1].map(|i| blocks.iter().map(|block| block[i]).sum::<f64>());
         let without = |block: &[f64; 2]| statistic(a - block[0], b - block[1]);
@@ -29,13 +29,13 @@ impl Estimate {
         Self { value: statistic(a, b), replicates: several.iter().map(without).collect() }
     }
 
-    /// The standard error; `None` of fewer than two blocks.
+    /// The standard error; `None` with fewer than two blocks.
     pub fn standard_error(&self) -> Option<f64> {
         standard_error(&self.replicates)
     }
 }
 
-/// Standard error from replicates; `None` of fewer than two.
+/// Standard error from replicates; `None` for fewer than two.
 fn standard_error(replicates: &[f64]) -> Option<f64> {
     let count = replicates.len() as f64;
     let mean = replicates.iter().sum::<f64>() / count;
@@ -43,9 +43,9 @@ fn standard_error(replicates: &[f64]) -> Option<f64> {
     (count > 1.0).then(|| ((count - 1.0) / count * squares).sqrt())
 }
 
-/// Standard error of a function of two figures that were measured on the same text, from the
-/// replicates of both: what both have in common, such as hard blocks, cancels. `None` without two
-/// blocks, or where the numbers of blocks differ.
+/// Standard error of a function of two estimates on the same text, from the replicates of both:
+/// effects common to both, such as hard blocks, cancel. `None` with fewer than two blocks, or if
+/// the numbers of blocks differ.
 pub fn paired_error(a: &[f64], b: &[f64], of: impl Fn(f64, f64) -> f64) -> Option<f64> {
     if a.len() != b.len() {
         return None;
@@ -54,7 +54,7 @@ pub fn paired_error(a: &[f64], b: &[f64], of: impl Fn(f64, f64) -> f64) -> Optio
     standard_error(&replicates)
 }
 
-/// A figure with its standard error to so many digits, "–" where there is none.
+/// Appends the standard error with `digits` decimals to a figure, "–" for a missing one.
 pub fn with_error(figure: String, error: Option<f64>, digits: usize) -> String {
     match error {
         Some(error) => format!("{figure} ± {error:.digits$}"),
@@ -77,7 +77,7 @@ mod tests {
         let error = mean(&values.map(|x| [x, 1.0])).standard_error().unwrap();
         let by_hand = ((9.0 + 4.0 + 0.0 + 25.0) / (4.0 * 3.0f64)).sqrt();
         assert!((error - by_hand).abs() < 1e-12, "{error} {by_hand}");
-        // Unequal blocks, (3, 1), (4, 2), (5, 4): without each in turn 9/6, 8/5, 7/3.
+        // Unequal blocks (3, 1), (4, 2), (5, 4): leaving one out gives 9/6, 8/5, 7/3.
         let estimate = mean(&[[3.0, 1.0], [4.0, 2.0], [5.0, 4.0]]);
         assert_eq!(estimate.value, 12.0 / 7.0);
         let replicates = [1.5, 1.6, 7.0 / 3.0];
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_two_figures_have_in_common_cancels() {
-        // Three blocks of one prediction each with losses 1, 2, 6 and half of that.
+        // Three blocks of one prediction each, with losses 1, 2, 6 and half of these.
         let a = [4.0, 3.5, 1.5];
         let b = a.map(|a| a / 2.0);
         assert_eq!(paired_error(&a, &b, |a, b| b / a), Some(0.0));

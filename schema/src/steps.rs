@@ -1,4 +1,4 @@
-//! The steps of post-training quantization, each of which can be left out to see what it gives.
+//! The steps of post-training quantization, each of which can be omitted for ablation.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,11 +13,11 @@ pub enum Step {
     Equalize,
     /// Permute experts' hidden units.
     Permute,
-    /// Search for scales; without it, scales just reach the largest weight.
+    /// Search for scales; without it, the largest weight determines the scale.
     ScaleSearch,
-    /// Fit scales to codes and codes to scales in turn, by the second moments of the inputs.
+    /// Alternately fit scales to codes and codes to scales, by the second moments of the inputs.
     Refit,
-    /// Store classes of tokens as matrices of their own, in budgets.
+    /// Store token classes as separate matrices, in budgets.
     Classes,
     /// Prune hidden units, in budgets.
     Prune,
@@ -27,7 +27,7 @@ pub enum Step {
     Descent,
     /// Cross-row error compensation.
     Outputs,
-    /// Quantize again for the inputs that the quantized prefix gives.
+    /// Quantize again for the inputs produced by the quantized prefix.
     Prefix,
     /// Correct biases by the mean error.
     BiasCorrection,
@@ -106,25 +106,25 @@ pub struct Steps(u16);
 impl Steps {
     /// Every step.
     pub const ALL: Self = Self((1 << Step::ALL.len()) - 1);
-    /// Nothing but rounding to nearest.
+    /// No step: rounding to nearest only.
     pub const NONE: Self = Self(0);
 
-    /// Whether a step is taken.
+    /// Whether the set has a step.
     pub const fn has(self, step: Step) -> bool {
         self.0 & step.bit() != 0
     }
 
-    /// These steps and one more.
+    /// The set with a step added.
     pub const fn with(self, step: Step) -> Self {
         Self(self.0 | step.bit())
     }
 
-    /// These steps without one.
+    /// The set without a step.
     pub const fn without(self, step: Step) -> Self {
         Self(self.0 & !step.bit())
     }
 
-    /// The steps that are left out.
+    /// The omitted steps.
     pub fn left_out(self) -> impl Iterator<Item = Step> {
         Step::ALL.into_iter().filter(move |&step| !self.has(step))
     }

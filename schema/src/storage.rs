@@ -17,7 +17,7 @@ pub struct Storage {
     pub group: usize,
 }
 
-/// Group size of a grouped precision whose name has none.
+/// Group size if the name of a grouped precision states none.
 const DEFAULT_GROUP: usize = 32;
 
 impl Storage {
@@ -28,8 +28,8 @@ impl Storage {
     /// INT4 in groups of 32.
     pub const INT4: Self = Self::grouped(Precision::Int4, DEFAULT_GROUP);
 
-    /// The storages that budgets choose from and sensitivities are measured for, ascending in bits
-    /// per weight.
+    /// The storages that budgets choose from and sensitivities are measured for, in ascending order
+    /// of bits per weight.
     pub const CANDIDATES: [Self; 10] = [
         Self::grouped(Precision::Int2, 16),
         Self::grouped(Precision::Int3, 32),
@@ -51,7 +51,7 @@ impl Storage {
         Self { precision, group }
     }
 
-    /// Candidates for rows of `cols` inputs: those whose group is at most a row.
+    /// Candidates for rows of `cols` inputs: those with groups no longer than a row.
     pub fn candidates(cols: usize) -> impl Iterator<Item = Self> {
         Self::CANDIDATES.into_iter().filter(move |storage| storage.for_row(cols) == *storage)
     }
@@ -63,13 +63,13 @@ impl Storage {
         Self { group: self.group.min(longest as usize), ..self }
     }
 
-    /// The header's record of a matrix `[rows, cols]` in this storage; exponents and offset are 0.
+    /// Tensor record of a matrix `[rows, cols]` in this storage; exponents and offset are 0.
     pub fn record(self, rows: usize, cols: usize) -> TensorRecord {
         TensorRecord {
             precision: self.precision,
             exponent: 0,
             bias_exponent: 0,
-            // No valid group is that long, so a size that does not fit stays invalid.
+            // No valid group is that long, so a size that does not fit `u16` stays invalid.
             group: u16::try_from(self.group).unwrap_or(u16::MAX),
             rows: rows as u32,
             cols: cols as u32,
@@ -82,7 +82,7 @@ impl Storage {
         TensorLayout::new(self.precision, rows, cols, self.group, !id.is_embedding())
     }
 
-    /// As policies spell it: a group of 32 goes without saying.
+    /// Name in policies, which omits a group size of 32.
     pub fn short_name(self) -> String {
         match self.group {
             DEFAULT_GROUP => self.precision.name().into(),
@@ -90,8 +90,8 @@ impl Storage {
         }
     }
 
-    /// Reads [`Storage::short_name`] and [`Storage::to_string`] alike; `None` for anything else and
-    /// for group sizes outside [`Storage::GROUPS`].
+    /// Parses [`Storage::short_name`] or [`Storage::to_string`]; `None` for anything else and for
+    /// group sizes outside [`Storage::GROUPS`].
     pub fn parse_short(text: &str) -> Option<Self> {
         let storage: Self =
             text.parse().or_else(|_| format!("{text}/{DEFAULT_GROUP}").parse()).ok()?;
@@ -99,7 +99,7 @@ impl Storage {
     }
 }
 
-/// As tables spell it: `int8`, or `int4/32` with the group size.
+/// Name in tables: `int8`, or `int4/32` with the group size.
 impl fmt::Display for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.group {

@@ -1,4 +1,4 @@
-//! What the whole-path tests share: blobs of real models under every kind of policy.
+//! Shared by the whole-path tests: blobs of real models under every kind of policy.
 
 use std::path::{Path, PathBuf};
 
@@ -28,14 +28,14 @@ pub fn tiny() -> Result<Source> {
     Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer.section()))?)
 }
 
-/// A full-chain model that PyTorch wrote, without a tokenizer.
+/// A full-chain model written by PyTorch, without a tokenizer.
 pub fn full_chain() -> Result<Source> {
     let path = repository("tests/fixtures/pytorch/k1_top2.pt");
     let options = import::Options { top_k: 2, chain: Chain::Full, state: None };
     Ok(Source::new(&import::import(&path, options)?, [0; 32], 0, None)?)
 }
 
-/// The model with three classes of tokens and one expert of half the size.
+/// The model with three token classes and one expert of half the size.
 fn divided(source: &Source, mut calibration: Calibration) -> Result<(Source, Calibration)> {
     let classes = (0..source.dims.vocab).map(|token| ['0', '1', '2'][token as usize % 3]).collect();
     let smaller = layer_name(TensorId::ExpertDown(0, 1));
@@ -45,8 +45,8 @@ fn divided(source: &Source, mut calibration: Calibration) -> Result<(Source, Cal
     Ok((divided, calibration))
 }
 
-/// The model's blobs in FP16, INT8, INT4, the static mixture, one of everything and one in parts,
-/// by name.
+/// The model's blobs by name: FP16, INT8, INT4, the static policy, one with every storage and one
+/// with token classes.
 pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
     let model = Model::from_checkpoint(&source.folded);
     let window = model.config().positions.unwrap_or(64).min(64);
@@ -58,7 +58,7 @@ pub fn blobs(source: &Source) -> Result<Vec<(String, Vec<u8>)>> {
         seed: 1,
         measured: None,
     };
-    // Every storage that a budget chooses from, one after the other.
+    // Cycles through every storage that budgets choose from.
     let mixed = Assignment {
         name: "mixed".into(),
         storage: source

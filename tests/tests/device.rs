@@ -1,4 +1,4 @@
-//! The device computes the host's bits: every logit, on an emulated Cortex-M4F.
+//! The device computes the same bits as the host: every logit, on an emulated Cortex-M4F.
 
 use anyhow::Result;
 use resnet_bk_tests::{blobs, full_chain, repository, tiny};
@@ -40,8 +40,8 @@ fn full_chain_windows_give_the_same_bits() -> Result<()> {
     compare(&source, &job, 4 * source.dims.positions.min(64))
 }
 
-/// A program that computes a token piece by piece, other work between the pieces, gives the bits of
-/// one that takes it at once.
+/// Computing a token piece by piece, with other work between the pieces, gives the same bits as
+/// computing it at once.
 #[test]
 fn pieces_beside_another_task_give_the_same_bits() -> Result<()> {
     let job = Job::Generate {
@@ -71,7 +71,7 @@ fn pieces_beside_another_task_give_the_same_bits() -> Result<()> {
         panic!("{line}")
     };
     let (blinks, pieces): (u32, u32) = (blinks.parse()?, pieces.parse()?);
-    // Dozens of pieces a token, and the other task had its turn behind each of them.
+    // A token has dozens of pieces, and the other task ran after each of them.
     assert!(pieces > 40 * (host.steps + host.fed), "{line}");
     assert!(blinks.abs_diff(pieces) <= 2, "{line}");
     assert!(longest.parse::<u64>()? < device.instructions_per_token / 8, "{line}");

@@ -1,19 +1,19 @@
-//! The shape of the source: lines of at most 100 columns, comments included, which `rustfmt` leaves
-//! as they are, and files of at most 400 lines unless their head says why.
+//! Source layout: lines of at most 100 columns, including comments, which `rustfmt` does not wrap,
+//! and files of at most 400 lines unless their head says why.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use resnet_bk_tests::repository;
 
-/// Columns of a line, as `rustfmt.toml` declares them.
+/// Maximum columns of a line, as in `rustfmt.toml`.
 const COLUMNS: usize = 100;
-/// Lines of a file about one idea.
+/// Maximum lines of a file.
 const LINES: usize = 400;
-/// What begins the sentence that says why a file has more.
+/// Start of the sentence that says why a file has more.
 const REASON: &str = "//! Longer than usual: ";
 
-/// Source files below a directory, those of builds left out.
+/// Source files below a directory, except build output.
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in directory.read_dir().with_context(|| directory.display().to_string())? {
         let path = entry?.path();
@@ -27,12 +27,13 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a line has a string, which reads better whole, or is one of a table in a comment.
+/// Whether a line is exempt: it has a string, which reads better unbroken, or is a row of a table
+/// in a comment.
 fn is_literal(line: &str) -> bool {
     line.contains('"') || line.ends_with('\\') || line.trim_start().starts_with("//! |")
 }
 
-/// What is wrong with the shape of a file, one line each.
+/// The layout errors of a file, one line each.
 fn faults(text: &str) -> Vec<String> {
     let mut faults: Vec<String> = text
         .lines()

@@ -1,4 +1,4 @@
-//! Imported checkpoints give the logits that PyTorch gives; see `tests/fixtures/make_pytorch.py`.
+//! Imported checkpoints give the same logits as PyTorch; see `tests/fixtures/make_pytorch.py`.
 
 use resnet_bk_tools::checkpoint::Chain;
 use resnet_bk_tools::import::{Options, import};
@@ -15,7 +15,7 @@ fn numbers<T>(file: &SafeTensors, name: &str, from: impl Fn([u8; 4]) -> T) -> Ve
     view.data().as_chunks::<4>().0.iter().map(|&chunk| from(chunk)).collect()
 }
 
-/// The largest difference between a logit of ours and PyTorch's.
+/// The largest difference between our logits and PyTorch's.
 fn largest_error(checkpoint: &str, expected: &str, top_k: usize) -> f32 {
     let options = Options { top_k, chain: Chain::Full, state: None };
     let checkpoint = import(&fixture(checkpoint), options).unwrap();
@@ -27,7 +27,7 @@ fn largest_error(checkpoint: &str, expected: &str, top_k: usize) -> f32 {
     assert_eq!(tokens.len(), 3 * window);
     let logits = Model::from_checkpoint(&checkpoint).forward(&tokens, window);
     assert_eq!(logits.len(), wanted.len());
-    // Logits that hardly differ from each other would prove nothing.
+    // Nearly constant logits would prove nothing.
     let spread = wanted.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     assert!(spread > 1.0, "{spread}");
     logits.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)

@@ -13,7 +13,7 @@ use xtask::{bench, checks, demo, frontier, reproducible, setup};
 
 /// Set-up, demo and tests of resnet-bk.
 ///
-/// On a fresh machine with Rust, two commands do everything, set-up included:
+/// On a machine with Rust, two commands do everything, set-up included:
 ///
 ///     cargo xtask demo    quantize the shipped model, run it on an emulated microcontroller
 ///     cargo xtask test    every check that continuous integration makes
@@ -31,14 +31,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Install what is missing: Rust's embedded targets, QEMU. `demo` and `test` do it by
-    /// themselves.
+    /// Install missing prerequisites: Rust's embedded targets, QEMU. `demo` and `test` run it
+    /// automatically.
     Setup,
     /// From the FP32 checkpoint to text generated on a microcontroller.
     ///
     /// Analyses the importance of each layer, quantizes under each policy, evaluates every blob
-    /// through the integer path, builds the firmware with the `static` one, runs it in QEMU, and
-    /// compares every logit of the device with the host's. Blobs stay in `target/demo/`.
+    /// through the integer path, builds the firmware with the shipped blob (or, for a model without
+    /// one, the `static` blob), runs it in QEMU, and compares every logit of the device with the
+    /// host's. Blobs stay in `target/demo/`.
     ///
     /// Examples:
     ///     cargo xtask demo
@@ -47,11 +48,11 @@ enum Command {
     #[command(verbatim_doc_comment)]
     Demo(demo::Args),
     /// Size against quality, from scratch: budgets, uniform precisions, published policies, general
-    /// quantizers, and what each step of quantization gives.
+    /// quantizers, and an ablation of the steps of quantization.
     ///
     /// Everything is made from the FP32 checkpoint and evaluated on the same text. Blobs, the table
-    /// as JSON and a report stay in `target/frontier/`. An interrupted run resumes, as long as
-    /// neither model, corpus nor program has changed.
+    /// as JSON and a report stay in `target/frontier/`. An interrupted run resumes unless model,
+    /// corpus or program has changed.
     ///
     /// Examples:
     ///     cargo xtask frontier --corpus ~/wikitext-2
@@ -59,12 +60,11 @@ enum Command {
     ///     cargo xtask frontier --model models/small-seed2 --json > frontier.json
     #[command(verbatim_doc_comment)]
     Frontier(frontier::Args),
-    /// Instructions of kernels and tokens on every emulated target, and the code that they take.
+    /// Instruction counts of kernels and tokens, and code size, on every emulated target.
     ///
     /// Builds `bench-firmware/` for Cortex-M4F, M3, M0 and RV32IMC, and runs it in QEMU:
     /// matrix-vector products of every precision, each compared with the portable kernel bit for
-    /// bit, and whole tokens of the shipped model. Instructions are not cycles, but the same in
-    /// every run.
+    /// bit, and whole tokens of the shipped model. Instructions are not cycles, but reproducible.
     ///
     /// Examples:
     ///     cargo xtask bench
@@ -73,12 +73,12 @@ enum Command {
     ///     cargo xtask bench --json > bench.json
     #[command(verbatim_doc_comment)]
     Bench(bench::Args),
-    /// Build the firmware's image from two directories and compare every byte that goes to flash.
+    /// Build the firmware in two directories and compare every byte that goes to flash.
     Reproducible,
     /// Every check: format, lints, docs, tests, targets, firmware, QEMU.
     ///
-    /// All checks run, whether or not an earlier one fails; the failures are shown together at the
-    /// end and the exit code is 1.
+    /// All checks run even if an earlier one fails; failures are summarized at the end and the exit
+    /// code is 1.
     ///
     /// Examples:
     ///     cargo xtask test
@@ -88,27 +88,25 @@ enum Command {
     Test(checks::Args),
     /// Run a firmware ELF in QEMU and decode its logs; `cargo run` in firmware-example/ does this.
     ///
-    /// The text that the firmware generates and its summary go to standard output, logs to standard
-    /// error. The exit code is the firmware's: 0 after success, 1 after an error, 101 after a
-    /// panic, 134 after a fault.
+    /// Generated text and the summary go to standard output, logs to standard error. The exit code
+    /// is the firmware's: 0 after success, 1 after an error, 101 after a panic, 134 after a fault.
     Qemu(QemuArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct QemuArgs {
-    /// The firmware.
+    /// Firmware ELF.
     elf: PathBuf,
-    /// Print one JSON object with everything the firmware said, and nothing else.
+    /// Print one JSON object with all output of the firmware, and nothing else.
     #[arg(long)]
     json: bool,
-    /// End a run that takes longer, in seconds.
+    /// Time limit of the run in seconds.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     time_limit: u64,
 }
 
-/// Runs the command that the process was started with. The exit code is 0 on success, 1 on failure,
-/// 2 where the command line itself is wrong and [`CLOSED_PIPE`] where the reader of standard output
-/// went away; `qemu` passes on the firmware's.
+/// Runs the command line of the process. The exit code is 0 on success, 1 on failure, 2 for a wrong
+/// command line and [`CLOSED_PIPE`] if standard output was closed; `qemu` returns the firmware's.
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli.command),
@@ -123,11 +121,11 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-/// Says what clap answers instead of a parsed command line: help that was asked for, on standard
-/// output, or what is wrong, on standard error.
+/// Prints clap's answer instead of a parsed command line: requested help to standard output, errors
+/// to standard error.
 fn refuse(answer: &clap::Error) -> Result<ExitCode> {
     if answer.use_stderr() {
-        // Where standard error cannot be written to there is nobody to tell.
+        // A failure to write to standard error cannot be reported.
         let _ = answer.print();
         return Ok(ExitCode::from(2));
     }
@@ -162,24 +160,24 @@ fn run_qemu(args: &QemuArgs) -> Result<ExitCode> {
     if args.json {
         writeln!(Stdout, "{}", serde_json::to_string_pretty(&report)?)?;
     }
-    // Emulator and firmware give codes below 256.
+    // Exit codes of emulator and firmware are below 256.
     Ok(ExitCode::from(u8::try_from(report.exit_code).unwrap_or(1)))
 }
 
-/// Shows an event as it comes.
+/// Prints an event as it arrives.
 fn show(event: &Event) -> Result<()> {
     match event {
         Event::Log { level, message } => writeln!(Stderr, "{level:5} {message}"),
         Event::Prompt(bytes) | Event::Text(bytes) => Stdout.write_all(bytes)?,
         Event::Line(line) => writeln!(Stdout, "{line}")?,
         Event::Malformed => writeln!(Stderr, "warn  bytes that are no log frame"),
-        // Tokens show as their text, the summary at the end.
+        // Tokens are shown as text, the summary at the end.
         Event::Token(_) | Event::Summary(_) => {}
     }
     Ok(())
 }
 
-/// Shows what the run amounted to.
+/// Prints the summary of a run.
 fn conclude(report: &Report) -> Result<()> {
     write!(Stderr, "{}", report.emulator_messages);
     if report.text.is_empty() && !report.tokens.is_empty() {

@@ -1,4 +1,4 @@
-//! The programs of QEMU, and where they are.
+//! QEMU's programs and their location.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,18 +6,18 @@ use std::process::Command;
 use crate::process::exists;
 use crate::target_dir;
 
-/// The emulator of Arm.
+/// The emulator for Arm.
 pub const ARM: &str = "qemu-system-arm";
 
-/// The emulator of RISC-V.
+/// The emulator for RISC-V.
 pub const RISCV: &str = "qemu-system-riscv32";
 
-/// Where `cargo xtask setup` unpacks QEMU if it cannot install it.
+/// Directory into which `cargo xtask setup` unpacks QEMU if it cannot install it.
 pub(crate) fn directory() -> PathBuf {
     target_dir().join("qemu")
 }
 
-/// An emulator: the unpacked one, if there is one, or the system's.
+/// Command for an emulator: the unpacked one if present, else the system's.
 pub(crate) fn command(program: &str) -> Command {
     unpacked(program).unwrap_or_else(|| Command::new(program))
 }

@@ -12,38 +12,38 @@ use crate::{process, root, target_dir};
 /// The firmware's target.
 pub const TARGET: &str = "thumbv7em-none-eabihf";
 
-/// How the next token is chosen.
+/// Settings of the sampler.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 always takes the likeliest.
+    /// Temperature; 0 is greedy.
     pub temperature: f32,
-    /// Candidates; 0 is all.
+    /// Top-k; 0 is all tokens.
     pub top_k: usize,
-    /// Probability that the candidates have together; 1 is all.
+    /// Top-p; 1 is all tokens.
     pub top_p: f32,
-    /// What recent tokens' logits are divided or multiplied by; 1 is no penalty.
+    /// Repetition penalty; 1 is none.
     pub repetition_penalty: f32,
     /// Seed of the draws.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// Always the likeliest token.
+    /// Greedy decoding.
     pub const GREEDY: Self =
         Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
 }
 
-/// What the firmware does with its blob. A causal blob can only generate, a full-chain one only
-/// score: the firmware takes its part of the job by the blob's chain.
+/// Job of the firmware. A causal blob can only generate, a full-chain blob only score; the firmware
+/// chooses by the blob's chain.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Job {
     /// Continues a prompt.
     Generate {
-        /// Text; token numbers such as `1 2 3` for a blob without a tokenizer.
+        /// Text, or token numbers such as `1 2 3` for a blob without a tokenizer.
         prompt: String,
         /// Tokens to generate.
         tokens: usize,
-        /// How they are chosen.
+        /// Settings of the sampler.
         sampling: Sampling,
     },
     /// Scores windows of pseudo-random tokens.
@@ -58,37 +58,36 @@ pub enum Job {
 /// Firmware to build.
 #[derive(Clone, Debug)]
 pub struct Firmware {
-    /// The blob inside it.
+    /// The embedded blob.
     pub blob: PathBuf,
-    /// What it does.
+    /// Its job.
     pub job: Job,
-    /// Whether session memory comes from a heap.
+    /// Whether session memory is on the heap.
     pub alloc: bool,
-    /// Whether it is the program whose inference is one task of an embassy executor.
+    /// Whether to build the program that runs inference as a task of an embassy executor.
     pub embassy: bool,
-    /// Whether it also logs the digest after every step, to find the first difference.
+    /// Whether to log the digest after every step, to locate the first difference.
     pub every_step: bool,
 }
 
 impl Firmware {
-    /// Firmware without a heap that logs no more than it must.
+    /// Firmware without a heap and with minimal logging.
     pub fn new(blob: impl Into<PathBuf>, job: Job) -> Self {
         Self { blob: blob.into(), job, alloc: false, embassy: false, every_step: false }
     }
 
-    /// Builds it and puts a copy at `elf`, where the next build leaves it alone.
+    /// Builds it and copies the result to `elf`, so that later builds do not overwrite it.
     pub fn build(&self, elf: &Path) -> Result<()> {
         self.build_in(root(), None, elf)
     }
 
-    /// [`Firmware::build`] in another copy of the repository, with builds in a directory of their
-    /// own.
+    /// [`Firmware::build`] in another copy of the repository, with its own build directory.
     pub(crate) fn build_in(&self, root: &Path, builds: Option<&Path>, elf: &Path) -> Result<()> {
         let blob = self.blob.canonicalize().with_context(|| {
             format!("no blob at {}; make one with `resnet-bk quantize`", self.blob.display())
         })?;
         let mut command = process::cargo();
-        // From its folder, so that its own configuration (target, log level) applies.
+        // Run in its directory, so that its own configuration (target, log level) applies.
         command.current_dir(root.join("firmware-example"));
         without_places(&mut command, root)?;
         command.args(["build", "--release", "--quiet", "--message-format=json-render-diagnostics"]);
@@ -109,7 +108,7 @@ impl Firmware {
             command.env(name, value);
         }
 
-        // Builds share their result's name: one at a time until it is copied, for all processes.
+        // All builds write the same file: a lock across processes until it is copied.
         let lock = target_dir().join("firmware.lock");
         fs::create_dir_all(target_dir())
             .with_context(|| format!("cannot create {}", target_dir().display()))?;
@@ -128,15 +127,15 @@ impl Firmware {
     }
 }
 
-/// Where cargo keeps the sources of dependencies.
+/// Directory of cargo with the sources of dependencies.
 pub(crate) fn cargo_home() -> Result<PathBuf> {
     let home = || std::env::home_dir().map(|home| home.join(".cargo"));
     let directory = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
     directory.context("neither CARGO_HOME nor a home directory is known")
 }
 
-/// Has cargo compile without absolute paths, which panics would otherwise have in flash: the same
-/// image from every directory of every user. Flags of the caller's environment stay.
+/// Makes cargo strip absolute paths, which panic messages would otherwise store in flash, so that
+/// the image does not depend on directory or user. Keeps flags from the caller's environment.
 pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
     const SEPARATOR: &str = "\u{1f}";
     let mut flags = match (std::env::var("CARGO_ENCODED_RUSTFLAGS"), std::env::var("RUSTFLAGS")) {
@@ -153,8 +152,8 @@ pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
 }
 
 impl Job {
-    /// Every variable that the firmware's build script reads beside the blob, so that none is left
-    /// to the caller's environment.
+    /// Every variable that the firmware's build script reads, except the blob, so that none comes
+    /// from the caller's environment.
     fn variables(&self) -> [(&'static str, String); 9] {
         let defaults = (String::from("0"), 1, Sampling::GREEDY, 1);
         let (prompt, tokens, sampling, windows) = match self {
@@ -179,7 +178,7 @@ impl Job {
     }
 }
 
-/// The executable that cargo's messages name.
+/// The executable named in cargo's messages.
 fn executable(messages: &[u8]) -> Result<PathBuf> {
     for line in messages.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let message: Value = serde_json::from_slice(line).context("cargo's messages")?;

@@ -1,13 +1,13 @@
-//! What `cargo xtask` does, as a library: the whole-path tests build firmware, run it in QEMU and
+//! `cargo xtask` as a library, so that the whole-path tests build firmware, run it in QEMU and
 //! compare it with the host through the same code.
 //!
 //! - [`firmware`]: builds `firmware-example` for a blob and a job.
-//! - [`qemu`]: runs it and decodes what it prints.
-//! - [`mod@reference`]: the same job on this machine.
-//! - [`mod@bench`]: instructions and code on emulated targets, against a baseline.
-//! - [`reproducible`]: the firmware's image from two directories.
+//! - [`qemu`]: runs it and decodes its output.
+//! - [`mod@reference`]: the same job on the host.
+//! - [`mod@bench`]: instruction counts and code size on emulated targets, against a baseline.
+//! - [`reproducible`]: compares the firmware's image from two directories.
 //! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
-//! - [`terminal`]: how all of them print.
+//! - [`terminal`]: printing, for all of them.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -30,11 +30,11 @@ use std::path::{Path, PathBuf};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
-    // The manifest lies in `xtask/`.
+    // The manifest is in `xtask/`.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ has a parent")
 }
 
-/// Where builds and their results go: `CARGO_TARGET_DIR`, or `target/` in the repository.
+/// Directory of builds and results: `CARGO_TARGET_DIR`, or `target/` in the repository.
 pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => root().join(directory),

@@ -1,4 +1,4 @@
-//! Running other programs, and saying which one failed and how.
+//! Running other programs, with errors that name the command and its failure.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// The cargo that runs this program, or the one on the path.
+/// The cargo that runs this program, or else the one on `PATH`.
 pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// How a command would be typed.
+/// A command as typed in a shell.
 pub fn shown(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let quoted = |word: &OsStr| {
@@ -25,7 +25,7 @@ pub fn shown(command: &Command) -> String {
     words.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a command whose output goes to the terminal; fails unless it succeeds.
+/// Runs a command with its output on the terminal; fails unless it succeeds.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .stdin(Stdio::null())
@@ -35,7 +35,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns its standard output; its messages go to the terminal.
+/// Runs a command and returns its standard output; standard error goes to the terminal.
 pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .stdin(Stdio::null())
@@ -46,7 +46,7 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Writes a file under a temporary name and renames it, so that it is there wholly or not at all.
+/// Writes a file atomically: under a temporary name, then renamed.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = partial(path);
     std::fs::write(&partial, bytes)
@@ -54,21 +54,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Where something is made that appears at `path` when it is complete.
+/// Temporary path of a file or directory that is renamed to `path` when complete.
 pub fn partial(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     name.into()
 }
 
-/// Whether a program starts at all. It is asked for its version and nothing is shown.
+/// Whether a program starts; runs it with `--version` and discards the output.
 pub fn exists(program: &str) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok()
 }
 
-/// A path as it is shown: from the repository's root where it lies inside.
+/// A path for display: relative to the repository's root if inside it.
 pub fn shown_path(path: &Path) -> String {
     path.strip_prefix(crate::root()).unwrap_or(path).display().to_string()
 }

@@ -1,4 +1,4 @@
-//! The firmware's job on this machine: what a device must reproduce.
+//! The firmware's job on the host, whose results a device must reproduce.
 
 use anyhow::{Context, Result};
 use resnet_bk_core::{Generator, LogitsDigest, Model, Sampler, Session, Window};
@@ -8,27 +8,27 @@ use crate::firmware::Job;
 /// The longest window that the firmware scores, in tokens.
 const WINDOW_TOKENS: usize = 64;
 
-/// Distinct tokens that the firmware's repetition penalty remembers.
+/// Number of distinct recent tokens of the firmware's repetition penalty.
 const RECENT: usize = 64;
 
-/// What the job gives.
+/// Result of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Tokens that were generated; none for windows.
+    /// Generated tokens; none for windows.
     pub tokens: Vec<u32>,
-    /// Their text, as far as the blob has a tokenizer.
+    /// Their text, if the blob has a tokenizer.
     pub text: String,
-    /// Positions whose logits were computed.
+    /// Number of positions with computed logits.
     pub steps: u32,
-    /// Tokens of the prompt before its last, whose logits were not.
+    /// Prompt tokens before the last, without logits.
     pub fed: u32,
     /// CRC-32C over the little-endian bits of every logit, as eight hexadecimal digits.
     pub digest: String,
-    /// The digest after each of the steps.
+    /// The digest after each step.
     pub digests: Vec<u32>,
 }
 
-/// Does the job with a blob.
+/// Runs a job with a blob.
 pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
     let model = Model::from_bytes(blob)?;
     let (mut digest, mut digests) = (LogitsDigest::new(), Vec::new());
@@ -54,7 +54,7 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
             if let Ok(tokenizer) = model.tokenizer() {
                 let mut decoder = tokenizer.decoder();
                 for &token in &tokens {
-                    // A token that the tokenizer does not know has no text.
+                    // Tokens outside the tokenizer have no text.
                     let _ = decoder.decode(token, |part| text.push_str(part));
                 }
                 decoder.finish(|part| text.push_str(part));
@@ -79,7 +79,7 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
     Ok(Outcome { tokens, text, steps, fed, digest, digests })
 }
 
-/// The prompt's tokens: its text by the blob's tokenizer, or numbers where there is none.
+/// The prompt's tokens: encoded by the blob's tokenizer, or token numbers without one.
 fn encode(model: &Model<'_>, prompt: &str) -> Result<Vec<u32>> {
     let tokens: Vec<u32> = match model.tokenizer() {
         Ok(tokenizer) => tokenizer.encode_vec(prompt.as_bytes()),
@@ -93,8 +93,8 @@ fn encode(model: &Model<'_>, prompt: &str) -> Result<Vec<u32>> {
     Ok(tokens)
 }
 
-/// The firmware's rule for the tokens of windows: the high half of SplitMix64 (Steele, Lea and
-/// Flood, 2014), modulo the vocabulary.
+/// Tokens of windows, by the firmware's rule: the high half of SplitMix64 (Steele, Lea and Flood,
+/// 2014), modulo the vocabulary.
 fn random_token(state: &mut u64, vocab: u32) -> u32 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

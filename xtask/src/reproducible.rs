@@ -1,4 +1,5 @@
-//! `cargo xtask reproducible`: the firmware's image does not depend on where it is built.
+//! `cargo xtask reproducible`: checks that the firmware's image does not depend on the build
+//! directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +12,14 @@ use crate::firmware::{self, Firmware, Job, Sampling};
 use crate::terminal::Stdout;
 use crate::{root, target_dir};
 
-/// Two directories whose names differ in length, too.
+/// Two directories, with names of different lengths.
 const DIRECTORIES: [&str; 2] = ["here", "in/another-directory"];
-/// What a copy of the repository does without.
+/// Entries not copied with the repository.
 const LEFT_OUT: [&str; 3] = [".git", "target", "models"];
-/// The blob inside the image.
+/// The embedded blob.
 const BLOB: &str = "models/wikitext2/model.rbk";
 
-/// Builds the image from two copies of the repository and compares what goes to flash.
+/// Builds the image from two copies of the repository and compares the bytes that go to flash.
 pub fn run() -> Result<()> {
     let work = target_dir().join("reproducible");
     let images = DIRECTORIES.map(|directory| image(&work, directory));
@@ -29,10 +30,10 @@ pub fn run() -> Result<()> {
     writeln!(Stdout, "reproducible: two directories, the same {bytes} bytes of flash")
 }
 
-/// Bytes by the address that they are loaded to.
+/// Bytes by load address.
 type Image = BTreeMap<u64, Vec<u8>>;
 
-/// Builds in a copy of the repository, which is removed again.
+/// Builds in a temporary copy of the repository.
 fn image(work: &Path, directory: &str) -> Result<Image> {
     let copy = work.join(directory);
     if copy.exists() {
@@ -43,7 +44,7 @@ fn image(work: &Path, directory: &str) -> Result<Image> {
     copy_file(&root().join(BLOB), &blob)?;
     let job = Job::Generate { prompt: "The ".into(), tokens: 1, sampling: Sampling::GREEDY };
     let elf = work.join(directory.replace('/', "-")).with_extension("elf");
-    // Dependencies are compiled once for both.
+    // Both copies share a build directory, so dependencies are compiled once.
     Firmware::new(blob, job).build_in(&copy, Some(&work.join("builds")), &elf)?;
     let image = loaded(&elf)?;
     for place in [copy.as_path(), &firmware::cargo_home()?] {
@@ -55,7 +56,7 @@ fn image(work: &Path, directory: &str) -> Result<Image> {
     Ok(image)
 }
 
-/// What of an ELF is loaded.
+/// The loaded segments of an ELF.
 fn loaded(elf: &Path) -> Result<Image> {
     let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{}", elf.display()))?;
@@ -79,7 +80,7 @@ fn compare(one: &Image, other: &Image) -> Result<()> {
     Ok(())
 }
 
-/// Copies a directory, but for what is [`LEFT_OUT`].
+/// Copies a directory, except for [`LEFT_OUT`].
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
     for entry in entries {

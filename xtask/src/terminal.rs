@@ -5,11 +5,11 @@ use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
-/// Exit code where standard output was closed before everything was written: the one that a shell
-/// shows for a program that the signal SIGPIPE has ended.
+/// Exit code if standard output was closed before everything was written: as a shell reports it for
+/// a program killed by SIGPIPE.
 pub const CLOSED_PIPE: u8 = 141;
 
-/// Nobody reads standard output any more.
+/// Standard output was closed by its reader.
 #[derive(Clone, Copy, Debug)]
 pub struct ClosedPipe;
 
@@ -26,24 +26,24 @@ impl std::error::Error for ClosedPipe {}
 pub struct Stdout;
 
 impl Stdout {
-    /// What `write!` and `writeln!` call; fails with [`ClosedPipe`] where the reader is gone.
+    /// Called by `write!` and `writeln!`; fails with [`ClosedPipe`] if the reader is gone.
     pub fn write_fmt(&self, text: Arguments<'_>) -> Result<()> {
         self.attempt(|stdout| stdout.write_fmt(text))
     }
 
-    /// Writes bytes that need not be text.
+    /// Writes arbitrary bytes.
     pub fn write_all(&self, bytes: &[u8]) -> Result<()> {
         self.attempt(|stdout| stdout.write_all(bytes))
     }
 
     fn attempt(&self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<()> {
         let mut stdout = io::stdout().lock();
-        // Flushed at once: the buffer's own flush, at the end of the process, hides its errors.
+        // Flush at once: the implicit flush at process exit hides errors.
         checked(write(&mut stdout).and_then(|()| stdout.flush()))
     }
 }
 
-/// What came of writing to standard output, as an error of this program.
+/// Converts the result of a write to standard output to this program's errors.
 pub fn checked(written: io::Result<()>) -> Result<()> {
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ClosedPipe.into()),
@@ -51,12 +51,12 @@ pub fn checked(written: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Standard error, for messages. Where it cannot be written to there is nobody to tell.
+/// Standard error, for messages; write errors are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
 
 impl Stderr {
-    /// What `write!` and `writeln!` call.
+    /// Called by `write!` and `writeln!`.
     pub fn write_fmt(&self, text: Arguments<'_>) {
         let _ = io::stderr().lock().write_fmt(text);
     }

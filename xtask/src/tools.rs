@@ -13,11 +13,11 @@ use serde::de::DeserializeOwned;
 use crate::firmware::Sampling;
 use crate::{process, root, target_dir};
 
-/// Flags of every command that shows what the tools find.
+/// Flags of commands that evaluate a model with the tools.
 #[derive(Debug, Default, clap::Args)]
 pub struct SubjectArgs {
-    /// Directory with train.txt, valid.txt and test.txt [default: text that the FP32 model itself
-    /// writes, from a seed].
+    /// Directory with train.txt, valid.txt and test.txt [default: text sampled from the FP32 model
+    /// with a seed].
     #[arg(long, value_name = "DIR", env = "WIKITEXT2_DIR")]
     pub(crate) corpus: Option<PathBuf>,
     /// Directory with model.safetensors and tokenizer.json [default: the shipped model].
@@ -37,10 +37,10 @@ impl SubjectArgs {
 
 /// The shipped model.
 const MODEL: &str = "models/wikitext2";
-/// The package, and the program, that compares with general quantizers.
+/// Name of the package and program that compares with general quantizers.
 pub(crate) const BENCHMARKS: &str = "resnet-bk-benchmarks";
 
-/// The command, with what every call needs.
+/// The command with the arguments common to all calls.
 pub(crate) struct Tools {
     program: PathBuf,
     model: PathBuf,
@@ -48,29 +48,29 @@ pub(crate) struct Tools {
     work: PathBuf,
 }
 
-/// What `inspect --json` prints of a blob.
+/// Output of `inspect --json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Inspected {
-    /// By core the most instructions of every kind of piece.
+    /// Upper bound of instructions by core and kind of piece.
     pub(crate) pieces: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// What `generate --json` prints.
+/// Output of `generate --json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Generated {
     pub(crate) digest: String,
 }
 
 impl Tools {
-    /// Builds the command, and other programs of the workspace beside it; results go to the
-    /// directory `work` among those of builds.
+    /// Builds the command and other programs of the workspace; results go to the directory `work`
+    /// in the target directory.
     pub(crate) fn build(
         model: &Path,
         corpus: Option<&Path>,
         work: &str,
         others: &[&str],
     ) -> Result<Self> {
-        // The commands run in the repository's root.
+        // Commands run in the repository's root.
         let model = &absolute(model)?;
         let corpus = corpus.map(absolute).transpose()?;
         let (weights, tokenizer) = (model.join("model.safetensors"), model.join("tokenizer.json"));
@@ -83,7 +83,7 @@ impl Tools {
         }
         let mut build = process::cargo();
         build.args(["build", "--release", "--package", "resnet-bk-tools"]).current_dir(root());
-        // At once: packages that are built apart may get their dependencies with other features.
+        // One build: built separately, packages may get dependencies with different features.
         process::run(build.args(others.iter().flat_map(|package| ["--package", package])))?;
         let program = program("resnet-bk");
         let work = target_dir().join(work);
@@ -91,33 +91,33 @@ impl Tools {
         Ok(Self { program, model: weights, corpus, work })
     }
 
-    /// Where results go.
+    /// Directory of results.
     pub(crate) fn work(&self) -> &Path {
         &self.work
     }
 
-    /// The command's file.
+    /// Path of the command.
     pub(crate) fn program(&self) -> &Path {
         &self.program
     }
 
-    /// The corpus that is evaluated on, if any.
+    /// The corpus, if any.
     pub(crate) fn corpus(&self) -> Option<&Path> {
         self.corpus.as_deref()
     }
 
-    /// Importance of each layer, with these further arguments; returns the file. One of the same
+    /// Runs `analyze` with additional arguments; returns the importance file. A file with the same
     /// settings is extended.
     pub(crate) fn analyze(&self, name: &str, arguments: &[&str]) -> Result<PathBuf> {
         let out = self.work.join(format!("{name}.json"));
         let mut command = self.command("analyze");
-        // What another model or other settings left in the work directory is nobody's.
+        // Files of another model or other settings in the work directory may be overwritten.
         command.arg(&self.model).arg("--force").arg("--out").arg(&out).args(arguments);
         process::output(command.args(self.corpus_arguments()))?;
         Ok(out)
     }
 
-    /// A blob, with these arguments of `quantize`; returns the file.
+    /// Runs `quantize` with these arguments; returns the blob's file.
     pub(crate) fn quantize(
         &self,
         name: &str,
@@ -129,8 +129,8 @@ impl Tools {
         Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
     }
 
-    /// A blob, fine-tuned with these arguments of `finetune`; returns the file. An interrupted run
-    /// resumes.
+    /// Runs `finetune` on a blob with these arguments; returns the new blob's file. An interrupted
+    /// run resumes.
     pub(crate) fn finetune(
         &self,
         name: &str,
@@ -148,7 +148,7 @@ impl Tools {
         Ok((out.clone(), parse(command.args(self.corpus_arguments()).arg("--out").arg(&out))?))
     }
 
-    /// The blob that these arguments of `quantize` would give.
+    /// Preview of the blob that `quantize` with these arguments would write.
     pub(crate) fn preview(&self, arguments: &[&str], importance: &Path) -> Result<Preview> {
         parse(self.quantizing(arguments, importance).arg("--dry-run"))
     }
@@ -160,26 +160,26 @@ impl Tools {
         command
     }
 
-    /// What is in a blob.
+    /// Inspects a blob.
     pub(crate) fn inspect(&self, blob: &Path) -> Result<Inspected> {
         parse(self.command("inspect").arg(blob).arg("--json"))
     }
 
-    /// Quality of the model and of blobs, on one text, with these further arguments.
+    /// Quality of the model and of blobs on one text, with additional arguments.
     pub(crate) fn evaluate(&self, blobs: &[PathBuf], arguments: &[&str]) -> Result<Evaluation> {
         let mut command = self.command("eval");
         command.arg(&self.model).args(blobs).args(["--split", "test", "--json"]).args(arguments);
         parse(command.args(self.corpus_arguments()))
     }
 
-    /// Quality of the model under general quantizers, on the same text.
+    /// Quality of the model under general quantizers on the same text.
     pub(crate) fn general_quantizers(&self, arguments: &[&str]) -> Result<Evaluation> {
         let mut command = Command::new(program(BENCHMARKS));
         command.args(["quantizers", "--json"]).arg(&self.model).args(arguments);
         parse(command.args(self.corpus_arguments()).current_dir(root()))
     }
 
-    /// The report on everything that a frontier found; returns the page.
+    /// Writes the report on a frontier; returns the page.
     pub(crate) fn report<'a>(
         &self,
         frontier: &Path,
@@ -197,7 +197,7 @@ impl Tools {
         Ok(out)
     }
 
-    /// Text of a blob, by the portable core on this machine.
+    /// Text generated by a blob with `core` on the host.
     pub(crate) fn generate(
         &self,
         blob: &Path,
@@ -215,7 +215,7 @@ impl Tools {
         parse(command.args(["--top-p", &sampling.top_p.to_string()]))
     }
 
-    /// A subcommand, from the repository's root.
+    /// Command line of a subcommand, run in the repository's root.
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.arg(name).current_dir(root());
@@ -230,7 +230,7 @@ impl Tools {
     }
 }
 
-/// A program of the workspace.
+/// Path of a program of the workspace.
 fn program(name: &str) -> PathBuf {
     target_dir().join("release").join(name).with_extension(EXTENSION)
 }

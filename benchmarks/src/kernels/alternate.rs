@@ -1,4 +1,4 @@
-//! Two ways to do the same work, timed in turn.
+//! Paired timing of two ways to do the same work, in alternation.
 
 #[cfg(target_arch = "x86_64")]
 use std::cell::RefCell;
@@ -6,42 +6,42 @@ use std::time::{Duration, Instant};
 
 use super::rounded;
 
-/// What a burst of calls is stretched to: far above the clock's resolution, far below the time in
-/// which a shared machine changes its speed.
+/// Shortest duration of a burst of calls: far above the clock's resolution, far below the time
+/// scale on which a shared machine changes its speed.
 const BURST: Duration = Duration::from_micros(500);
 
-/// How many times as fast one way is as the other.
+/// Speed of one way relative to the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ratio {
-    /// Median of the rounds.
+    /// Median over rounds.
     pub(crate) median: f64,
-    /// First and third quartile of the rounds.
+    /// First and third quartile over rounds.
     pub(crate) quartiles: [f64; 2],
-    /// Seconds that a call took one way: the median of the rounds.
+    /// Median seconds per call of the first way.
     pub(crate) seconds: f64,
 }
 
 impl Ratio {
-    /// For JSON, to three decimals.
+    /// The median for JSON, to three decimals.
     pub(super) fn rounded(&self) -> f64 {
         rounded(self.median)
     }
 
-    /// The quartiles, likewise.
+    /// The quartiles, to three decimals.
     pub(super) fn spread(&self) -> [f64; 2] {
         self.quartiles.map(rounded)
     }
 }
 
-/// Times both in turn for `rounds` rounds, each going first in every other one, and compares within
-/// rounds alone: what slows the machine down for longer than a round slows both.
+/// Times both in each of `rounds` rounds, in alternating order, and takes ratios within rounds:
+/// a slowdown of the machine that lasts longer than a round affects both.
 pub(crate) fn alternate(rounds: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) -> Ratio {
     let (our_calls, their_calls) = (calls(&mut ours), calls(&mut theirs));
     compare(rounds, || burst(&mut ours, our_calls), || burst(&mut theirs, their_calls))
 }
 
-/// The same work in two settings, each of which is set before a burst: how many times as fast it is
-/// in the first.
+/// Speed of the same work in the first setting relative to the second; `set` is called before each
+/// burst.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn alternate_settings<S: Copy>(
     rounds: usize,
@@ -82,7 +82,7 @@ fn compare(rounds: usize, mut ours: impl FnMut() -> f64, mut theirs: impl FnMut(
     }
 }
 
-/// Calls that a burst needs, found after as many for warming up.
+/// Number of calls in a burst, by doubling; the calls also warm up caches.
 fn calls(work: &mut impl FnMut()) -> u32 {
     let mut calls = 1;
     loop {

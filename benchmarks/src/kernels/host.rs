@@ -1,4 +1,4 @@
-//! The processor's own limits: its instruction sets beside each other, and how fast it reads.
+//! Limits of the processor: its instruction sets compared, and its memory bandwidth.
 
 use std::hint::black_box;
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::alternate::{Ratio, alternate};
 
-/// How fast the same work is with AVX-512 VNNI wherever there are such kernels, and with the
-/// kernels that are chosen, both beside AVX2 alone.
+/// Speed with AVX-512 VNNI wherever such kernels exist, and with the kernels chosen by default,
+/// both relative to AVX2 alone.
 #[derive(Clone, Copy)]
 pub(super) struct InstructionSets {
     vnni: Ratio,
@@ -15,7 +15,7 @@ pub(super) struct InstructionSets {
 }
 
 impl InstructionSets {
-    /// None where the processor has not both.
+    /// `None` on a processor without AVX-512 VNNI.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn measure(rounds: usize, mut work: impl FnMut()) -> Option<Self> {
         use super::alternate::alternate_settings;
@@ -37,7 +37,7 @@ impl InstructionSets {
         Some(Self { vnni, chosen })
     }
 
-    /// There is no choice.
+    /// Only x86-64 has a choice.
     #[cfg(not(target_arch = "x86_64"))]
     pub(super) fn measure(_rounds: usize, _work: impl FnMut()) -> Option<Self> {
         None
@@ -48,17 +48,16 @@ impl InstructionSets {
         json!({ "vnni": ratio(self.vnni), "chosen": ratio(self.chosen) })
     }
 
-    /// The medians: of VNNI, of what is chosen.
+    /// The medians: VNNI, default choice.
     pub(super) fn medians(&self) -> [f64; 2] {
         [self.vnni.median, self.chosen.median]
     }
 }
 
-/// Matrices of fewer bytes stay in a core's own cache.
+/// Smaller matrices stay in the cache of a core.
 const LARGE: usize = 1 << 20;
 
-/// How fast a product gets through its matrix, beside a sum of as many bytes, which does nothing
-/// but read.
+/// Rate at which a product reads its matrix, relative to a plain sum of as many bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Reading {
     bytes: usize,
@@ -66,7 +65,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// `bytes` is what `product` reads of its matrix. None where that fits the cache.
+    /// `bytes` is what `product` reads of its matrix. `None` if that fits the cache.
     pub(super) fn measure(rounds: usize, bytes: usize, product: impl FnMut()) -> Option<Self> {
         if bytes < LARGE {
             return None;
@@ -78,12 +77,12 @@ impl Reading {
         Some(Self { bytes, beside_sum: alternate(rounds, product, sum) })
     }
 
-    /// Of the matrix, in units of 10⁹.
+    /// Bytes of the matrix per second, in units of 10⁹.
     pub(super) fn gigabytes_per_second(&self) -> f64 {
         self.bytes as f64 / self.beside_sum.seconds / 1e9
     }
 
-    /// How many times as fast as a sum.
+    /// Speed relative to the sum.
     pub(super) fn beside_sum(&self) -> f64 {
         self.beside_sum.median
     }

@@ -1,9 +1,8 @@
-//! Speed on the host: products beside candle's, windows and generation beside the FP32 reference.
+//! Speed on the host: products against candle's, windows and generation against the FP32 reference.
 //!
-//! Times of a shared machine mean little; all that is printed is ratios of two things that take
-//! turns in this process, on one thread. Our kernels look at the processor when they run. candle
-//! looks at what it is compiled for, so this command has to be built for the processor that it runs
-//! on.
+//! Absolute times on a shared machine mean little, so all figures are ratios of two computations
+//! that alternate in this process, on one thread. Our kernels detect the processor at run time;
+//! candle chooses at compile time, so this command must be built for the processor it runs on.
 
 mod alternate;
 mod host;
@@ -51,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             format!("candle was compiled without {missing}, which this CPU has: {advice}").into()
         );
     }
-    // On the pool's own thread candle hands no work from one thread to another.
+    // Inside the pool candle stays on its single thread.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
     let rows = pool.install(|| -> Result<_, String> {
         let mut rows = products::measure(args.rounds).map_err(|error| error.to_string())?;
@@ -109,9 +108,9 @@ fn print_table(rows: &[Row]) {
 /// An extension that candle has kernels for or that its conversions use.
 struct Feature {
     name: &'static str,
-    /// This program, and candle in it, may use it anywhere.
+    /// Whether this program, and candle in it, was compiled for it.
     compiled: bool,
-    /// The processor has it.
+    /// Whether the processor has it.
     present: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Windows and generation of a model beside its FP32 reference, on the same tokens.
+//! Windows and generation with a quantized model against its FP32 reference, on the same tokens.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -16,12 +16,11 @@ use super::alternate::{Ratio, alternate};
 use super::host::InstructionSets;
 use super::row::Row;
 
-/// Tokens per window, and positions that the integer path works on together, as `resnet-bk eval`
-/// has them.
+/// Tokens per window, and tile of the integer path, as in `resnet-bk eval`.
 const WINDOW: usize = 128;
-/// Windows that the reference takes at a time, as in `resnet-bk eval`.
+/// Batch of the reference in windows, as in `resnet-bk eval`.
 const WINDOWS: usize = 8;
-/// Tokens of a generated text.
+/// Length of generated text in tokens.
 const GENERATED: usize = 32;
 const AGAINST: &str = "FP32 reference";
 
@@ -35,7 +34,7 @@ pub(super) fn measure(
     let reference = Model::from_checkpoint(&checkpoint);
     let source = Source::new(&checkpoint, [0; 32], 0, None)?;
     let tokens = sample(&reference, WINDOW * WINDOWS, 1, |_| {})?;
-    // Which codes a matrix has is no matter of speed.
+    // The values of codes hardly affect speed, so an empty calibration does.
     let calibration = Calibration::default();
     let origin = Origin { calibration: "none", calibration_tokens: 0, seed: 1, measured: None };
     let mut rows = Vec::new();
@@ -62,7 +61,7 @@ pub(super) fn measure(
     Ok(rows)
 }
 
-/// Logits of every position of windows.
+/// Times the logits of every position of all windows.
 fn windows(
     reference: &Model,
     model: &core::Model<'_>,
@@ -73,7 +72,7 @@ fn windows(
     let mut scorer = scorer.map_err(|error| error.to_string())?;
     let mut ours = || {
         for window in tokens.chunks(WINDOW) {
-            // Windows of tokens that the model itself has written cannot be refused.
+            // Cannot fail: the tokens were sampled from this model and fill whole windows.
             let _ = scorer.score(window, |position, logits| {
                 black_box((position, logits));
             });
@@ -86,8 +85,8 @@ fn windows(
     Ok((ratio, sets))
 }
 
-/// A token at a time, each choosing the likeliest one. Both read the same tokens, so that they do
-/// the same work whatever they choose.
+/// Times greedy decoding. Both sides are fed the same tokens whatever they choose, so they do the
+/// same work.
 fn generation(
     reference: &Model,
     model: &core::Model<'_>,

@@ -1,5 +1,5 @@
-//! Products beside candle's: activation preparation included on both sides, ours from Q15.16 to
-//! codes, candle's from f32 to blocks.
+//! Products against candle's, including the quantization of activations on both sides: ours from
+//! Q15.16 to codes, candle's from f32 to blocks.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -14,12 +14,12 @@ use super::alternate::alternate;
 use super::host::{InstructionSets, Reading};
 use super::row::Row;
 
-/// What is multiplied.
+/// Shape of a product.
 struct Case {
     inputs: usize,
     outputs: usize,
     vectors: usize,
-    /// The vectors come from a ReLU, which leaves one element of twenty.
+    /// As after a ReLU: one element in twenty is nonzero.
     sparse: bool,
 }
 
@@ -27,8 +27,8 @@ const fn case(inputs: usize, outputs: usize, vectors: usize, sparse: bool) -> Ca
     Case { inputs, outputs, vectors, sparse }
 }
 
-/// Both matrices of an expert of the reference size, the first with a few and with a window of
-/// vectors, too, and what larger models have.
+/// Both matrices of an expert of the shipped model, the first also with a small batch and with a
+/// window of vectors; and matrices of larger models.
 const CASES: [Case; 6] = [
     case(128, 256, 1, false),
     case(256, 128, 1, true),
@@ -38,7 +38,7 @@ const CASES: [Case; 6] = [
     case(4096, 4096, 1, false),
 ];
 
-/// The candle types of as many bits, and their names.
+/// The candle types with the same number of bits, and their names.
 fn rivals(precision: Precision) -> &'static [(GgmlDType, &'static str)] {
     match precision {
         Precision::Int4 => &[(GgmlDType::Q4_0, "candle Q4_0"), (GgmlDType::Q4K, "candle Q4_K")],
@@ -68,7 +68,7 @@ impl Random {
     }
 }
 
-/// A row for every case, precision and rival that has whole blocks there.
+/// A row for every case, precision and rival whose block size divides the inputs.
 pub(super) fn measure(rounds: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut rows = Vec::new();
     for case in &CASES {
@@ -111,7 +111,7 @@ fn measure_case(
         scales,
         biases,
     };
-    // A model has a copy by columns of what comes behind a ReLU.
+    // Models keep a copy by columns of matrices after a ReLU.
     let room = if sparse { usize::MAX } else { 0 };
     let prepared = Prepared::new(matrix, room).expect("room for the copy");
     let matrix = prepared.matrix();
@@ -157,7 +157,7 @@ fn measure_case(
         let theirs = QMatMul::from_qtensor(QTensor::quantize(&weights, rival)?)?;
         theirs.forward(&x)?;
         let ratio = alternate(rounds, &mut ours, || {
-            // The call above has shown that these shapes fit.
+            // The first call succeeded with the same shapes.
             let _ = black_box(theirs.forward(black_box(&x)));
         });
         let (inputs, outputs) = (cols, rows);

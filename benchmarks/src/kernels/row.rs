@@ -5,16 +5,16 @@ use serde_json::{Value, json};
 use super::alternate::Ratio;
 use super::host::{InstructionSets, Reading};
 
-/// How fast a kernel is beside something else.
+/// Speed of a kernel relative to another implementation.
 pub(super) struct Row {
     pub(super) kernel: String,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
     pub(super) against: &'static str,
     pub(super) ratio: Ratio,
-    /// Where the processor has more than one that there are kernels for.
+    /// On processors with AVX-512 VNNI.
     pub(super) sets: Option<InstructionSets>,
-    /// Of a matrix that does not fit the cache.
+    /// For matrices larger than the cache.
     pub(super) reading: Option<Reading>,
 }
 

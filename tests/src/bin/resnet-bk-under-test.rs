@@ -1,5 +1,5 @@
-//! The `resnet-bk` command, linked once more: cargo tells tests where the programs of their own
-//! package are, and of no other.
+//! The `resnet-bk` command as a program of this package: cargo tells tests the paths of their own
+//! package's programs only.
 
 use std::process::ExitCode;
 

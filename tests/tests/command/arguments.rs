@@ -1,10 +1,10 @@
-//! Arguments at the ends of their ranges, and files of another kind than the command wants.
+//! Arguments at the ends of their ranges, and files of the wrong kind.
 
 use std::path::Path;
 
 use crate::common::{SHORT, fails, json, quantize, resnet_bk, workplace};
 
-/// Runs a command that may fail, but must say why.
+/// Runs a command that may fail, but must explain why.
 #[track_caller]
 fn survives(directory: &Path, arguments: &[&str]) {
     let output = resnet_bk(directory, arguments);
@@ -62,7 +62,7 @@ fn the_largest_numbers_are_no_reason_to_panic() {
     }
 }
 
-/// A window follows the model's position table, unless one is asked for.
+/// The window defaults to the length of the model's position table.
 #[test]
 fn windows_fit_the_position_table() {
     let place = tempfile::tempdir().unwrap();

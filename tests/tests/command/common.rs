@@ -1,4 +1,4 @@
-//! Running the command as a user does.
+//! Running the command as a user would.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +35,7 @@ pub(crate) fn json(directory: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object on standard output")
 }
 
-/// Runs a command that must fail with exit code `code`, name `cause` and offer help.
+/// Runs a command that must fail with exit code `code`, state `cause` and offer help.
 #[track_caller]
 pub(crate) fn fails(directory: &Path, arguments: &[&str], code: i32, cause: &str) {
     let output = resnet_bk(directory, arguments);
@@ -46,7 +46,7 @@ pub(crate) fn fails(directory: &Path, arguments: &[&str], code: i32, cause: &str
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
-/// A directory with a link to the tiny model, as users would have their own.
+/// A directory with a link to the tiny model, in place of a user's model.
 pub(crate) fn workplace() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for file in ["model.safetensors", "tokenizer.json"] {
@@ -74,7 +74,7 @@ pub(crate) fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// A command that is refused before it does anything: every file stays, and no other is there.
+/// Runs a command that must be refused before it writes anything: no file changes or appears.
 #[track_caller]
 pub(crate) fn refused(at: &Path, arguments: &[&str], cause: &str) {
     let before = contents(at);
@@ -82,7 +82,7 @@ pub(crate) fn refused(at: &Path, arguments: &[&str], cause: &str) {
     assert!(contents(at) == before, "{arguments:?} changed files");
 }
 
-/// The arguments of a short `quantize` to `out`.
+/// Arguments of a short `quantize` run to `out`.
 pub(crate) fn to<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let arguments = ["quantize", "model.safetensors", "--policy", "uniform-int4", "--quiet"];
     [&arguments[..], &SHORT, &["--out", out], more].concat()
@@ -93,7 +93,7 @@ pub(crate) const NOTES: &str = "notes of a user, which are long enough to calibr
 pub(crate) const ANALYZE: [&str; 6] =
     ["analyze", "model.safetensors", "--quiet", "--json", "--tokens", "1024"];
 
-/// A text of words from which 260 tokens can be learnt, and the smallest of models.
+/// Writes a corpus from which 260 tokens can be learnt.
 pub(crate) fn corpus(at: &Path) {
     fs::create_dir(at.join("corpus")).unwrap();
     let words = ["the castle", " was built", " in the north", " of the old land", ".\n"];
@@ -111,7 +111,7 @@ pub(crate) fn training<'a>(out: &'a str, steps: &'a str, more: &[&'a str]) -> Ve
     [&arguments[..], &model, &rest, &short, more].concat()
 }
 
-/// Waits for something that a process in the background does.
+/// Waits for an effect of a background process.
 #[track_caller]
 pub(crate) fn wait(what: &str, done: impl Fn() -> bool) {
     let started = Instant::now();
@@ -121,7 +121,7 @@ pub(crate) fn wait(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Runs a command whose line is wrong: clap says so and exits with 2.
+/// Runs a wrong command line, which clap must refuse with exit code 2.
 #[track_caller]
 pub(crate) fn fails_usage(directory: &Path, arguments: &[&str]) {
     let output = resnet_bk(directory, arguments);
@@ -129,13 +129,13 @@ pub(crate) fn fails_usage(directory: &Path, arguments: &[&str]) {
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be used with"));
 }
 
-/// A text that is unlike the one that the tiny model was trained on.
+/// A text unlike the tiny model's training text.
 pub(crate) fn numbers() -> String {
     let words: Vec<String> = (0..2000).map(|i| (i * i).to_string()).collect();
     words.join(" ")
 }
 
-/// A tokenizer of `vocab` tokens that the tiny model was not trained with.
+/// A tokenizer of `vocab` tokens other than the tiny model's.
 pub(crate) fn foreign_tokenizer(vocab: usize) -> Tokenizer {
     Tokenizer::train(&[&numbers()], vocab).unwrap()
 }

@@ -1,7 +1,7 @@
-//! The command line on real files: what a user types, what comes out, what is left behind.
+//! The command line on real files: what a user types, what is printed, which files result.
 //!
-//! These tests are slow (a minute or two on two cores, at the workspace's optimized test profile):
-//! each starts the command several times, and the command calibrates, measures and trains small
+//! These tests are slow (a minute or two on two cores with the workspace's optimized test profile):
+//! each runs the command several times, and the command calibrates, measures and trains small
 //! models.
 
 mod arguments;

@@ -48,7 +48,7 @@ fn inspect_says_which_kernels_serve() {
     assert!(text.contains("no kernel for this precision"), "{text}");
     let here = json(at, &["inspect", "static.rbk", "--json"]);
     assert_eq!(here["kernels"]["target"], "this machine");
-    // An argument that clap refuses comes with the values that it takes.
+    // For a refused argument, clap lists the possible values.
     let unknown = resnet_bk(at, &["inspect", "static.rbk", "--target", "z80"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("cortex-m4f"));

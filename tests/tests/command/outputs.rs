@@ -1,4 +1,4 @@
-//! What a command writes never destroys what it reads, nor what it would not have made itself.
+//! Outputs never overwrite a command's inputs, nor files that it could not have written itself.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn quantize_replaces_blobs_only() {
     refused(at, &to("hard.rbk", &[]), "the command reads it");
     fs::remove_file(at.join("hard.rbk")).unwrap();
 
-    // An older blob and an empty file may go, and so may anything that the user says.
+    // An older blob and an empty file may be replaced; anything else only with --force.
     fs::write(at.join("a.rbk"), "").unwrap();
     let made = quantize(at, "uniform-int8", "a.rbk")["blob_bytes"].as_u64();
     assert!(quantize(at, "uniform-int4", "a.rbk")["blob_bytes"].as_u64() < made);
@@ -68,7 +68,7 @@ fn a_bad_place_is_found_before_the_work() {
         fs::write(at.join(split), NOTES).unwrap();
     }
     refused(at, &train, "cannot create run");
-    // There is no model either, but that is looked for later.
+    // The model is missing, too, but that is checked later.
     for out in ["nowhere/file", "run/file", "."] {
         let cause = format!("cannot write {out}");
         refused(at, &["quantize", "no", "--policy", "static", "--out", out], &cause);
@@ -89,7 +89,7 @@ fn a_table_is_gone_on_with_or_kept() {
     let table = || fs::read(at.join("table.json")).unwrap();
     json(at, &run(&["--measure-tokens", "256"]));
     let first = table();
-    // Again, or without its second half: what is there stays.
+    // A second run, and one that measures nothing, keep the existing entries.
     json(at, &run(&["--measure-tokens", "256"]));
     assert!(table() == first);
     json(at, &run(&["--measure-tokens", "0"]));
@@ -109,7 +109,7 @@ fn a_table_is_gone_on_with_or_kept() {
     refused(at, &here("notes.txt"), "not an importance file but something else");
     refused(at, &[&run(&[])[..], &["--merge", "table.json"]].concat(), "the command reads it");
 
-    // A quarter of it measured: the rest comes out the same.
+    // From a partial table, the remaining entries are measured with the same result.
     let mut part: serde_json::Value = serde_json::from_slice(&first).unwrap();
     let measured = part["measured"].as_object_mut().unwrap();
     let names: Vec<String> = measured.keys().skip(6).cloned().collect();
@@ -119,7 +119,7 @@ fn a_table_is_gone_on_with_or_kept() {
     json(at, &run(&["--measure-tokens", "256"]));
     assert!(table() == first);
 
-    // Damaged, of an old format, of another checkpoint: kept, unless the user says so.
+    // A damaged table, or one of an old format or another checkpoint, is kept without --force.
     let mut other: serde_json::Value = serde_json::from_slice(&first).unwrap();
     other["settings"]["model_sha256"] = "0".repeat(64).into();
     for (content, cause) in [
@@ -138,7 +138,7 @@ fn a_table_is_gone_on_with_or_kept() {
     }
     json(at, &run(&["--measure-tokens", "256", "--force"]));
     assert!(table() == first);
-    // With --force, too, what fits is gone on with.
+    // Even with --force, a matching table is extended.
     json(at, &run(&["--measure-tokens", "0", "--force"]));
     assert!(table() == first);
     let other = json(at, &run(&["--measure-tokens", "0", "--force", "--seed", "2"]));
@@ -146,7 +146,7 @@ fn a_table_is_gone_on_with_or_kept() {
     assert!(other["importance"]["measured"].as_object().unwrap().is_empty());
 }
 
-/// Texts of one name and one number of tokens are two texts; one text may have two names.
+/// Texts are identified by content, not by name and number of tokens.
 #[test]
 fn importance_goes_with_the_content_of_its_text() {
     let place = workplace();
@@ -179,7 +179,7 @@ fn an_importance_file_that_is_not_there_is_an_error() {
         let arguments = [&quantize[..], target, &["--out", "a.rbk"], &SHORT].concat();
         refused(at, &arguments, "there is no importance file tabel.json");
     }
-    // What was computed with other settings is not used for a target, nor called by its settings.
+    // A table computed with other settings is refused for a target.
     let more = ["--measure-tokens", "0", "--out", "table.json"];
     json(at, &[&ANALYZE[..], &more].concat());
     let target = ["--target-ratio", "5", "--importance", "table.json", "--out", "a.rbk", "--quiet"];
@@ -268,7 +268,7 @@ mod unix {
         runs(at, &to("pipe", &[]));
         assert!(reader.join().unwrap() == expected);
         assert!(fs::symlink_metadata(at.join("pipe")).unwrap().file_type().is_fifo());
-        // A table is written as often as it grows, through a pipe once.
+        // A file is rewritten whenever the table grows, but a pipe gets it only once.
         let pipe = at.join("pipe");
         let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
         let more = ["--measure-tokens", "256", "--out"];

@@ -1,4 +1,4 @@
-//! What is damaged or belongs to another model is refused by name.
+//! Files that are damaged or belong to another model are refused by name.
 
 use resnet_bk_tools::checkpoint::Checkpoint;
 use resnet_bk_tools::tokenizer::Tokenizer;
@@ -59,7 +59,7 @@ fn files_for_another_model_are_refused() {
         resnet_bk(at, &[&analyze[..], &["--tokens", "512", "--measure-tokens", "0"]].concat());
     assert!(output.status.success());
     quantize(at, "uniform-int8", "blob.rbk");
-    // The same weights with another origin are another file, hence another model.
+    // The same weights with another origin make another file, hence another model.
     let bytes = std::fs::read(at.join("model.safetensors")).unwrap();
     let key = b"\"seed\":\"";
     let at_seed =
@@ -101,7 +101,7 @@ fn a_model_takes_its_own_tokenizer_only() {
     }
     assert!(!at.join("x.rbk").exists() && !at.join("x.json").exists());
 
-    // A blob without one can only be asked for its size.
+    // Without an embedded tokenizer, only the vocabulary size can be checked.
     let bare = ["--policy", "uniform-int8", "--no-tokenizer", "--out", "bare.rbk", "--quiet"];
     resnet_bk(at, &[&["quantize", "model.safetensors"][..], &bare, &SHORT].concat());
     foreign_tokenizer(300).save(&at.join("larger.json")).unwrap();
@@ -112,7 +112,7 @@ fn a_model_takes_its_own_tokenizer_only() {
         fails(at, &arguments, 1, "larger.json has 300 tokens, bare.rbk 272");
     }
 
-    // The blob brings its own, which is the checkpoint's.
+    // The blob contains its own tokenizer, that of the checkpoint.
     let alone = json(at, &["eval", "own.rbk", "--text", "text.txt", "--json", "--quiet"]);
     let eval = ["eval", "bare.rbk", "--tokenizer", "tokenizer.json", "--json", "--quiet"];
     let named = json(at, &[&eval[..], &text].concat());
@@ -121,7 +121,7 @@ fn a_model_takes_its_own_tokenizer_only() {
         assert_eq!(alone["blobs"][0][field], named["blobs"][0][field]);
     }
 
-    // Beside the checkpoint it is checked like one that is named.
+    // A tokenizer beside the checkpoint is checked like one on the command line.
     other.save(&at.join("tokenizer.json")).unwrap();
     fails(at, &["eval", "model.safetensors"], 1, "tokenizer.json is not the tokenizer of");
     let init = ["train", "--init", "model.safetensors", "--out", "run", "--corpus", "."];
@@ -147,7 +147,7 @@ fn a_checkpoint_that_does_not_record_its_tokenizer_gets_a_note() {
         "{stderr}"
     );
 
-    // Of blobs the tokenizers that they carry can be compared.
+    // Between blobs, their embedded tokenizers are compared.
     foreign_tokenizer(272).save(&at.join("tokenizer.json")).unwrap();
     quantize(at, "uniform-int8", "other.rbk");
     std::fs::write(at.join("text.txt"), numbers()).unwrap();

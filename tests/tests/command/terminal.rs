@@ -15,7 +15,7 @@ fn command(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Standard error and exit code of a command whose reader takes one byte and goes away.
+/// Standard error and exit code of a command whose reader closes the pipe after one byte.
 fn cut_short(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = command(directory, arguments);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -29,7 +29,7 @@ fn a_closed_pipe_ends_a_command_quietly() {
     let place = workplace();
     let endless = ["generate", "blob.rbk", "--tokens", "1000000", "--quiet"];
     quantize(place.path(), "uniform-int8", "blob.rbk");
-    // A pipe holds 64 KiB: only what goes on printing is sure to meet its end.
+    // A pipe buffers 64 KiB: only longer output is sure to hit the closed end.
     assert_eq!(cut_short(place.path(), &endless), (Some(141), String::new()));
 }
 
@@ -56,7 +56,7 @@ fn a_full_disk_behind_standard_output_is_an_error() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
         assert!(stderr.contains("cannot write to standard output"), "{arguments:?}: {stderr}");
     }
-    // Standard error that cannot be written to is no reason to panic.
+    // An unwritable standard error must not cause a panic.
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let status = command(place.path(), &["inspect", "nowhere"]).stderr(full).status().unwrap();
     assert_eq!(status.code(), Some(1));
@@ -117,7 +117,7 @@ fn paths_need_not_be_utf8() {
     assert!(inspected["provenance"]["command"].as_str().unwrap().contains("--out caf\\xe9 "));
 }
 
-/// Off a terminal what is shown between bars stays, as plain lines, and `--quiet` silences it.
+/// Without a terminal, messages between progress bars are plain lines, and `--quiet` silences them.
 #[test]
 fn validations_are_logged_where_there_is_no_terminal() {
     let place = tempfile::tempdir().unwrap();

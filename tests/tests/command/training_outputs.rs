@@ -1,4 +1,4 @@
-//! Where `train` writes, and what it leaves alone.
+//! Which files `train` writes, and which it leaves unchanged.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -21,7 +21,7 @@ fn training_leaves_finished_models_alone() {
     fails(at, &training("run", "6", &[]), 1, "run/model.safetensors would be replaced");
     fails(at, &training("run", "4", &[]), 1, "it is a finished model");
     assert!(contents(&at.join("run")) == files);
-    // Its own tokenizer and its own weights are read.
+    // The outputs of an earlier run as inputs.
     let tokenizer = ["--tokenizer", "run/tokenizer.json"];
     fails(at, &training("run", "4", &tokenizer), 1, "run/model.safetensors would be replaced");
     let init = ["--init", "run/model.safetensors"];
@@ -30,7 +30,7 @@ fn training_leaves_finished_models_alone() {
     runs(&training("run", "6", &["--force"]));
     assert!(contents(&at.join("run"))["model.safetensors"] != files["model.safetensors"]);
 
-    // The log goes over logs only, and nowhere else where something else goes.
+    // The log may replace only logs, and not share a path with another output.
     fs::write(at.join("notes.txt"), NOTES).unwrap();
     let log = |file| training("new", "4", &["--log", file]);
     refused(at, &log("notes.txt"), "not a training log but something else");
@@ -50,7 +50,7 @@ fn one_training_at_a_time() {
     let mut first =
         Command::new(PROGRAM).args(&long).current_dir(at).stdout(Stdio::null()).spawn().unwrap();
     wait("the first saves its state", || at.join("run/state").exists());
-    // As if the first were writing its state just now.
+    // As if the first process were still writing its state.
     let temporary = at.join("run/state.1234567.tmp");
     fs::write(&temporary, "half").unwrap();
     fails(at, &long, 1, &format!("another run (process {}) holds", first.id()));
@@ -60,7 +60,7 @@ fn one_training_at_a_time() {
     assert!(first.try_wait().unwrap().is_none(), "the first died");
     first.kill().unwrap();
     first.wait().unwrap();
-    // The lock of a killed process holds nobody up; its state belongs to other settings.
+    // A killed process's lock does not block, but its state belongs to other settings.
     fails(at, &training("run", "4", &[]), 1, "belongs to another training run");
     let anew = resnet_bk(at, &training("run", "4", &["--force"]));
     assert!(anew.status.success(), "{}", String::from_utf8_lossy(&anew.stderr));

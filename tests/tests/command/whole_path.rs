@@ -1,4 +1,4 @@
-//! The command line on real files: what a user types, what comes out, what is left behind.
+//! The whole path from checkpoint to blob, text and fine-tuned blob.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,9 +18,9 @@ fn from_checkpoint_to_text() {
     let sizes = ["--tokens", "1024", "--measure-tokens", "256"];
     let analysis = json(at, &[&analyze[..], &sizes].concat());
     let measured = analysis["importance"]["measured"].as_object().unwrap();
-    // Sixteen matrices, the two token tables in four classes each.
+    // Sixteen matrices, with four classes each of the two token tables.
     assert_eq!(measured.len(), 16 + 6, "every tensor is measured");
-    // Tokens that the text never has cost nothing in any storage.
+    // Tokens that never occur in the text have no loss in any storage.
     assert!(measured.values().all(|m| m["int4/32"].as_f64() >= m["fp16"].as_f64()));
     assert!(measured["token_embedding.weight"]["int4/32"].as_f64() > Some(0.0));
 
@@ -54,7 +54,7 @@ fn from_checkpoint_to_text() {
     let first = json(at, &sampled);
     assert_eq!(first, json(at, &sampled), "the same seed writes the same text");
     assert_eq!(first["tokens"].as_array().unwrap().len(), 40);
-    // The prompt's tokens are fed; one logit vector is computed for each that is written.
+    // Prompt tokens are fed without logits; each generated token needs one vector of logits.
     assert_eq!(first["steps"], 40);
     let nucleus = |top_p: &str| json(at, &[&sampled[..], &["--top-p", top_p]].concat());
     assert_eq!(nucleus("1"), first);
@@ -72,7 +72,7 @@ fn from_checkpoint_to_text() {
     let refused = [&generate[..], &["--repetition-penalty", "0.5"]].concat();
     fails(at, &refused, 2, "--repetition-penalty 0.5: the repetition penalty must be from 1");
 
-    // The text ends before the first of these tokens, whose logits count.
+    // Generation ends before the first stop token; the logits that chose it count.
     let tokenizer = Tokenizer::load(&at.join("tokenizer.json")).unwrap();
     let tokens: Vec<u32> =
         first["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
@@ -118,7 +118,7 @@ fn budgets_are_kept_and_sensitivities_reused() {
         "nothing is measured again"
     );
 
-    // What a target promises holds on the text that the mix is chosen on.
+    // The target holds on the text that the mix is chosen on.
     let fidelity = |made: &Value| made["chosen"]["blob"]["fidelity"]["kl"].as_f64().unwrap();
     let limit = 4.0 * fidelity(&six);
     let near = make(&["--max-kl", &limit.to_string()], "near.rbk");
@@ -137,8 +137,8 @@ fn budgets_are_kept_and_sensitivities_reused() {
     assert!(!at.join("no.rbk").exists());
 }
 
-/// The recorded perplexity is of text that neither calibrated nor chose anything, with a corpus or
-/// without.
+/// The recorded perplexity is of text used neither for calibration nor for choices, with and
+/// without a corpus.
 #[test]
 fn a_blob_is_measured_on_text_that_chose_nothing() {
     let place = workplace();
@@ -173,7 +173,7 @@ fn a_blob_is_measured_on_text_that_chose_nothing() {
     assert_eq!(quantize(&file), parts.map(str::to_owned));
 }
 
-/// Errors are counted by articles; one article, or one window, has none.
+/// Standard errors are by articles; a single article or window has none.
 #[test]
 fn errors_are_by_articles_and_one_block_has_none() {
     let place = workplace();
@@ -197,7 +197,7 @@ fn errors_are_by_articles_and_one_block_has_none() {
     for figure in ["ppl_rise_percent_se", "kl_se", "top1_se"] {
         assert!(fidelity[figure].as_f64() >= Some(0.0), "{figure}: {fidelity}");
     }
-    // A window at the end of the first article.
+    // A single window at the end of the first article.
     let one = ["--window", "64", "--tokens", "65"];
     let scores = eval(&[&one[..], &["--json"]].concat());
     let scores: Value = serde_json::from_slice(&scores.stdout).unwrap();
@@ -208,7 +208,7 @@ fn errors_are_by_articles_and_one_block_has_none() {
     assert!(table.contains(" ± –") && !table.contains("± 0"), "{table}");
 }
 
-/// A full-chain model of PyTorch takes the same path; its fidelity is KL and top-1 agreement.
+/// A full-chain PyTorch model takes the same path; its fidelity is KL and top-1 agreement.
 #[test]
 fn an_imported_full_chain_model_is_quantized_for_a_target() {
     let place = tempfile::tempdir().unwrap();
@@ -285,7 +285,7 @@ fn a_report_is_a_page_and_its_plots() {
     fails(at, &["report", "frontier.json", "--out", "page"], 2, "needs an ending");
 }
 
-/// A run that is stopped in the directory of another model leaves that model as it was.
+/// A run stopped in the directory of another model leaves that model unchanged.
 #[test]
 fn a_training_that_is_killed_leaves_no_foreign_tokenizer() {
     let place = workplace();
@@ -304,7 +304,7 @@ fn a_training_that_is_killed_leaves_no_foreign_tokenizer() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    // Until it has begun for certain, or has refused to.
+    // Wait until it has certainly started, or refused to.
     while !at.join("state").exists() && training.try_wait().unwrap().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -315,7 +315,7 @@ fn a_training_that_is_killed_leaves_no_foreign_tokenizer() {
     assert_eq!(json(at, &generate)["tokens"].as_array().unwrap().len(), 2);
 }
 
-/// A file size limit stands in for a full disk: the write fails half way.
+/// A file size limit simulates a full disk: the write fails half way.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_failed_write_leaves_nothing_behind() {
@@ -339,8 +339,8 @@ fn a_failed_write_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(at).unwrap().count(), before, "a partial file was left");
 }
 
-/// On text that the checkpoint writes itself: the same size, closer to the checkpoint, nothing left
-/// over, and the same bytes for the same seed.
+/// Fine-tuning on text sampled from the checkpoint: same size, closer to the checkpoint, no
+/// leftover files, and the same bytes for the same seed.
 #[test]
 fn finetuning_gets_closer_in_as_many_bytes() {
     let place = workplace();
@@ -363,7 +363,7 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     assert!((ratio - 1.0).abs() < 1e-3, "{ratio}");
     assert_eq!(tuned["rounds"][0]["steps"], 16);
     let bytes = |name: &str| std::fs::read(place.path().join(name)).unwrap();
-    // More digits of what was measured on, if anything.
+    // The header may grow by a few digits of recorded figures.
     assert!(bytes("tuned.rbk").len() <= bytes("int3.rbk").len() + 16);
     tune("again.rbk", "1");
     assert_eq!(bytes("tuned.rbk"), bytes("again.rbk"));

@@ -1,26 +1,26 @@
-//! Circles among the modules of a folder.
+//! Cycles among the modules of a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::paths::{Edge, edges};
 use crate::source::Crate;
 
-/// Stands for the folder's own file among its children.
+/// Node of the folder's own file among its children.
 const OWN: &str = "(own file)";
 
-/// The modules of one folder: who uses whom, with an example.
+/// The dependency graph of one folder's modules, with an example for each edge.
 type Folder<'a> = BTreeMap<&'a str, BTreeMap<&'a str, &'a Edge>>;
 
-/// Whether a folder's own file is one of the modules that must not form circles.
+/// Whether a folder's own file is a node of the graph.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum OwnFile {
     /// It is.
     Counts,
-    /// Only its children are: they may share its items, whatever it uses.
+    /// Only its children are: they may use its items, whatever it uses.
     Shared,
 }
 
-/// One line or more for every circle.
+/// One or more lines for every cycle.
 pub(crate) fn circles(source: &Crate, own: OwnFile) -> Vec<String> {
     let edges = edges(source);
     let mut folders: BTreeMap<&[String], Folder<'_>> = BTreeMap::new();
@@ -36,7 +36,7 @@ pub(crate) fn circles(source: &Crate, own: OwnFile) -> Vec<String> {
     folders.iter().flat_map(|(path, folder)| in_folder(source, path, folder)).collect()
 }
 
-/// One circle for every set of modules that reach each other.
+/// One cycle for every strongly connected component.
 fn in_folder(source: &Crate, path: &[String], folder: &Folder<'_>) -> Vec<String> {
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for &start in folder.keys() {
@@ -56,7 +56,7 @@ fn in_folder(source: &Crate, path: &[String], folder: &Folder<'_>) -> Vec<String
     found
 }
 
-/// The shortest way from a module back to itself.
+/// The shortest path from a module back to itself.
 fn shortest<'a>(folder: &Folder<'a>, start: &'a str) -> Option<Vec<&'a str>> {
     let mut ways = vec![vec![start]];
     let mut reached = BTreeSet::new();

@@ -1,11 +1,11 @@
-//! Data flows one way: in no crate do modules import each other in a circle.
+//! Dependencies go one way: the modules of a crate have no import cycles.
 //!
-//! The rule. In every folder, a module's own file and its children are the nodes of a graph, and
-//! every path to another of them, in a `use` or in the code, is an edge from the one that has it
-//! (or from the child whose subtree has it). That graph must have no circle. So a parent may use
-//! its children and children may use their parent's items, but not both along one way. Re-exports
-//! are looked through: a path to `parent::Item` with `pub use child::Item` in the parent leads to
-//! `child`, and the re-export itself is no use. Code under `#[cfg(test)]` may import what it likes.
+//! The rule. In every folder, a module's own file and its children are the nodes of a graph. Every
+//! path to another node, in a `use` or in the code, is an edge from the node that contains it (a
+//! child contains its subtree). The graph must have no cycle. So a parent may use its children, or
+//! children their parent's items, but not both along one cycle. Re-exports are resolved: a path to
+//! `parent::Item` with `pub use child::Item` in the parent leads to `child`, and the re-export
+//! itself is not an edge. Code under `#[cfg(test)]` is ignored.
 
 mod graph;
 mod paths;
@@ -20,7 +20,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Fails with every circle of a crate.
+/// Fails with a list of a crate's cycles.
 fn check(name: &str, own: OwnFile) {
     let found = circles(&Crate::read(&repository().join(name).join("src")), own);
     assert!(found.is_empty(), "{name} has circles:\n{}", found.join("\n"));
@@ -33,8 +33,8 @@ fn workspace_has_no_circles() {
     }
 }
 
-/// Where a folder's own file chooses among its children by the target, it also has the types that
-/// they share, so only circles among siblings count.
+/// If a folder's own file selects among its children by target, it also defines their shared types,
+/// so only cycles among siblings count.
 #[test]
 fn firmware_has_no_circles() {
     for name in ["firmware-example", "bench-firmware"] {
@@ -42,7 +42,7 @@ fn firmware_has_no_circles() {
     }
 }
 
-/// As for the firmware: `kernels/mod.rs` and its like dispatch.
+/// As for the firmware: files such as `kernels/mod.rs` dispatch.
 #[test]
 fn core_has_no_circles() {
     check("core", OwnFile::Shared);
@@ -61,7 +61,7 @@ fn every_member_is_checked() {
     }
 }
 
-/// Circles of a crate with these files.
+/// Cycles of a crate with these files.
 fn planted(files: &[(&str, &str)]) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -93,7 +93,7 @@ fn planted_circles_are_found() {
             assert!(found[0].contains(part), "{why}: {found:?}");
         }
     }
-    // Of folders, what counts is their subtrees.
+    // Folders count with their subtrees.
     let found = planted(&[
         ("lib.rs", "mod a;\nmod b;"),
         ("a/mod.rs", "mod deep;\npub struct A;"),
@@ -101,7 +101,7 @@ fn planted_circles_are_found() {
         ("b.rs", "use crate::a::A;\npub struct B(A);"),
     ]);
     assert_eq!(found.len(), 1, "{found:?}");
-    // A parent whose own code uses a child that uses the parent's own items.
+    // The parent's own code uses a child that uses the parent's own items.
     let found = planted(&[
         ("lib.rs", "mod a;"),
         ("a/mod.rs", "mod child;\npub struct A;\nfn f() { child::f() }"),
@@ -122,7 +122,7 @@ fn planted_circles_are_found() {
 fn what_flows_one_way_is_no_circle() {
     let found = planted(&[
         ("lib.rs", "pub mod a;\nmod b;\npub use b::B;\nfn f() { b::f() }"),
-        // `a::x` is used by `a`, and `B` is re-exported: neither is a use of the root's own items.
+        // `a` uses `a::x`, and `B` is re-exported: neither uses the root's own items.
         ("a/mod.rs", "mod x;\npub use x::X;\nuse crate::B;\npub fn f(_: B, x: X) { x::f() }"),
         ("a/x.rs", "pub struct X;\npub fn f() {}\n// crate::a::f is only mentioned."),
         ("b.rs", "pub struct B;\npub fn f() -> &'static str { \"crate::a::f\" }"),

@@ -1,18 +1,18 @@
-//! The paths in a module and the modules that they lead to.
+//! The paths in a module and the modules they resolve to.
 
 use std::collections::BTreeMap;
 
 use crate::source::{Crate, Module, ModulePath};
 
-/// A path as it stands in the code, and whether it is re-exported.
+/// A path as written in the code, and whether it is re-exported.
 struct Written {
     segments: Vec<String>,
-    /// Name that it goes by here.
+    /// Its local name.
     name: String,
     is_exported: bool,
 }
 
-/// Every module with what it re-exports: name to path as written.
+/// The re-exports of every module: name to path as written.
 type Exports = BTreeMap<ModulePath, BTreeMap<String, Vec<String>>>;
 
 /// A use of a module by another.
@@ -23,7 +23,7 @@ pub(crate) struct Edge {
     pub(crate) text: String,
 }
 
-/// Every use of one module by another, re-exports looked through.
+/// Every use of one module by another, with re-exports resolved.
 pub(crate) fn edges(source: &Crate) -> Vec<Edge> {
     let written: BTreeMap<&ModulePath, Vec<Written>> =
         source.modules.iter().map(|(path, module)| (path, written(module))).collect();
@@ -46,8 +46,8 @@ pub(crate) fn edges(source: &Crate) -> Vec<Edge> {
     edges
 }
 
-/// Every path that may lead to a module: those that begin with `crate`, `self`, `super` or a name,
-/// the last of which [`resolve`] looks up among child modules.
+/// Every path that may lead to a module: one that starts with `crate`, `self`, `super` or a name,
+/// which [`resolve`] looks up among child modules.
 fn written(module: &Module) -> Vec<Written> {
     let (tokens, mut paths, mut i) = (&module.tokens, Vec::new(), 0);
     let at = |i: usize| tokens.get(i).map_or("", String::as_str);
@@ -64,7 +64,7 @@ fn written(module: &Module) -> Vec<Written> {
                 segments.push(at(i + 2).to_owned());
                 i += 2;
             }
-            // `pub(in path)` uses nothing.
+            // The path of `pub(in path)` is not a use.
             if !(start > 1 && at(start - 1) == "in" && at(start - 2) == "(") {
                 paths.push(Written { segments, name: String::new(), is_exported: false });
             }
@@ -78,7 +78,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Reads a use tree that begins at token `i`; returns where it ends.
+/// Parses the use tree at token `i`; returns the index of its end.
 fn tree(tokens: &[String], mut i: usize, mut head: Vec<String>, paths: &mut Vec<Written>) -> usize {
     let at = |i: usize| tokens.get(i).map_or(";", String::as_str);
     loop {
@@ -114,7 +114,7 @@ fn tree(tokens: &[String], mut i: usize, mut head: Vec<String>, paths: &mut Vec<
     }
 }
 
-/// The module that a path in `from` leads to; `None` for paths out of the crate.
+/// The module that a path in `from` resolves to; `None` for paths outside the crate.
 fn resolve(
     source: &Crate,
     exports: &Exports,
@@ -139,7 +139,7 @@ fn resolve(
                 rest.next();
             }
         }
-        // In other paths only a child module's name leads anywhere in the crate.
+        // Other paths stay in the crate only if they start with the name of a child module.
         name if !source.has(&[&here[..], &[name.to_owned()]].concat()) => return None,
         _ => {}
     }
@@ -152,7 +152,7 @@ fn resolve(
         let exported = exports.get(&here).and_then(|names| names.get(segment));
         if let Some(target) = exported.filter(|_| depth < 8) {
             let rest: Vec<String> = rest.cloned().collect();
-            // What is re-exported from another crate is nobody's here.
+            // A re-export from another crate belongs to no module here.
             let target = [&target[..], &rest].concat();
             return resolve(source, exports, &here, &target, depth + 1);
         }

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Names from the crate's root to a module; empty for the root itself.
+/// Path of a module from the crate's root; empty for the root itself.
 pub(crate) type ModulePath = Vec<String>;
 
 /// A module's file.
 pub(crate) struct Module {
     pub(crate) file: PathBuf,
-    /// Identifiers and punctuation, without comments, literals and code of tests.
+    /// Identifiers and punctuation, without comments, literals and test code.
     pub(crate) tokens: Vec<String>,
 }
 
-/// Every module of a crate but for those of tests.
+/// Every module of a crate except test modules.
 pub(crate) struct Crate {
     pub(crate) modules: BTreeMap<ModulePath, Module>,
 }
@@ -70,7 +70,7 @@ fn module_path(file: &Path) -> ModulePath {
     path
 }
 
-/// Cuts a file into identifiers and single characters; `::` is one token. Lifetimes lose their
+/// Splits a file into identifiers and single characters; `::` is one token. Lifetimes lose their
 /// quote.
 fn tokens(text: &str) -> Vec<String> {
     let (chars, mut tokens, mut i) = (text.chars().collect::<Vec<_>>(), Vec::new(), 0);
@@ -126,7 +126,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// Leaves out every item under `#[cfg(test)]`, and names the modules among those that are files.
+/// Removes every item under `#[cfg(test)]`; returns the names of removed modules that are files.
 fn without_tests(tokens: Vec<String>) -> (Vec<String>, Vec<String>) {
     const TEST: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let (mut kept, mut modules, mut i) = (Vec::new(), Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! The committed counts, and what is worse than they.
+//! The committed counts, and regressions against them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,12 +48,12 @@ impl Baseline {
         Self(counts)
     }
 
-    /// How many there are.
+    /// Number of counts.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The committed ones.
+    /// Reads the committed counts.
     pub(super) fn read() -> Result<Self> {
         let text = fs::read(path()).with_context(|| {
             format!("cannot read {}; write it by --update", process::shown_path(&path()))
@@ -61,7 +61,7 @@ impl Baseline {
         serde_json::from_slice(&text).with_context(|| process::shown_path(&path()))
     }
 
-    /// Makes these the committed ones; of a run that measured a part, that part.
+    /// Writes these counts to the committed file; after a partial run, only those measured.
     pub(super) fn write(self, part: bool) -> Result<()> {
         let mut counts = if part { Self::read().unwrap_or_default() } else { Self::default() };
         counts.0.extend(self.0);
@@ -70,7 +70,7 @@ impl Baseline {
         process::write(&path(), &text)
     }
 
-    /// Counts of `now` that are more than 2 % above these, or unknown to them, in words.
+    /// Describes the counts of `now` that are more than 2 % above these, or missing here.
     pub(super) fn worse(&self, now: &Self) -> Vec<String> {
         let verdict = |(name, &count): (&String, &u64)| match self.0.get(name) {
             None => Some(format!("{name}: {count}, without a baseline")),

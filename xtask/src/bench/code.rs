@@ -1,4 +1,4 @@
-//! Code size, from an ELF's sections, symbols and line tables.
+//! Code size from an ELF's sections, symbols and line tables.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::measured::Code;
 use crate::root;
 
-/// Where kernels live.
+/// Path of the kernels.
 const KERNELS: &str = "resnet_bk_core::kernels::";
 
 /// Sizes of a program's code.
@@ -39,9 +39,8 @@ pub(super) fn of(machine: &Machine, elf: &Path) -> Result<Code> {
     })
 }
 
-/// Bytes of code that `core` is the source of, inlined or not: what the line tables lead back to a
-/// file of it. What it calls of other crates (postcard, memory copies, soft floats) is not among
-/// them.
+/// Bytes of code whose line-table entries, inlined frames included, lead to a source file of
+/// `core`. Calls into other crates (postcard, memory copies, soft floats) do not count.
 fn own(elf: &Path, text: object::Section<'_, '_>) -> Result<u64> {
     /// Instructions begin at even addresses on every target.
     const STEP: u64 = 2;

@@ -1,4 +1,4 @@
-//! This machine's kernels beside candle's and the FP32 reference.
+//! This machine's kernels against candle's and the FP32 reference.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -7,15 +7,14 @@ use super::measured::Ratio;
 use crate::tools::BENCHMARKS;
 use crate::{process, root, target_dir};
 
-/// What the benchmark prints that is wanted here.
+/// The part of the benchmark's output used here.
 #[derive(Deserialize)]
 struct Printed {
     host: Vec<Ratio>,
 }
 
-/// Builds the benchmark for this processor, as candle asks for, and runs it. The build has a folder
-/// of its own: for another processor's flags everything would be built anew, and again without
-/// them.
+/// Builds the benchmark for this processor, which candle needs, and runs it. The build has its own
+/// directory, because changed target flags would rebuild everything in a shared one.
 pub(super) fn measure() -> Result<Vec<Ratio>> {
     let target = target_dir().join("native");
     let mut build = process::cargo();

@@ -1,4 +1,4 @@
-//! The machines that QEMU emulates, and running a program of `bench-firmware` on one.
+//! The emulated machines, and running a program of `bench-firmware` on one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{emulator, process, qemu, root, target_dir};
 
-/// A core with the machine that stands for it.
+/// A core and the QEMU machine that represents it.
 #[derive(Debug)]
 pub(super) struct Machine {
-    /// Name for people.
+    /// Display name.
     pub(super) core: &'static str,
-    /// Rust's target.
+    /// Rust target triple.
     pub(super) target: &'static str,
-    /// How the core is compiled: small where its inner loops are assembly, as `firmware-example`
-    /// does.
+    /// Optimization level of `core`: for size if the inner loops are assembly, as in
+    /// `firmware-example`.
     opt_level: &'static str,
     program: &'static str,
     arguments: &'static [&'static str],
-    /// Where programs look for a blob.
+    /// Address at which programs expect a blob.
     blob: u32,
 }
 
@@ -49,8 +49,7 @@ pub(super) const MACHINES: [Machine; 4] = [
         target: "thumbv6m-none-eabi",
         opt_level: "3",
         program: emulator::ARM,
-        // QEMU's only machine with this core, given more memory than the chip has: room for any
-        // blob.
+        // QEMU's only machine with this core, with more memory than the chip, for any blob.
         arguments: &[
             "-machine",
             "microbit",
@@ -71,10 +70,10 @@ pub(super) const MACHINES: [Machine; 4] = [
     },
 ];
 
-/// A run that takes longer has lost its way.
+/// A longer run is taken to hang.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
-/// A line that a program printed.
+/// A line of a program's output.
 pub(super) struct Line(String);
 
 impl Line {
@@ -84,26 +83,26 @@ impl Line {
     }
 }
 
-/// What stands behind a key.
+/// The value of a key.
 pub(super) fn value<'a>(lines: &'a [Line], key: &str) -> Result<&'a str> {
     let values = lines.iter().filter_map(|line| line.0.split_once(' '));
     let mut values = values.filter(|(name, _)| *name == key).map(|(_, value)| value.trim());
     values.next().with_context(|| format!("the program printed no {key}"))
 }
 
-/// The number behind a key.
+/// The numeric value of a key.
 pub(super) fn number(lines: &[Line], key: &str) -> Result<u64> {
     Ok(value(lines, key)?.parse()?)
 }
 
 impl Machine {
-    /// Builds a program of `bench-firmware` and returns it.
+    /// Builds a program of `bench-firmware` and returns its path.
     pub(super) fn build(&self, program: &str) -> Result<PathBuf> {
         let mut command = process::cargo();
         command.current_dir(root().join("bench-firmware"));
         let arguments =
             ["build", "--release", "--quiet", "--target", self.target, "--bin", program];
-        // Beside the workspace's builds, whose profile differs.
+        // Separate from the workspace's builds, whose profile differs.
         let builds = target_dir().join("bench");
         command.args(arguments).arg("--target-dir").arg(&builds);
         let profile = "profile.release.package.resnet-bk-core.opt-level";
@@ -112,15 +111,15 @@ impl Machine {
         Ok(builds.join(self.target).join("release").join(program))
     }
 
-    /// Runs a program to its end, with a blob if it takes one, so many bytes behind its place, and
-    /// returns what it printed.
+    /// Runs a program to completion and returns its output. A blob is loaded at the given offset
+    /// from its usual address.
     pub(super) fn run(&self, elf: &Path, blob: Option<(&Path, u32)>) -> Result<Vec<Line>> {
         let mut command = emulator::command(self.program);
         command.args(self.arguments).args(qemu::QUIET);
         command.arg("-kernel").arg(elf);
         if let Some((blob, offset)) = blob {
             let blob = fs::canonicalize(blob).with_context(|| format!("no {}", blob.display()))?;
-            // QEMU takes a comma in a name as two.
+            // QEMU escapes a comma by doubling it.
             let file = blob.display().to_string().replace(',', ",,");
             command.arg("-device");
             let address = self.blob + offset;

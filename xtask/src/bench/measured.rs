@@ -1,31 +1,31 @@
-//! Everything that a run measures, as `--json` prints it.
+//! All measurements of a run, as `--json` prints them.
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::machine::Machine;
 
-/// Everything.
+/// All measurements.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Measured {
     /// Complete matrix-vector products on emulated targets.
     pub(super) kernels: Vec<Kernel>,
-    /// The same of the portable kernel, for matrices that no other takes.
+    /// The same with the portable kernel, for matrices without a fast kernel.
     pub(super) portable: Vec<Kernel>,
     /// Whole tokens of the shipped model on emulated targets.
     pub(super) tokens: Vec<Token>,
-    /// Throughput of this machine's kernels over others', measured in turns.
+    /// Throughput of this machine's kernels relative to others, timed in alternation.
     pub(super) host: Vec<Ratio>,
-    /// Code of inference by target.
+    /// Code size of inference by target.
     pub(super) code: Vec<Code>,
-    /// Code of the core and its kernels in an inference alone on the Cortex-M4F.
+    /// Code size of `core`, kernels included, in a bare inference program on the Cortex-M4F.
     pub(super) code_bytes: Option<u64>,
-    /// Memory of a session of the shipped model.
+    /// Session memory of the shipped model.
     pub(super) session_ram_bytes: Option<u64>,
 }
 
-/// Instructions of a complete product: scales, bias, rescaling and preparation of the vector
-/// included.
+/// Instructions of a complete product, including scales, bias, requantization and preparation of
+/// the vector.
 #[derive(Debug, Serialize)]
 pub(super) struct Kernel {
     pub(super) target: &'static str,
@@ -34,56 +34,56 @@ pub(super) struct Kernel {
     pub(super) inputs: u64,
     pub(super) outputs: u64,
     pub(super) instructions: u64,
-    /// Per multiply-accumulate.
+    /// Instructions per multiply-accumulate.
     pub(super) per_mac: f64,
 }
 
-/// Instructions of a whole token, from its number to the next one's.
+/// Instructions of a whole token, from one token number to the next.
 #[derive(Debug, Serialize)]
 pub(super) struct Token {
     pub(super) target: &'static str,
     pub(super) core: &'static str,
     pub(super) policy: String,
     pub(super) instructions: u64,
-    /// Where they go, in the order of a token.
+    /// Instructions by kind of piece, in execution order.
     #[serde(serialize_with = "as_map")]
     pub(super) kinds: Vec<(String, u64)>,
     /// The longest piece of every kind.
     #[serde(serialize_with = "as_map")]
     pub(super) pieces: Vec<(String, u64)>,
-    /// Of a prompt token, without logits.
+    /// Instructions of a prompt token, without logits.
     pub(super) fed_instructions: u64,
-    /// Of every way to sample, beside a token.
+    /// Instructions of each sampling method, not counted in a token.
     #[serde(serialize_with = "as_map")]
     pub(super) samplers: Vec<(String, u64)>,
-    /// Of a whole token where the blob is not aligned, if that was measured.
+    /// Instructions of a whole token with an unaligned blob, if measured.
     pub(super) off_alignment: Option<u64>,
     pub(super) session_ram_bytes: u64,
     pub(super) stack_bytes: u64,
 }
 
-/// A kernel of this machine and another library's, or a whole model and the FP32 reference, which
-/// have no shape but the tokens of a window.
+/// A kernel of this machine against another library's, or a whole model against the FP32 reference
+/// (whose inputs are the tokens of a window and whose outputs are the vocabulary).
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Ratio {
     pub(super) kernel: String,
     pub(super) inputs: u64,
     pub(super) outputs: u64,
     pub(super) against: String,
-    /// Above one where ours is faster: the median of many turns.
+    /// Median over rounds; above 1 if ours is faster.
     pub(super) ratio: f64,
-    /// Between which half of the turns were.
+    /// First and third quartile over rounds.
     pub(super) quartiles: [f64; 2],
 }
 
-/// Code of inference, without logging or anything else that a firmware has beside it.
+/// Code size of inference, without logging or other parts of a firmware.
 #[derive(Debug, Serialize)]
 pub(super) struct Code {
     pub(super) target: &'static str,
     pub(super) core: &'static str,
-    /// Of the core and its kernels.
+    /// Bytes of `core`, kernels included.
     pub(super) own: u64,
-    /// All of `.text`: what the core links, and the runtime.
+    /// Bytes of `.text`: `core`, what it links, and the runtime.
     pub(super) text: u64,
     pub(super) rodata: u64,
     /// Functions of [`resnet_bk_core::kernels`], largest first.
@@ -113,14 +113,14 @@ impl Kernel {
 }
 
 impl Token {
-    /// The longest piece.
+    /// Instructions of the longest piece.
     pub(super) fn longest_piece(&self) -> u64 {
         self.pieces.iter().map(|(_, instructions)| *instructions).max().unwrap_or(0)
     }
 }
 
 impl Measured {
-    /// Fills in what follows from the rest.
+    /// Fills in derived fields.
     pub(super) fn conclude(&mut self) {
         self.code_bytes = self.code.first().map(|code| code.own);
         self.session_ram_bytes = self.tokens.first().map(|token| token.session_ram_bytes);

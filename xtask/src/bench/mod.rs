@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: instructions and code on emulated targets, against a committed baseline,
-//! and speed on this machine.
+//! `cargo xtask bench`: instruction counts and code size on emulated targets, against a committed
+//! baseline, and speed on this machine.
 
 mod baseline;
 mod code;
@@ -24,30 +24,30 @@ use measured::{Kernel, Measured, Token};
 
 /// Policies whose whole tokens are counted.
 const POLICIES: [&str; 2] = ["static", INT4];
-/// The one whose tokens are counted with a blob off its alignment, too: of `static` most take FP16
-/// kernels.
+/// The policy also counted with an unaligned blob: most matrices of `static` use FP16 kernels.
 const INT4: &str = "uniform-int4";
-/// Bytes that it is off then.
+/// Misalignment in bytes.
 const OFF_ALIGNMENT: u32 = 2;
-/// Tokens that the device averages over, and the first of them: as in `bench-firmware`.
+/// Tokens that the device averages over, and the first token: as in `bench-firmware`.
 const TOKENS: usize = 16;
-/// Tokens that blobs are calibrated on: their numbers hardly matter here.
+/// Calibration tokens of the blobs, whose quality does not matter here.
 const CALIBRATION: &str = "4096";
 const FIRST: u32 = 1;
 
 /// What to measure, and against what.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Matrix-vector products alone: needs no blobs, hence no tools.
+    /// Matrix-vector products only: needs no blobs, hence no tools.
     #[arg(long)]
     kernels: bool,
-    /// Leave out this machine's kernels beside candle's, which take minutes to build at first.
+    /// Skip the comparison of this machine's kernels with candle's, which takes minutes to build at
+    /// first.
     #[arg(long)]
     no_host: bool,
-    /// Fail where a count is more than 2 % above its baseline, or has none.
+    /// Fail if a count is more than 2 % above its baseline, or has none.
     #[arg(long, conflicts_with = "update")]
     check: bool,
-    /// Write what was measured to the baseline.
+    /// Write the measured counts to the baseline.
     #[arg(long)]
     update: bool,
     /// Print one JSON object on standard output, and nothing else there.
@@ -55,7 +55,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Measures, shows, and compares with the baseline or writes it.
+/// Measures, prints, and compares with the baseline or updates it.
 pub fn run(args: &Args) -> Result<()> {
     let on_host = !args.kernels && !args.no_host;
     let steps = Steps::new(if args.kernels { 2 } else { 4 + usize::from(on_host) });
@@ -111,8 +111,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Counts of a machine's kernels, and of the portable one. The firmware fails where one differs
-/// from the portable kernel.
+/// Counts of a machine's fast kernels, and of the portable one. The firmware fails if a result
+/// differs from the portable kernel's.
 fn products(machine: &'static Machine) -> Result<(Vec<Kernel>, Vec<Kernel>)> {
     let lines = machine.run(&machine.build("products")?, None)?;
     let (mut kernels, mut portable) = (Vec::new(), Vec::new());
@@ -147,8 +147,8 @@ fn blobs() -> Result<(Tools, Vec<(&'static str, PathBuf)>)> {
     Ok((tools, blobs))
 }
 
-/// Holds the longest pieces of a core to the bounds that `inspect` prints for it, if it does: none
-/// is longer, and the longest bound is at most three times the longest piece.
+/// Checks the longest pieces against the bounds that `inspect` prints for this core, if any: no
+/// piece is longer, and the largest bound is at most three times the longest piece.
 fn check_pieces(token: &Token, inspected: &Inspected) -> Result<()> {
     let Some(bounds) = inspected.pieces.get(&token.core.to_lowercase()) else { return Ok(()) };
     for (piece, instructions) in &token.pieces {
@@ -170,7 +170,7 @@ fn check_pieces(token: &Token, inspected: &Inspected) -> Result<()> {
     Ok(())
 }
 
-/// A machine's whole tokens, which must have the logits of this machine.
+/// Counts whole tokens on a machine, whose logits must equal the host's.
 fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Token> {
     let bytes = fs::read(blob).with_context(|| format!("cannot read {}", blob.display()))?;
     let expected = host_digest(&bytes)?;
@@ -216,7 +216,7 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
     })
 }
 
-/// Digest of the logits that the device's tokens have, computed here.
+/// Digest of the logits of the device's tokens, computed on the host.
 fn host_digest(blob: &[u8]) -> Result<String> {
     let model = Model::from_bytes(blob)?;
     let mut session = Session::allocate(model)?;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check, with all failures together at the end.
+//! `cargo xtask test`: every check, with a summary of all failures at the end.
 
 mod steps;
 
@@ -14,20 +14,20 @@ use crate::terminal::{Stderr, Stdout};
 use crate::{process, root, setup};
 use steps::Step;
 
-/// What to check.
+/// Which checks to run.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these checks; all of them by default.
+    /// Only these checks [default: all].
     checks: Vec<String>,
-    /// Name the checks and what each runs, and stop.
+    /// List the checks and their commands, and exit.
     #[arg(long)]
     list: bool,
 }
 
-/// Lines of a failed command that are shown again at the end.
+/// Lines of a failed command's output that are repeated at the end.
 const TAIL_LINES: usize = 60;
 
-/// A command that failed, with the end of what it printed.
+/// A command that failed, with the end of its output.
 struct Failure {
     check: &'static str,
     reason: String,
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A command and where it runs, unless that is the root.
+/// A command, with its directory unless that is the root.
 fn shown(command: &Command) -> String {
     let directory = command.get_current_dir().and_then(|path| path.strip_prefix(root()).ok());
     match directory.filter(|path| !path.as_os_str().is_empty()) {
@@ -89,7 +89,7 @@ fn shown(command: &Command) -> String {
     }
 }
 
-/// Runs a command, passes on what it prints and keeps the end of it.
+/// Runs a command, forwards its output and keeps the last lines.
 fn watch(check: &'static str, command: &mut Command) -> Result<(), Failure> {
     let mut tail = VecDeque::new();
     watch_into(command, &mut tail).map_err(|error| Failure {
@@ -115,19 +115,19 @@ fn watch_into(command: &mut Command, tail: &mut VecDeque<String>) -> Result<()> 
     let stdout = pass_on(stdout, std::io::stdout());
     let stderr = stderr.join().unwrap_or_default();
     let status = child.wait().context("cannot wait for the command")?;
-    // A compiler speaks on standard error, a test on standard output, as a rule one at a time.
+    // Compilers write to standard error, tests to standard output, usually not both.
     tail.extend(last_lines(&stderr));
     tail.extend(last_lines(&stdout));
     ensure!(status.success(), "`{}` failed ({status})", process::shown(command));
     Ok(())
 }
 
-/// Copies everything to `to` as it comes, and returns it.
+/// Copies everything to `to` as it arrives, and returns it.
 fn pass_on(mut from: impl Read, mut to: impl Write) -> Vec<u8> {
     let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         all.extend(&buffer[..len]);
-        // The copy is kept even where the terminal is gone.
+        // Keep collecting even if the terminal is closed.
         let _ = to.write_all(&buffer[..len]).and_then(|()| to.flush());
     }
     all

@@ -1,4 +1,4 @@
-//! The checks and the commands that make them.
+//! The checks and their commands.
 
 use std::path::Path;
 use std::process::Command;
@@ -50,18 +50,18 @@ pub(super) fn all() -> Result<Vec<Step>> {
                 "--deny warnings",
             )],
         ),
-        // The comparison of host and QEMU is among the tests of `tests/`. What is compared with in
-        // `benchmarks/` takes long to compile and has no tests.
+        // Includes the comparison of host and QEMU in `tests/`. The dependencies of `benchmarks/`
+        // take long to compile, and it has no tests.
         step(
             "tests",
             vec![cargo(root(), &["test", "--workspace", "--exclude", "resnet-bk-benchmarks"])],
         ),
         step("core-targets", core_builds()),
         step("firmware", firmware_builds(&firmware, &denied)?),
-        // The same image from two directories.
+        // The firmware image must not depend on the build directory.
         step("image", vec![cargo(root(), &["xtask", "reproducible"])]),
-        // Every kernel of every emulated target against the portable one, and its count against the
-        // committed one.
+        // Every kernel of every emulated target against the portable one, and its instruction count
+        // against the baseline.
         step("kernels", kernels(&bench, &denied)),
     ])
 }
@@ -79,8 +79,8 @@ fn core_builds() -> Vec<Command> {
         .collect()
 }
 
-/// The firmware with either kind of memory: lints, then what `cargo run --release` builds, as tests
-/// build it.
+/// The firmware with every feature set: lints, then the release build, with the flags that tests
+/// use.
 fn firmware_builds(firmware: &Path, denied: &[&str]) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
     for features in FIRMWARE_FEATURES {
@@ -93,7 +93,7 @@ fn firmware_builds(firmware: &Path, denied: &[&str]) -> Result<Vec<Command>> {
     Ok(commands)
 }
 
-/// Lints of the programs that count, for an Arm and a RISC-V, then products on every target.
+/// Lints of the counting programs for an Arm and a RISC-V target, then products on every target.
 fn kernels(bench: &Path, denied: &[&str]) -> Vec<Command> {
     let lint = |target| {
         let command = cargo(bench, &["clippy", "--release", "--target", target]);

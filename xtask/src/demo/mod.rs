@@ -14,7 +14,7 @@ use crate::tools::{Generated, SubjectArgs, Tools};
 use crate::{process, qemu, reference, setup, target_dir};
 use report::{Device, Report};
 
-/// The policies that are compared: name, and what `quantize --policy` takes.
+/// The compared policies: name, and argument of `quantize --policy`.
 const POLICIES: [(&str, &str); 5] = [
     ("static", "static"),
     ("dynamic", "dynamic"),
@@ -22,22 +22,21 @@ const POLICIES: [(&str, &str); 5] = [
     ("uniform-int4", "uniform-int4"),
     ("compact", "policies/compact.toml"),
 ];
-/// The fine-tuned blob that a model may ship with, beside its checkpoint, and what it is called
-/// here.
+/// The fine-tuned blob that a model may have beside its checkpoint: file, and name here.
 const SHIPPED: (&str, &str) = ("shipped", "model.rbk");
-/// The policy whose blob runs on the device where none is shipped.
+/// The policy whose blob runs on the device if the model has no shipped blob.
 const DEVICE_POLICY: &str = "static";
-/// What the device is asked.
+/// Prompt for the device.
 const PROMPT: &str = "The castle was built in";
 const TOKENS: usize = 128;
-/// Tokens that it calibrates on: a quarter of the usual number, which the model has to write first.
+/// Calibration tokens: a quarter of the default, since the model may have to sample them first.
 const CALIBRATION: &str = "16384";
 const SAMPLING: Sampling =
     Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
-/// What it is asked where the model cannot generate.
+/// Job of the device if the model cannot generate.
 const WINDOWS: Job = Job::Score { windows: 4, seed: 1 };
 
-/// What to show.
+/// Options of the demo.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! What the demo found, as a table for people and as JSON.
+//! Results of the demo, as a table and as JSON.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::qemu::Summary;
 
-/// Everything.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) model: String,
@@ -19,7 +19,7 @@ pub(super) struct Report {
     pub(super) fp32_bytes: u64,
     /// Text of the evaluation.
     pub(super) corpus: String,
-    /// What standard errors are counted by.
+    /// Blocks of the standard errors, in words.
     pub(super) errors_by: String,
     #[serde(serialize_with = "by_name")]
     pub(super) policies: Vec<Policy>,
@@ -32,23 +32,23 @@ pub(super) struct Report {
 pub(super) struct Policy {
     #[serde(skip)]
     name: &'static str,
-    /// The whole blob.
+    /// Bytes of the whole blob.
     blob_bytes: u64,
-    /// FP32 checkpoint over whole blob.
+    /// Bytes of the FP32 checkpoint divided by bytes of the blob.
     ratio: f64,
     ppl_fp32: f64,
     ppl_fp32_se: Option<f64>,
     ppl: f64,
     ppl_se: Option<f64>,
     ppl_rise_percent: f64,
-    /// From differences block by block.
+    /// Paired by blocks.
     ppl_rise_percent_se: Option<f64>,
     bits_per_byte: Option<f64>,
     bits_per_byte_se: Option<f64>,
     /// Mean KL divergence to FP32, nats per token.
     kl: f64,
     kl_se: Option<f64>,
-    /// Share of positions where both find the same token likeliest.
+    /// Share of positions with the same most likely token in both models.
     top1: f64,
     top1_se: Option<f64>,
 }
@@ -66,7 +66,7 @@ pub(super) struct Device {
     pub(super) summary: Summary,
 }
 
-/// The policies by these names, which have the blobs of the evaluation in this order.
+/// The policies with these names, in the order of the evaluated blobs.
 pub(super) fn policies(names: &[&'static str], evaluation: &Evaluation) -> Result<Vec<Policy>> {
     let (fp32_bytes, fp32) = evaluation.checkpoint().context("`eval` gave no checkpoint")?;
     let blobs = &evaluation.blobs;

@@ -1,4 +1,4 @@
-//! What each step of quantization gives, at equal bytes.
+//! Ablation of the steps of quantization at equal bytes.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::points::{Kind, Maker};
 use crate::tools::Tools;
 
-/// A policy with some of the steps.
+/// A policy with a subset of the steps.
 #[derive(Debug, Serialize)]
 pub(super) struct Ablation {
     pub(super) steps: String,
@@ -20,7 +20,7 @@ pub(super) struct Ablation {
     pub(super) kl_se: Option<f64>,
 }
 
-/// Steps in the order in which the ablation adds them.
+/// Steps in the order in which the ablation enables them.
 const STEPS: [&[Step]; 8] = [
     &[Step::ScaleSearch],
     &[Step::BiasCorrection],
@@ -32,7 +32,7 @@ const STEPS: [&[Step]; 8] = [
     &[Step::Prefix],
 ];
 
-/// A policy with more and more steps, then the budget of the same bytes.
+/// A policy with steps added one by one, then the budget of the same bytes.
 pub(super) fn ablation(
     tools: &Tools,
     maker: &Maker<'_>,

@@ -1,12 +1,11 @@
 //! Budgets against every other kind of policy, each at the nearest size that is not smaller.
 //!
-//! Uniform precisions come in groups of 8 to 64 inputs. The published policies have one size as
-//! published; other sizes come from other precisions for the three kinds of layers that they tell
-//! apart, none larger than the one before. Of sizes that are nearly the same, the rival is the one
-//! that is predicted to lose least.
+//! Uniform precisions have groups of 8 to 64 inputs. The published policies have one size as
+//! published; other sizes come from other precisions, in descending order, for their three tiers of
+//! layers. Among nearly equal sizes the rival is the one with the least predicted loss.
 //!
-//! Budgets may store token classes apart and prune hidden units, which their rivals cannot; budgets
-//! of whole tensors show what the choice of precisions alone gives.
+//! Budgets may store token classes separately and prune hidden units, unlike their rivals; budgets
+//! of whole tensors show the gain from the choice of precisions alone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,53 +23,53 @@ use crate::tools::Tools;
 
 /// Group sizes of uniform precisions.
 const GROUPS: [usize; 4] = [8, 16, 32, 64];
-/// Sizes that far above a budget's count as the same.
+/// Largest ratio to a budget's size that counts as the same size.
 const SAME: f64 = 1.02;
 
-/// Bytes that the name of a policy may take.
+/// Allowance in bytes for the name of a policy.
 const NAME: u64 = 32;
 
-/// A policy that a budget may be compared with.
+/// A possible rival of a budget.
 struct Candidate {
     policy: String,
-    /// But for a few bytes of its name, which the header has too.
+    /// Size of the blob, up to a few bytes for the policy's name in the header.
     bytes: u64,
-    /// What its tensors cost on their own, together; infinite where that was not measured.
+    /// Sum of the losses of its tensors, each alone; infinite if one was not measured.
     predicted_kl: f64,
 }
 
-/// Two budgets of the same size and the others that they are compared with, by name.
+/// Two budgets of the same size and their rivals, by name.
 pub(super) struct Rivals {
     ratio: f64,
     budget: String,
-    /// Of tensors that are not divided.
+    /// The budget of whole tensors.
     whole: String,
     others: Vec<String>,
 }
 
-/// What the comparisons are.
+/// Caption of the comparisons.
 pub(super) const CAPTION: &str = "Budgets against the nearest size, not smaller, of every other kind. \
 Every budget and rival gets the same quantization of each tensor; only budgets may also store token \
 classes apart and prune hidden units; \"tensors whole\" are budgets without either.";
 
-/// The figures of a size.
+/// The comparison at one size.
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison {
     pub(super) ratio: f64,
     pub(super) budget: Compared,
-    /// The budget without classes of tokens and pruning, which the others have not either.
+    /// The budget without token classes and pruning, like the others.
     pub(super) whole: Compared,
     pub(super) others: Vec<Point>,
 }
 
-/// A budget beside the best of the others.
+/// A budget compared with the best of the others.
 #[derive(Debug, Serialize)]
 pub(super) struct Compared {
     #[serde(flatten)]
     pub(super) point: Point,
-    /// How much less KL divergence than the best of the others.
+    /// Reduction of the KL divergence relative to the best of the others, in percent.
     pub(super) less_kl_percent: f64,
-    /// Its standard error, both compared block by block.
+    /// Its standard error, paired by blocks.
     pub(super) less_kl_percent_se: Option<f64>,
 }
 
@@ -81,13 +80,12 @@ pub(super) struct Point {
     pub(super) blob_bytes: u64,
     pub(super) kl: f64,
     pub(super) kl_se: Option<f64>,
-    /// The KL divergence without each block of the text.
+    /// Jackknife replicates of the KL divergence.
     #[serde(skip)]
     replicates: Vec<f64>,
 }
 
-/// Finds the rivals of the budgets with these ratios, which are among `blobs`, and makes those that
-/// are not.
+/// Finds the rivals of the budgets with these ratios, and makes those not yet among `blobs`.
 pub(super) fn rivals(
     tools: &Tools,
     maker: &Maker<'_>,
@@ -125,7 +123,7 @@ pub(super) fn rivals(
     Ok(rivals)
 }
 
-/// The rival of a budget of so many bytes.
+/// The rival of a budget of `bytes` bytes.
 fn nearest(candidates: &[Candidate], bytes: u64) -> Option<&str> {
     let not_smaller = || candidates.iter().filter(|c| c.bytes >= bytes + NAME);
     let same = not_smaller().filter(|c| c.bytes as f64 <= SAME * bytes as f64);
@@ -140,7 +138,7 @@ struct Table {
 }
 
 impl Table {
-    /// What a tensor costs in a storage, all of its classes of tokens together.
+    /// Loss of a tensor in a storage, summed over its token classes.
     fn cost(&self, tensor: &str, storage: Storage) -> f64 {
         let layer = tensor.trim_end_matches(".weight");
         let is_part = |name: &str| {
@@ -179,7 +177,7 @@ fn bytes(tensor: &StoredTensor, storage: Storage) -> Result<usize> {
     Ok(TensorLayout::new(storage.precision, *rows, *cols, storage.group, biased).len())
 }
 
-/// Uniform policies, for a preview that is INT8 throughout.
+/// Uniform policies, for a preview with every tensor in INT8.
 fn uniform() -> Vec<(String, Ladder)> {
     let grouped = Precision::ALL.into_iter().filter(|precision| precision.is_grouped());
     let grouped =
@@ -204,7 +202,7 @@ fn published(base: &str) -> Vec<(String, Ladder)> {
     policies
 }
 
-/// The figures of rivals, all of which are among the rows.
+/// Comparisons of budgets with their rivals, all of which are among the rows.
 pub(super) fn compare(rivals: &[Rivals], rows: &[Row]) -> Result<Vec<Comparison>> {
     let point = |name: &String| -> Result<Point> {
         let row = rows.iter().find(|row| row.name == *name && row.kind != Kind::General);
@@ -289,7 +287,7 @@ mod tests {
         let compared = point(0.5, &[0.5, 0.6]).beside(&point(1.0, &[1.0, 1.2]));
         assert_eq!((compared.less_kl_percent, compared.less_kl_percent_se), (50.0, Some(0.0)));
         let compared = point(0.5, &[0.4, 0.6]).beside(&point(1.0, &[1.0, 1.0]));
-        // 60 and 40 %: the jackknife of two blocks is half of their distance.
+        // 60 and 40 %: the jackknife error of two blocks is half their difference.
         assert!((compared.less_kl_percent_se.unwrap() - 10.0).abs() < 1e-9);
     }
 }

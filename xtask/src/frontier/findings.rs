@@ -1,4 +1,4 @@
-//! Everything that a frontier found, as its JSON has it.
+//! All results of a frontier, as in its JSON.
 
 use serde::Serialize;
 
@@ -6,12 +6,12 @@ use super::ablation::Ablation;
 use super::comparison::Comparison;
 use super::rows::{General, Row};
 
-/// Everything that was found.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Frontier {
     pub(super) model: String,
     pub(super) corpus: String,
-    /// What standard errors are counted by.
+    /// Blocks of the standard errors, in words.
     pub(super) errors_by: String,
     pub(super) fp32_bytes: u64,
     pub(super) ppl_fp32: f64,
@@ -20,11 +20,11 @@ pub(super) struct Frontier {
     pub(super) bits_per_byte_fp32_se: Option<f64>,
     /// Every point.
     pub(super) rows: Vec<Row>,
-    /// Budgets, and budgets of whole tensors, against the nearest of every other kind of policy.
+    /// Budgets, and budgets of whole tensors, against the nearest size of every other kind.
     pub(super) comparisons: Vec<Comparison>,
     /// Budgets against general quantizers, weights only.
     pub(super) general: Vec<General>,
-    /// What each step of quantization gives.
+    /// Ablation of the steps of quantization.
     pub(super) ablation: Vec<Ablation>,
     pub(super) captions: Captions,
     pub(super) seconds: f64,

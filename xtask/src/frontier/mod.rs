@@ -1,4 +1,4 @@
-//! `cargo xtask frontier`: the curve of size against quality, made from scratch.
+//! `cargo xtask frontier`: the curve of size against quality, from scratch.
 
 mod ablation;
 mod comparison;
@@ -18,17 +18,17 @@ use crate::tools::{BENCHMARKS, SubjectArgs, Tools};
 use findings::{Captions, Frontier};
 use points::{Blob, Kind, Maker};
 
-/// Which points a frontier has beside general quantizers and rivals.
+/// The points of a frontier, except general quantizers and rivals.
 struct Points {
-    /// Ratios that budgets are made for.
+    /// Target ratios of budgets.
     ratios: &'static [f64],
-    /// Ratios that budgets are fine-tuned at.
+    /// Target ratios of fine-tuned budgets.
     tuned: &'static [f64],
-    /// What is shown beside them.
+    /// Other policies to show.
     policies: &'static [&'static str],
-    /// Tokens that each fine-tuned point is trained on.
+    /// Training tokens of each fine-tuned point.
     train_tokens: u64,
-    /// Arguments that say how much text to evaluate on.
+    /// Arguments for the amount of text to evaluate on.
     tokens: &'static [&'static str],
 }
 
@@ -48,7 +48,7 @@ const FULL: Points = Points {
     train_tokens: 1_638_400,
     tokens: &[],
 };
-/// With `--quick`.
+/// The points with `--quick`.
 const QUICK: Points = Points {
     ratios: &[6.0, 7.5],
     tuned: &[7.5],
@@ -56,14 +56,14 @@ const QUICK: Points = Points {
     train_tokens: 409_600,
     tokens: &["--tokens", "65536"],
 };
-/// Ratios at which budgets are compared with every other kind of policy.
+/// Ratios at which budgets are compared with all other kinds of policy.
 const COMPARED: [f64; 4] = [5.0, 6.0, 7.0, 7.5];
 /// The policy of the ablation, whose bytes do not depend on the steps.
 const ABLATED: &str = "uniform-int4";
-/// The blobs whose bytes the report shows.
+/// The blobs whose byte breakdown the report shows.
 const IN_REPORT: [&str; 5] = ["static", "dynamic", "uniform-int4", "budget 6x", "tuned 8x"];
 
-/// What to make.
+/// Options of the frontier.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -71,12 +71,12 @@ pub struct Args {
     /// Fewer points on 65,536 tokens, and no ablation.
     #[arg(long)]
     quick: bool,
-    /// Tokens that each fine-tuned point is trained on [default: 1638400; 409600 with --quick].
+    /// Training tokens of each fine-tuned point [default: 1638400; 409600 with --quick].
     #[arg(long, value_name = "N")]
     train_tokens: Option<u64>,
 }
 
-/// Makes the frontier.
+/// Computes the frontier.
 pub fn run(args: &Args) -> Result<()> {
     let steps = Steps::new(if args.quick { 7 } else { 8 });
     steps.next("building the tools");

@@ -1,4 +1,4 @@
-//! The blobs of the frontier, each made once.
+//! The blobs of the frontier, each made only once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::process;
 use crate::terminal::Stderr;
 use crate::tools::Tools;
 
-/// Where a point comes from.
+/// Origin of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
     /// The budget policy.
     Budget,
-    /// The budget policy without what uniform and published policies lack: classes of tokens and
-    /// pruning.
+    /// The budget policy without token classes and pruning, which uniform and published policies
+    /// lack.
     Whole,
     /// The budget policy, fine-tuned.
     Tuned,
@@ -31,12 +31,12 @@ pub(super) enum Kind {
     Dynamic,
     /// A policy file.
     File,
-    /// A general quantizer, its activations in FP32.
+    /// A general quantizer, with FP32 activations.
     General,
 }
 
 impl Kind {
-    /// Of a policy as the command line names it.
+    /// The kind of a policy by its command-line name.
     fn of(policy: &str) -> Self {
         match policy {
             _ if policy.ends_with(".toml") => Self::File,
@@ -54,37 +54,36 @@ pub(super) struct Blob {
     pub(super) kind: Kind,
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
-    /// Loss of the weights of a budget's mix, on the text that it was chosen by.
+    /// Weights-only loss of a budget's mix, on the text that it was chosen on.
     pub(super) weights: Option<WeightLoss>,
 }
 
-/// What is kept of a blob beside its file, for an interrupted run to go on with.
+/// Stored beside a blob, to resume an interrupted run.
 #[derive(Debug, Deserialize, Serialize)]
 struct Record {
     blob_bytes: u64,
-    /// Of a blob for a target.
+    /// Present for a blob with a target.
     #[serde(default)]
     weights: Option<WeightLoss>,
 }
 
-/// Makes blobs, or finds those of an interrupted run.
+/// Makes blobs, or reuses those of an interrupted run.
 pub(super) struct Maker<'a> {
     tools: &'a Tools,
-    /// What is measured of every tensor.
+    /// Importance file with sensitivities of all tensors.
     importance: PathBuf,
-    /// The same of tensors that are not divided.
+    /// The same for whole tensors.
     undivided: PathBuf,
 }
 
-/// Arguments that say how many tokens sensitivities are measured on.
+/// Arguments for the number of tokens that sensitivities are measured on.
 const MEASURE: [&str; 2] = ["--measure-tokens", "8192"];
-/// Arguments that leave out what uniform and published policies lack: classes of tokens and
-/// pruning.
+/// Arguments that disable token classes and pruning, which uniform and published policies lack.
 const UNDIVIDED: [&str; 2] = ["--without", "classes,prune"];
 
 impl<'a> Maker<'a> {
-    /// Forgets what was made from another model, on another corpus or by another program, and
-    /// measures what every tensor costs.
+    /// Discards results of another model, corpus or program, and measures the sensitivity of every
+    /// tensor.
     pub(super) fn new(tools: &'a Tools, model: &Path) -> Result<Self> {
         let changed = |path: &Path| -> Result<u128> {
             let time = fs::metadata(path).and_then(|m| m.modified());
@@ -116,37 +115,37 @@ impl<'a> Maker<'a> {
         Ok(Self { tools, importance, undivided })
     }
 
-    /// The importance file that budgets and published policies choose by.
+    /// The importance file used by budgets and published policies.
     pub(super) fn importance(&self) -> &Path {
         &self.importance
     }
 
-    /// Under a policy.
+    /// The blob of a policy.
     pub(super) fn policy(&self, policy: &str) -> Result<Blob> {
         let stem = Path::new(policy).file_stem().map_or(policy.into(), |s| s.to_string_lossy());
         let name = if policy.ends_with(".toml") { stem.into_owned() } else { policy.to_owned() };
         self.make(&name, Kind::of(policy), &["--policy", policy])
     }
 
-    /// The budget so many times smaller than FP32.
+    /// The budget at a ratio to FP32.
     pub(super) fn ratio(&self, ratio: f64) -> Result<Blob> {
         let text = ratio.to_string();
         self.make(&format!("budget {text}x"), Kind::Budget, &["--target-ratio", &text])
     }
 
-    /// The same of tensors that are not divided, from measurements of their own.
+    /// The budget of whole tensors at a ratio to FP32, from its own measurements.
     pub(super) fn whole(&self, ratio: f64) -> Result<Blob> {
         let name = format!("budget {ratio}x, tensors whole");
         self.undivided(&name, &["--target-ratio", &ratio.to_string()])
     }
 
-    /// By arguments of `quantize` that name a target, without classes of tokens and pruning.
+    /// The blob of `quantize` with a target, without token classes and pruning.
     pub(super) fn undivided(&self, name: &str, target: &[&str]) -> Result<Blob> {
         let arguments = [target, &UNDIVIDED].concat();
         self.quantized(name, Kind::Whole, &arguments, &self.undivided)
     }
 
-    /// The budget of no more bytes than a general quantizer takes.
+    /// The budget with at most the bytes of a general quantizer.
     pub(super) fn bytes(&self, general: &Scored) -> Result<Blob> {
         let bytes = general.blob_bytes.to_string();
         let name = general.name.as_ref().context("a general quantizer without a name")?;
@@ -154,7 +153,7 @@ impl<'a> Maker<'a> {
         self.make(&name, Kind::Budget, &["--target-bytes", &bytes])
     }
 
-    /// The same, then fine-tuned with these further arguments.
+    /// The budget at a ratio, fine-tuned with additional arguments.
     pub(super) fn tuned(&self, ratio: f64, arguments: &[&str]) -> Result<Blob> {
         let budget = self.ratio(ratio)?;
         let make = |tools: &Tools, stem: &str| {
@@ -164,7 +163,7 @@ impl<'a> Maker<'a> {
         self.once(&format!("tuned {ratio}x"), Kind::Tuned, make)
     }
 
-    /// By arguments of `quantize`.
+    /// The blob of `quantize` with these arguments.
     pub(super) fn make(&self, name: &str, kind: Kind, arguments: &[&str]) -> Result<Blob> {
         self.quantized(name, kind, arguments, &self.importance)
     }
@@ -184,8 +183,8 @@ impl<'a> Maker<'a> {
         self.once(name, kind, make)
     }
 
-    /// What `make` makes in the file of the work directory whose stem it gets, or made there
-    /// before.
+    /// The blob that `make` writes to the work directory under the stem it is given; reused if an
+    /// earlier run wrote it.
     fn once(
         &self,
         name: &str,

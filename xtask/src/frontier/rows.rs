@@ -12,7 +12,7 @@ use super::points::{Blob, Kind};
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// The whole blob; of a general quantizer its blocks and what stays FP32.
+    /// Bytes of the whole blob; for a general quantizer, of its blocks and of FP32 tensors.
     pub(super) blob_bytes: u64,
     pub(super) ratio: f64,
     pub(super) ppl: f64,
@@ -24,27 +24,27 @@ pub(super) struct Row {
     /// Mean KL divergence to FP32, nats per token.
     pub(super) kl: f64,
     pub(super) kl_se: Option<f64>,
-    /// That without each block of the text.
+    /// Its jackknife replicates.
     #[serde(skip)]
     pub(super) kl_replicates: Vec<f64>,
     pub(super) top1: f64,
     pub(super) top1_se: Option<f64>,
-    /// KL divergence of the weights alone, activations in FP32.
+    /// Weights-only KL divergence (FP32 activations).
     pub(super) weights_kl: Option<f64>,
     pub(super) weights_kl_se: Option<f64>,
     #[serde(skip)]
     pub(super) weights_replicates: Vec<f64>,
-    /// Loss of a budget's weights on the text that it was chosen by.
+    /// Weights-only loss of a budget on the text that it was chosen on.
     pub(super) predicted_kl: Option<f64>,
     pub(super) measured_kl: Option<f64>,
 }
 
-/// What the general quantizers are.
+/// Caption of the general quantizers.
 pub(super) const GENERAL: &str = "Budgets against candle's block types, the weights of both alone, \
 activations in FP32. candle rounds to nearest, without calibration. Its types Q2_K to Q6_K store 256 inputs \
 of a row together, so rows of 128 would stay FP32; those of 32 serve every row.";
 
-/// A general quantizer and the budget of no more bytes, both by their weights alone.
+/// A general quantizer and the budget with at most its bytes, both weights-only.
 #[derive(Debug, Serialize)]
 pub(super) struct General {
     pub(super) name: String,
@@ -54,7 +54,7 @@ pub(super) struct General {
     pub(super) budget_bytes: u64,
     pub(super) budget_kl: f64,
     pub(super) budget_kl_se: Option<f64>,
-    /// How much less KL divergence the budget has.
+    /// Reduction of the KL divergence by the budget, in percent.
     pub(super) less_kl_percent: f64,
     pub(super) less_kl_percent_se: Option<f64>,
 }
@@ -87,7 +87,7 @@ impl Row {
         })
     }
 
-    /// With the KL divergence of the weights alone.
+    /// Adds the weights-only KL divergence.
     fn with_weights(self, alone: &Fidelity) -> Self {
         Self {
             weights_kl: Some(alone.kl),
@@ -98,7 +98,7 @@ impl Row {
     }
 }
 
-/// Every point, the smallest first. `weights` has the budgets' weights alone.
+/// All points, smallest first. `weights` has the weights-only evaluation of the budgets.
 pub(super) fn rows(
     blobs: &[Blob],
     evaluation: &Evaluation,

@@ -1,4 +1,4 @@
-//! How the figures of the frontier are shown.
+//! The tables of the frontier.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Runs an ELF in QEMU and decodes what it prints.
+//! Runs an ELF in QEMU and decodes its output.
 //!
 //! QEMU's standard output carries `defmt` frames through semihosting. Frames with a level are logs;
 //! frames without are the program's output, which [`Report`] collects.
@@ -23,7 +23,7 @@ use crate::emulator;
 /// Cortex-M4F board.
 const ARGUMENTS: [&str; 2] = ["-machine", "mps2-an386"];
 
-/// No display; `-icount shift=0` makes every instruction take a nanosecond of virtual time, so that
+/// No display; with `-icount shift=0` every instruction takes a nanosecond of virtual time, so
 /// timers count instructions and every run gives the same numbers.
 pub const QUIET: [&str; 9] = [
     "-nographic",
@@ -37,10 +37,10 @@ pub const QUIET: [&str; 9] = [
     "enable=on,target=native",
 ];
 
-/// How to run.
+/// Options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// A run that takes longer is ended and is an error.
+    /// A longer run is killed and is an error.
     pub time_limit: Duration,
 }
 
@@ -50,12 +50,12 @@ impl Default for Options {
     }
 }
 
-/// Runs an ELF to its end and returns everything it said, however it ended.
+/// Runs an ELF to completion and returns all its output, whatever the exit status.
 pub fn run(elf: &Path, options: Options) -> Result<Report> {
     run_with(elf, options, |_| Ok(()))
 }
 
-/// [`run`] that also hands over every event as it comes. An error of `each` ends the run.
+/// [`run`] that also passes every event to `each` as it arrives. An error of `each` ends the run.
 pub fn run_with(
     elf: &Path,
     options: Options,
@@ -94,7 +94,7 @@ pub fn run_with(
     Ok(report.finish(exit_code, messages))
 }
 
-/// Hands over every whole frame that the decoder has.
+/// Passes every complete frame of the decoder to `each`.
 fn drain(decoder: &mut dyn StreamDecoder, mut each: impl FnMut(Event) -> Result<()>) -> Result<()> {
     loop {
         match decoder.decode() {
@@ -102,26 +102,26 @@ fn drain(decoder: &mut dyn StreamDecoder, mut each: impl FnMut(Event) -> Result<
                 let level = frame.level().map(|level| level.as_str());
                 each(Event::parse(level, frame.display_message().to_string()))?;
             }
-            // The rest of the frame is still to come.
+            // The frame is incomplete so far.
             Err(DecodeError::UnexpectedEof) => return Ok(()),
-            // The encoding finds the start of the next frame by itself.
+            // The decoder resynchronizes at the next frame.
             Err(DecodeError::Malformed) => each(Event::Malformed)?,
         }
     }
 }
 
-/// A process that ends when this goes out of scope.
+/// A process that is killed on drop.
 struct Ended(Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
+        // Both fail only if it has already exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A running emulator with what it prints.
+/// A running emulator with its output.
 struct Qemu {
     child: Ended,
     output: Receiver<Vec<u8>>,
@@ -151,7 +151,7 @@ impl Qemu {
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(len @ 1..) = stdout.read(&mut buffer) {
-                // Nobody listens any more once the time limit has passed.
+                // The receiver is gone after the time limit.
                 if sender.send(buffer[..len].to_vec()).is_err() {
                     return;
                 }
@@ -159,7 +159,7 @@ impl Qemu {
         });
         let messages = thread::spawn(move || {
             let mut text = Vec::new();
-            // What could be read before an error is all there is to show.
+            // After a read error, show what was read so far.
             let _ = stderr.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
@@ -167,7 +167,7 @@ impl Qemu {
     }
 }
 
-/// The exit code; for an emulator that was ended by a signal 128 and the signal's number.
+/// The exit code; 128 plus the signal's number for an emulator killed by a signal.
 fn exit_code(child: &mut Child) -> Result<i32> {
     let status = child.wait().context("cannot wait for the emulator")?;
     #[cfg(unix)]

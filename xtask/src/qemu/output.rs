@@ -1,4 +1,4 @@
-//! What firmware prints, taken apart.
+//! Parser for the firmware's output.
 
 use std::fmt;
 
@@ -15,66 +15,66 @@ pub enum Event {
         /// The line.
         message: String,
     },
-    /// The text that is continued.
+    /// The prompt.
     Prompt(Vec<u8>),
-    /// A token that was chosen.
+    /// A sampled token.
     Token(u32),
-    /// Bytes of its text; a character may be cut between two events.
+    /// Bytes of its text; a UTF-8 character may be split between two events.
     Text(Vec<u8>),
-    /// What the run amounted to.
+    /// Summary of the run.
     Summary(Summary),
     /// Any other line without a level.
     Line(String),
-    /// Bytes that are no frame.
+    /// Bytes that are not a frame.
     Malformed,
 }
 
-/// What a run amounted to.
+/// Summary of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Tokens that were generated or scored.
+    /// Number of tokens generated or scored.
     pub tokens: u32,
-    /// Positions whose logits were computed: the prompt's last one and those that were generated.
+    /// Number of positions with computed logits: the prompt's last token and the generated ones.
     pub steps: u32,
     /// CRC-32C over these logits, as eight hexadecimal digits.
     pub digest: String,
-    /// Instructions per step, inference alone.
+    /// Instructions per step, inference only.
     pub instructions_per_token: u64,
-    /// Tokens of the prompt before its last, of which no logits were computed.
+    /// Prompt tokens before the last, without logits.
     pub fed: u32,
-    /// Instructions for each of them; 0 where there are none.
+    /// Instructions per prompt token without logits; 0 if there are none.
     pub instructions_per_fed_token: u64,
-    /// Memory of the session.
+    /// Session memory in bytes.
     pub session_bytes: u64,
-    /// The most that the stack held.
+    /// Peak stack use in bytes.
     pub stack_bytes: u64,
-    /// All statics, the session among them, and the most that the stack held.
+    /// All statics, including the session, plus peak stack use, in bytes.
     pub ram_bytes: u64,
-    /// Code and constants, the blob among them.
+    /// Code and constants, including the blob, in bytes.
     pub flash_bytes: u64,
 }
 
-/// Everything that a run said.
+/// All output of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// 0 after success, 1 after an error, 101 after a panic, 134 after a fault.
     pub exit_code: i32,
-    /// Log lines, each with its level first.
+    /// Log lines, each prefixed by its level.
     pub logs: Vec<String>,
-    /// Tokens that were generated.
+    /// Generated tokens.
     pub tokens: Vec<u32>,
-    /// Their text; a character that is cut at the end shows as U+FFFD.
+    /// Their text; an incomplete character at the end becomes U+FFFD.
     pub text: String,
-    /// The summary, if the run got that far.
+    /// The summary, if the run reached it.
     pub summary: Option<Summary>,
-    /// What the emulator itself had to say.
+    /// Messages of the emulator itself.
     pub emulator_messages: String,
     #[serde(skip)]
     bytes: Vec<u8>,
 }
 
 impl Event {
-    /// Takes a frame apart by its first word. What does not fit is an ordinary line.
+    /// Parses a frame by its first word; anything else is an ordinary line.
     pub(super) fn parse(level: Option<&'static str>, message: String) -> Self {
         if let Some(level) = level {
             return Self::Log { level, message };
@@ -108,7 +108,7 @@ impl Report {
         Self { exit_code, emulator_messages, ..self }
     }
 
-    /// The summary of a run that succeeded; otherwise the last that it said.
+    /// The summary of a successful run; otherwise an error with the last log line.
     pub fn success(&self) -> Result<&Summary> {
         ensure!(
             self.exit_code == 0,
@@ -122,7 +122,7 @@ impl Report {
 }
 
 impl Summary {
-    /// Reads `key=value` pairs; all keys must be there, others may be.
+    /// Parses `key=value` pairs; all known keys must be present, unknown ones are ignored.
     fn parse(pairs: &str) -> Result<Self> {
         let text = |key: &str| {
             pairs
@@ -167,7 +167,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// The bytes of a `b"…"` literal as defmt's ASCII hint prints it.
+/// The bytes of a `b"…"` literal as printed by defmt's ASCII hint.
 fn unescape(literal: &str) -> Option<Vec<u8>> {
     let inner = literal.strip_prefix("b\"")?.strip_suffix('"')?;
     let mut bytes = Vec::with_capacity(inner.len());

@@ -1,4 +1,4 @@
-//! Package managers, and how they are asked to install something without removing anything else.
+//! Package managers, and their commands to install packages without removing others.
 
 use std::io::{IsTerminal, stdin};
 use std::process::Command;
@@ -7,11 +7,11 @@ use anyhow::Result;
 
 use crate::process::{exists, output, run, shown};
 
-/// A package manager: its program, how it installs without asking, how it fetches its lists, and
-/// what it calls the emulators.
+/// A package manager: its program, its non-interactive install command, its update command, and its
+/// names of the emulators.
 pub(super) struct Manager {
     pub(super) program: &'static str,
-    /// What installs packages and fails where others would have to go.
+    /// Arguments that install packages and fail if that would remove others.
     pub(super) install: &'static [&'static str],
     pub(super) update: Option<&'static [&'static str]>,
     /// In the order of [`super::EMULATORS`].
@@ -19,7 +19,7 @@ pub(super) struct Manager {
     as_root: bool,
 }
 
-/// Debian's, whose packages can also be unpacked beside the system ([`super::unpacked`]).
+/// Debian's, whose packages can also be unpacked without installation ([`super::unpacked`]).
 pub(super) const APT: Manager = Manager {
     program: "apt-get",
     // Recommended packages can conflict with a QEMU from backports, and none is needed.
@@ -41,7 +41,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
     },
     Manager {
         program: "pacman",
-        // Asked whether to remove what conflicts, --noconfirm says no.
+        // --noconfirm answers no to removing conflicting packages.
         install: &["-S", "--noconfirm"],
         update: None,
         packages: ["qemu-system-arm", "qemu-system-riscv"],
@@ -49,8 +49,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
     },
     Manager {
         program: "zypper",
-        // Without the resolver's force a conflict is a question, and a question ends the
-        // installation.
+        // A conflict leads to a question, which ends a non-interactive installation.
         install: &["--non-interactive", "install", "--no-force-resolution"],
         update: None,
         packages: ["qemu-arm", "qemu-extra"],
@@ -58,7 +57,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
     },
     Manager {
         program: "brew",
-        // Formulae live beside each other.
+        // Formulae do not conflict.
         install: &["install"],
         update: None,
         packages: ["qemu", "qemu"],
@@ -67,12 +66,12 @@ pub(super) const MANAGERS: [Manager; 5] = [
 ];
 
 impl Manager {
-    /// Installs a package; fails rather than remove another.
+    /// Installs a package; fails if that would remove another.
     pub(super) fn install(&self, package: &str) -> Result<()> {
         run(self.command(self.install).arg(package))
     }
 
-    /// What the user can type to install a package and to be asked about everything else.
+    /// The interactive command for the user to install a package.
     pub(super) fn by_hand(&self, package: &str) -> String {
         let mut command = match self.as_root {
             true => Command::new("sudo"),
@@ -86,12 +85,12 @@ impl Manager {
         shown(command.args(asks).arg(package))
     }
 
-    /// The manager with these arguments, as root where it has to be.
+    /// The manager's command with these arguments, through `sudo` if it needs root.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = if self.as_root && !is_root() && exists("sudo") {
             let mut command = Command::new("sudo");
             if !stdin().is_terminal() {
-                // Nobody could type a password.
+                // Without a terminal, `sudo` must not ask for a password.
                 command.arg("--non-interactive");
             }
             command.arg(self.program);
@@ -112,7 +111,7 @@ fn is_root() -> bool {
 mod tests {
     use super::*;
 
-    /// The words that each manager runs, less `sudo` and the like.
+    /// The words of each manager's command, without `sudo`.
     fn words(manager: &Manager) -> String {
         let mut command = manager.command(manager.install);
         let typed = shown(command.arg(manager.packages[0]));

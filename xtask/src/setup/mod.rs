@@ -1,6 +1,6 @@
-//! Puts in place what the repository needs beside cargo: Rust's embedded targets and QEMU.
+//! Installs the repository's prerequisites besides cargo: Rust's embedded targets and QEMU.
 //!
-//! What is there already is left alone, so this costs nothing the second time.
+//! Installed parts are skipped, so a second run is immediate.
 
 mod manager;
 mod unpacked;
@@ -15,8 +15,8 @@ use crate::terminal::Stderr;
 use crate::{emulator, root};
 use manager::{APT, MANAGERS};
 
-/// Every target that `core` is built for, the firmware's among them, and one without
-/// multiplication.
+/// Every target that `core` is built for, including the firmware's and one without a multiply
+/// instruction.
 pub const TARGETS: [&str; 6] = [
     "thumbv6m-none-eabi",
     "thumbv7m-none-eabi",
@@ -35,7 +35,7 @@ pub fn run_setup() -> Result<()> {
     EMULATORS.iter().enumerate().try_for_each(|(index, program)| install(index, program))
 }
 
-/// Rust's targets, by rustup.
+/// Installs Rust's targets with rustup.
 fn rust_targets() -> Result<()> {
     let mut missing = Vec::new();
     for target in TARGETS {
@@ -58,7 +58,7 @@ fn rust_targets() -> Result<()> {
     })
 }
 
-/// Whether the compiler in use has a target's standard library.
+/// Whether the active compiler has a target's standard library.
 fn has_target(target: &str) -> Result<bool> {
     let mut rustc = Command::new("rustc");
     rustc.args(["--print", "target-libdir", "--target", target]).current_dir(root());
@@ -66,8 +66,8 @@ fn has_target(target: &str) -> Result<bool> {
     Ok(Path::new(&directory).read_dir().is_ok_and(|mut files| files.next().is_some()))
 }
 
-/// An emulator: by the system's packages or, where those conflict with others that are installed,
-/// unpacked beside them. No package is ever removed.
+/// Installs an emulator from the system's packages or, if those conflict with installed ones,
+/// unpacks it separately. Never removes a package.
 fn install(index: usize, program: &str) -> Result<()> {
     if emulator::is_there(program) {
         return Ok(());
@@ -90,7 +90,7 @@ fn install(index: usize, program: &str) -> Result<()> {
     let mut installed = manager.install(package);
     if let (Err(_), Some(update)) = (&installed, manager.update) {
         writeln!(Stderr, "setup: fetching package lists first");
-        // If that fails, so does the second try, which says why.
+        // If the update fails, the retry fails, too, and reports the cause.
         let _ = run(&mut manager.command(update));
         installed = manager.install(package);
     }
@@ -100,7 +100,7 @@ fn install(index: usize, program: &str) -> Result<()> {
             "setup: no package may be removed for it, so it is unpacked into {} instead",
             shown_path(&emulator::directory())
         );
-        // Both at once: what is unpacked replaces what was unpacked before.
+        // Both at once, since unpacking replaces everything unpacked before.
         installed = unpacked::unpack(&APT.packages);
     }
     installed.with_context(remedy)?;

@@ -1,5 +1,5 @@
-//! QEMU beside the system's packages: fetched by apt and unpacked into the build directory, where
-//! it conflicts with nothing that is installed. This needs no root either.
+//! QEMU without installation: fetched by apt and unpacked into the build directory, where it cannot
+//! conflict with installed packages. Needs no root.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use super::manager::APT;
 use crate::emulator::directory;
 use crate::process::{exists, output, partial, run};
 
-/// What apt knows of installed packages.
+/// dpkg's database of installed packages.
 const STATUS: &str = "/var/lib/dpkg/status";
 
 /// Whether packages can be unpacked here.
@@ -20,16 +20,16 @@ pub(super) fn possible() -> bool {
     exists(APT.program) && exists("dpkg-deb") && Path::new(STATUS).is_file()
 }
 
-/// Fetches the packages, and what they need that is not installed, and unpacks them.
+/// Fetches and unpacks the packages and their dependencies that are not installed.
 pub(super) fn unpack(packages: &[&str]) -> Result<()> {
     let partial = partial(&directory());
     let archives = partial.join("archives");
-    // What an interrupted run left is of no use.
+    // Remove leftovers of an interrupted run.
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(archives.join("partial"))
         .with_context(|| format!("cannot create {}", archives.display()))?;
 
-    // As if what stands in the way were not installed: that is how the rest is found.
+    // Resolve dependencies as if the conflicting packages were not installed.
     let planned =
         output(apt(&["--simulate", "install", "--no-install-recommends"]).args(packages))?;
     let installed = fs::read_to_string(STATUS).with_context(|| format!("cannot read {STATUS}"))?;
@@ -40,7 +40,7 @@ pub(super) fn unpack(packages: &[&str]) -> Result<()> {
     for (option, path) in [("Dir::State::status", &status), ("Dir::Cache::archives", &archives)] {
         fetch.arg("-o").arg(format!("{option}={}", path.display()));
     }
-    // Its own caches know another status; its locks are root's, and nothing of the system changes.
+    // apt's caches are for the real status, and its locks need root; the system does not change.
     for option in ["Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=", "Debug::NoLocking=1"] {
         fetch.args(["-o", option]);
     }
@@ -58,19 +58,19 @@ pub(super) fn unpack(packages: &[&str]) -> Result<()> {
     ensure!(count > 0, "apt fetched none of {}", packages.join(", "));
     let _ = fs::remove_dir_all(directory());
     fs::rename(&root, directory()).with_context(|| format!("cannot rename {}", root.display()))?;
-    // Kept, it would only take room.
+    // The archives are no longer needed.
     let _ = fs::remove_dir_all(&partial);
     Ok(())
 }
 
 fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new(APT.program);
-    // Its output is read.
+    // The output is parsed, so it must be in English.
     command.args(arguments).env("LC_ALL", "C");
     command
 }
 
-/// The packages that apt would remove, from what it simulates.
+/// The packages that apt would remove, from its simulation.
 fn removed(planned: &str) -> BTreeSet<&str> {
     planned
         .lines()
@@ -78,7 +78,7 @@ fn removed(planned: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The status of installed packages without these.
+/// The database of installed packages without these.
 fn without(status: &str, packages: &BTreeSet<&str>) -> String {
     let is_kept = |paragraph: &&str| {
         let name = paragraph.lines().find_map(|line| line.strip_prefix("Package: "));
