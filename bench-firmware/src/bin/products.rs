@@ -108,7 +108,7 @@ fn count_portable(room: &mut Room, random: &mut Random) {
         let groups = if precision.is_grouped() { &PORTABLE_GROUPS[..] } else { &[0] };
         for &group in groups {
             let shape = Shape { precision, group, rows, cols };
-            let matrix = matrix(shape, Draw::Even, &mut room.matrix.0[1..], random);
+            let matrix = Matrix::new(matrix(shape, Draw::Even, &mut room.matrix.0[1..], random));
             room.vector.draw(&matrix, Draw::Even, random);
             let out = &mut room.out[..rows];
             let started = Moment::now();
