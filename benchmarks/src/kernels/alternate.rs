@@ -4,8 +4,6 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use super::rounded;
-
 /// Shortest duration of a burst of calls: far above the clock's resolution, far below the time
 /// scale on which a shared machine changes its speed.
 const BURST: Duration = Duration::from_micros(500);
@@ -100,4 +98,9 @@ fn burst(work: &mut impl FnMut(), calls: u32) -> f64 {
     let start = Instant::now();
     (0..calls).for_each(|_| work());
     start.elapsed().as_secs_f64() / f64::from(calls)
+}
+
+/// A ratio to three decimals.
+pub(super) fn rounded(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
 }

@@ -36,10 +36,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-fn rounded(ratio: f64) -> f64 {
-    (ratio * 1000.0).round() / 1000.0
-}
-
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let missing: Vec<&str> =
         features().into_iter().filter(|f| f.present && !f.compiled).map(|f| f.name).collect();
