@@ -77,6 +77,7 @@ impl Evaluation {
 
 /// One blob, or one general quantizer, of an [`Evaluation`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "FlatScored")]
 pub struct Scored {
     /// File of a blob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,8 +95,51 @@ pub struct Scored {
     pub quality: Quality,
 }
 
+/// [`Scored`] as it is read. `flatten` cannot read numbers where serde_json is built with
+/// `arbitrary_precision`, which `defmt-decoder` asks for.
+#[derive(Deserialize)]
+struct FlatScored {
+    path: Option<String>,
+    policy: Option<String>,
+    name: Option<String>,
+    blob_bytes: u64,
+    tokens: usize,
+    perplexity: f64,
+    perplexity_se: Option<f64>,
+    bits_per_byte: Option<f64>,
+    bits_per_byte_se: Option<f64>,
+    fidelity: Option<Fidelity>,
+    seconds: f64,
+}
+
+impl From<FlatScored> for Scored {
+    fn from(flat: FlatScored) -> Self {
+        let FlatScored { path, policy, name, blob_bytes, .. } = flat;
+        let quality = Quality {
+            tokens: flat.tokens,
+            perplexity: flat.perplexity,
+            perplexity_se: flat.perplexity_se,
+            bits_per_byte: flat.bits_per_byte,
+            bits_per_byte_se: flat.bits_per_byte_se,
+            fidelity: flat.fidelity,
+            seconds: flat.seconds,
+        };
+        Self { path, policy, name, blob_bytes, quality }
+    }
+}
+
+/// What is read back of `quantize --json` and `finetune --json`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// Bytes of the blob.
+    pub blob_bytes: u64,
+    /// KL divergence of the weights; only with a target.
+    #[serde(default)]
+    pub weights: Option<WeightLoss>,
+}
+
 /// A blob written by a command.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Written {
     /// Name of the policy.
     pub policy: String,
@@ -110,7 +154,7 @@ pub struct Written {
 }
 
 /// `quantize --json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Quantized {
     /// The blob.
     #[serde(flatten)]
@@ -181,7 +225,7 @@ pub struct StoredTensor {
 }
 
 /// `finetune --json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Finetuned {
     /// The blob.
     #[serde(flatten)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use resnet_bk_schema::outputs::{Evaluation, Finetuned, Preview, Quantized};
+use resnet_bk_schema::outputs::{Evaluation, Made, Preview};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -123,7 +123,7 @@ impl Tools {
         name: &str,
         arguments: &[&str],
         importance: &Path,
-    ) -> Result<(PathBuf, Quantized)> {
+    ) -> Result<(PathBuf, Made)> {
         let out = self.work.join(format!("{name}.rbk"));
         let mut command = self.quantizing(arguments, importance);
         Ok((out.clone(), parse(command.arg("--out").arg(&out))?))
@@ -136,7 +136,7 @@ impl Tools {
         name: &str,
         blob: &Path,
         arguments: &[&str],
-    ) -> Result<(PathBuf, Finetuned)> {
+    ) -> Result<(PathBuf, Made)> {
         let out = self.work.join(format!("{name}.rbk"));
         let mut command = self.command("finetune");
         command
@@ -250,4 +250,23 @@ fn parse<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
     serde_json::from_slice(&json).with_context(|| {
         format!("`{}` printed something else than expected", process::shown(command))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resnet_bk_schema::outputs::Scored;
+
+    /// `defmt-decoder` makes serde_json keep numbers as text, which `flatten` cannot read.
+    #[test]
+    fn what_eval_prints_is_read() {
+        let json = r#"{"path": "a.rbk", "policy": "static", "blob_bytes": 5, "tokens": 7,
+            "perplexity": 1.5, "perplexity_se": null, "bits_per_byte": 0.25,
+            "bits_per_byte_se": 0.125, "fidelity": null, "seconds": 2.5}"#;
+        let scored: Scored = serde_json::from_str(json).unwrap();
+        assert_eq!((scored.blob_bytes, scored.quality.perplexity), (5, 1.5));
+        assert_eq!(serde_json::to_value(&scored).unwrap()["bits_per_byte"], 0.25);
+        let made: Made = serde_json::from_str(r#"{"blob_bytes": 3, "ratio": 2.5}"#).unwrap();
+        assert_eq!(made, Made { blob_bytes: 3, weights: None });
+    }
 }

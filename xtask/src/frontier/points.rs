@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use resnet_bk_schema::outputs::{Scored, WeightLoss};
-use serde::{Deserialize, Serialize};
+use resnet_bk_schema::outputs::{Made, Scored, WeightLoss};
+use serde::Serialize;
 
 use crate::process;
 use crate::terminal::Stderr;
@@ -56,15 +56,6 @@ pub(super) struct Blob {
     pub(super) bytes: u64,
     /// Weights-only loss of a budget's mix, on the text that it was chosen on.
     pub(super) weights: Option<WeightLoss>,
-}
-
-/// Stored beside a blob, to resume an interrupted run.
-#[derive(Debug, Deserialize, Serialize)]
-struct Record {
-    blob_bytes: u64,
-    /// Present for a blob with a target.
-    #[serde(default)]
-    weights: Option<WeightLoss>,
 }
 
 /// Makes blobs, or reuses those of an interrupted run.
@@ -158,7 +149,7 @@ impl<'a> Maker<'a> {
         let budget = self.ratio(ratio)?;
         let make = |tools: &Tools, stem: &str| {
             let (_, tuned) = tools.finetune(stem, &budget.path, arguments)?;
-            Ok(Record { blob_bytes: tuned.written.blob_bytes, weights: None })
+            Ok(tuned)
         };
         self.once(&format!("tuned {ratio}x"), Kind::Tuned, make)
     }
@@ -176,9 +167,8 @@ impl<'a> Maker<'a> {
         importance: &Path,
     ) -> Result<Blob> {
         let make = |tools: &Tools, stem: &str| {
-            let (_, quantized) = tools.quantize(stem, arguments, importance)?;
-            let weights = quantized.weights;
-            Ok(Record { blob_bytes: quantized.written.blob_bytes, weights })
+            let (_, made) = tools.quantize(stem, arguments, importance)?;
+            Ok(made)
         };
         self.once(name, kind, make)
     }
@@ -189,11 +179,11 @@ impl<'a> Maker<'a> {
         &self,
         name: &str,
         kind: Kind,
-        make: impl FnOnce(&Tools, &str) -> Result<Record>,
+        make: impl FnOnce(&Tools, &str) -> Result<Made>,
     ) -> Result<Blob> {
         let stem = name.replace(['/', ':', ' ', ','], "-");
         let file = self.tools.work().join(format!("{stem}.json"));
-        let known: Option<Record> =
+        let known: Option<Made> =
             fs::read(&file).ok().and_then(|json| serde_json::from_slice(&json).ok());
         let path = self.tools.work().join(format!("{stem}.rbk"));
         let record = match known.filter(|_| path.is_file()) {
@@ -205,7 +195,7 @@ impl<'a> Maker<'a> {
                 record
             }
         };
-        let Record { blob_bytes: bytes, weights } = record;
+        let Made { blob_bytes: bytes, weights } = record;
         Ok(Blob { name: name.to_owned(), kind, path, bytes, weights })
     }
 }
