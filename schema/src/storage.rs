@@ -90,8 +90,8 @@ impl Storage {
         }
     }
 
-    /// Parses [`Storage::short_name`] or [`Storage::to_string`]; `None` for anything else and for
-    /// group sizes outside [`Storage::GROUPS`].
+    /// Parses [`Storage::short_name`] or the name that [`Storage`] displays; `None` for anything
+    /// else and for group sizes outside [`Storage::GROUPS`].
     pub fn parse_short(text: &str) -> Option<Self> {
         let storage: Self =
             text.parse().or_else(|_| format!("{text}/{DEFAULT_GROUP}").parse()).ok()?;

@@ -9,7 +9,7 @@ pub(super) type Mask = u16;
 
 /// A tensor and the kernels that admit it.
 ///
-/// Built only by [`Matrix::new`] and its like in [`super::dispatch`], which ask the conditions of
+/// Built only by [`Matrix::new`] and its like in `dispatch`, which ask the conditions of
 /// the table's entries; the tensor cannot be changed afterwards, so that no kernel has to ask
 /// again.
 #[derive(Clone, Copy, Debug)]

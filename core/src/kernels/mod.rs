@@ -1,14 +1,14 @@
 //! Kernels: the loops that depend on the processor, above all matrix-vector products.
 //!
-//! The layers call [`dispatch::matmul`] and its like. [`portable`] is the specification; every
+//! The layers call `dispatch::matmul` and its like. `portable` is the specification; every
 //! other kernel must return the same bits, which the tests of this module check on random and
 //! extreme inputs, and `bench-firmware` on the emulated processors themselves. Only this folder may
 //! contain `unsafe`.
 //!
 //! # Adding a kernel
 //!
-//! A folder for its code, and an entry in [`table`]. For Helium (MVE), say: `mve/` with a function
-//! [`kernel::Run`], a condition in [`shapes`] (or an existing one), and `Kernel { name: "Helium",
+//! A folder for its code, and an entry in `table`. For Helium (MVE), say: `mve/` with a function
+//! `kernel::Run`, a condition in `shapes` (or an existing one), and `Kernel { name: "Helium",
 //! needs: Needs::Mve, … }` before `DSP` in `HERE`, under a `cfg` that `core/build.rs` sets by
 //! probing one instruction. `Model::kernels`, the tests and the benchmarks then have it;
 //! `choice_on` has it where `Core` gets such a core.
@@ -17,12 +17,12 @@
 //!
 //! Modules import from modules before them only:
 //!
-//! 1. [`choice`], `needs`, [`vectors`], [`matrix`], `stack`, `thumb1`: types and macros
-//! 2. [`portable`]
-//! 3. [`shapes`], `requantize`, `batched`, `single`: what several kernels share
+//! 1. `choice`, `needs`, `vectors`, `matrix`, `stack`, `thumb1`: types and macros
+//! 2. `portable`
+//! 3. `shapes`, `requantize`, `batched`, `single`: what several kernels share
 //! 4. `dsp`; then `planes`, `swar`, `sparse`, `fpu`, `x86_64`, `aarch64`: the kernels
-//! 5. [`kernel`], then [`table`]
-//! 6. [`dispatch`]
+//! 5. `kernel`, then `table`
+//! 6. `dispatch`
 //!
 //! Within a folder, `mod.rs` is last.
 

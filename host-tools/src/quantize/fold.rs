@@ -1,8 +1,8 @@
 //! Folding: an equivalent model with fewer parameters.
 //!
-//! A layer norm's gain γ and bias β fold into every linear layer that reads its output, W·(γ∘n + β)
-//! + b = (W·diag γ)·n + (b + W·β), and `bk_scale` folds into `output_proj`. What remains, bare
-//! normalization and matrices, is what the blob stores and the core computes.
+//! A layer norm's gain γ and bias β fold into every linear layer that reads its output:
+//! `W·(γ∘n + β) + b = (W·diag γ)·n + (b + W·β)`. `bk_scale` folds into `output_proj`. What remains,
+//! bare normalization and matrices, is what the blob stores and the core computes.
 
 use crate::checkpoint::Checkpoint;
 
