@@ -40,7 +40,7 @@ pub fn kl(log_p: &[f32], log_q: &[f32]) -> f64 {
         0.0 => 0.0,
         probability => f64::from(probability) * f64::from(p - q),
     };
-    // FakeQuant can make the sum for equal distributions slightly negative.
+    // Rounding can make the sum for equal distributions slightly negative.
     log_p.iter().zip(log_q).map(term).sum::<f64>().max(0.0)
 }
 

@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 const IMPOSSIBLE: f64 = 100.0;
 /// Potentials are clipped to ±this.
 const POTENTIAL: f64 = 3.0;
-/// FakeQuant can lengthen a normalized vector beyond √d by this factor.
+/// Rounding can lengthen a normalized vector beyond √d by this factor.
 const SLACK: f64 = 1.001;
 
 /// Clips every bias of a folded checkpoint to the range where its inputs can still matter, keeping

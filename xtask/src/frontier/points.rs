@@ -147,10 +147,7 @@ impl<'a> Maker<'a> {
     /// The budget at a ratio, fine-tuned with additional arguments.
     pub(super) fn tuned(&self, ratio: f64, arguments: &[&str]) -> Result<Blob> {
         let budget = self.ratio(ratio)?;
-        let make = |tools: &Tools, stem: &str| {
-            let (_, tuned) = tools.finetune(stem, &budget.path, arguments)?;
-            Ok(tuned)
-        };
+        let make = |tools: &Tools, stem: &str| Ok(tools.finetune(stem, &budget.path, arguments)?.1);
         self.once(&format!("tuned {ratio}x"), Kind::Tuned, make)
     }
 
@@ -166,10 +163,7 @@ impl<'a> Maker<'a> {
         arguments: &[&str],
         importance: &Path,
     ) -> Result<Blob> {
-        let make = |tools: &Tools, stem: &str| {
-            let (_, made) = tools.quantize(stem, arguments, importance)?;
-            Ok(made)
-        };
+        let make = |tools: &Tools, stem: &str| Ok(tools.quantize(stem, arguments, importance)?.1);
         self.once(name, kind, make)
     }
 

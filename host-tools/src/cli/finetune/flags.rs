@@ -12,7 +12,7 @@ use crate::eval::text::Tokens;
 use crate::files;
 use crate::finetune::Recipe;
 use crate::output::{Kind, Output};
-use crate::quantize::{Origin, Source};
+use crate::quantize::Source;
 use crate::reference::Model;
 
 const EXAMPLES: &str = "\
@@ -157,12 +157,7 @@ impl Args {
     }
 
     pub(super) fn assemble(&self, source: &Source, made: &QuantizedModel) -> Result<Vec<u8>> {
-        let origin = Origin {
-            calibration: &made.text.name,
-            calibration_tokens: made.text.tokens.len() as u32,
-            seed: self.making.text.seed,
-            measured: None,
-        };
+        let origin = self.making.origin(&made.text, None);
         source.assemble(&made.encoded, &made.assignment, &origin)
     }
 }

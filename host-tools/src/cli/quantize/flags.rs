@@ -13,6 +13,7 @@ use crate::cli::numbers;
 use crate::error::Result;
 use crate::eval::text::Tokens;
 use crate::importance::{self, Importance, Settings};
+use crate::quantize::Origin;
 use crate::quantize::encode::Encoded;
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
@@ -127,6 +128,20 @@ impl QuantizeArgs {
         if self.measure_tokens > 0 { self.measure_tokens } else { FALLBACK_TOKENS }
     }
 
+    /// Provenance of a blob that was calibrated on `text`, its results on `recorded` still unknown.
+    pub(in crate::cli) fn origin<'a>(
+        &self,
+        text: &'a Tokens,
+        recorded: Option<&'a Tokens>,
+    ) -> Origin<'a> {
+        Origin {
+            calibration: &text.name,
+            calibration_tokens: text.tokens.len() as u32,
+            seed: self.text.seed,
+            measured: recorded.map(unmeasured),
+        }
+    }
+
     /// Sequential quantization with inputs from the quantized layers.
     pub(super) fn refine(
         &self,
@@ -157,7 +172,7 @@ impl QuantizeArgs {
 }
 
 /// Header entry of a text that the blob will be measured on, with zeros for results.
-pub(super) fn unmeasured(text: &Tokens) -> Measured<'_> {
+fn unmeasured(text: &Tokens) -> Measured<'_> {
     let tokens = text.tokens.len() as u32 - 1;
     Measured { corpus: &text.name, tokens, perplexity_fp32: 0.0, perplexity: 0.0 }
 }

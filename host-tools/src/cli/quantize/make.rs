@@ -2,7 +2,7 @@
 
 use resnet_bk_schema::Step;
 
-use super::flags::{FALLBACK_TOKENS, QuantizeArgs, unmeasured};
+use super::flags::{FALLBACK_TOKENS, QuantizeArgs};
 use super::model::QuantizedModel;
 use super::target;
 use super::write::preview;
@@ -13,7 +13,7 @@ use crate::corpus::Split;
 use crate::error::Result;
 use crate::importance::Importance;
 use crate::policy::Policy;
-use crate::quantize::{Origin, Source};
+use crate::quantize::Source;
 use crate::reference::Model;
 
 impl QuantizeArgs {
@@ -83,12 +83,7 @@ impl QuantizeArgs {
         };
         let assignment = policy.assign(&source.dims, importance.or(computed.as_ref()))?;
         let recorded = self.recorded(&reference, tokenizer, global)?;
-        let origin = Origin {
-            calibration: &text.name,
-            calibration_tokens: text.tokens.len() as u32,
-            seed: self.text.seed,
-            measured: recorded.as_ref().map(unmeasured),
-        };
+        let origin = self.origin(&text, recorded.as_ref());
         preview(loaded, source, &assignment, &origin, global)
     }
 }

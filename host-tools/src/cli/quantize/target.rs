@@ -4,7 +4,7 @@ use std::path::Path;
 
 use resnet_bk_schema::{Step, Storage};
 
-use super::flags::{QuantizeArgs, Target, unmeasured};
+use super::flags::{QuantizeArgs, Target};
 use super::model::{QuantizedModel, TargetMix};
 use super::write::preview;
 use crate::budget::{Bench, Mix, Progress, Search};
@@ -62,12 +62,7 @@ pub(super) fn make(
     let table = importance.measured;
     let search = Search::new(&bench, &table)?;
     let recorded = args.recorded(&folded, tokenizer, global)?;
-    let origin = Origin {
-        calibration: &text.name,
-        calibration_tokens: text.tokens.len() as u32,
-        seed: args.text.seed,
-        measured: recorded.as_ref().map(unmeasured),
-    };
+    let origin = args.origin(&text, recorded.as_ref());
     let overhead = overhead(args, source, &origin)?;
     let Target { target_bytes, target_ratio, max_kl } = args.target;
     let search_for = TargetSearch { args, bench: &bench, held_out: &held_out, origin, global };

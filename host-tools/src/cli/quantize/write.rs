@@ -32,12 +32,7 @@ pub(super) fn write(
     global: Global,
 ) -> Result<()> {
     let QuantizedModel { assignment, encoded, mix, text, recorded } = made;
-    let mut origin = Origin {
-        calibration: &text.name,
-        calibration_tokens: text.tokens.len() as u32,
-        seed: args.text.seed,
-        measured: None,
-    };
+    let mut origin = args.origin(text, None);
     let mut blob = source.assemble(encoded, assignment, &origin)?;
     let reference = Model::from_checkpoint(&loaded.checkpoint);
     let measure = |text: &Tokens| {
