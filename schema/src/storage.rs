@@ -51,9 +51,18 @@ impl Storage {
         Self { precision, group }
     }
 
-    /// Candidates for rows of `cols` inputs: those with groups no longer than a row.
+    /// Candidates for rows of `cols` inputs: those with groups no longer than a row. Where some
+    /// group size divides the row, sizes that do not are left out: kernels of microcontrollers need
+    /// whole groups, and pruning makes rows such as 224 = 3.5 × 64.
     pub fn candidates(cols: usize) -> impl Iterator<Item = Self> {
-        Self::CANDIDATES.into_iter().filter(move |storage| storage.for_row(cols) == *storage)
+        let divides =
+            move |storage: &Self| storage.group == 0 || cols.is_multiple_of(storage.group);
+        let grouped = |storage: &&Self| storage.group != 0;
+        let whole = Self::CANDIDATES.iter().filter(grouped).any(divides);
+        Self::CANDIDATES
+            .into_iter()
+            .filter(move |storage| storage.for_row(cols) == *storage)
+            .filter(move |storage| !whole || divides(storage))
     }
 
     /// This storage for rows of `cols` inputs. A group ends where its row does, so a larger group
@@ -162,5 +171,16 @@ mod tests {
         assert!(Storage::CANDIDATES.is_sorted_by_key(|&storage| bytes(storage)));
         assert!(Storage::candidates(16).all(|storage| storage.group < 64));
         assert_eq!(Storage::candidates(64).count(), Storage::CANDIDATES.len());
+    }
+
+    #[test]
+    fn candidates_have_whole_groups_where_any_do() {
+        // What pruning in steps of 32 units can leave.
+        for cols in (32..=256).step_by(32) {
+            let mut candidates = Storage::candidates(cols);
+            assert!(candidates.all(|s| s.group == 0 || cols % s.group == 0), "{cols}");
+        }
+        assert!(!Storage::candidates(224).any(|s| s == Storage::grouped(Precision::Int4, 64)));
+        assert_eq!(Storage::candidates(100).count(), Storage::CANDIDATES.len());
     }
 }
