@@ -62,7 +62,7 @@ fn settings() -> Result<(), String> {
     let text = format!(
         "/// The blob, in flash.\n\
          pub static BLOB: &[u8] = resnet_bk_core::include_blob!({path:?});\n\
-         /// Text to continue; token numbers where the blob has no tokenizer.\n\
+         /// Text to continue; token ids if the blob has no tokenizer.\n\
          pub const PROMPT: &str = {prompt:?};\n\
          /// Tokens to generate.\n\
          pub const TOKENS: usize = {tokens};\n\
@@ -70,11 +70,11 @@ fn settings() -> Result<(), String> {
          pub const TEMPERATURE: f32 = f32::from_bits({temperature});\n\
          /// Candidates of the sampler.\n\
          pub const TOP_K: usize = {top_k};\n\
-         /// Probability that the candidates have together.\n\
+         /// Total probability of the candidates.\n\
          pub const TOP_P: f32 = f32::from_bits({top_p});\n\
-         /// Makes recent tokens less likely.\n\
+         /// Penalty on recent tokens.\n\
          pub const REPETITION_PENALTY: f32 = f32::from_bits({penalty});\n\
-         /// Text of one token that ends the continuation, if any.\n\
+         /// Stop token as text, if any.\n\
          pub const STOP: &str = {stop:?};\n\
          /// Seed of the sampler or of the windows' tokens.\n\
          pub const SEED: u64 = {seed};\n\

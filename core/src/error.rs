@@ -195,7 +195,7 @@ impl fmt::Display for Error {
                  checkpoint again with the same version of the tools as the firmware"
             ),
             Self::Truncated { needed, given } => {
-                write!(f, "blob is cut short: {given} of {needed} bytes; copy it again, whole")
+                write!(f, "blob is cut short: {given} of {needed} bytes; copy all of it again")
             }
             Self::TrailingBytes { expected, given } => {
                 write!(f, "{given} bytes given, but the blob has {expected}; pass exactly the blob")
@@ -218,8 +218,8 @@ impl fmt::Display for Error {
             }
             Self::ChainRange { layer, potential } => write!(
                 f,
-                "chain of block {layer}, potential {potential}: diagonal and eta leave the range \
-                 in which the fixed-point recursion is proven; raise eta_floor"
+                "chain of block {layer}, potential {potential}: diagonal and eta are outside the \
+                 range in which the fixed-point recursion is proven; raise eta_floor"
             ),
             Self::OffDiagonal { found, limit } => write!(
                 f,
@@ -237,7 +237,7 @@ impl fmt::Display for Error {
             }
             Self::TokenizerText { limit } => write!(
                 f,
-                "the tokens of the blob's tokenizer have more than {limit} bytes together; train \
+                "the tokens of the blob's tokenizer have more than {limit} bytes in total; train \
                  one with fewer or shorter tokens"
             ),
             Self::NoTokenizer => f.write_str(
@@ -253,7 +253,7 @@ impl fmt::Display for Error {
                 "the model's position table ends after {positions} tokens; reset the session"
             ),
             Self::NotCausal => f.write_str(
-                "a full-chain model sees its future and cannot stream; score whole windows",
+                "a full-chain model needs future tokens and cannot stream; score whole windows",
             ),
             Self::Busy => {
                 f.write_str("a token is in progress; advance the session to its end, or reset it")
@@ -261,7 +261,10 @@ impl fmt::Display for Error {
             Self::Snapshot(problem) => write!(f, "the snapshot cannot be restored: {problem}"),
             Self::EmptyWindow => f.write_str("the window is empty; pass at least one token"),
             Self::Memory { needed, given } => {
-                write!(f, "{given} words of memory lent, {needed} needed; lend as many")
+                write!(
+                    f,
+                    "{given} words of memory were given, {needed} are needed; provide that many"
+                )
             }
             Self::Buffer { needed, given } => {
                 write!(
@@ -276,9 +279,9 @@ impl fmt::Display for Error {
             Self::Temperature => {
                 f.write_str("the temperature must be zero (greedy) or a positive finite number")
             }
-            Self::TopP => f.write_str("top-p must be above 0 and at most 1, which means all"),
+            Self::TopP => f.write_str("top-p must be above 0 and at most 1 (all tokens)"),
             Self::RepetitionPenalty => {
-                f.write_str("the repetition penalty must be from 1, which changes nothing, to 1000")
+                f.write_str("the repetition penalty must be between 1 (no effect) and 1000")
             }
             Self::EmptyPrompt => f.write_str(
                 "there is nothing to continue: feed at least one token before generating",
@@ -294,10 +297,10 @@ impl fmt::Display for SnapshotProblem {
             Self::Version { found, supported } => {
                 write!(f, "it has format {found}, this build reads format {supported}")
             }
-            Self::Model => f.write_str("it was taken of another blob"),
-            Self::Length => f.write_str("it has more or fewer bytes than one of this model"),
-            Self::Checksum => f.write_str("its checksum does not match, it was damaged"),
-            Self::State => f.write_str("no stream of this model reaches its state"),
+            Self::Model => f.write_str("it was taken with another blob"),
+            Self::Length => f.write_str("its length is not that of a snapshot of this model"),
+            Self::Checksum => f.write_str("its checksum does not match: it was damaged"),
+            Self::State => f.write_str("its state or position is out of range for this model"),
         }
     }
 }

@@ -52,7 +52,7 @@ fn kernels(model: &Model<'_>) {
     defmt::info!("fast kernels for {=u32} of {=u32} tensors", fast, all);
     if unaligned > 0 {
         defmt::warn!(
-            "{=u32} tensors are slow because the blob is not aligned: include it by include_blob!",
+            "{=u32} tensors are slow because the blob is unaligned: include it with include_blob!",
             unaligned
         );
     }

@@ -16,7 +16,7 @@ use xtask::{bench, checks, demo, frontier, reproducible, setup};
 /// On a machine with Rust, two commands do everything, set-up included:
 ///
 ///     cargo xtask demo    quantize the shipped model, run it on an emulated microcontroller
-///     cargo xtask test    every check that continuous integration makes
+///     cargo xtask test    every check that continuous integration runs
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
@@ -170,7 +170,7 @@ fn show(event: &Event) -> Result<()> {
         Event::Log { level, message } => writeln!(Stderr, "{level:5} {message}"),
         Event::Prompt(bytes) | Event::Text(bytes) => Stdout.write_all(bytes)?,
         Event::Line(line) => writeln!(Stdout, "{line}")?,
-        Event::Malformed => writeln!(Stderr, "warn  bytes that are no log frame"),
+        Event::Malformed => writeln!(Stderr, "warn  bytes that are not a log frame"),
         // Tokens are shown as text, the summary at the end.
         Event::Token(_) | Event::Summary(_) => {}
     }

@@ -143,7 +143,7 @@ pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
         (_, Ok(flags)) => flags.split_whitespace().map(str::to_owned).collect(),
         _ => Vec::new(),
     };
-    let root = root.canonicalize().with_context(|| format!("no {}", root.display()))?;
+    let root = root.canonicalize().with_context(|| format!("cannot find {}", root.display()))?;
     for (place, name) in [(cargo_home()?, "cargo"), (root, "resnet-bk")] {
         flags.push(format!("--remap-path-prefix={}={name}", place.display()));
     }
@@ -181,7 +181,8 @@ impl Job {
 /// The executable named in cargo's messages.
 fn executable(messages: &[u8]) -> Result<PathBuf> {
     for line in messages.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        let message: Value = serde_json::from_slice(line).context("cargo's messages")?;
+        let message: Value =
+            serde_json::from_slice(line).context("cannot parse cargo's messages")?;
         if let Some(path) = message["executable"].as_str() {
             return Ok(path.into());
         }

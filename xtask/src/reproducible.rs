@@ -50,7 +50,7 @@ fn image(work: &Path, directory: &str) -> Result<Image> {
     for place in [copy.as_path(), &firmware::cargo_home()?] {
         let place = place.display().to_string();
         let found = |bytes: &Vec<u8>| bytes.windows(place.len()).any(|w| w == place.as_bytes());
-        ensure!(!image.values().any(found), "the path {place} lies in flash");
+        ensure!(!image.values().any(found), "the image contains the path {place}");
     }
     fs::remove_dir_all(&copy).with_context(|| format!("cannot remove {}", copy.display()))?;
     Ok(image)
@@ -59,7 +59,8 @@ fn image(work: &Path, directory: &str) -> Result<Image> {
 /// The loaded segments of an ELF.
 fn loaded(elf: &Path) -> Result<Image> {
     let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    let file = object::File::parse(&*bytes).with_context(|| format!("{}", elf.display()))?;
+    let file =
+        object::File::parse(&*bytes).with_context(|| format!("cannot parse {}", elf.display()))?;
     let segments = file.segments().map(|s| Ok((s.address(), s.data()?.to_vec())));
     let image: Image = segments.collect::<Result<_>>()?;
     ensure!(image.values().any(|bytes| !bytes.is_empty()), "{} has no code", elf.display());
@@ -70,13 +71,22 @@ fn compare(one: &Image, other: &Image) -> Result<()> {
     for (address, bytes) in one {
         let others = other.get(address);
         let Some(others) = others.filter(|others| others.len() == bytes.len()) else {
-            bail!("{} bytes at {address:#x}, or {:?}", bytes.len(), others.map(Vec::len));
+            bail!(
+                "at {address:#x} one image has {} bytes, the other {:?}",
+                bytes.len(),
+                others.map(Vec::len)
+            );
         };
         if let Some(at) = (0..bytes.len()).find(|&at| bytes[at] != others[at]) {
             bail!("the images of two directories differ at {:#x}", address + at as u64);
         }
     }
-    ensure!(one.len() == other.len(), "{} segments, or {}", one.len(), other.len());
+    ensure!(
+        one.len() == other.len(),
+        "one image has {} segments, the other {}",
+        one.len(),
+        other.len()
+    );
     Ok(())
 }
 

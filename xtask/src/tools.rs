@@ -77,7 +77,7 @@ impl Tools {
         for file in [&weights, &tokenizer] {
             ensure!(
                 file.is_file(),
-                "there is no {}: name a directory that `resnet-bk train --out` wrote by --model",
+                "there is no {}: pass --model a directory that `resnet-bk train --out` wrote",
                 file.display()
             );
         }
@@ -236,7 +236,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("{}", path.display()))
+    std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
 }
 
 #[cfg(windows)]
@@ -247,9 +247,8 @@ const EXTENSION: &str = "";
 /// Runs a command that prints one JSON object.
 fn parse<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
     let json = process::output(command)?;
-    serde_json::from_slice(&json).with_context(|| {
-        format!("`{}` printed something else than expected", process::shown(command))
-    })
+    serde_json::from_slice(&json)
+        .with_context(|| format!("`{}` printed unexpected output", process::shown(command)))
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl<'a> Search<'a> {
                 let cost =
                     costs.and_then(|costs| costs.get(&storage)).copied().ok_or_else(|| {
                         Error::Policy(format!(
-                            "the sensitivities say nothing of `{name}` in {storage}"
+                            "the importance file has no entry for `{name}` in {storage}"
                         ))
                     })?;
                 let bytes = bench.source().section_len(id, storage);

@@ -89,7 +89,7 @@ impl Checkpoint {
             None => {
                 return Err(bad(format!(
                     "its metadata has no `{FORMAT_KEY}`, so it was not written by this tool; \
-                     foreign checkpoints have to be imported first"
+                     checkpoints of other programs must be imported first"
                 )));
             }
         }
@@ -97,7 +97,7 @@ impl Checkpoint {
             .remove(CONFIG_KEY)
             .ok_or_else(|| bad(format!("its metadata has no `{CONFIG_KEY}`")))?;
         let config = serde_json::from_str(&config)
-            .map_err(|e| bad(format!("its `{CONFIG_KEY}` cannot be understood: {e}")))?;
+            .map_err(|e| bad(format!("its `{CONFIG_KEY}` cannot be parsed: {e}")))?;
         Self::new(config, tensors, metadata)
     }
 

@@ -68,8 +68,8 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Container> {
     if bytes.starts_with(&resnet_bk_core::blob::MAGIC) {
         return wrong(
             "a blob",
-            "pass the model.safetensors that it was quantized from: weights cannot be won back from \
-             a blob",
+            "pass the model.safetensors that it was quantized from: a blob does not contain \
+             the original weights",
         );
     }
     if bytes.starts_with(ZIP) {

@@ -23,19 +23,19 @@ Examples:
   Importance of every layer of the shipped model, without a corpus:
       resnet-bk analyze models/wikitext2/model.safetensors --out importance.json
 
-  On real text, with more of it for the measured kind:
+  On real text, with more tokens for the measurement:
       resnet-bk analyze model.safetensors --corpus data/wikitext-2 --measure-tokens 32768 \\
           --out importance.json
 
-  Tables that two machines measured on different texts, joined:
+  Merge tables that two machines measured on different texts:
       resnet-bk analyze model.safetensors --merge one.json --merge two.json --out importance.json
 
 The file has, per layer, the three published metrics (gradient magnitude 0.5, activation variance
-0.3, weight magnitude 0.2, z-scored and joined) and, per tensor and precision, the measured rise in
-KL divergence when only that tensor is quantized, with the equalization and permutation
-of hidden units that helps each expert. `quantize --importance` reads it. An interrupted run
-resumes. A file that was computed with other settings (checkpoint, tokenizer, text, window, seed,
-steps), or that cannot be read, stays as it is: name another, or replace it with --force.";
+0.3, weight magnitude 0.2, z-scored and combined) and, per tensor and precision, the measured rise
+in KL divergence when only that tensor is quantized, with the equalization and permutation of hidden
+units that help each expert. `quantize --importance` reads it. An interrupted run resumes. A file
+that was computed with other settings (checkpoint, tokenizer, text, window, seed, steps), or that
+cannot be read, is kept: name another, or replace it with --force.";
 
 /// Measure the importance of layers and write it to a file.
 #[derive(Debug, clap::Args)]
@@ -76,7 +76,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         if before.is_some_and(|before| before != merged) && !args.force.force {
             return Err(Error::Overwrite {
                 path: args.out,
-                reason: "it holds another table than the one that would be written".into(),
+                reason: "its table differs from the one that would be written".into(),
             });
         }
         return conclude(&out, &merged, global);
@@ -161,7 +161,7 @@ fn merge(paths: &[PathBuf], loaded: &Loaded) -> Result<Importance> {
     files.try_fold(first, |merged, file: Result<_>| {
         let (path, importance) = file?;
         merged.merge(importance).map_err(|reason| Error::Format {
-            kind: "importance file to join with the others",
+            kind: "importance file to merge with the others",
             path: path.clone(),
             reason,
         })

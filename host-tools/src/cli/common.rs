@@ -49,7 +49,7 @@ impl Loaded {
             tokenizer.belongs_to(&name, &model, checkpoint.config.vocab, recorded)?;
             if recorded.is_none() {
                 let remark = "does not record the tokenizer that it was trained with";
-                note(global, &format!("{model} {remark}; {name} is taken to be that one"));
+                note(global, &format!("{model} {remark}; {name} is assumed to be that one"));
             }
         }
         let sha256 = Sha256::digest(&bytes).into();
@@ -253,8 +253,8 @@ impl TextArgs {
             note(
                 global,
                 &format!(
-                    "{} is not the kind of text that the model expects: {problem}; what is quantized \
-                     for it may lose much on other text",
+                    "{} is not the kind of text that the model expects: {problem}; a blob \
+                     calibrated on it may lose much on other text",
                     text.name
                 ),
             );

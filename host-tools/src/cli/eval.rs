@@ -28,28 +28,28 @@ Examples:
   A checkpoint and its blobs on the test split of a corpus:
       resnet-bk eval model.safetensors static.rbk int8.rbk --corpus data/wikitext-2
 
-  Without a corpus: on text that the FP32 model writes itself, from a seed:
+  Without a corpus, on text sampled from the FP32 model with a seed:
       resnet-bk eval model.safetensors static.rbk --tokens 32768 --seed 7
 
   On any text file:
       resnet-bk eval model.safetensors static.rbk --text book.txt
 
-  A blob alone, whose tokenizer travels with it:
+  A blob alone, with the tokenizer that it contains:
       resnet-bk eval static.rbk --text book.txt
 
-  What the rounding of weights alone costs, activations staying FP32:
+  The loss from quantized weights alone, with activations in FP32:
       resnet-bk eval model.safetensors static.rbk --weights-only
 
-Protocol: windows that follow each other, each with a fresh state, each token predicting the next.
+Protocol: consecutive windows, each with a fresh state; every token predicts the next one.
 Blobs run through the integer path that also runs on devices.
 
-Standard errors (±): windows of one article are alike, so errors are counted by blocks, by a
-jackknife that leaves out one block after the other. Blocks are the articles of a text, if it has
-several (lines ` = Title = ` between blank ones, as in WikiText); the streams of a text that the
-model wrote; else runs of 8,192 tokens, of shorter texts an eighth. A window belongs to the
-article of its first token. The errors of rise and KL are those of comparisons with FP32 block by
-block. A text of one block gives none (–). `--json` says what the blocks are, and kl_replicates,
-the KL divergence without each block, gives the error of any comparison of two blobs.";
+Standard errors (±): windows of one article are correlated, so errors are computed over blocks, by a
+jackknife that leaves out one block at a time. Blocks are the articles of a text, if it has several
+(lines ` = Title = ` between blank ones, as in WikiText); the streams of a text sampled from the
+model; otherwise runs of 8,192 tokens, or an eighth of a shorter text. A window belongs to the
+article of its first token. The errors of rise and KL compare each block with FP32. A text of one
+block has none (–). `--json` says what the blocks are; its kl_replicates, the KL divergence without
+each block, give the error of any comparison of two blobs.";
 
 /// Measure perplexity and fidelity of a checkpoint and of blobs.
 #[derive(Debug, clap::Args)]
@@ -65,8 +65,8 @@ pub(crate) struct Args {
     /// sampled].
     #[arg(long, value_parser = numbers::tokens(1), value_name = "N")]
     tokens: Option<usize>,
-    /// Tokenizer, if neither beside the checkpoint as tokenizer.json nor in the blobs; must be the
-    /// one that the models were trained with.
+    /// Tokenizer, if there is no tokenizer.json beside the checkpoint and none in the blobs; must
+    /// be the one that the models were trained with.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Put the dequantized weights and biases of each blob into the FP32 model instead of running
@@ -103,7 +103,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             blobs.push((path.clone(), bytes));
         } else if loaded.is_some() {
             return Err(Error::Usage(
-                "eval compares blobs with one checkpoint, not with two".into(),
+                "`eval` compares blobs with one checkpoint, but two were given".into(),
             ));
         } else {
             loaded = Some(Loaded::read(path, args.tokenizer.as_deref(), global)?);
@@ -140,7 +140,9 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             models.iter().map(|model| Subject::Weights(substitute(&source, model))).collect()
         }
         None if args.weights_only => {
-            return Err(Error::Usage("--weights-only needs the blobs' checkpoint".into()));
+            return Err(Error::Usage(
+                "--weights-only needs the checkpoint that the blobs were made from".into(),
+            ));
         }
         _ => models.iter().cloned().map(Subject::Blob).collect::<Vec<_>>(),
     };

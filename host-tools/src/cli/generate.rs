@@ -148,7 +148,7 @@ fn stops(texts: &[String], tokenizer: core::Tokenizer<'_>) -> Result<Vec<u32>> {
     let token = |text: &String| match tokenizer.encode_vec(text.as_bytes())[..] {
         [token] => Ok(token),
         ref tokens => Err(Error::Usage(format!(
-            "--stop {text:?} is {} tokens; choose a text that is one, such as a line break",
+            "--stop {text:?} is {} tokens; choose a text of a single token, such as a line break",
             tokens.len()
         ))),
     };

@@ -16,7 +16,7 @@ Examples:
   A published checkpoint whose tokens were routed to two experts:
       resnet-bk import resnet_bk.pt --top-k 2 --out model.safetensors
 
-  From safetensors; the number of experts as --top-k means dense gating:
+  From safetensors, with dense gating: --top-k is the number of experts:
       resnet-bk import resnet_bk.safetensors --top-k 4 --out model.safetensors
 
   The averaged weights of a training script that saved {'model': ..., 'ema': ...}:
@@ -24,13 +24,13 @@ Examples:
 
 What can be read:
   .pt, .pth     as torch.save(model.state_dict(), path) writes it (PyTorch 1.6 or later), also
-                beside other things in dictionaries and lists, such as {'model': ..., 'epoch': 3}
+                within dictionaries and lists, such as {'model': ..., 'epoch': 3}
   .safetensors  with the same names
 
-The names may have the prefixes of modules around the model (`net.`), and parts that wrappers add
-(`module`, `_orig_mod`) wherever they stand. Tensors beside that module are left out and listed.
+Names may have the prefixes of enclosing modules (`net.`) and, anywhere, the parts that wrappers add
+(`module`, `_orig_mod`). Tensors outside of the model are left out and listed.
 
-The model has to be the ResNet-BK of commit 518528f in its default form. Dimensions are counted from
+The model has to be the ResNet-BK of commit 518528f in its default form. Dimensions are derived from
 the tensors; missing, surplus and misshapen tensors are named, and so are buffers that belong to
 other revisions.";
 
@@ -41,8 +41,8 @@ pub(crate) struct Args {
     /// Published checkpoint: .pt, .pth or .safetensors.
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// Experts that each token is routed to, which the file does not contain. All of them: dense
-    /// gating.
+    /// Experts that each token is routed to, which the file does not record; the number of experts
+    /// means dense gating.
     #[arg(long, value_parser = numbers::within(1..=64), value_name = "N")]
     top_k: usize,
     /// Which model, if the file holds several: its keys and prefix, joined by dots, as listed in
@@ -116,13 +116,13 @@ fn report(checkpoint: &Checkpoint, path: &Path, global: Global) -> Result<()> {
         config.positions.map_or("unlimited".into(), |positions| positions.to_string())
     )?;
     if let Some(names) = checkpoint.provenance.get(LEFT_OUT_KEY) {
-        writeln!(Stdout, "left out, because they lie beside the model: {names}")?;
+        writeln!(Stdout, "left out, because they are not part of the model: {names}")?;
     }
     if config.chain == Chain::Full {
         writeln!(
             Stdout,
-            "the full chain sees the tokens that it predicts: such a model can be scored and \
-             compared, its perplexity is not a language model's"
+            "the full chain sees the tokens that it predicts: the model can be scored and \
+             compared, but its perplexity is not that of a language model"
         )?;
     }
     Ok(())

@@ -24,13 +24,13 @@ Examples:
   What is in a blob, and does it fit the board?
       resnet-bk inspect static.rbk
 
-  By which kernels would a Cortex-M4F multiply its matrices?
+  Which kernels would a Cortex-M4F use for its matrices?
       resnet-bk inspect static.rbk --target cortex-m4f
 
-  A checkpoint, counted the published way:
+  The published size estimate of a checkpoint:
       resnet-bk inspect model.safetensors --published-estimate
 
-  The published estimate at the published reference size, without any file:
+  The same for the published reference size, without a file:
       resnet-bk inspect --published-estimate";
 
 /// Show what is in a blob or a checkpoint.
@@ -65,7 +65,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         }
     } else if args.target.is_some() {
         Err(Error::Usage(format!(
-            "--target says which kernels serve a blob, and {} is none: quantize it first",
+            "--target shows the kernels of a blob, but {} is a checkpoint: quantize it first",
             path.display()
         )))
     } else {
@@ -222,7 +222,7 @@ fn blob(
         model.header().chain.len,
         len - weights - model.header().chain.len as usize - tokenizer
     )?;
-    writeln!(Stdout, "RAM   {ram} bytes for a {ram_kind}, beside the stack")?;
+    writeln!(Stdout, "RAM   {ram} bytes for a {ram_kind}, besides the stack")?;
     writeln!(Stdout, "kernels {}", kernels.summary())?;
     writeln!(Stdout, "work  {} multiply-accumulates per token", dims.macs_per_token())?;
     if let Some(longest) = bounds.summary() {

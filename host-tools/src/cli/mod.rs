@@ -31,11 +31,11 @@ Exit codes: 0 success, 1 failure, 2 wrong command line, 141 standard output was 
 
 const OUTPUTS: &str = "\
 Outputs:
-  No command replaces a file that it reads, a file of another kind than it writes (by content, not
-  by name) or a model that `train` has finished, unless it is told so by --force. Where an output
-  goes is checked before the work begins. Files are replaced at once, when all of the new content
-  is on the disk; links are followed and modes are kept. What is no file (/dev/stdout, /dev/null,
-  a pipe) is written to; a command whose output is standard output prints nothing else there.
+  Without --force, no command replaces a file that it reads, a file of another kind than it writes
+  (judged by content, not by name) or a model that `train` has finished. Output paths are checked
+  before the work begins. Files are replaced atomically, once all of the new content is on disk;
+  links are followed and modes are kept. Devices and pipes (/dev/stdout, /dev/null) are written to
+  directly; a command whose output is standard output prints nothing else there.
 
 Exit codes: 0 success, 1 failure, 2 wrong command line, 141 standard output was closed.";
 

@@ -58,8 +58,9 @@ impl Bounds {
         if model.dims().chain == Chain::Full {
             return Ok(Self(Vec::new()));
         }
-        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE)
-            .map_err(|e| Error::Usage(format!("the counts of this build are damaged: {e}")))?;
+        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE).map_err(|e| {
+            Error::Usage(format!("the instruction counts in this program cannot be read: {e}"))
+        })?;
         let of_core = |costs: &Costs| (costs.core, longest(&model, costs, &counts));
         Ok(Self(COSTS.iter().map(of_core).collect()))
     }

@@ -21,8 +21,8 @@ Examples:
           --importance target/frontier/wikitext2/importance.json \\
           --blob static.rbk --blob 7x.rbk --out report.html
 
-The page stands alone; its plots are also written beside it as SVG and PNG, to a directory with
-the page's name. The same figures go to the terminal.";
+The page is self-contained; its plots are also written as SVG and PNG to a directory beside it
+with the page's name. The same figures are printed to the terminal.";
 
 /// Report on a model: a page, plots, and text.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Importance file, for the heat map of sensitivities.
     #[arg(long, value_name = "FILE")]
     importance: Option<PathBuf>,
-    /// Blob to show by bytes per part; may be repeated.
+    /// Blob whose bytes per part are shown; may be repeated.
     #[arg(long, value_name = "FILE")]
     blob: Vec<PathBuf>,
     /// HTML page to write; an older page and its plots are replaced.
@@ -95,7 +95,7 @@ impl Args {
         let directory = self.out.with_extension("");
         if directory == self.out {
             return Err(Error::Usage(format!(
-                "--out {} needs an ending, such as .html: plots go to a directory without it",
+                "--out {} needs an extension, such as .html: plots go to a directory without it",
                 self.out.display()
             )));
         }

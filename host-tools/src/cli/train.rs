@@ -33,7 +33,7 @@ Examples:
           --tokenizer runs/reference/tokenizer.json
 
 The output directory receives
-  model.safetensors   the weights in FP32, with the dimensions and the origin as metadata
+  model.safetensors   the weights in FP32, with dimensions and provenance as metadata
   tokenizer.json      the tokenizer that the model was trained with, written together with it
   train.jsonl         one JSON object per line: step, tokens, loss, validation bits per byte
   state               while the run lasts: what it needs to resume

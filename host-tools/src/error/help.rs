@@ -13,10 +13,12 @@ impl Error {
                 "check that the path is spelled correctly and that you may read it".into()
             }
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                "the disk is full; free some space or write elsewhere (nothing was left half written)"
+                "the disk is full; free some space or write elsewhere (no partial file was left)"
                     .into()
             }
-            Self::Io { .. } => "check that the directory exists and that you may write to it".into(),
+            Self::Io { .. } => {
+                "check that the directory exists and that you may write to it".into()
+            }
             Self::WrongKind { remedy, .. } => (*remedy).into(),
             Self::Overwrite { .. } => {
                 "name another file or directory, or add --force to replace what is there".into()
@@ -28,7 +30,7 @@ impl Error {
             ),
             Self::Busy { .. } => "wait until it has ended, or choose another --out".into(),
             Self::OtherSettings { .. } => {
-                "repeat those settings, name another file, or begin it anew with `analyze --force`"
+                "repeat those settings, name another file, or measure anew with `analyze --force`"
                     .into()
             }
             Self::Format { kind, .. } => format_help(kind).into(),
@@ -58,7 +60,7 @@ impl Error {
             }
             Self::TextShort { .. } => "use a longer text or a shorter --window".into(),
             Self::Window { positions, .. } => {
-                format!("name a --window of at most {positions}, or none")
+                format!("choose a --window of at most {positions}, or leave the flag out")
             }
             Self::Tokenizer(_) => {
                 "train a tokenizer with this tool, or pass the tokenizer.json that the model was \
@@ -66,28 +68,24 @@ impl Error {
                     .into()
             }
             Self::TokenizerFile { .. } => {
-                "pass the tokenizer.json that `resnet-bk train` wrote; one of another program can \
-                 be used only if it has these values and does without the rest"
+                "pass the tokenizer.json that `resnet-bk train` wrote; a file from another program \
+                 can be used only if it has the supported values and no other fields"
                     .into()
             }
             Self::TokenizerMismatch { expected, .. } => format!(
-                "pass the tokenizer.json that the model was trained with (--tokenizer), of which \
-                 `sha256sum` begins with {}; a blob that carries its tokenizer needs none",
+                "pass the tokenizer.json that the model was trained with (--tokenizer), whose \
+                 `sha256sum` begins with {}; a blob that contains its tokenizer needs none",
                 expected.get(..12).unwrap_or(expected)
             ),
-            Self::TokenOutOfRange { .. } => {
-                "cut the text into tokens with the model's own tokenizer".into()
-            }
+            Self::TokenOutOfRange { .. } => "encode the text with the model's own tokenizer".into(),
             Self::ResumeMismatch { .. } => {
                 "repeat the original settings to resume, choose another --out, or add --force to \
                  begin anew"
                     .into()
             }
-            Self::Diverged { .. } => {
-                "train again with a lower --lr or a longer --warmup".into()
-            }
+            Self::Diverged { .. } => "train again with a lower --lr or a longer --warmup".into(),
             Self::Policy(_) => {
-                "see `resnet-bk quantize --help` for the policies and the form of policy files".into()
+                "see `resnet-bk quantize --help` for policies and the format of policy files".into()
             }
             Self::Budget(_) => {
                 "allow more bytes or a larger --max-kl, or train another model".into()
@@ -96,7 +94,8 @@ impl Error {
                 "the blob format's limits are in docs/format.md; retrain within them".into()
             }
             Self::WeightTooLarge { .. } => {
-                "give the tensor another precision with a policy file, or check the checkpoint".into()
+                "give the tensor another precision with a policy file, or check the checkpoint"
+                    .into()
             }
             Self::Overflow { .. } => {
                 "its weights, or those of a layer before it, are too large for FP32: check the \
@@ -104,17 +103,18 @@ impl Error {
                     .into()
             }
             Self::Singular { .. } => {
-                "calibrate on more text (--calibration-tokens), or leave second moments out with \
-                 --without gptq,descent,refit"
+                "calibrate on more text (--calibration-tokens), or disable the steps that use \
+                 second moments: --without gptq,descent,refit"
                     .into()
             }
             Self::Blob(error) | Self::BlobFile { error, .. } => core_help(error).into(),
             Self::Stdout(_) => {
-                "free some space or send the output elsewhere; files that the command writes are whole"
+                "free some space or send the output elsewhere; files already written are complete"
                     .into()
             }
             Self::Usage(_) => {
-                "change what the message names; `resnet-bk COMMAND --help` explains every flag".into()
+                "correct what the message names; `resnet-bk COMMAND --help` explains each flag"
+                    .into()
             }
         }
     }
@@ -124,14 +124,16 @@ impl Error {
 fn format_help(kind: &str) -> &'static str {
     match kind {
         "checkpoint" => "pass a model.safetensors that `resnet-bk train` or `import` wrote",
-        "safetensors file" => "it is damaged or of another kind: copy or export it again, whole",
+        "safetensors file" => {
+            "it is incomplete, damaged or of another kind: copy or export it again"
+        }
         "tokenizer" => "pass the tokenizer.json that the model was trained with",
         "training state" => "remove it to begin again, or restore it from a copy",
         "frontier" => "pass the frontier.json that `cargo xtask frontier` wrote",
         kind if kind.starts_with("importance file") => {
             "write it again with `resnet-bk analyze`, or name another"
         }
-        _ => "write it again with the command that it comes from, or name another",
+        _ => "write it again with the command that produces it, or name another",
     }
 }
 
@@ -142,7 +144,7 @@ fn core_help(error: &resnet_bk_core::Error) -> &'static str {
         Core::NotABlob => "pass a blob that `resnet-bk quantize` wrote",
         Core::Version { .. } => "quantize the checkpoint again with this version of the tool",
         Core::Truncated { .. } | Core::TrailingBytes { .. } | Core::Checksum { .. } => {
-            "copy or flash the blob again, whole; if that does not help, quantize again"
+            "copy or flash the whole blob again; if that does not help, quantize again"
         }
         Core::Dimension { .. } | Core::OffDiagonal { .. } | Core::TokenizerText { .. } => {
             "the blob format's limits are in docs/format.md; train a model within them"
@@ -150,7 +152,8 @@ fn core_help(error: &resnet_bk_core::Error) -> &'static str {
         Core::NoTokenizer => "pass --tokenizer FILE, or quantize again without --no-tokenizer",
         Core::Token { .. } => "pass the tokenizer.json that the model was trained with",
         Core::EndOfPositions { .. } => {
-            "ask for fewer --tokens or give a shorter --prompt: the model ends with its position table"
+            "ask for fewer --tokens or give a shorter --prompt: the model cannot go beyond its \
+             position table"
         }
         Core::NotCausal => "score it with `resnet-bk eval`, or train with --chain half to generate",
         Core::EmptyWindow => "give a text of at least one token",
@@ -162,7 +165,7 @@ fn core_help(error: &resnet_bk_core::Error) -> &'static str {
         Core::Temperature => "choose a --temperature of 0 (greedy) or a positive number",
         Core::RepetitionPenalty => "choose a --repetition-penalty from 1 (none) to 1000",
         Core::EmptyPrompt => "give a --prompt of at least one token",
-        _ => "quantize the checkpoint again, and copy or flash the blob whole",
+        _ => "quantize the checkpoint again, then copy or flash the whole blob",
     }
 }
 
@@ -198,7 +201,7 @@ mod tests {
                 "swap them",
             ),
             (format("checkpoint"), "`resnet-bk train`"),
-            (format("safetensors file"), "again, whole"),
+            (format("safetensors file"), "export it again"),
             (format("tokenizer"), "tokenizer.json"),
             (format("training state"), "begin again"),
             (format("frontier"), "cargo xtask frontier"),

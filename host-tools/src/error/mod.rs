@@ -22,7 +22,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file of the wrong kind.
-    #[error("{} is {found}, but {wanted} is wanted here", path.display())]
+    #[error("{} is {found}, but {wanted} is needed here", path.display())]
     WrongKind {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum Error {
         value: f32,
     },
     /// Invalid model dimensions.
-    #[error("impossible model dimensions: {0}")]
+    #[error("invalid model dimensions: {0}")]
     Config(String),
     /// A foreign checkpoint is not a model that can be imported.
     #[error("cannot import {}:{}", path.display(), list(problems))]
@@ -153,8 +153,8 @@ pub enum Error {
     },
     /// A tokenizer other than the one that a model was trained with.
     #[error(
-        "{tokenizer} is not the tokenizer of {model}: its SHA-256 is {found}, that of the model's \
-         is {expected}"
+        "{tokenizer} is not the tokenizer of {model}: its SHA-256 is {found}, but that of the \
+         model's tokenizer is {expected}"
     )]
     TokenizerMismatch {
         /// Description of the tokenizer.
@@ -167,7 +167,7 @@ pub enum Error {
         expected: String,
     },
     /// A token outside the model's vocabulary.
-    #[error("the text has token {token}, but the model only {vocab} tokens")]
+    #[error("the text has token {token}, but the model has only {vocab} tokens")]
     TokenOutOfRange {
         /// The token.
         token: u32,
@@ -205,7 +205,7 @@ pub enum Error {
         precision: &'static str,
     },
     /// A model computes infinities or NaNs, or its statistics overflow.
-    #[error("{what} computes numbers that are not finite on {text}")]
+    #[error("{what} produces values that are not finite on {text}")]
     Overflow {
         /// The first layer in order of inference, or the model.
         what: String,

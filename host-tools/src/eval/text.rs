@@ -161,7 +161,7 @@ impl TextSource {
             Self::File(path, _) => corpus::read_text(path)?,
         };
         let tokenizer = tokenizer.ok_or_else(|| {
-            Error::Tokenizer("text has to be cut into tokens, and there is no tokenizer".into())
+            Error::Tokenizer("the text has to be encoded, but no tokenizer was given".into())
         })?;
         let tokens = tokenizer.encode(&text)?;
         let parts = parts(&text, &tokens, tokenizer);

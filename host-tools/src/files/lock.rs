@@ -38,8 +38,8 @@ impl Lock {
             }
             if read.is_err() || !holder.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(Error::Usage(format!(
-                    "the lock of this run would be {}, which is something else: move it away or \
-                     choose another --out",
+                    "this run needs {} as its lock file, but it holds something else: move it away \
+                     or choose another --out",
                     path.display()
                 )));
             }

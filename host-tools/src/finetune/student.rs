@@ -51,7 +51,9 @@ impl Student {
         // Hidden units may be pruned, and tokens may be in classes: not compared.
         (expected.hidden, expected.token_classes) = (dims.hidden, dims.token_classes);
         if dims != expected || dims.hidden as usize > teacher.hidden {
-            return Err(Error::Usage("the blob is of a model of other dimensions".into()));
+            return Err(Error::Usage(
+                "the blob's dimensions are not those of the checkpoint".into(),
+            ));
         }
         let config = ModelConfig { hidden: dims.hidden as usize, ..teacher.clone() };
         let mut model = Model::<f32>::zeros(config)?;

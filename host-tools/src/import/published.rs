@@ -22,7 +22,7 @@ const SURPLUS: &str = "does not belong to this model";
 const VARIANTS: [(&[&str], &str); 6] = [
     (
         &[".birman_schwinger_core.", "prime_bump_potential."],
-        "the Birman–Schwinger core, which is another operator than the tridiagonal chain",
+        "the Birman–Schwinger core, a different operator from the tridiagonal chain",
     ),
     (&[".scattering_router."], "routing by scattering phases instead of a gating network"),
     (

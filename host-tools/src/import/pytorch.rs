@@ -18,10 +18,10 @@ const RESAVE: &str = "load it in PyTorch and save it again with \
                       `torch.save(model.state_dict(), path)` (PyTorch 1.6 or later)";
 const COPY_AGAIN: &str = "the file is damaged or incomplete; copy or download it again";
 
-const PLAIN: &str = "load it in PyTorch, replace these tensors by plain dense ones of FP32 \
+const PLAIN: &str = "load it in PyTorch, replace these tensors by plain dense FP32 ones \
                      (`t.to_dense().float()`, `t.dequantize()`, `t.resolve_conj()`) and save the \
                      state_dict again";
-const CONTIGUOUS: &str = "load it in PyTorch, replace its tensors by copies of their own \
+const CONTIGUOUS: &str = "load it in PyTorch, replace its tensors by contiguous copies \
                           (`t.contiguous().clone()`) and save the state_dict again";
 
 /// Maximum total number of elements of views beyond those of their storages, 1 GiB in FP32: a small
@@ -326,7 +326,7 @@ impl<'a> Archive<'a> {
         let mut file =
             self.zip.by_name(&path).map_err(|e| format!("cannot be read from `{path}`: {e}"))?;
         if file.size() > limit {
-            return Err(format!("is {} bytes long, which is too much", file.size()));
+            return Err(format!("is {} bytes long, which is too long", file.size()));
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|e| format!("cannot be read from `{path}`: {e}"))?;

@@ -107,7 +107,7 @@ impl Importance {
             Some(format) if format == u64::from(Self::FORMAT) => {}
             Some(format) if format < u64::from(Self::FORMAT) => {
                 return Err(bad(format!(
-                    "it has format {format}, which does not say what text and tokenizer it was \
+                    "it has format {format}, which does not record the text and tokenizer it was \
                      measured with; `analyze --out` writes format {}",
                     Self::FORMAT
                 )));

@@ -28,7 +28,7 @@ pub(super) fn assign(
     let mut ranked = Vec::with_capacity(layers.len());
     for layer in &layers {
         let score = importance.score(layer).ok_or_else(|| {
-            Error::Policy(format!("the importance file says nothing of `{layer}`"))
+            Error::Policy(format!("the importance file has no entry for `{layer}`"))
         })?;
         ranked.push((layer.as_str(), score));
     }

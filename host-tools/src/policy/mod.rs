@@ -46,8 +46,9 @@ impl Policy {
         if let Some(storage) = name.strip_prefix("uniform-") {
             return Storage::parse_short(storage).map(Self::Uniform).ok_or_else(|| {
                 Error::Policy(format!(
-                    "`{name}` is no uniform policy: write uniform-int8, uniform-fp16, or uniform-int2 to \
-                     uniform-int6, with another group size than 32 as in uniform-int4/16"
+                    "`{name}` is not a uniform policy: use uniform-int8, uniform-fp16, or \
+                     uniform-int2 to uniform-int6, with a group size other than 32 as in \
+                     uniform-int4/16"
                 ))
             });
         }
@@ -57,8 +58,8 @@ impl Policy {
                 ("static", Some(ladder)) => Ok(Self::Static(ladder)),
                 ("dynamic", Some(ladder)) => Ok(Self::Dynamic(ladder)),
                 _ => Err(Error::Policy(format!(
-                    "`{name}` is no published policy with other precisions: write them from high to \
-                     low, as in static:int8,int6,int4"
+                    "`{name}` is not a published policy with other precisions: list them from \
+                     high to low, as in static:int8,int6,int4"
                 ))),
             };
         }

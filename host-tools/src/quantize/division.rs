@@ -85,7 +85,8 @@ impl Source {
     /// [`Error::Policy`] for a division of a different model.
     pub fn divide(&mut self, division: &Division, calibration: &mut Calibration) -> Result<()> {
         let division = division.allowed(self.steps);
-        let foreign = || Error::Policy("the importance file divides another model".into());
+        let foreign =
+            || Error::Policy("the importance file is of a model with other dimensions".into());
         self.classes = division.classes(self.dims.vocab).ok_or_else(foreign)?;
         self.dims.token_classes = u32::from(self.classes.iter().max().map_or(0, |&most| most)) + 1;
         let hidden = self.dims.hidden as usize;

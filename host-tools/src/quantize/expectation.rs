@@ -105,19 +105,19 @@ impl Expectation {
         let uniform = (self.vocab.max(1) as f64).ln();
         if cross > uniform {
             return Some(format!(
-                "the model finds it harder to predict than random tokens are ({cross:.2} nats a token; \
+                "the model finds it harder to predict than random tokens ({cross:.2} nats a token; \
                  ln V is {uniform:.2})"
             ));
         }
         if cross - own > SURPRISE {
             return Some(format!(
-                "a token costs the model {cross:.2} nats, where text that it knows would cost {own:.2}"
+                "a token costs the model {cross:.2} nats, but {own:.2} in text that it knows"
             ));
         }
         let missing = self.missing();
         (missing > MISSING).then(|| {
             format!(
-                "{:.0} % of what the model expects to come next never comes in it",
+                "the model gives {:.0} % of its probability to tokens that do not occur in it",
                 100.0 * missing
             )
         })

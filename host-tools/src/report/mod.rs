@@ -155,7 +155,9 @@ impl Frontier {
         let drawable = |row: &Row| row.blob_bytes > 0 && row.kl.is_finite() && row.ppl.is_finite();
         match frontier.rows.iter().find(|row| !drawable(row)) {
             _ if frontier.rows.is_empty() => Err(bad("it has no rows".into())),
-            Some(row) => Err(bad(format!("row `{}` has figures that are none", row.name))),
+            Some(row) => {
+                Err(bad(format!("row `{}` has no bytes or a figure that is not finite", row.name)))
+            }
             None => Ok(frontier),
         }
     }

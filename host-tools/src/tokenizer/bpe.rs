@@ -100,7 +100,7 @@ impl Tokenizer {
             }),
             _ if self.vocab() != vocab => {
                 let count = self.vocab();
-                Err(Error::Tokenizer(format!("{name} has {count} tokens, {model} {vocab}")))
+                Err(Error::Tokenizer(format!("{name} has {count} tokens, but {model} has {vocab}")))
             }
             _ => Ok(()),
         }

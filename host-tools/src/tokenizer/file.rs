@@ -26,8 +26,8 @@ pub(super) struct Parts {
 
 /// Parses a `tokenizer.json`, or returns every problem.
 pub(super) fn parse(bytes: &[u8]) -> Result<Parts, Vec<String>> {
-    let file: Value = serde_json::from_slice(bytes).map_err(|e| vec![format!("no JSON: {e}")])?;
-    let Value::Object(file) = file else { return Err(vec!["no JSON object".into()]) };
+    let file: Value = serde_json::from_slice(bytes).map_err(|e| vec![format!("not JSON: {e}")])?;
+    let Value::Object(file) = file else { return Err(vec!["not a JSON object".into()]) };
     let mut problems = Vec::new();
     compare("", Some(&Value::Object(without_tables(&file))), &template(), &mut problems);
     let field = |name| file.get("model").and_then(|model| model.get(name));
@@ -39,12 +39,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parts, Vec<String>> {
             let more = of_tables.len().saturating_sub(MOST_OF_TABLES);
             of_tables.truncate(MOST_OF_TABLES);
             problems.extend(of_tables);
-            problems.extend((more > 0).then(|| format!("{more} more of tokens and merges")));
+            problems
+                .extend((more > 0).then(|| format!("{more} more problems of tokens and merges")));
             parts
         }
         (vocab, _) => {
             let name = if vocab.is_none() { "vocab" } else { "merges" };
-            problems.push(format!("`model.{name}` is missing or of another type"));
+            problems.push(format!("`model.{name}` is missing or has the wrong type"));
             None
         }
     };
@@ -138,7 +139,9 @@ fn tables(
     for (text, number) in vocab {
         match number.as_u64().and_then(|number| u32::try_from(number).ok()) {
             Some(number) => drop(numbers.insert(text.as_str(), number)),
-            None => problems.push(format!("token `{text}` has the number {}", brief(number))),
+            None => {
+                problems.push(format!("token `{text}` has the invalid number {}", brief(number)))
+            }
         }
     }
     let tokens = vocabulary::tokens(&numbers, problems);

@@ -1,10 +1,11 @@
-//! Byte-level BPE: text to token numbers and back, without loss.
+//! Byte-level BPE: text to token ids and back, without loss.
 //!
 //! A tokenizer is stored as a Hugging Face `tokenizer.json`, and trained and run by their library;
 //! but its rules are chosen so that a microcontroller can follow them on bytes:
 //!
-//! 1. *Pieces.* White space is the four bytes space, `\t`, `\n`, `\r`; everything else, all of
-//!    non-ASCII included, is not. A piece begins at the start of the text and before byte i where
+//! 1. *Pieces.* White space is the four bytes space, `\t`, `\n`, `\r`; everything else,
+//!    including all of non-ASCII, is not. A piece begins at the start of the text and before byte i
+//!    if
 //!    - byte i is a space and byte i + 1 exists and is not white space (a single space belongs to
 //!      the word that it precedes), or
 //!    - byte i is white space and byte i − 1 is not (white space after a word), or

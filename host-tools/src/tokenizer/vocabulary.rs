@@ -25,12 +25,12 @@ pub(super) fn tokens(
     for (text, number) in sorted {
         let bytes: Option<Vec<u8>> = text.chars().map(|c| byte_of.get(&c).copied()).collect();
         let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
-            problems.push(format!("token {number}, `{text}`, is not written as bytes"));
+            problems.push(format!("token {number}, `{text}`, is not in the byte-level alphabet"));
             continue;
         };
         if number < 256 && bytes.len() != 1 {
             problems
-                .push(format!("token {number}, `{text}`, is not a byte: the first 256 must be"));
+                .push(format!("token {number}, `{text}`, is not a byte; the first 256 must be"));
         }
         if bytes.len() > MAX_TOKEN_BYTES {
             let length = bytes.len();
@@ -95,7 +95,7 @@ pub(super) fn merges(
     let made = 256 + pairs.len();
     if in_order && numbers.len() > made {
         let last = numbers.len() - 1;
-        problems.push(format!("tokens {made} to {last} are made by no merge"));
+        problems.push(format!("no merge makes tokens {made} to {last}"));
     }
     (problems.len() == before).then_some(merges)
 }

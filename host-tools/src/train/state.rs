@@ -65,7 +65,8 @@ pub(crate) fn read<P: DeserializeOwned, const N: usize>(
         |reason: String| Error::Format { kind: "training state", path: path.to_path_buf(), reason };
     let progress = container.metadata.remove(PROGRESS);
     let progress = progress.and_then(|text| serde_json::from_str(&text).ok());
-    let progress = progress.ok_or_else(|| bad("it does not say how far the run was".into()))?;
+    let progress =
+        progress.ok_or_else(|| bad("it does not record the progress of the run".into()))?;
     let found = &container.metadata;
     let keys: BTreeSet<&String> = wanted.keys().chain(found.keys()).collect();
     let show = |value: Option<&String>| value.map_or("nothing", String::as_str).to_string();
@@ -82,7 +83,7 @@ pub(crate) fn read<P: DeserializeOwned, const N: usize>(
     let mut read = arrays.map(|_| Vec::new());
     for (read, (name, length)) in read.iter_mut().zip(arrays) {
         let tensor = container.tensors.remove(name).filter(|t| t.data.len() == length);
-        *read = tensor.ok_or_else(|| bad(format!("`{name}` is missing or cut short")))?.data;
+        *read = tensor.ok_or_else(|| bad(format!("`{name}` is missing or truncated")))?.data;
     }
     Ok((progress, read))
 }

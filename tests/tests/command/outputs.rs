@@ -55,7 +55,7 @@ fn finetune_keeps_what_it_reads_and_what_lies_beside() {
         refused(at, &tune("new.rbk"), beside);
         fs::remove_file(at.join(beside)).unwrap();
     }
-    fails(at, &tune("/dev/null"), 2, "cannot be but a file");
+    fails(at, &tune("/dev/null"), 2, "must be a regular file");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_table_is_gone_on_with_or_kept() {
                 .unwrap()
                 .replace("\"format\": 5", "\"format\": 4")
                 .into(),
-            "it has format 4, which does not say",
+            "it has format 4, which does not record",
         ),
         (other.to_string().into(), "it was computed for another checkpoint"),
     ] {

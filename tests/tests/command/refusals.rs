@@ -84,7 +84,7 @@ fn a_model_takes_its_own_tokenizer_only() {
     let own = Tokenizer::load(&at.join("tokenizer.json")).unwrap();
 
     let (found, recorded) = (other.sha256(), own.sha256());
-    let cause = format!("its SHA-256 is {found}, that of the model's is {recorded}");
+    let cause = format!("its SHA-256 is {found}, but that of the model's tokenizer is {recorded}");
     let named = ["--tokenizer", "other.json"];
     let blob = ["quantize", "model.safetensors", "--policy", "uniform-int8", "--out", "x.rbk"];
     let text = ["--text", "text.txt"];
@@ -109,7 +109,7 @@ fn a_model_takes_its_own_tokenizer_only() {
     for arguments in [&["eval", "bare.rbk"][..], &["generate", "bare.rbk"]] {
         let text = if arguments[0] == "eval" { &text[..] } else { &[] };
         let arguments = [arguments, &larger, text].concat();
-        fails(at, &arguments, 1, "larger.json has 300 tokens, bare.rbk 272");
+        fails(at, &arguments, 1, "larger.json has 300 tokens, but bare.rbk has 272");
     }
 
     // The blob contains its own tokenizer, that of the checkpoint.

@@ -70,7 +70,7 @@ fn from_checkpoint_to_text() {
     };
     assert!(distinct("1.5") > distinct("1"));
     let refused = [&generate[..], &["--repetition-penalty", "0.5"]].concat();
-    fails(at, &refused, 2, "--repetition-penalty 0.5: the repetition penalty must be from 1");
+    fails(at, &refused, 2, "--repetition-penalty 0.5: the repetition penalty must be between 1");
 
     // Generation ends before the first stop token; the logits that chose it count.
     let tokenizer = Tokenizer::load(&at.join("tokenizer.json")).unwrap();
@@ -86,7 +86,7 @@ fn from_checkpoint_to_text() {
     assert_eq!(stopped["tokens"], value!(&tokens[..before]));
     assert_eq!(stopped["steps"], before + 1);
     let many = [&generate[..], &["--stop", "several words"]].concat();
-    fails(at, &many, 2, "choose a text that is one");
+    fails(at, &many, 2, "choose a text of a single token");
 
     let greedy = json(at, &["generate", "model.safetensors", "--tokens", "8", "--json"]);
     assert!(greedy["text"].as_str().unwrap().starts_with("The "));
@@ -282,7 +282,7 @@ fn a_report_is_a_page_and_its_plots() {
         1,
         "empty.json is not a valid frontier",
     );
-    fails(at, &["report", "frontier.json", "--out", "page"], 2, "needs an ending");
+    fails(at, &["report", "frontier.json", "--out", "page"], 2, "needs an extension");
 }
 
 /// A run stopped in the directory of another model leaves that model unchanged.
@@ -385,8 +385,8 @@ fn finetuning_gets_closer_in_as_many_bytes() {
         fails(place.path(), &[&start[..], more].concat(), 2, cause);
     };
     wrong(&["--train-tokens", "1000000000"], "more than");
-    wrong(&["--train-tokens", "10"], "less than one step");
+    wrong(&["--train-tokens", "10"], "too small for one step");
     wrong(&["--rounds", "2"], "name a target instead");
     wrong(&["--lr", "0"], "--lr must be positive");
-    wrong(&["--text", "model.safetensors"], "other text to validate on");
+    wrong(&["--text", "model.safetensors"], "separate texts for training and validation");
 }

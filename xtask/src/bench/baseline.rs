@@ -56,9 +56,11 @@ impl Baseline {
     /// Reads the committed counts.
     pub(super) fn read() -> Result<Self> {
         let text = fs::read(path()).with_context(|| {
-            format!("cannot read {}; write it by --update", process::shown_path(&path()))
+            format!("cannot read {}; write it with --update", process::shown_path(&path()))
         })?;
-        serde_json::from_slice(&text).with_context(|| process::shown_path(&path()))
+        serde_json::from_slice(&text).with_context(|| {
+            format!("{} is damaged; write it with --update", process::shown_path(&path()))
+        })
     }
 
     /// Writes these counts to the committed file; after a partial run, only those measured.

@@ -18,7 +18,8 @@ const KERNELS: &str = "resnet_bk_core::kernels::";
 /// Sizes of a program's code.
 pub(super) fn of(machine: &Machine, elf: &Path) -> Result<Code> {
     let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    let file = object::File::parse(&*bytes).with_context(|| format!("{}", elf.display()))?;
+    let file =
+        object::File::parse(&*bytes).with_context(|| format!("cannot parse {}", elf.display()))?;
     let size = |name| file.section_by_name(name).map_or(0, |section| section.size());
     let mut kernels = BTreeMap::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
@@ -32,7 +33,7 @@ pub(super) fn of(machine: &Machine, elf: &Path) -> Result<Code> {
     Ok(Code {
         target: machine.target,
         core: machine.core,
-        own: own(elf, file.section_by_name(".text").context("no .text")?)?,
+        own: own(elf, file.section_by_name(".text").context("the program has no .text section")?)?,
         text: size(".text"),
         rodata: size(".rodata"),
         kernels,
@@ -44,7 +45,7 @@ pub(super) fn of(machine: &Machine, elf: &Path) -> Result<Code> {
 fn own(elf: &Path, text: object::Section<'_, '_>) -> Result<u64> {
     /// Instructions begin at even addresses on every target.
     const STEP: u64 = 2;
-    let unreadable = |error| anyhow!("the line tables of {}: {error}", elf.display());
+    let unreadable = |error| anyhow!("cannot read the line tables of {}: {error}", elf.display());
     let lines = Loader::new(elf).map_err(unreadable)?;
     let sources = root().join("core").join("src");
     let mut own = 0;
@@ -58,6 +59,6 @@ fn own(elf: &Path, text: object::Section<'_, '_>) -> Result<u64> {
             }
         }
     }
-    ensure!(own > 0, "no line of {} is from {}", elf.display(), sources.display());
+    ensure!(own > 0, "no code of {} is from {}", elf.display(), sources.display());
     Ok(own)
 }

@@ -118,7 +118,8 @@ impl Machine {
         command.args(self.arguments).args(qemu::QUIET);
         command.arg("-kernel").arg(elf);
         if let Some((blob, offset)) = blob {
-            let blob = fs::canonicalize(blob).with_context(|| format!("no {}", blob.display()))?;
+            let blob = fs::canonicalize(blob)
+                .with_context(|| format!("cannot find {}", blob.display()))?;
             // QEMU escapes a comma by doubling it.
             let file = blob.display().to_string().replace(',', ",,");
             command.arg("-device");
@@ -139,7 +140,7 @@ impl Machine {
             if Instant::now() > deadline {
                 child.kill()?;
                 child.wait()?;
-                bail!("{} on {} did not end", elf.display(), self.core);
+                bail!("{} on {} did not end within {TIME_LIMIT:?}", elf.display(), self.core);
             }
             thread::sleep(Duration::from_millis(20));
         };

@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
         let worse = Baseline::read()?.worse(&counts);
         ensure!(
             worse.is_empty(),
-            "worse than {}:\n  {}\nmake it better, or accept it by `cargo xtask bench --update`",
+            "worse than {}:\n  {}\nimprove it, or accept it with `cargo xtask bench --update`",
             process::shown_path(&baseline::path()),
             worse.join("\n  ")
         );

@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let all = steps::all()?;
     if let Some(unknown) = args.checks.iter().find(|name| all.iter().all(|s| s.name != **name)) {
         let names: Vec<_> = all.iter().map(|step| step.name).collect();
-        bail!("there is no check `{unknown}`; there are: {}", names.join(", "));
+        bail!("there is no check `{unknown}`; the checks are: {}", names.join(", "));
     }
     let chosen: Vec<Step> = all
         .into_iter()

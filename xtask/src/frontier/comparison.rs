@@ -220,7 +220,8 @@ pub(super) fn compare(rivals: &[Rivals], rows: &[Row]) -> Result<Vec<Comparison>
         .map(|rivals| {
             let others = rivals.others.iter().map(point).collect::<Result<Vec<_>>>()?;
             let best = others.iter().min_by(|a, b| a.kl.total_cmp(&b.kl));
-            let best = best.with_context(|| format!("nothing compares with {}", rivals.budget))?;
+            let best =
+                best.with_context(|| format!("no policy to compare with {}", rivals.budget))?;
             let budget = point(&rivals.budget)?.beside(best);
             let whole = point(&rivals.whole)?.beside(best);
             Ok(Comparison { ratio: rivals.ratio, budget, whole, others })

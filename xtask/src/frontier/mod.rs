@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     let steps = Steps::new(if args.quick { 7 } else { 8 });
     steps.next("building the tools");
     let model = args.subject.model();
-    let name = model.file_name().context("--model names no directory")?.to_string_lossy();
+    let name = model.file_name().context("--model must name a directory")?.to_string_lossy();
     let work = format!("frontier/{name}");
     let tools = Tools::build(&model, args.subject.corpus.as_deref(), &work, &[BENCHMARKS])?;
     let points = if args.quick { QUICK } else { FULL };

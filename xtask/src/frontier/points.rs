@@ -92,7 +92,7 @@ impl<'a> Maker<'a> {
         if fs::read_to_string(&record).is_ok_and(|before| before == inputs) {
             writeln!(
                 Stderr,
-                "      going on with what is in {}",
+                "      resuming with the results in {}",
                 process::shown_path(tools.work())
             );
         } else {

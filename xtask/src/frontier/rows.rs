@@ -62,7 +62,7 @@ pub(super) struct General {
 impl Row {
     fn new(name: &str, kind: Kind, bytes: u64, fp32: u64, quality: &Quality) -> Result<Self> {
         let fidelity = quality.fidelity.as_ref();
-        let fidelity = fidelity.with_context(|| format!("no fidelity of {name}"))?;
+        let fidelity = fidelity.with_context(|| format!("`eval` gave no fidelity of {name}"))?;
         Ok(Self {
             name: name.to_owned(),
             kind,
@@ -141,7 +141,8 @@ pub(super) fn general(rows: &[Row]) -> Result<Vec<General>> {
             let name = format!("budget as {}", row.name);
             let budget = rows.iter().find(|row| row.name == name);
             let budget = budget.with_context(|| format!("`{name}` was not evaluated"))?;
-            let budget_kl = budget.weights_kl.context("a budget without its weights alone")?;
+            let budget_kl =
+                budget.weights_kl.context("a budget was not evaluated with its weights alone")?;
             let less = |ours: f64, theirs: f64| 100.0 * (1.0 - ours / theirs);
             Ok(General {
                 name: row.name.clone(),

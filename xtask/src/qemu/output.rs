@@ -95,7 +95,7 @@ impl Report {
         match event {
             Event::Log { level, message } => self.logs.push(format!("{level} {message}")),
             Event::Line(line) => self.logs.push(line),
-            Event::Malformed => self.logs.push("(bytes that are no log frame)".to_owned()),
+            Event::Malformed => self.logs.push("(bytes that are not a log frame)".to_owned()),
             Event::Prompt(_) => {}
             Event::Token(token) => self.tokens.push(token),
             Event::Text(bytes) => self.bytes.extend(bytes),

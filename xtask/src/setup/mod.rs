@@ -74,12 +74,12 @@ fn install(index: usize, program: &str) -> Result<()> {
     }
     let Some(manager) = MANAGERS.iter().find(|manager| exists(manager.program)) else {
         bail!(
-            "{program} is missing and no package manager that this command knows was found: install \
+            "{program} is missing and no supported package manager was found: install \
              QEMU's system emulators from https://www.qemu.org/download, then try again"
         );
     };
     let package = manager.packages[index];
-    writeln!(Stderr, "setup: installing {package} by {}", manager.program);
+    writeln!(Stderr, "setup: installing {package} with {}", manager.program);
     let remedy = || {
         format!(
             "{program} is missing, and installing it may remove packages that you use: run `{}`, \
@@ -97,7 +97,7 @@ fn install(index: usize, program: &str) -> Result<()> {
     if installed.is_err() && manager.program == APT.program && unpacked::possible() {
         writeln!(
             Stderr,
-            "setup: no package may be removed for it, so it is unpacked into {} instead",
+            "setup: installing it would remove other packages; unpacking it into {} instead",
             shown_path(&emulator::directory())
         );
         // Both at once, since unpacking replaces everything unpacked before.

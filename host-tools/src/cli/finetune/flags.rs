@@ -17,8 +17,8 @@ use crate::reference::Model;
 
 const EXAMPLES: &str = "\
 Examples:
-  The best blob that is 8 times smaller, its numbers trained to where the grid is; run the same
-  command again to resume after an interruption:
+  The best blob that is 8 times smaller, with weights trained on the quantization grid; run the
+  same command again to resume after an interruption:
       resnet-bk finetune model.safetensors --target-ratio 8 --importance importance.json \\
           --corpus data/wikitext-2 --out 8x.rbk
 
@@ -28,16 +28,16 @@ Examples:
       resnet-bk finetune model.safetensors --blob budget.rbk --corpus data/wikitext-2 \\
           --out tuned.rbk
 
-  A few minutes, to see what it gives:
+  A run of a few minutes, to see what it gains:
       resnet-bk finetune model.safetensors --policy uniform-int4 --corpus data/wikitext-2 \\
           --out quick.rbk --train-tokens 500000
 
 What happens:
   Training starts from the blob of the policy, the target or --blob. Every step computes with the
-  numbers that the blob would store, rounds activations as the integer path does, compares all
-  logits with those of the FP32 checkpoint, and updates the parameters behind the stored numbers:
+  values that the blob would store, rounds activations as the integer path does, compares all
+  logits with those of the FP32 checkpoint, and updates the parameters behind the stored values:
   first scales, biases and chains, then codes too. Some input tokens are random, so that tokens
-  missing from the text are not forgotten. Precisions and bytes stay. The step with the smallest
+  missing from the text are not forgotten. Precisions and size stay. The step with the smallest
   KL divergence on the validation split is written; its quality is measured on the test split.
 
   With --rounds 2 a target's precisions are chosen a second time, for the weights after half of
@@ -85,8 +85,8 @@ impl Args {
         let text = &self.making.text;
         if text.text.is_some() {
             return Err(Error::Usage(
-                "fine-tuning needs text to train on and other text to validate on: name --corpus, or \
-                 nothing for text that the checkpoint writes itself"
+                "fine-tuning needs separate texts for training and validation: instead of --text, \
+                 name --corpus, or neither to sample text from the checkpoint"
                     .into(),
             ));
         }
@@ -112,7 +112,7 @@ impl Args {
         let out = plan.writes(&self.out, Kind::Blob)?;
         if !out.is_file() {
             return Err(Error::Usage(format!(
-                "a run keeps its state and its log beside --out: {} cannot be but a file",
+                "--out {} must be a regular file: a run keeps its state and log beside it",
                 self.out.display()
             )));
         }
@@ -151,7 +151,7 @@ impl Args {
     /// The blob of the policy or the target.
     pub(super) fn start(&self, loaded: &Loaded, global: Global) -> Result<Start> {
         let made = self.making.make(loaded, false, global)?;
-        let made = made.expect("nothing was asked to be left out");
+        let made = made.expect("this is not a dry run");
         let blob = self.assemble(&made.0, &made.1)?;
         Ok(Start { blob, made: Some(made) })
     }

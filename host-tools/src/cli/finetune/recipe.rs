@@ -20,8 +20,8 @@ pub(super) struct RecipeArgs {
     /// that quarter; 2000000 if the checkpoint does not record it].
     #[arg(long, value_name = "N")]
     train_tokens: Option<u64>,
-    /// Number of rounds, which share those tokens; each but the first starts with a new choice of a
-    /// target's precisions for the weights trained so far.
+    /// Number of rounds, which share those tokens; each but the first chooses a target's precisions
+    /// anew for the weights trained so far.
     #[arg(long, value_parser = numbers::within(1..=64), default_value_t = 1, value_name = "N")]
     pub(super) rounds: usize,
     /// Windows per step.
@@ -124,12 +124,13 @@ impl RecipeArgs {
         let steps = self.tokens(loaded)? / (self.batch * window * self.rounds) as u64;
         if steps == 0 {
             return Err(Error::Usage(
-                "--train-tokens is less than one step of --batch windows in every round".into(),
+                "--train-tokens is too small for one step of --batch windows in every round".into(),
             ));
         }
         if self.rounds > 1 && !making.has_target() {
             return Err(Error::Usage(
-                "--rounds chooses precisions again, which a policy or a blob says: name a target instead"
+                "--rounds above 1 chooses precisions again, but a policy or a blob fixes them: \
+                 name a target instead"
                     .into(),
             ));
         }

@@ -28,8 +28,8 @@ pub(in crate::cli) struct Target {
     /// The best blob at least this many times smaller than the checkpoint file.
     #[arg(long, value_parser = numbers::positive, value_name = "R", allow_negative_numbers = true)]
     pub(super) target_ratio: Option<f64>,
-    /// The smallest blob that loses at most this KL divergence, in nats per token, on the
-    /// validation text, on the integer path.
+    /// The smallest blob with at most this KL divergence, in nats per token, measured on the
+    /// validation text through the integer path.
     #[arg(long, value_parser = numbers::not_negative::<f64>, value_name = "X", allow_negative_numbers = true)]
     pub(super) max_kl: Option<f64>,
 }
@@ -51,7 +51,7 @@ pub(in crate::cli) struct QuantizeArgs {
     pub(super) target: Target,
     /// Importance file written by `analyze`, for the dynamic policy, for targets, and for the
     /// arrangement of experts under any policy. Measurements that a target needs are added to it,
-    /// so an interrupted run resumes; a target needs a file of the same calibration, window, seed
+    /// so an interrupted run resumes; a target needs a file with the same calibration, window, seed
     /// and steps.
     #[arg(long, value_name = "FILE")]
     pub(super) importance: Option<PathBuf>,

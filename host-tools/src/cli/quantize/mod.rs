@@ -22,7 +22,7 @@ Examples:
   The static policy: experts INT4, BK-core INT8, output layers and embeddings FP16:
       resnet-bk quantize model.safetensors --policy static --out static.rbk
 
-  By importance that `analyze` found before:
+  By importance, as measured by `analyze`:
       resnet-bk analyze model.safetensors --out importance.json
       resnet-bk quantize model.safetensors --policy dynamic --importance importance.json \\
           --out dynamic.rbk
@@ -41,10 +41,10 @@ Examples:
 Policies:
   static        by kind of layer, as published
   dynamic       by published importance: top 20 % FP16, next 40 % INT8, bottom 40 % INT4
+                both also with other precisions, from high to low: static:int8,int6,int4
   uniform-int8  everything INT8, one scale per row
   uniform-int4  everything INT4 in groups of 32; likewise uniform-int2 to uniform-int6,
                 uniform-fp16 and, with another group size, uniform-int4/16
-                static and dynamic take other precisions too, high to low: static:int8,int6,int4
   FILE.toml     a base policy and overrides by tensor name (`*` stands for any characters, the last
                 match wins, a pattern that matches nothing is an error):
                     name = \"mine\"
@@ -54,12 +54,12 @@ Policies:
                     tensors = \"blocks.*.experts.*\"
                     precision = \"int4\"                # int2 to int6, int8 or fp16
                     group = 32                        # int2 to int6 only
-  budget        what --target-bytes, --target-ratio and --max-kl ask for: the mix of int2 to int6,
-                int8 and fp16 that loses least, from the measured rise in KL divergence of every
+  budget        for --target-bytes, --target-ratio and --max-kl: the mix of int2 to int6, int8 and
+                fp16 with the smallest loss, from the measured rise in KL divergence of every
                 tensor in every precision and an exact knapsack over the bytes of the blob
 
 The same model, text and seed give the same bytes on the same kind of processor. On another kind the
-FP32 sums of calibration may round differently, and some codes with them; a blob, once made,
+FP32 sums of calibration may round differently, and some codes may differ; a blob, once made,
 computes the same everywhere.";
 
 /// Quantize a checkpoint under a policy and write the blob.

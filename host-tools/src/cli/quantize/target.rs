@@ -79,13 +79,15 @@ pub(super) fn make(
             (found, bytes)
         }
         (None, None, None) => {
-            return Err(Error::Usage("name --policy or a target".into()));
+            return Err(Error::Usage(
+                "name --policy or a target: --target-bytes, --target-ratio or --max-kl".into(),
+            ));
         }
     };
     note(
         global,
         &format!(
-            "the weights lose {:.5} nats a token together; one by one they sum to {:.5}",
+            "all weights together lose {:.5} nats a token; the losses of each alone sum to {:.5}",
             found.measured, found.predicted
         ),
     );
@@ -98,7 +100,10 @@ pub(super) fn make(
     let mut measured = found.measured;
     if source.steps.has(Step::Prefix) {
         let (refined, kl) = args.refine(&bench, &text, &found.storage, encoded, global)?;
-        note(global, &format!("quantized again for the inputs that it gives: {kl:.5}"));
+        note(
+            global,
+            &format!("quantized again with the inputs from quantized layers, they lose {kl:.5}"),
+        );
         (encoded, measured) = (refined, kl);
     }
     let mix =

@@ -84,10 +84,10 @@ pub(super) fn refused() -> Vec<(&'static str, Value, &'static str)> {
         ("/model/cache", json!(1), "`model.cache` is not supported"),
         ("/model/vocab", json!([1]), "`model.vocab` is missing"),
         ("/model/merges", json!(null), "`model.merges` is missing"),
-        ("/model/vocab/a", json!(-1), "token `a` has the number -1"),
+        ("/model/vocab/a", json!(-1), "token `a` has the invalid number -1"),
         ("/model/vocab/a", json!(69), "are both token 69"),
-        ("/model/vocab/漢", json!(270), "token 270, `漢`, is not written as bytes"),
-        ("/model/vocab/zzz", json!(270), "tokens 270 to 270 are made by no merge"),
+        ("/model/vocab/漢", json!(270), "token 270, `漢`, is not in the byte-level alphabet"),
+        ("/model/vocab/zzz", json!(270), "no merge makes tokens 270 to 270"),
         ("/model/merges/3", json!(["a"]), "merge 3 is [\"a\"], not two tokens"),
         ("/model/merges/3", json!(["a", "漢"]), "merge 3, `a` and `漢`, names an unknown token"),
         ("/model/merges/-", json!(["z", "z"]), "merge 14, `z` and `z`, names an unknown token"),
@@ -131,7 +131,7 @@ fn all_that_is_foreign_is_named_at_once() {
         assert!(said.iter().any(|line| line.contains(name)), "{name}: {said:?}");
     }
     let error = Tokenizer::from_bytes(b"[]", Path::new("mine.json")).err().unwrap();
-    assert!(error.to_string().contains("mine.json:\n  - no JSON object"), "{error}");
+    assert!(error.to_string().contains("mine.json:\n  - not a JSON object"), "{error}");
     assert!(Tokenizer::from_bytes(b"{}", Path::new("x")).is_err());
     let gaps = json!({"model": {"vocab": {}, "merges": []}});
     assert!(!self::said(&gaps).is_empty());
@@ -149,7 +149,7 @@ fn merges_come_once_and_in_order() {
     let swapped = merges(&|merges| merges.swap(0, 7));
     assert!(swapped.len() == 1 && swapped[0].contains("must make token 256"), "{swapped:?}");
     let short = merges(&|merges| drop(merges.pop()));
-    assert_eq!(short, ["tokens 269 to 269 are made by no merge"]);
+    assert_eq!(short, ["no merge makes tokens 269 to 269"]);
     let as_text = merges(&|merges| {
         for merge in merges {
             *merge =
