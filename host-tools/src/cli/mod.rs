@@ -11,6 +11,7 @@ mod inspect;
 mod kernels;
 mod measured;
 mod numbers;
+mod optimizer;
 mod pieces;
 mod progress;
 mod quantize;
@@ -130,6 +131,35 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Fine-tuning overrides defaults that it shares with training.
+    #[test]
+    fn training_and_fine_tuning_have_their_own_defaults() {
+        let command = Cli::command();
+        let default = |subcommand: &str, flag: &str| {
+            let sub = command.find_subcommand(subcommand).expect("a subcommand");
+            let found = sub.get_arguments().find(|argument| argument.get_long() == Some(flag));
+            let [value] = found.expect("a flag").get_default_values() else {
+                panic!("--{flag} has no single default")
+            };
+            value.to_str().expect("UTF-8").to_owned()
+        };
+        for (flag, train, finetune) in [
+            ("final-lr", "0.01", "0.01"),
+            ("warmup", "200", "50"),
+            ("beta1", "0.9", "0.9"),
+            ("beta2", "0.95", "0.99"),
+            ("clip", "1", "1"),
+            ("batch", "32", "32"),
+            ("shards", "8", "8"),
+            ("validate-every", "250", "100"),
+            ("save-every", "250", "100"),
+            ("log-every", "20", "20"),
+        ] {
+            let found = ["train", "finetune"].map(|subcommand| default(subcommand, flag));
+            assert_eq!(found, [train, finetune], "--{flag}");
+        }
     }
 
     /// Every flag that takes a number, with its subcommand.

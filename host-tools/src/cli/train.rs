@@ -4,6 +4,7 @@ use crate::checkpoint::{Chain, ModelConfig, TOKENIZER_KEY};
 use crate::cli::Global;
 use crate::cli::common::{Force, Loaded, escaped, model_files};
 use crate::cli::numbers;
+use crate::cli::optimizer::OptimizerArgs;
 use crate::cli::progress::Progress;
 use crate::corpus::{Corpus, Split};
 use crate::digest::sha256;
@@ -13,7 +14,7 @@ use crate::output::{self, Kind};
 use crate::reference::Model;
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
-use crate::train::{Event, Output, Recipe, Run, Summary};
+use crate::train::{Event, Recipe, Run, Summary};
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -120,48 +121,20 @@ struct RecipeArgs {
     /// Number of steps.
     #[arg(long, value_parser = numbers::steps(), default_value_t = 11_000, value_name = "N")]
     steps: u64,
-    /// Windows per step.
-    #[arg(long, value_parser = numbers::batch(), default_value_t = 32, value_name = "N")]
-    batch: usize,
     /// Tokens per window [default: 128, or the length of the position table if that is shorter].
     #[arg(long, value_parser = numbers::window(), value_name = "N")]
     window: Option<usize>,
-    /// Shards of a batch, whose gradients are summed in order; affects rounding, unlike --threads.
-    #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
-    shards: usize,
-    /// Peak learning rate.
-    #[arg(long, default_value_t = 4e-3, value_name = "X")]
-    lr: f64,
-    /// Final learning rate, as a fraction of the peak.
-    #[arg(long, default_value_t = 0.01, value_name = "X")]
-    final_lr: f64,
-    /// Warm-up steps of the learning rate.
-    #[arg(long, default_value_t = 200, value_name = "N")]
-    warmup: u64,
     /// Weight decay of matrices.
     #[arg(long, default_value_t = 0.1, value_name = "X")]
     weight_decay: f32,
-    /// AdamW's decay of the first moment.
-    #[arg(long, default_value_t = 0.9, value_name = "X")]
-    beta1: f32,
-    /// AdamW's decay of the second moment.
-    #[arg(long, default_value_t = 0.95, value_name = "X")]
-    beta2: f32,
-    /// Gradient-norm clipping threshold.
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
-    clip: f64,
     /// Dropout of the experts' hidden activations, against overfitting.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     dropout: f32,
-    /// Steps between validations.
-    #[arg(long, value_parser = numbers::steps(), default_value_t = 250, value_name = "N")]
-    validate_every: u64,
-    /// Steps between saves of the resume file.
-    #[arg(long, value_parser = numbers::steps(), default_value_t = 250, value_name = "N")]
-    save_every: u64,
-    /// Steps between lines of the log.
-    #[arg(long, value_parser = numbers::steps(), default_value_t = 20, value_name = "N")]
-    log_every: u64,
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 4e-3, value_name = "X")]
+    lr: f64,
+    #[command(flatten)]
+    optimizer: OptimizerArgs,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
@@ -210,14 +183,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         valid: &valid,
         token_lengths: &tokenizer.token_lengths(),
         data,
-        output: Output {
-            log: places.log,
-            state: places.state.clone(),
-            save_every: args.recipe.save_every,
-            validate_every: args.recipe.validate_every,
-            log_every: args.recipe.log_every,
-            anew: args.force.force,
-        },
+        output: args.recipe.optimizer.output(places.log, places.state.clone(), args.force.force),
     };
     if !global.quiet {
         writeln!(
@@ -299,29 +265,28 @@ impl ModelArgs {
 impl RecipeArgs {
     /// The recipe of these flags, for a model with this position table.
     fn recipe(&self, positions: Option<usize>) -> Result<Recipe> {
+        let optimizer = &self.optimizer;
+        optimizer.check(Some(self.lr))?;
         numbers::check(
-            &[("--lr", self.lr), ("--clip", self.clip)],
+            &[],
             &[
-                ("--final-lr", self.final_lr, 1.0),
                 ("--weight-decay", self.weight_decay.into(), 100.0),
-                ("--beta1", self.beta1.into(), 0.999_999),
-                ("--beta2", self.beta2.into(), 0.999_999),
                 ("--dropout", self.dropout.into(), 0.9),
             ],
         )?;
         Ok(Recipe {
             seed: self.seed,
             steps: self.steps,
-            batch: self.batch,
+            batch: optimizer.batch,
             window: numbers::fit_window(self.window, positions)?,
-            shards: self.shards,
+            shards: optimizer.shards,
             peak_rate: self.lr,
-            final_fraction: self.final_lr,
-            warmup: self.warmup,
+            final_fraction: optimizer.final_lr,
+            warmup: optimizer.warmup,
             weight_decay: self.weight_decay,
-            beta1: self.beta1,
-            beta2: self.beta2,
-            clip: self.clip,
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            clip: optimizer.clip,
             dropout: self.dropout,
         })
     }

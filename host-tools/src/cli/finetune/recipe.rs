@@ -2,6 +2,7 @@
 
 use crate::cli::common::Loaded;
 use crate::cli::numbers;
+use crate::cli::optimizer::OptimizerArgs;
 use crate::cli::quantize::QuantizeArgs;
 use crate::error::{Error, Result};
 use crate::finetune::Recipe;
@@ -15,6 +16,12 @@ const FALLBACK_TOKENS: u64 = 2_000_000;
 const RATE: f64 = 1.2e-3;
 
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_arg("warmup", |flag| flag.default_value("50")),
+    mut_arg("beta2", |flag| flag.default_value("0.99")),
+    mut_arg("validate_every", |flag| flag.default_value("100")),
+    mut_arg("save_every", |flag| flag.default_value("100"))
+)]
 pub(super) struct RecipeArgs {
     /// Training tokens, at most a quarter of those that the checkpoint was trained on [default:
     /// that quarter; 2000000 if the checkpoint does not record it].
@@ -24,26 +31,16 @@ pub(super) struct RecipeArgs {
     /// anew for the weights trained so far.
     #[arg(long, value_parser = numbers::within(1..=64), default_value_t = 1, value_name = "N")]
     pub(super) rounds: usize,
-    /// Windows per step.
-    #[arg(long, value_parser = numbers::batch(), default_value_t = 32, value_name = "N")]
-    batch: usize,
-    /// Shards of a batch, whose gradients are summed in order; affects rounding, unlike --threads.
-    #[arg(long, value_parser = numbers::parts(), default_value_t = 8, value_name = "N")]
-    shards: usize,
     /// Peak learning rate of weights [default: 0.0012 times the square root of the round's initial
     /// KL divergence, which is roughly proportional to the step between codes].
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
-    /// Final learning rate, as a fraction of the peak.
-    #[arg(long, default_value_t = 0.01, value_name = "X")]
-    final_lr: f64,
+    #[command(flatten)]
+    pub(super) optimizer: OptimizerArgs,
     /// Learning rate of the logarithms of scales, relative to that of weights; 0 keeps scales
     /// fixed.
     #[arg(long, default_value_t = 0.2, value_name = "X")]
     scale_lr: f32,
-    /// Warm-up steps of the learning rate.
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    warmup: u64,
     /// Fraction of the training tokens replaced by random ones, against forgetting what the text
     /// lacks.
     #[arg(long, default_value_t = 0.05, value_name = "X")]
@@ -58,15 +55,6 @@ pub(super) struct RecipeArgs {
     /// teacher.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     cross_entropy: f32,
-    /// AdamW's decay of the first moment.
-    #[arg(long, default_value_t = 0.9, value_name = "X")]
-    beta1: f32,
-    /// AdamW's decay of the second moment.
-    #[arg(long, default_value_t = 0.99, value_name = "X")]
-    beta2: f32,
-    /// Gradient-norm clipping threshold.
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
-    clip: f64,
     /// Tokens of the validation split, which selects the best step.
     #[arg(long, value_parser = numbers::tokens(1), default_value_t = 65_536, value_name = "N")]
     pub(super) validation_tokens: usize,
@@ -74,15 +62,6 @@ pub(super) struct RecipeArgs {
     /// steps, where the learning rate is low; 0 disables it.
     #[arg(long, default_value_t = 8, value_name = "N")]
     patience: u64,
-    /// Steps between validations.
-    #[arg(long, value_parser = numbers::steps(), default_value_t = 100, value_name = "N")]
-    pub(super) validate_every: u64,
-    /// Steps between saves of the resume file.
-    #[arg(long, value_parser = numbers::steps(), default_value_t = 100, value_name = "N")]
-    pub(super) save_every: u64,
-    /// Steps between lines of the log.
-    #[arg(long, value_parser = numbers::steps(), default_value_t = 20, value_name = "N")]
-    pub(super) log_every: u64,
 }
 
 impl RecipeArgs {
@@ -104,24 +83,18 @@ impl RecipeArgs {
 
     /// The recipe of these flags.
     pub(super) fn recipe(&self, making: &QuantizeArgs, loaded: &Loaded) -> Result<Recipe> {
-        let window = making.text.window;
+        let (optimizer, window) = (&self.optimizer, making.text.window);
+        optimizer.check(self.lr)?;
         numbers::check(
+            &[("--temperature", self.temperature.into())],
             &[
-                ("--lr", self.lr.unwrap_or(1.0)),
-                ("--clip", self.clip),
-                ("--temperature", self.temperature.into()),
-            ],
-            &[
-                ("--final-lr", self.final_lr, 1.0),
                 ("--scale-lr", self.scale_lr.into(), 1000.0),
                 ("--replaced", self.replaced, 1.0),
                 ("--first-stage", self.first_stage, 1.0),
                 ("--cross-entropy", self.cross_entropy.into(), 1.0),
-                ("--beta1", self.beta1.into(), 0.999_999),
-                ("--beta2", self.beta2.into(), 0.999_999),
             ],
         )?;
-        let steps = self.tokens(loaded)? / (self.batch * window * self.rounds) as u64;
+        let steps = self.tokens(loaded)? / (optimizer.batch * window * self.rounds) as u64;
         if steps == 0 {
             return Err(Error::Usage(
                 "--train-tokens is too small for one step of --batch windows in every round".into(),
@@ -138,16 +111,16 @@ impl RecipeArgs {
             training: train::Recipe {
                 seed: making.text.seed,
                 steps,
-                batch: self.batch,
+                batch: optimizer.batch,
                 window,
-                shards: self.shards,
+                shards: optimizer.shards,
                 peak_rate: self.lr.unwrap_or(RATE),
-                final_fraction: self.final_lr,
-                warmup: self.warmup,
+                final_fraction: optimizer.final_lr,
+                warmup: optimizer.warmup,
                 weight_decay: 0.0,
-                beta1: self.beta1,
-                beta2: self.beta2,
-                clip: self.clip,
+                beta1: optimizer.beta1,
+                beta2: optimizer.beta2,
+                clip: optimizer.clip,
                 dropout: 0.0,
             },
             distillation: Distillation {

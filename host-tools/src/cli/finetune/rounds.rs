@@ -16,7 +16,6 @@ use crate::eval::{self, Subject};
 use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary, ValidationSet};
 use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
-use crate::train::Output;
 
 /// A round of fine-tuning: its initial blob and its result.
 pub(super) struct Round {
@@ -92,14 +91,11 @@ impl Finetuning<'_> {
                 ("train_text_sha256".to_string(), sha256_of_tokens(&self.train.tokens)),
                 ("valid_text_sha256".to_string(), sha256_of_tokens(&self.valid.tokens)),
             ]),
-            output: Output {
-                log: self.args.beside(round, "jsonl"),
-                state: self.args.beside(round, "state"),
-                save_every: flags.save_every,
-                validate_every: flags.validate_every,
-                log_every: flags.log_every,
-                anew: self.args.force.force,
-            },
+            output: flags.optimizer.output(
+                self.args.beside(round, "jsonl"),
+                self.args.beside(round, "state"),
+                self.args.force.force,
+            ),
         })
     }
 
