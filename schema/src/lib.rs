@@ -8,8 +8,10 @@
 //! - [`Step`], [`Steps`]: the steps of post-training quantization.
 //! - [`statistics`]: standard errors by the jackknife.
 //! - [`outputs`]: the `--json` output of commands.
+//! - [`frontier`]: size against quality, from `cargo xtask frontier` to `resnet-bk report`.
 
 pub mod blocks;
+pub mod frontier;
 mod ladder;
 pub mod outputs;
 pub mod statistics;

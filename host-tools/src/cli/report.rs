@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::importance::Importance;
 use crate::output::{Kind, Output, Plan};
-use crate::report::{self, Findings, Frontier, Plot};
+use crate::report::{self, Findings, Plot};
 use crate::terminal::Stdout;
 
 const EXAMPLES: &str = "\
@@ -107,7 +107,7 @@ impl Args {
 
     /// Everything that the report shows.
     fn findings(&self) -> Result<Findings> {
-        let frontier = Frontier::read(&self.frontier)?;
+        let frontier = report::read_frontier(&self.frontier)?;
         let importance = self.importance.as_deref().map(Importance::read_any).transpose()?;
         let mut blobs = Vec::new();
         for path in &self.blob {

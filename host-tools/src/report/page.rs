@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Findings, Plot};
+use super::{Findings, Plot, loss, row_loss, subject};
 use resnet_bk_schema::statistics::with_error;
 
 /// Identifies pages written by this tool.
@@ -20,7 +20,7 @@ pub fn page(findings: &Findings, plots: &[Plot]) -> String {
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">{GENERATOR}\
          <title>{model}</title><style>{STYLE}</style>\n<h1>{model}</h1>\n<p>{subject}.</p>\n",
         model = escaped(&frontier.model),
-        subject = escaped(&frontier.subject()),
+        subject = escaped(&subject(frontier)),
     );
     for plot in plots {
         html += &format!(
@@ -31,7 +31,7 @@ pub fn page(findings: &Findings, plots: &[Plot]) -> String {
     let heads = ["policy", "bytes", "ratio", "perplexity", "rise %", "KL", "top-1 %"];
     html += "<h2>Figures</h2>\n";
     let rows = frontier.rows.iter().map(|row| {
-        let [rise, kl] = row.loss();
+        let [rise, kl] = row_loss(row);
         let cells = [
             escaped(&row.name),
             row.blob_bytes.to_string(),
@@ -41,13 +41,14 @@ pub fn page(findings: &Findings, plots: &[Plot]) -> String {
             kl,
             format!("{:.2}", 100.0 * row.top1),
         ];
-        (row.kind.as_str(), cells.to_vec())
+        (row.kind.name(), cells.to_vec())
     });
     table(&mut html, &heads, rows);
     if !frontier.ablation.is_empty() {
         html += "<h2>What each step gives</h2>\n";
         let rows = frontier.ablation.iter().map(|row| {
-            let [rise, kl] = row.loss();
+            let rise = (row.ppl_rise_percent, row.ppl_rise_percent_se);
+            let [rise, kl] = loss(rise, (row.kl, row.kl_se));
             ("", vec![escaped(&row.steps), row.blob_bytes.to_string(), rise, kl])
         });
         table(&mut html, &["steps", "bytes", "rise %", "KL"], rows);

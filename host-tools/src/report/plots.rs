@@ -6,8 +6,9 @@ use std::error::Error;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{Findings, Part, Row};
+use super::{Findings, Part};
 use resnet_bk_schema::Storage;
+use resnet_bk_schema::frontier::{Kind, Row};
 
 /// A plot.
 #[derive(Clone, Debug)]
@@ -25,19 +26,19 @@ pub struct Plot {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// Kinds of points: key in the frontier, name in legends, colour.
-const KINDS: [(&str, &str, RGBColor); 8] = [
-    ("tuned", "budget, fine-tuned", RGBColor(20, 20, 20)),
-    ("budget", "budget", RGBColor(200, 30, 40)),
-    ("uniform", "uniform precision", RGBColor(40, 90, 170)),
-    ("static", "static (published)", RGBColor(20, 140, 90)),
-    ("dynamic", "dynamic (published)", RGBColor(150, 90, 170)),
-    ("file", "policy file", RGBColor(120, 120, 120)),
-    ("general", "candle, weights only", RGBColor(210, 130, 20)),
-    ("whole", "budget, tensors whole", RGBColor(235, 150, 160)),
+/// Kinds of points: name in legends, colour.
+const KINDS: [(Kind, &str, RGBColor); 8] = [
+    (Kind::Tuned, "budget, fine-tuned", RGBColor(20, 20, 20)),
+    (Kind::Budget, "budget", RGBColor(200, 30, 40)),
+    (Kind::Uniform, "uniform precision", RGBColor(40, 90, 170)),
+    (Kind::Static, "static (published)", RGBColor(20, 140, 90)),
+    (Kind::Dynamic, "dynamic (published)", RGBColor(150, 90, 170)),
+    (Kind::File, "policy file", RGBColor(120, 120, 120)),
+    (Kind::General, "candle, weights only", RGBColor(210, 130, 20)),
+    (Kind::Whole, "budget, tensors whole", RGBColor(235, 150, 160)),
 ];
 /// Kinds whose points are connected by a line instead of labelled.
-const JOINED: [&str; 2] = ["tuned", "budget"];
+const JOINED: [Kind; 2] = [Kind::Tuned, Kind::Budget];
 /// Colours of the parts of a blob.
 const PARTS: [RGBColor; 7] = [
     RGBColor(40, 90, 170),

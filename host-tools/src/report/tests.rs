@@ -2,22 +2,28 @@ use std::collections::BTreeMap;
 
 use super::*;
 use resnet_bk_schema::Storage;
+use resnet_bk_schema::frontier::{Ablation, Captions, Kind};
 
 fn findings() -> Findings {
-    let row = |name: &str, kind: &str, blob_bytes, kl| Row {
+    let row = |name: &str, kind, blob_bytes, kl| Row {
         name: name.into(),
-        kind: kind.into(),
+        kind,
         blob_bytes,
         ratio: 8000.0 / blob_bytes as f64,
         ppl: 20.0 + 100.0 * kl,
         ppl_se: None,
         ppl_rise_percent: 500.0 * kl,
         ppl_rise_percent_se: Some(0.25),
+        bits_per_byte: None,
+        bits_per_byte_se: None,
         kl,
         kl_se: Some(0.00016),
         top1: 0.9,
-        predicted_kl: (kind == "budget").then_some(kl * 0.9),
-        measured_kl: (kind == "budget").then_some(kl),
+        top1_se: None,
+        weights_kl: None,
+        weights_kl_se: None,
+        predicted_kl: (kind == Kind::Budget).then_some(kl * 0.9),
+        measured_kl: (kind == Kind::Budget).then_some(kl),
     };
     let costs = BTreeMap::from([(Storage::INT4, 1e-3), (Storage::INT8, 0.0)]);
     Findings {
@@ -27,12 +33,14 @@ fn findings() -> Findings {
             fp32_bytes: 8000,
             ppl_fp32: 20.0,
             ppl_fp32_se: Some(0.59),
+            bits_per_byte_fp32: None,
+            bits_per_byte_fp32_se: None,
             errors_by: Some("61 articles".into()),
             rows: vec![
-                row("budget 8x", "budget", 1000, 0.02),
-                row("uniform-int4", "uniform", 1100, 0.03),
+                row("budget 8x", Kind::Budget, 1000, 0.02),
+                row("uniform-int4", Kind::Uniform, 1100, 0.03),
                 // A loss of zero, which has no logarithm.
-                row("budget 4x", "budget", 2000, 0.0),
+                row("budget 4x", Kind::Budget, 2000, 0.0),
             ],
             ablation: vec![Ablation {
                 steps: "round to nearest".into(),
@@ -42,6 +50,10 @@ fn findings() -> Findings {
                 kl: 0.1,
                 kl_se: None,
             }],
+            comparisons: Vec::new(),
+            general: Vec::new(),
+            captions: Captions::default(),
+            seconds: 0.0,
         },
         sensitivities: BTreeMap::from([("v.weight".to_owned(), costs)]),
         blobs: vec![("static".into(), Part::ALL.map(|part| (part, 100)).into())],

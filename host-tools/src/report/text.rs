@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Findings, Part};
+use super::{Findings, Part, row_loss, subject};
 use crate::table::table;
 use resnet_bk_schema::Storage;
 
@@ -12,14 +12,14 @@ const BAR: usize = 40;
 /// Everything that the page shows, as text.
 pub fn text(findings: &Findings) -> String {
     let frontier = &findings.frontier;
-    let mut parts = vec![format!("{}: {}", frontier.model, frontier.subject())];
+    let mut parts = vec![format!("{}: {}", frontier.model, subject(frontier))];
     let (low, high) = frontier.rows.iter().fold((f64::INFINITY, 1e-7f64), |(low, high), row| {
         (low.min(row.kl.max(1e-7)), high.max(row.kl))
     });
     let share = |kl: f64| ((kl.max(1e-7) / low).ln() / (high / low).ln().max(1e-9)).clamp(0.0, 1.0);
     let mut rows = table(&["policy", "bytes", "ratio", "rise %", "KL", "KL, logarithmic"]);
     for row in &frontier.rows {
-        let [rise, kl] = row.loss();
+        let [rise, kl] = row_loss(row);
         rows.add_row([
             row.name.clone(),
             row.blob_bytes.to_string(),

@@ -4,21 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use resnet_bk_schema::Step;
-use serde::Serialize;
+use resnet_bk_schema::frontier::{Ablation, Kind};
 
-use super::points::{Kind, Maker};
+use super::points::Maker;
 use crate::tools::Tools;
-
-/// A policy with a subset of the steps.
-#[derive(Debug, Serialize)]
-pub(super) struct Ablation {
-    pub(super) steps: String,
-    pub(super) blob_bytes: u64,
-    pub(super) ppl_rise_percent: f64,
-    pub(super) ppl_rise_percent_se: Option<f64>,
-    pub(super) kl: f64,
-    pub(super) kl_se: Option<f64>,
-}
 
 /// Steps in the order in which the ablation enables them.
 const STEPS: [&[Step]; 8] = [

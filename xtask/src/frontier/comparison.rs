@@ -12,13 +12,13 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use resnet_bk_core::blob::{Precision, TensorLayout, align_up};
+use resnet_bk_schema::frontier::{Compared, Comparison, Kind, Point, Row};
 use resnet_bk_schema::outputs::{Preview, StoredTensor};
-use resnet_bk_schema::statistics::paired_error;
 use resnet_bk_schema::{Ladder, Storage};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::points::{Blob, Kind, Maker};
-use super::rows::Row;
+use super::points::{Blob, Maker};
+use super::rows::{Measured, less_kl};
 use crate::tools::Tools;
 
 /// Group sizes of uniform precisions.
@@ -51,39 +51,6 @@ pub(super) struct Rivals {
 pub(super) const CAPTION: &str = "Budgets against the nearest size, not smaller, of every other kind. \
 Every budget and rival gets the same quantization of each tensor; only budgets may also store token \
 classes apart and prune hidden units; \"tensors whole\" are budgets without either.";
-
-/// The comparison at one size.
-#[derive(Debug, Serialize)]
-pub(super) struct Comparison {
-    pub(super) ratio: f64,
-    pub(super) budget: Compared,
-    /// The budget without token classes and pruning, like the others.
-    pub(super) whole: Compared,
-    pub(super) others: Vec<Point>,
-}
-
-/// A budget compared with the best of the others.
-#[derive(Debug, Serialize)]
-pub(super) struct Compared {
-    #[serde(flatten)]
-    pub(super) point: Point,
-    /// Reduction of the KL divergence relative to the best of the others, in percent.
-    pub(super) less_kl_percent: f64,
-    /// Its standard error, paired by blocks.
-    pub(super) less_kl_percent_se: Option<f64>,
-}
-
-/// A blob in a comparison.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Point {
-    pub(super) name: String,
-    pub(super) blob_bytes: u64,
-    pub(super) kl: f64,
-    pub(super) kl_se: Option<f64>,
-    /// Jackknife replicates of the KL divergence.
-    #[serde(skip)]
-    replicates: Vec<f64>,
-}
 
 /// Finds the rivals of the budgets with these ratios, and makes those not yet among `blobs`.
 pub(super) fn rivals(
@@ -203,41 +170,40 @@ fn published(base: &str) -> Vec<(String, Ladder)> {
 }
 
 /// Comparisons of budgets with their rivals, all of which are among the rows.
-pub(super) fn compare(rivals: &[Rivals], rows: &[Row]) -> Result<Vec<Comparison>> {
-    let point = |name: &String| -> Result<Point> {
-        let row = rows.iter().find(|row| row.name == *name && row.kind != Kind::General);
-        let row = row.with_context(|| format!("`{name}` was not evaluated"))?;
-        Ok(Point {
-            name: name.clone(),
-            blob_bytes: row.blob_bytes,
-            kl: row.kl,
-            kl_se: row.kl_se,
-            replicates: row.kl_replicates.clone(),
-        })
+pub(super) fn compare(rivals: &[Rivals], rows: &[Measured]) -> Result<Vec<Comparison>> {
+    let find = |name: &String| -> Result<&Measured> {
+        let is_it = |row: &Row| row.name == *name && row.kind != Kind::General;
+        let found = rows.iter().find(|point| is_it(&point.row));
+        found.with_context(|| format!("`{name}` was not evaluated"))
     };
     rivals
         .iter()
         .map(|rivals| {
-            let others = rivals.others.iter().map(point).collect::<Result<Vec<_>>>()?;
-            let best = others.iter().min_by(|a, b| a.kl.total_cmp(&b.kl));
+            let others = rivals.others.iter().map(find).collect::<Result<Vec<_>>>()?;
+            let best = others.iter().min_by(|a, b| a.row.kl.total_cmp(&b.row.kl));
             let best =
                 best.with_context(|| format!("no policy to compare with {}", rivals.budget))?;
-            let budget = point(&rivals.budget)?.beside(best);
-            let whole = point(&rivals.whole)?.beside(best);
-            Ok(Comparison { ratio: rivals.ratio, budget, whole, others })
+            Ok(Comparison {
+                ratio: rivals.ratio,
+                budget: beside(find(&rivals.budget)?, best),
+                whole: beside(find(&rivals.whole)?, best),
+                others: others.iter().map(|other| point(&other.row)).collect(),
+            })
         })
         .collect()
 }
 
-impl Point {
-    fn beside(self, best: &Self) -> Compared {
-        let less = |ours: f64, theirs: f64| 100.0 * (1.0 - ours / theirs);
-        Compared {
-            less_kl_percent: less(self.kl, best.kl),
-            less_kl_percent_se: paired_error(&self.replicates, &best.replicates, less),
-            point: self,
-        }
-    }
+fn point(row: &Row) -> Point {
+    let Row { name, blob_bytes, kl, kl_se, .. } = row;
+    Point { name: name.clone(), blob_bytes: *blob_bytes, kl: *kl, kl_se: *kl_se }
+}
+
+/// A budget compared with the best of the others.
+fn beside(budget: &Measured, best: &Measured) -> Compared {
+    let Point { name, blob_bytes, kl, kl_se } = point(&budget.row);
+    let (less_kl_percent, less_kl_percent_se) =
+        less_kl((kl, &budget.kl_replicates), (best.row.kl, &best.kl_replicates));
+    Compared { name, blob_bytes, kl, kl_se, less_kl_percent, less_kl_percent_se }
 }
 
 #[cfg(test)]
@@ -274,21 +240,5 @@ mod tests {
         assert_eq!(nearest(&candidates, 1_000_000), Some("as large, better"));
         assert_eq!(nearest(&candidates, 1_050_000), Some("larger"));
         assert_eq!(nearest(&candidates, 1_100_000), None);
-    }
-
-    #[test]
-    fn a_comparison_has_the_error_of_a_ratio() {
-        let point = |kl, replicates: &[f64]| Point {
-            name: String::new(),
-            blob_bytes: 1,
-            kl,
-            kl_se: None,
-            replicates: replicates.to_vec(),
-        };
-        let compared = point(0.5, &[0.5, 0.6]).beside(&point(1.0, &[1.0, 1.2]));
-        assert_eq!((compared.less_kl_percent, compared.less_kl_percent_se), (50.0, Some(0.0)));
-        let compared = point(0.5, &[0.4, 0.6]).beside(&point(1.0, &[1.0, 1.0]));
-        // 60 and 40 %: the jackknife error of two blocks is half their difference.
-        assert!((compared.less_kl_percent_se.unwrap() - 10.0).abs() < 1e-9);
     }
 }

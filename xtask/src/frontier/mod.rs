@@ -2,7 +2,6 @@
 
 mod ablation;
 mod comparison;
-mod findings;
 mod points;
 mod rows;
 mod table;
@@ -10,13 +9,14 @@ mod table;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use resnet_bk_schema::frontier::{Captions, Frontier, Kind};
 
 use crate::process;
 use crate::steps::Steps;
 use crate::terminal::Stdout;
 use crate::tools::{BENCHMARKS, SubjectArgs, Tools};
-use findings::{Captions, Frontier};
-use points::{Blob, Kind, Maker};
+use points::{Blob, Maker};
+use table::Tables;
 
 /// The points of a frontier, except general quantizers and rivals.
 struct Points {
@@ -134,7 +134,7 @@ pub fn run(args: &Args) -> Result<()> {
     let frontier = Frontier {
         model: process::shown_path(&model),
         corpus: evaluation.corpus.clone(),
-        errors_by: evaluation.errors_by.clone(),
+        errors_by: Some(evaluation.errors_by.clone()),
         fp32_bytes,
         ppl_fp32: fp32.perplexity,
         ppl_fp32_se: fp32.perplexity_se,
@@ -142,9 +142,12 @@ pub fn run(args: &Args) -> Result<()> {
         bits_per_byte_fp32_se: fp32.bits_per_byte_se,
         comparisons: comparison::compare(&rivals, &rows)?,
         general: rows::general(&rows)?,
-        rows,
+        rows: rows.into_iter().map(|point| point.row).collect(),
         ablation,
-        captions: Captions { comparisons: comparison::CAPTION, general: rows::GENERAL },
+        captions: Captions {
+            comparisons: comparison::CAPTION.to_owned(),
+            general: rows::GENERAL.to_owned(),
+        },
         seconds: steps.seconds(),
     };
     let file = tools.work().join("frontier.json");
@@ -155,7 +158,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.subject.json {
         writeln!(Stdout, "{json}")?;
     } else {
-        writeln!(Stdout, "{frontier}")?;
+        writeln!(Stdout, "{}", Tables(&frontier))?;
         let (page, file) = (process::shown_path(&page), process::shown_path(&file));
         writeln!(Stdout, "{page} has the curves, {file} the figures")?;
     }

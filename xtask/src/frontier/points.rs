@@ -5,47 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use resnet_bk_schema::frontier::Kind;
 use resnet_bk_schema::outputs::{Made, Scored, WeightLoss};
-use serde::Serialize;
 
 use crate::process;
 use crate::terminal::Stderr;
 use crate::tools::Tools;
-
-/// Origin of a point.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
-    /// The budget policy.
-    Budget,
-    /// The budget policy without token classes and pruning, which uniform and published policies
-    /// lack.
-    Whole,
-    /// The budget policy, fine-tuned.
-    Tuned,
-    /// One precision for every tensor.
-    Uniform,
-    /// The published static recipe.
-    Static,
-    /// The published dynamic policy.
-    Dynamic,
-    /// A policy file.
-    File,
-    /// A general quantizer, with FP32 activations.
-    General,
-}
-
-impl Kind {
-    /// The kind of a policy by its command-line name.
-    fn of(policy: &str) -> Self {
-        match policy {
-            _ if policy.ends_with(".toml") => Self::File,
-            _ if policy.starts_with("uniform-") => Self::Uniform,
-            _ if policy.starts_with("static") => Self::Static,
-            _ => Self::Dynamic,
-        }
-    }
-}
 
 /// A blob.
 #[derive(Clone, Debug)]

@@ -3,11 +3,8 @@
 use std::fmt;
 
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use resnet_bk_schema::frontier::{Frontier, Row};
 use resnet_bk_schema::statistics::with_error;
-
-use super::comparison::Point;
-use super::findings::Frontier;
-use super::rows::Row;
 
 /// A table whose first column is text.
 fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {
@@ -34,23 +31,28 @@ fn row(row: &Row) -> Vec<String> {
         or_dash(
             row.bits_per_byte.map(|bits| with_error(format!("{bits:.4}"), row.bits_per_byte_se, 4)),
         ),
-        with_error(format!("{:.5}", row.kl), row.kl_se, 5),
+        kl(row.kl, row.kl_se),
         or_dash(row.weights_kl.map(|kl| format!("{kl:.5}"))),
         with_error(format!("{:.2}", 100.0 * row.top1), row.top1_se.map(|se| 100.0 * se), 2),
     ]
 }
 
-/// The KL divergence of a blob in a comparison.
-fn kl(point: &Point) -> String {
-    with_error(format!("{:.5}", point.kl), point.kl_se, 5)
+fn kl(kl: f64, error: Option<f64>) -> String {
+    with_error(format!("{kl:.5}"), error, 5)
 }
 
-impl fmt::Display for Frontier {
+/// The tables of a frontier, for a terminal.
+pub(super) struct Tables<'a>(pub(super) &'a Frontier);
+
+impl fmt::Display for Tables<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, fp32_bytes, ppl_fp32, ppl_fp32_se, corpus, errors_by, .. } = self;
+        let Self(frontier) = self;
+        let Frontier { model, fp32_bytes, ppl_fp32, ppl_fp32_se, corpus, .. } = frontier;
         let ppl = with_error(format!("{ppl_fp32:.3}"), *ppl_fp32_se, 3);
         writeln!(f, "{model}: {fp32_bytes} bytes of FP32, perplexity {ppl} on {corpus}")?;
-        writeln!(f, "± are standard errors by {errors_by}")?;
+        if let Some(errors_by) = &frontier.errors_by {
+            writeln!(f, "± are standard errors by {errors_by}")?;
+        }
         let heads = [
             "policy",
             "bytes",
@@ -62,55 +64,55 @@ impl fmt::Display for Frontier {
             "KL weights",
             "top-1 %",
         ];
-        writeln!(f, "{}", table(&heads, self.rows.iter().map(row)))?;
+        writeln!(f, "{}", table(&heads, frontier.rows.iter().map(row)))?;
         writeln!(
             f,
             "Q4_0 to Q8_0 are candle's, by their weights alone; all else runs as on the device.\n"
         )?;
 
-        writeln!(f, "{}", self.captions.comparisons)?;
+        writeln!(f, "{}", frontier.captions.comparisons)?;
         let heads = ["budget", "bytes", "KL", "others: bytes, KL", "less KL than the best, %"];
-        let rows = self.comparisons.iter().flat_map(|c| {
+        let rows = frontier.comparisons.iter().flat_map(|c| {
+            let others = c.others.iter();
             let others =
-                c.others.iter().map(|o| format!("{}: {}, {}", o.name, o.blob_bytes, kl(o)));
+                others.map(|o| format!("{}: {}, {}", o.name, o.blob_bytes, kl(o.kl, o.kl_se)));
             let others = others.collect::<Vec<_>>().join("\n");
             let ratio = format!("{}x", c.ratio);
             let whole = format!("{ratio}, tensors whole");
             [(ratio, &c.budget, others), (whole, &c.whole, String::new())].map(
                 |(name, ours, others)| {
                     let less = format!("{:.0}", ours.less_kl_percent);
-                    let (bytes, kl) = (ours.point.blob_bytes.to_string(), kl(&ours.point));
+                    let (bytes, kl) = (ours.blob_bytes.to_string(), kl(ours.kl, ours.kl_se));
                     vec![name, bytes, kl, others, with_error(less, ours.less_kl_percent_se, 1)]
                 },
             )
         });
         writeln!(f, "{}\n", table(&heads, rows))?;
 
-        writeln!(f, "{}", self.captions.general)?;
+        writeln!(f, "{}", frontier.captions.general)?;
         let heads = ["type", "bytes", "KL", "budget bytes", "budget KL", "less KL, %"];
-        let rows = self.general.iter().map(|g| {
+        let rows = frontier.general.iter().map(|g| {
             vec![
                 g.name.clone(),
                 g.blob_bytes.to_string(),
-                with_error(format!("{:.5}", g.kl), g.kl_se, 5),
+                kl(g.kl, g.kl_se),
                 g.budget_bytes.to_string(),
-                with_error(format!("{:.5}", g.budget_kl), g.budget_kl_se, 5),
+                kl(g.budget_kl, g.budget_kl_se),
                 with_error(format!("{:.1}", g.less_kl_percent), g.less_kl_percent_se, 1),
             ]
         });
         writeln!(f, "{}", table(&heads, rows))?;
 
-        if !self.ablation.is_empty() {
+        if !frontier.ablation.is_empty() {
             writeln!(f, "\nWhat each step gives, at equal bytes:")?;
             let heads = ["steps", "bytes", "rise %", "KL"];
-            let rows = self.ablation.iter().map(|a| {
+            let rows = frontier.ablation.iter().map(|a| {
                 let rise = format!("{:+.2}", a.ppl_rise_percent);
                 let rise = with_error(rise, a.ppl_rise_percent_se, 2);
-                let kl = with_error(format!("{:.5}", a.kl), a.kl_se, 5);
-                vec![a.steps.clone(), a.blob_bytes.to_string(), rise, kl]
+                vec![a.steps.clone(), a.blob_bytes.to_string(), rise, kl(a.kl, a.kl_se)]
             });
             writeln!(f, "{}", table(&heads, rows))?;
         }
-        write!(f, "\n{:.0} s in all", self.seconds)
+        write!(f, "\n{:.0} s in all", frontier.seconds)
     }
 }
