@@ -20,8 +20,12 @@ fn from_checkpoint_to_text() {
     let measured = analysis["importance"]["measured"].as_object().unwrap();
     // Sixteen matrices, with four classes each of the two token tables.
     assert_eq!(measured.len(), 16 + 6, "every tensor is measured");
-    // Tokens that never occur in the text have no loss in any storage.
-    assert!(measured.values().all(|m| m["int4/32"].as_f64() >= m["fp16"].as_f64()));
+    // Tokens that never occur in the text have no loss in any storage. Groups are shorter than 32
+    // where that does not divide a row.
+    for costs in measured.values().map(|costs| costs.as_object().unwrap()) {
+        let (_, int4) = costs.iter().find(|(storage, _)| storage.starts_with("int4/")).unwrap();
+        assert!(int4.as_f64() >= costs["fp16"].as_f64(), "{costs:?}");
+    }
     assert!(measured["token_embedding.weight"]["int4/32"].as_f64() > Some(0.0));
 
     let mut sizes = Vec::new();
