@@ -152,7 +152,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// As [`Session::begin`].
     pub fn step(&mut self, token: u32) -> Result<&mut [f16], Error> {
         self.begin(token)?;
-        Ok(self.finish())
+        Ok(self.compute(true))
     }
 
     /// Computes a token without logits, for all tokens of a prompt but the last. Leaves the same
@@ -164,7 +164,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// As [`Session::begin`].
     pub fn feed(&mut self, token: u32) -> Result<(), Error> {
         self.begin_feed(token)?;
-        self.finish();
+        self.compute(true);
         Ok(())
     }
 
@@ -196,12 +196,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// [`Session::reset`] and [`Session::restore`] replace the state and drop the token.
     pub fn advance(&mut self) -> Option<Piece> {
         let piece = self.cursor.next?;
-        let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
-        let task = Task { token: self.token, position: self.position, logits: self.logits_wanted };
-        parts.advance(&self.model, task, &mut self.cursor);
-        if self.cursor.next.is_none() {
-            self.position = self.position.saturating_add(1);
-        }
+        self.compute(false);
         Some(piece)
     }
 
@@ -233,15 +228,21 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         Ok(())
     }
 
-    /// Computes the remaining pieces. The logits are stale unless this token computes them.
-    fn finish(&mut self) -> &mut [f16] {
+    /// Computes the next piece of the token in progress, or all that remain. The logits are stale
+    /// unless this token computes them and is complete.
+    fn compute(&mut self, all: bool) -> &mut [f16] {
         let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
         let task = Task { token: self.token, position: self.position, logits: self.logits_wanted };
-        while self.cursor.next.is_some() {
+        loop {
             parts.advance(&self.model, task, &mut self.cursor);
+            if !all || self.cursor.next.is_none() {
+                break;
+            }
         }
-        // Only position tables use the position, and they end long before it saturates.
-        self.position = self.position.saturating_add(1);
+        if self.cursor.next.is_none() {
+            // Only position tables use the position, and they end long before it saturates.
+            self.position = self.position.saturating_add(1);
+        }
         parts.logits
     }
 
