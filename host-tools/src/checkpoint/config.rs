@@ -14,6 +14,32 @@ pub enum Chain {
     Half,
 }
 
+/// What the blocks make of the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Block {
+    /// As published: the elements of the resolvent are features, added beside the experts.
+    #[default]
+    Resolvent,
+    /// The gated chain: the local density of states, Im G, decides how fast a memory of the
+    /// convolved inputs forgets. Experts, if any, follow with a normalisation of their own.
+    Gated {
+        /// Width C of the memory; a multiple of the number of potentials, each of which gates as
+        /// many channels.
+        channels: usize,
+    },
+}
+
+impl Block {
+    /// Whether this is the published block.
+    pub fn is_published(&self) -> bool {
+        *self == Self::Resolvent
+    }
+}
+
+/// Taps of the convolution before the memory of a gated chain.
+pub const TAPS: usize = 4;
+
 /// Dimensions of a ResNet-BK language model, named as in the published code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -23,11 +49,11 @@ pub struct ModelConfig {
     pub width: usize,
     /// Number of blocks.
     pub layers: usize,
-    /// Experts per block E.
+    /// Experts per block E. In a gated chain a single expert has no gating network.
     pub experts: usize,
     /// Experts that each token is routed to; all of them (`experts`) means dense gating.
     pub top_k: usize,
-    /// Hidden width of an expert (2d in the published models).
+    /// Hidden width of an expert (2d in the published models); 0 in a gated chain without experts.
     pub hidden: usize,
     /// Potentials per block K (1 in the published models).
     pub potentials: usize,
@@ -39,6 +65,9 @@ pub struct ModelConfig {
     pub eta_floor: f32,
     /// Product β of the two off-diagonals of the chain (1 in the published models).
     pub off_diagonal: f32,
+    /// Kind of block.
+    #[serde(default, skip_serializing_if = "Block::is_published")]
+    pub block: Block,
 }
 
 /// Name and shape of a checkpoint tensor.
@@ -66,28 +95,63 @@ impl ModelConfig {
             let bk = format!("{block}.bk_layer");
             push(format!("{block}.layer_norm.weight"), &[d]);
             push(format!("{block}.layer_norm.bias"), &[d]);
-            push(format!("{bk}.moe_ffn.gating_network.weight"), &[self.experts, d]);
-            push(format!("{bk}.moe_ffn.gating_network.bias"), &[self.experts]);
-            for e in 0..self.experts {
-                let expert = format!("{bk}.moe_ffn.experts.{e}");
-                push(format!("{expert}.0.weight"), &[self.hidden, d]);
-                push(format!("{expert}.0.bias"), &[self.hidden]);
-                push(format!("{expert}.3.weight"), &[d, self.hidden]);
-                push(format!("{expert}.3.bias"), &[d]);
+            match self.block {
+                Block::Resolvent => {
+                    self.push_experts(&bk, &mut push);
+                    push(format!("{bk}.v_proj.weight"), &[k, d]);
+                    push(format!("{bk}.v_proj.bias"), &[k]);
+                    push(format!("{bk}.diagonal"), &[k]);
+                    push(format!("{bk}.log_eta"), &[k]);
+                    push(format!("{bk}.output_proj.weight"), &[d, 2 * k]);
+                    push(format!("{bk}.output_proj.bias"), &[d]);
+                    push(format!("{bk}.bk_scale"), &[]);
+                }
+                Block::Gated { channels: c } => {
+                    push(format!("{bk}.in_proj.weight"), &[2 * c, d]);
+                    push(format!("{bk}.in_proj.bias"), &[2 * c]);
+                    push(format!("{bk}.conv.weight"), &[TAPS, c]);
+                    push(format!("{bk}.conv.bias"), &[c]);
+                    push(format!("{bk}.v_proj.weight"), &[k, c]);
+                    push(format!("{bk}.v_proj.bias"), &[k]);
+                    push(format!("{bk}.diagonal"), &[k]);
+                    push(format!("{bk}.log_eta"), &[k]);
+                    push(format!("{bk}.output_proj.weight"), &[d, c]);
+                    push(format!("{bk}.output_proj.bias"), &[d]);
+                    if self.hidden > 0 {
+                        push(format!("{block}.ffn_norm.weight"), &[d]);
+                        push(format!("{block}.ffn_norm.bias"), &[d]);
+                        self.push_experts(&bk, &mut push);
+                    }
+                }
             }
-            push(format!("{bk}.v_proj.weight"), &[k, d]);
-            push(format!("{bk}.v_proj.bias"), &[k]);
-            push(format!("{bk}.diagonal"), &[k]);
-            push(format!("{bk}.log_eta"), &[k]);
-            push(format!("{bk}.output_proj.weight"), &[d, 2 * k]);
-            push(format!("{bk}.output_proj.bias"), &[d]);
-            push(format!("{bk}.bk_scale"), &[]);
         }
         push("layer_norm_final.weight".into(), &[d]);
         push("layer_norm_final.bias".into(), &[d]);
         push("lm_head.weight".into(), &[self.vocab, d]);
         push("lm_head.bias".into(), &[self.vocab]);
         specs
+    }
+
+    /// The tensors of a block's gating network and experts.
+    fn push_experts(&self, bk: &str, push: &mut impl FnMut(String, &[usize])) {
+        let d = self.width;
+        if self.has_gate() {
+            push(format!("{bk}.moe_ffn.gating_network.weight"), &[self.experts, d]);
+            push(format!("{bk}.moe_ffn.gating_network.bias"), &[self.experts]);
+        }
+        for e in 0..self.experts {
+            let expert = format!("{bk}.moe_ffn.experts.{e}");
+            push(format!("{expert}.0.weight"), &[self.hidden, d]);
+            push(format!("{expert}.0.bias"), &[self.hidden]);
+            push(format!("{expert}.3.weight"), &[d, self.hidden]);
+            push(format!("{expert}.3.bias"), &[d]);
+        }
+    }
+
+    /// Whether blocks have a gating network: published ones always, gated chains with more than one
+    /// expert.
+    pub fn has_gate(&self) -> bool {
+        self.block.is_published() || self.experts > 1
     }
 
     /// Number of trained parameters.
@@ -106,9 +170,27 @@ impl ModelConfig {
             ("potentials", self.potentials, 2_048),
             ("positions", self.positions.unwrap_or(1), 1 << 24),
         ];
+        // Gated chains can do without experts.
+        let optional = |name: &str| name == "hidden" && !self.block.is_published();
         for (name, value, limit) in sizes {
-            if value == 0 || value > limit {
-                return Some(format!("{name} is {value}; it must be between 1 and {limit}"));
+            let least = usize::from(!optional(name));
+            if value < least || value > limit {
+                return Some(format!("{name} is {value}; it must be between {least} and {limit}"));
+            }
+        }
+        if let Block::Gated { channels } = self.block {
+            if channels == 0 || channels > 8_192 || !channels.is_multiple_of(self.potentials) {
+                return Some(format!(
+                    "channels is {channels}; it must be a multiple of the number of potentials, {}, \
+                     and at most 8192",
+                    self.potentials
+                ));
+            }
+            if self.hidden == 0 && self.experts > 1 {
+                return Some(format!("{} experts without hidden units", self.experts));
+            }
+            if self.chain == Chain::Full {
+                return Some("a gated chain is causal: chain must be half".into());
             }
         }
         if self.top_k == 0 || self.top_k > self.experts {
@@ -145,6 +227,7 @@ mod tests {
             chain: Chain::Full,
             eta_floor: 1.0,
             off_diagonal: 1.0,
+            block: Block::Resolvent,
         };
         // The published model does not train diagonal and η, two parameters per layer here.
         assert_eq!(config.parameters() - 2 * config.layers, 1_325_312);

@@ -4,7 +4,7 @@ pub mod config;
 pub mod safetensors;
 mod tensor;
 
-pub use config::{Chain, ModelConfig, TensorSpec};
+pub use config::{Block, Chain, ModelConfig, TAPS, TensorSpec};
 pub use tensor::Tensor;
 
 use crate::error::{Error, Result};
@@ -157,6 +157,7 @@ mod tests {
             chain: Chain::Half,
             eta_floor: 0.1,
             off_diagonal: 1.0,
+            block: Block::Resolvent,
         };
         let tensor = |spec: TensorSpec| {
             let n = spec.shape.iter().product::<usize>();

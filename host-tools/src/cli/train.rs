@@ -1,6 +1,6 @@
 //! `resnet-bk train`.
 
-use crate::checkpoint::{Chain, ModelConfig, TOKENIZER_KEY};
+use crate::checkpoint::{Block, Chain, ModelConfig, TOKENIZER_KEY};
 use crate::cli::Global;
 use crate::cli::common::{Force, Loaded, escaped, model_files};
 use crate::cli::numbers;
@@ -28,6 +28,10 @@ Examples:
   A small model in a minute or two, to try things out:
       resnet-bk train --corpus data/wikitext-2 --out runs/tiny --vocab 320 --width 32 \\
           --layers 2 --experts 2 --hidden 64 --potentials 8 --steps 1500
+
+  A gated chain: blocks with a memory (about an hour and a half on two cores):
+      resnet-bk train --corpus data/wikitext-2 --out runs/gated --block gated --lr 0.006 \\
+          --weight-decay 0.2 --dropout 0.1
 
   Another seed with the tokenizer of an earlier run:
       resnet-bk train --corpus data/wikitext-2 --out runs/second --seed 2 \\
@@ -79,30 +83,44 @@ struct ModelArgs {
     /// Width of the residual stream.
     #[arg(long, default_value_t = 128, value_name = "N")]
     width: usize,
-    /// Number of blocks.
-    #[arg(long, default_value_t = 4, value_name = "N")]
-    layers: usize,
-    /// Experts per block.
-    #[arg(long, default_value_t = 4, value_name = "N")]
-    experts: usize,
-    /// Experts that each token is routed to.
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    top_k: usize,
-    /// Hidden width of an expert.
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    hidden: usize,
-    /// Potentials per block: independent chains.
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    potentials: usize,
+    /// Kind of block.
+    #[arg(long, value_enum, default_value_t = BlockArg::Resolvent)]
+    block: BlockArg,
+    /// Number of blocks [default: 4, or 10 of gated chains].
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+    /// Experts per block [default: 4, or 1 beside a gated chain].
+    #[arg(long, value_name = "N")]
+    experts: Option<usize>,
+    /// Experts that each token is routed to [default: 2, or all if there are fewer].
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Hidden width of an expert [default: 256, or 0, which is no expert, beside a gated chain].
+    #[arg(long, value_name = "N")]
+    hidden: Option<usize>,
+    /// Potentials per block: independent chains [default: 64, or 8 of a gated chain].
+    #[arg(long, value_name = "N")]
+    potentials: Option<usize>,
+    /// Width of a gated chain's memory [default: twice the width].
+    #[arg(long, value_name = "N")]
+    channels: Option<usize>,
     /// Length of the position table; without one the model can generate indefinitely.
     #[arg(long, value_name = "N")]
     positions: Option<usize>,
     /// Which part of the chain a position sees.
     #[arg(long, value_enum, default_value_t = ChainArg::Half)]
     chain: ChainArg,
-    /// Lower bound of the decay η of a potential.
-    #[arg(long, default_value_t = 0.03125, value_name = "X")]
-    eta_floor: f32,
+    /// Lower bound of the decay η of a potential [default: 0.03125, or 0.00390625 in a gated chain].
+    #[arg(long, value_name = "X")]
+    eta_floor: Option<f32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum BlockArg {
+    /// As published: elements of the resolvent are features, beside the experts.
+    Resolvent,
+    /// The chain decides how fast a memory forgets.
+    Gated,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -139,9 +157,7 @@ struct RecipeArgs {
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     // Check dimensions before spending time on the tokenizer.
-    if let Some(problem) = args.model.config(args.model.vocab).problem() {
-        return Err(Error::Usage(problem));
-    }
+    args.model.config(args.model.vocab)?;
     let mut initial =
         args.init.as_deref().map(|path| Loaded::read(path, None, global)).transpose()?;
     let positions = match &initial {
@@ -164,7 +180,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     };
     let config = match &initial {
         Some(initial) => initial.checkpoint.config.clone(),
-        None => args.model.config(tokenizer.vocab()),
+        None => args.model.config(tokenizer.vocab())?,
     };
     let mut data = BTreeMap::from([
         (TOKENIZER_KEY.to_string(), tokenizer.sha256()),
@@ -242,22 +258,40 @@ impl Args {
 }
 
 impl ModelArgs {
-    fn config(&self, vocab: usize) -> ModelConfig {
-        ModelConfig {
+    fn config(&self, vocab: usize) -> Result<ModelConfig> {
+        let gated = self.block == BlockArg::Gated;
+        let either = |given: Option<usize>, resolvent, of_gated| {
+            given.unwrap_or(if gated { of_gated } else { resolvent })
+        };
+        if self.channels.is_some() && !gated {
+            return Err(Error::Usage("--channels is for --block gated".into()));
+        }
+        let experts = either(self.experts, 4, 1);
+        let config = ModelConfig {
             vocab,
             width: self.width,
-            layers: self.layers,
-            experts: self.experts,
-            top_k: self.top_k,
-            hidden: self.hidden,
-            potentials: self.potentials,
+            layers: either(self.layers, 4, 10),
+            experts,
+            top_k: self.top_k.unwrap_or(experts.min(2)),
+            hidden: either(self.hidden, 256, 0),
+            potentials: either(self.potentials, 64, 8),
             positions: self.positions,
             chain: match self.chain {
                 ChainArg::Half => Chain::Half,
                 ChainArg::Full => Chain::Full,
             },
-            eta_floor: self.eta_floor,
+            eta_floor: self.eta_floor.unwrap_or(if gated { 1.0 / 256.0 } else { 1.0 / 32.0 }),
             off_diagonal: 1.0,
+            block: match self.block {
+                BlockArg::Resolvent => Block::Resolvent,
+                BlockArg::Gated => {
+                    Block::Gated { channels: self.channels.unwrap_or(2 * self.width) }
+                }
+            },
+        };
+        match config.problem() {
+            Some(problem) => Err(Error::Usage(problem)),
+            None => Ok(config),
         }
     }
 }

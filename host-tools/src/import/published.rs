@@ -4,7 +4,7 @@ use super::buffers;
 use super::element::{Entries, Entry, Values};
 use super::options::Options;
 use super::refusal::Refusal;
-use crate::checkpoint::{ModelConfig, Tensor};
+use crate::checkpoint::{Block, ModelConfig, Tensor};
 use std::collections::BTreeMap;
 
 const REVISION: &str = "only the model of commit 518528f (November 2025) in its default form is \
@@ -176,6 +176,7 @@ fn count(entries: &Entries, options: Options) -> ModelConfig {
         chain: options.chain,
         eta_floor: 1.0,
         off_diagonal: 1.0,
+        block: Block::Resolvent,
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::checkpoint::{Chain, ModelConfig};
+use crate::checkpoint::{Block, Chain, ModelConfig};
 use element::Values;
 use std::path::PathBuf;
 
@@ -63,6 +63,7 @@ fn dimensions_are_counted_and_buffers_become_the_chain() {
         chain: Chain::Full,
         eta_floor: 1.0,
         off_diagonal: 1.0,
+        block: Block::Resolvent,
     };
     assert_eq!(checkpoint.config, config);
     for block in 0..2 {

@@ -9,7 +9,7 @@ use resnet_bk_core::{Model, Window};
 use super::calibration::Calibration;
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::{Chain, ModelConfig, Tensor};
+use crate::checkpoint::{Block, Chain, ModelConfig, Tensor};
 use crate::reference;
 use crate::tensors::Assignment;
 use resnet_bk_schema::Storage;
@@ -29,6 +29,7 @@ pub(crate) fn random_checkpoint(seed: u64, top_k: usize) -> Checkpoint {
             chain: Chain::Half,
             eta_floor: 0.03125,
             off_diagonal: 1.0,
+            block: Block::Resolvent,
         },
         seed,
     )

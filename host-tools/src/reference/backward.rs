@@ -1,13 +1,10 @@
 //! The backward pass: exact gradients of the summed loss with respect to every parameter.
 
-use crate::reference::bk;
-use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND};
-use crate::reference::forward::{BlockTape, Scratch, Tape};
+use crate::reference::forward::{Scratch, Tape};
 use crate::reference::loss::{self, Distillation, Losses};
 use crate::reference::model::{BlockLayout, Model};
-use crate::reference::moe;
 use crate::reference::observer::{Each, LinearGradient};
-use crate::reference::real::{Real, add_to, dot, size};
+use crate::reference::real::{Real, add_to, size};
 
 impl<T: Real> Model<T> {
     /// Adds the gradient of `scale` × the summed loss to `gradient`, laid out as
@@ -98,7 +95,17 @@ impl<T: Real> Model<T> {
         scratch.dh.fill(T::ZERO);
         norm.backward(&self.parameters, final_norm, &scratch.du, gradient, &mut scratch.dh);
         for (block, tape) in self.layout.blocks.iter().zip(blocks).rev() {
-            self.block_backward(block, window, tape, scratch, gradient, each);
+            let Scratch { dh, resolvent, gated, .. } = &mut *scratch;
+            match block {
+                BlockLayout::Resolvent(block) => {
+                    let tapes = (&mut tape.resolvent, resolvent);
+                    block.backward(self, window, tapes, dh, gradient, each);
+                }
+                BlockLayout::Gated(block) => {
+                    let tapes = (&mut tape.gated, gated);
+                    block.backward(self, window, tapes, dh, gradient, each);
+                }
+            }
         }
         each(LinearGradient {
             name: "token_embedding",
@@ -122,76 +129,5 @@ impl<T: Real> Model<T> {
                 add_to(&mut table[i % window * d..][..d], row);
             }
         }
-    }
-
-    /// Transforms `scratch.dh` from the gradient of the block's output to that of its input.
-    fn block_backward(
-        &self,
-        block: &BlockLayout,
-        window: usize,
-        tape: &mut BlockTape<T>,
-        scratch: &mut Scratch<T>,
-        gradient: &mut [T],
-        each: &mut Each<'_, T>,
-    ) {
-        let parameters = &self.parameters;
-        let Scratch { dh, du, projected, features, v } = scratch;
-        // s = bk_scale · projected
-        gradient[block.scale] += dot(dh, &tape.buffers.projected);
-        let scale = parameters[block.scale];
-        projected.clear();
-        projected.extend(dh.iter().map(|&x| scale * x));
-        block.output_proj.backward_parameters(gradient, &tape.buffers.features, projected, each);
-        size(features, tape.buffers.features.len());
-        block.output_proj.backward_input(parameters, projected, features, false);
-        mask(features, &tape.g, FEATURE_BOUND);
-        self.resolve_backward(block, window, tape, features, v, gradient);
-        mask(v, &tape.buffers.v_raw, POTENTIAL_BOUND);
-        block.v_proj.backward_parameters(gradient, &tape.u, v, each);
-        size(du, dh.len());
-        block.v_proj.backward_input(parameters, v, du, false);
-        moe::backward(block, parameters, &tape.u, dh, &mut tape.buffers.moe, (gradient, du), each);
-        block.norm.backward(parameters, &tape.buffers.norm, du, gradient, dh);
-    }
-
-    /// Backward through the chains of every window: gradients of v (written) and of diagonal and
-    /// log_eta (added).
-    fn resolve_backward(
-        &self,
-        block: &BlockLayout,
-        window: usize,
-        tape: &BlockTape<T>,
-        dg: &[T],
-        dv: &mut Vec<T>,
-        gradient: &mut [T],
-    ) {
-        let k = self.config().potentials;
-        let eta = self.eta(block);
-        let core = self.core(block, &eta);
-        size(dv, tape.v.len());
-        let mut d_eta = vec![T::ZERO; k];
-        let d_diagonal = &mut gradient[block.diagonal.clone()];
-        let rows = tape.g.chunks_exact(window * 2 * k).zip(dg.chunks_exact(window * 2 * k));
-        let windows = rows.zip(dv.chunks_exact_mut(window * k)).zip(&tape.chains);
-        for (((g, dg), dv), chain) in windows {
-            let out = bk::Gradients { v: dv, diagonal: d_diagonal, eta: &mut d_eta };
-            bk::backward(&core, g, chain, dg, out);
-        }
-        // η = max(exp(log_eta), floor): at the floor, log_eta has no effect.
-        let floor = T::of(f64::from(self.config().eta_floor));
-        let d_log_eta = &mut gradient[block.log_eta.clone()];
-        for i in 0..k {
-            if eta[i] > floor {
-                d_log_eta[i] += d_eta[i] * eta[i];
-            }
-        }
-    }
-}
-
-/// Zeroes the gradient where the clamp saturates.
-fn mask<T: Real>(gradient: &mut [T], before: &[T], bound: f64) {
-    let bound = T::of(bound);
-    for (g, &x) in gradient.iter_mut().zip(before) {
-        *g = if x < bound && x > -bound { *g } else { T::ZERO };
     }
 }

@@ -131,6 +131,16 @@ pub(crate) fn forward<T: Real>(core: &Core<'_, T>, v: &[T], g: &mut [T], tape: &
     }
 }
 
+/// As [`forward`] of a half chain that goes on from G of the position before, `state` `[2K]`: zero
+/// at the start, and that of the last position afterwards.
+pub(crate) fn forward_from<T: Real>(core: &Core<'_, T>, v: &[T], state: &mut [T], g: &mut [T]) {
+    let k = core.diagonal.len();
+    for (v, g) in v.chunks_exact(k).zip(g.chunks_exact_mut(2 * k)) {
+        link(core, v, Some(state), g);
+        state.copy_from_slice(g);
+    }
+}
+
 fn left_to_right<T: Real>(core: &Core<'_, T>, v: &[T], out: &mut [T]) {
     let k = core.diagonal.len();
     for t in 0..v.len() / k {

@@ -13,3 +13,11 @@ pub(crate) fn clip_into<T: Real>(x: &[T], bound: f64, y: &mut Vec<T>) {
     y.clear();
     y.extend(x.iter().map(|x| x.clip(bound)));
 }
+
+/// Zeroes the gradient where the clip saturates.
+pub(crate) fn mask<T: Real>(gradient: &mut [T], before: &[T], bound: f64) {
+    let bound = T::of(bound);
+    for (g, &x) in gradient.iter_mut().zip(before) {
+        *g = if x < bound && x > -bound { *g } else { T::ZERO };
+    }
+}

@@ -5,9 +5,12 @@
 use std::ops::Range;
 
 use crate::reference::bk;
-use crate::reference::block::BlockBuffers;
-use crate::reference::model::Model;
+use crate::reference::forward::BlockTape;
+use crate::reference::gated::{self, Positions};
+use crate::reference::layer_norm;
+use crate::reference::model::{BlockLayout, Model};
 use crate::reference::real::size;
+use crate::reference::resolvent;
 
 /// Positions per chunk.
 pub const CHUNK: usize = 1024;
@@ -46,32 +49,79 @@ impl Model {
     /// # Panics
     /// If a token is not below V, or a window is longer than the position table.
     pub fn hidden(&self, tokens: &[u32], window: usize) -> Hidden<'_> {
-        let (d, k) = (self.config().width, self.config().potentials);
-        let rows = tokens.len();
-        let (mut h, mut states) = (vec![0.0; rows * d], vec![0.0; rows * d]);
-        let (mut v, mut g) = (vec![0.0; rows * k], vec![0.0; rows * 2 * k]);
+        let d = self.config().width;
+        let (mut h, mut states) = (vec![0.0; tokens.len() * d], vec![0.0; tokens.len() * d]);
         self.embed(tokens, window, &mut h);
-        let (mut buffers, mut chain) = (BlockBuffers::default(), bk::Tape::default());
-        let mut clipped = Vec::new();
+        let mut tape = BlockTape::default();
         for block in &self.layout.blocks {
-            let parts = h.chunks(CHUNK * d).zip(states.chunks_mut(CHUNK * d));
-            for ((h, u), v) in parts.zip(v.chunks_mut(CHUNK * k)) {
-                self.enter_block(block, h, u, &mut clipped, None, &mut buffers);
-                v.copy_from_slice(&clipped);
-            }
-            let eta = self.eta(block);
-            let core = self.core(block, &eta);
-            for (v, g) in v.chunks(window * k).zip(g.chunks_mut(window * 2 * k)) {
-                bk::forward(&core, v, g, &mut chain);
-            }
-            let parts = h.chunks_mut(CHUNK * d).zip(states.chunks(CHUNK * d));
-            for ((h, u), g) in parts.zip(g.chunks(CHUNK * 2 * k)) {
-                self.leave_block(block, u, g, h, None, &mut buffers);
+            match block {
+                BlockLayout::Resolvent(block) => {
+                    self.resolvent_in_chunks(block, window, &mut h, &mut states);
+                }
+                BlockLayout::Gated(block) => {
+                    self.gated_in_chunks(block, window, &mut h, &mut tape.gated);
+                }
             }
         }
+        let mut norm = layer_norm::Tape::default();
         for (h, u) in h.chunks(CHUNK * d).zip(states.chunks_mut(CHUNK * d)) {
-            self.layout.norm.forward(&self.parameters, h, u, &mut buffers.norm);
+            self.layout.norm.forward(&self.parameters, h, u, &mut norm);
         }
         Hidden { model: self, states }
+    }
+
+    /// `normalised` is a buffer `[positions, d]`.
+    fn resolvent_in_chunks(
+        &self,
+        block: &resolvent::Layout,
+        window: usize,
+        h: &mut [f32],
+        normalised: &mut [f32],
+    ) {
+        let (d, k) = (self.config().width, self.config().potentials);
+        let rows = h.len() / d;
+        let (mut v, mut g) = (vec![0.0; rows * k], vec![0.0; rows * 2 * k]);
+        let (mut buffers, mut chain) = (resolvent::Buffers::default(), bk::Tape::default());
+        let mut clipped = Vec::new();
+        let parts = h.chunks(CHUNK * d).zip(normalised.chunks_mut(CHUNK * d));
+        for ((h, u), v) in parts.zip(v.chunks_mut(CHUNK * k)) {
+            block.enter(self, h, u, &mut clipped, None, &mut buffers);
+            v.copy_from_slice(&clipped);
+        }
+        let eta = self.eta(&block.chain);
+        let core = self.core(&block.chain, &eta);
+        for (v, g) in v.chunks(window * k).zip(g.chunks_mut(window * 2 * k)) {
+            bk::forward(&core, v, g, &mut chain);
+        }
+        let parts = h.chunks_mut(CHUNK * d).zip(normalised.chunks(CHUNK * d));
+        for ((h, u), g) in parts.zip(g.chunks(CHUNK * 2 * k)) {
+            block.leave(self, u, g, h, None, &mut buffers);
+        }
+    }
+
+    /// Several short windows at a time, or a long one in chunks, the state carried on.
+    fn gated_in_chunks(
+        &self,
+        block: &gated::Layout,
+        window: usize,
+        h: &mut [f32],
+        tape: &mut gated::Tape<f32>,
+    ) {
+        let d = self.config().width;
+        let whole = h.len() / (window * d) * window * d;
+        let (windows, rest) = h.split_at_mut(whole);
+        if window <= CHUNK {
+            for h in windows.chunks_mut(CHUNK / window * window * d) {
+                block.forward(self, Positions::Windows(window), h, None, tape);
+            }
+        }
+        let long = if window <= CHUNK { &mut [] } else { windows };
+        let mut state = gated::State::default();
+        for window in long.chunks_mut(window * d).chain((!rest.is_empty()).then_some(rest)) {
+            state.reset(block.channels(), self.config().potentials);
+            for h in window.chunks_mut(CHUNK * d) {
+                block.forward(self, Positions::Next(&mut state), h, None, tape);
+            }
+        }
     }
 }

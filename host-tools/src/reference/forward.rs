@@ -3,15 +3,16 @@
 //! A batch of B windows of length T is one array of B·T positions, window after window; every
 //! activation is row-major with one row per position.
 
-use crate::reference::bk;
-use crate::reference::block::BlockBuffers;
+use crate::reference::dropout::Dropout;
 use crate::reference::fake_quant::{FakeQuant, round_rows};
+use crate::reference::gated::{self, Positions};
 use crate::reference::layer_norm;
 use crate::reference::linear::Linear;
 use crate::reference::model::{BlockLayout, Model};
-use crate::reference::moe::Dropout;
+use crate::reference::moe::{self, Experts};
 use crate::reference::observer::{ChainCall, LinearCall, Observer, Routed};
 use crate::reference::real::{Real, add_to, size};
+use crate::reference::resolvent;
 
 /// Every activation of a forward pass, as the backward pass needs them; buffers are reused across
 /// batches.
@@ -32,18 +33,11 @@ pub struct Tape<T: Real = f32> {
     pub(crate) scratch: Scratch<T>,
 }
 
-/// One block's activations.
+/// One block's activations: those of its kind, the others stay empty.
 #[derive(Default)]
 pub(crate) struct BlockTape<T> {
-    /// Normalised inputs `[rows, d]`.
-    pub(crate) u: Vec<T>,
-    /// Clipped potentials `[rows, K]`.
-    pub(crate) v: Vec<T>,
-    /// G `[rows, 2K]`: real parts, then imaginary parts.
-    pub(crate) g: Vec<T>,
-    /// One per window.
-    pub(crate) chains: Vec<bk::Tape<T>>,
-    pub(crate) buffers: BlockBuffers<T>,
+    pub(crate) resolvent: resolvent::Tape<T>,
+    pub(crate) gated: gated::Tape<T>,
 }
 
 /// Buffers of the backward pass.
@@ -51,14 +45,13 @@ pub(crate) struct BlockTape<T> {
 pub(crate) struct Scratch<T> {
     pub(crate) dh: Vec<T>,
     pub(crate) du: Vec<T>,
-    pub(crate) projected: Vec<T>,
-    pub(crate) features: Vec<T>,
-    pub(crate) v: Vec<T>,
+    pub(crate) resolvent: resolvent::Scratch<T>,
+    pub(crate) gated: gated::Scratch<T>,
 }
 
 impl<T: Real> Tape<T> {
-    /// Enables dropout of this fraction of the experts' hidden activations in later passes, drawn
-    /// from `seed`; 0 disables it.
+    /// Enables dropout of this fraction of the experts' hidden activations, or of the memories that
+    /// gated chains without experts read, in later passes; drawn from `seed`. 0 disables it.
     pub fn set_dropout(&mut self, share: f32, seed: u64) {
         self.dropout = (share > 0.0).then_some((share, seed));
     }
@@ -112,13 +105,19 @@ impl<T: Real> Model<T> {
         self.embed(tokens, window, &mut tape.h);
         tape.blocks.resize_with(self.config().layers, BlockTape::default);
         for (l, block) in self.layout.blocks.iter().enumerate() {
-            let b = &mut tape.blocks[l];
-            b.buffers.moe.dropout =
-                tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
-            size(&mut b.u, rows * d);
-            self.enter_block(block, &tape.h, &mut b.u, &mut b.v, tape.fake_quant, &mut b.buffers);
-            self.resolve(block, window, b);
-            self.leave_block(block, &b.u, &b.g, &mut tape.h, tape.fake_quant, &mut b.buffers);
+            let dropout = tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
+            let (tapes, h) = (&mut tape.blocks[l], &mut tape.h);
+            match block {
+                BlockLayout::Resolvent(block) => {
+                    let tapes = &mut tapes.resolvent;
+                    tapes.buffers.moe.dropout = dropout;
+                    block.forward(self, window, h, tape.fake_quant, tapes);
+                }
+                BlockLayout::Gated(block) => {
+                    let positions = Positions::Windows(window);
+                    block.forward(self, positions, h, dropout, &mut tapes.gated);
+                }
+            }
             after(Stage::Block(l), tape);
         }
         size(&mut tape.final_u, rows * d);
@@ -144,30 +143,6 @@ impl<T: Real> Model<T> {
             for (i, row) in h.chunks_exact_mut(d).enumerate() {
                 add_to(row, &table[i % window * d..][..d]);
             }
-        }
-    }
-
-    /// G from potentials, window by window.
-    fn resolve(&self, block: &BlockLayout, window: usize, b: &mut BlockTape<T>) {
-        let k = self.config().potentials;
-        let rows = b.v.len() / k;
-        size(&mut b.g, rows * 2 * k);
-        b.chains.resize_with(rows / window, bk::Tape::default);
-        let eta = self.eta(block);
-        let core = self.core(block, &eta);
-        let windows = b.v.chunks_exact(window * k).zip(b.g.chunks_exact_mut(window * 2 * k));
-        for ((v, g), chain) in windows.zip(&mut b.chains) {
-            bk::forward(&core, v, g, chain);
-        }
-    }
-
-    /// The chain's constants for one block.
-    pub(crate) fn core<'a>(&'a self, block: &BlockLayout, eta: &'a [T]) -> bk::Core<'a, T> {
-        bk::Core {
-            diagonal: &self.parameters[block.diagonal.clone()],
-            eta,
-            beta: T::of(f64::from(self.config().off_diagonal)),
-            chain: self.config().chain,
         }
     }
 }
@@ -220,12 +195,37 @@ fn report_block(
     tape: &BlockTape<f32>,
     observer: &mut dyn Observer,
 ) {
-    let buffers = &tape.buffers;
-    observer.linear(call(&block.v_proj, &tape.u, &buffers.v_raw, None));
-    observer.chain(ChainCall { block: index, potentials: &tape.v, resolvent: &tape.g });
-    observer.linear(call(&block.output_proj, &buffers.features, &buffers.projected, None));
-    observer.linear(call(&block.gate, &tape.u, &buffers.moe.logits, None));
-    for ((first, second), expert) in block.experts.iter().zip(&buffers.moe.experts) {
+    match block {
+        BlockLayout::Resolvent(block) => {
+            let resolvent::Tape { u, v, g, buffers, .. } = &tape.resolvent;
+            observer.linear(call(&block.v_proj, u, &buffers.v_raw, None));
+            observer.chain(ChainCall { block: index, potentials: v, resolvent: g });
+            observer.linear(call(&block.output_proj, &buffers.features, &buffers.projected, None));
+            report_experts(&block.experts, u, &buffers.moe, observer);
+        }
+        BlockLayout::Gated(block) => {
+            let tape = &tape.gated;
+            observer.linear(call(&block.in_proj, &tape.u, &tape.projected, None));
+            observer.linear(call(&block.v_proj, &tape.a, &tape.v_raw, None));
+            observer.chain(ChainCall { block: index, potentials: &tape.v, resolvent: &tape.g });
+            observer.linear(call(&block.output_proj, &tape.read, &tape.output, None));
+            if let Some(ffn) = &block.ffn {
+                report_experts(&ffn.experts, &tape.ffn_u, &tape.moe, observer);
+            }
+        }
+    }
+}
+
+fn report_experts(
+    experts: &Experts,
+    u: &[f32],
+    tape: &moe::Tape<f32>,
+    observer: &mut dyn Observer,
+) {
+    if let Some(gate) = &experts.gate {
+        observer.linear(call(gate, u, &tape.logits, None));
+    }
+    for ((first, second), expert) in experts.layers.iter().zip(&tape.experts) {
         if expert.positions.is_empty() {
             continue;
         }

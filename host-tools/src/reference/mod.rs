@@ -5,18 +5,23 @@
 
 mod backward;
 mod bk;
-mod block;
 mod bounds;
 mod chunked;
+mod convolution;
+mod dropout;
 mod fake_quant;
 mod forward;
+mod gated;
 mod layer_norm;
 mod linear;
 mod loss;
+mod memory;
 mod model;
 mod moe;
 mod observer;
 mod real;
+mod resolvent;
+mod silu;
 mod stream;
 #[cfg(test)]
 mod tests;

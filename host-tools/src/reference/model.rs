@@ -1,25 +1,30 @@
 //! The parameters of a model in one array, and the layout of its tensors.
 
-use crate::checkpoint::{Checkpoint, ModelConfig, Tensor, TensorSpec};
+use crate::checkpoint::{Block, Checkpoint, ModelConfig, Tensor, TensorSpec};
 use crate::error::{Error, Result};
+use crate::reference::bk;
+use crate::reference::convolution::Convolution;
+use crate::reference::gated;
 use crate::reference::layer_norm::LayerNorm;
 use crate::reference::linear::Linear;
+use crate::reference::moe::Experts;
 use crate::reference::real::Real;
+use crate::reference::resolvent;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Layout of one block's tensors.
 #[derive(Clone, Debug)]
-pub(crate) struct BlockLayout {
-    pub(crate) norm: LayerNorm,
-    pub(crate) gate: Linear,
-    /// First and second layer of each expert.
-    pub(crate) experts: Vec<(Linear, Linear)>,
-    pub(crate) v_proj: Linear,
+pub(crate) enum BlockLayout {
+    Resolvent(resolvent::Layout),
+    Gated(gated::Layout),
+}
+
+/// Layout of a chain's constants, `[K]` each.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainLayout {
     pub(crate) diagonal: Range<usize>,
     pub(crate) log_eta: Range<usize>,
-    pub(crate) output_proj: Linear,
-    pub(crate) scale: usize,
 }
 
 /// Layout of every tensor in the parameter array.
@@ -63,21 +68,46 @@ impl Layout {
             gain: range(&format!("{name}.weight")),
             bias: range(&format!("{name}.bias")),
         };
+        let experts = |bk: &str| Experts {
+            gate: config.has_gate().then(|| linear(&format!("{bk}.moe_ffn.gating_network"))),
+            layers: (0..config.experts)
+                .map(|e| format!("{bk}.moe_ffn.experts.{e}"))
+                .map(|expert| (linear(&format!("{expert}.0")), linear(&format!("{expert}.3"))))
+                .collect(),
+        };
         let block = |l: usize| {
             let bk = format!("blocks.{l}.bk_layer");
-            let expert = |e: usize| {
-                let expert = format!("{bk}.moe_ffn.experts.{e}");
-                (linear(&format!("{expert}.0")), linear(&format!("{expert}.3")))
-            };
-            BlockLayout {
-                norm: norm(&format!("blocks.{l}.layer_norm")),
-                gate: linear(&format!("{bk}.moe_ffn.gating_network")),
-                experts: (0..config.experts).map(expert).collect(),
-                v_proj: linear(&format!("{bk}.v_proj")),
+            let first_norm = norm(&format!("blocks.{l}.layer_norm"));
+            let v_proj = linear(&format!("{bk}.v_proj"));
+            let output_proj = linear(&format!("{bk}.output_proj"));
+            let chain = ChainLayout {
                 diagonal: range(&format!("{bk}.diagonal")),
                 log_eta: range(&format!("{bk}.log_eta")),
-                output_proj: linear(&format!("{bk}.output_proj")),
-                scale: range(&format!("{bk}.bk_scale")).start,
+            };
+            match config.block {
+                Block::Resolvent => BlockLayout::Resolvent(resolvent::Layout {
+                    norm: first_norm,
+                    experts: experts(&bk),
+                    v_proj,
+                    chain,
+                    output_proj,
+                    scale: range(&format!("{bk}.bk_scale")).start,
+                }),
+                Block::Gated { .. } => BlockLayout::Gated(gated::Layout {
+                    norm: first_norm,
+                    in_proj: linear(&format!("{bk}.in_proj")),
+                    conv: Convolution {
+                        weight: range(&format!("{bk}.conv.weight")),
+                        bias: range(&format!("{bk}.conv.bias")),
+                    },
+                    v_proj,
+                    chain,
+                    output_proj,
+                    ffn: (config.hidden > 0).then(|| gated::Ffn {
+                        norm: norm(&format!("blocks.{l}.ffn_norm")),
+                        experts: experts(&bk),
+                    }),
+                }),
             }
         };
         Self {
@@ -146,13 +176,40 @@ impl<T: Real> Model<T> {
     }
 
     /// η of a block's potentials `[K]`.
-    pub(crate) fn eta(&self, block: &BlockLayout) -> Vec<T> {
+    pub(crate) fn eta(&self, chain: &ChainLayout) -> Vec<T> {
         let floor = T::of(f64::from(self.config.eta_floor));
         let raise = |&log: &T| {
             let eta = log.exp();
             if eta < floor { floor } else { eta }
         };
-        self.parameters[block.log_eta.clone()].iter().map(raise).collect()
+        self.parameters[chain.log_eta.clone()].iter().map(raise).collect()
+    }
+
+    /// The chain's constants for one block.
+    pub(crate) fn core<'a>(&'a self, chain: &ChainLayout, eta: &'a [T]) -> bk::Core<'a, T> {
+        bk::Core {
+            diagonal: &self.parameters[chain.diagonal.clone()],
+            eta,
+            beta: T::of(f64::from(self.config.off_diagonal)),
+            chain: self.config.chain,
+        }
+    }
+
+    /// Adds the gradients of log_eta, given those of η: η = max(exp(log_eta), floor), so that at
+    /// the floor log_eta has no effect.
+    pub(crate) fn eta_backward(
+        &self,
+        chain: &ChainLayout,
+        (eta, d_eta): (&[T], &[T]),
+        gradient: &mut [T],
+    ) {
+        let floor = T::of(f64::from(self.config.eta_floor));
+        let d_log_eta = &mut gradient[chain.log_eta.clone()];
+        for ((d_log, &eta), &d_eta) in d_log_eta.iter_mut().zip(eta).zip(d_eta) {
+            if eta > floor {
+                *d_log += d_eta * eta;
+            }
+        }
     }
 }
 

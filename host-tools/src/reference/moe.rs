@@ -1,52 +1,18 @@
 //! Mixture of experts: each position is computed only by the experts that it is routed to.
 
+use crate::reference::dropout::Dropout;
 use crate::reference::fake_quant::round_rows;
 use crate::reference::linear::Linear;
-use crate::reference::model::BlockLayout;
 use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_scaled, add_to, dot, size};
 
-/// Dropout of hidden activations, placed as in the published model: zeroes an activation with some
-/// probability and otherwise scales it up to keep the mean.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Dropout {
-    /// Drops where a random byte is below this.
-    threshold: u8,
-    /// State of the random number generator.
-    state: u64,
-}
-
-impl Dropout {
-    /// Drops a fraction of at most 255/256, rounded to 256ths; `stream` makes blocks independent.
-    pub(crate) fn new(share: f32, seed: u64, stream: u64) -> Self {
-        let threshold = (share * 256.0).round().clamp(0.0, 255.0) as u8;
-        Self { threshold, state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95) }
-    }
-
-    /// Factor of activations that are not dropped.
-    fn gain<T: Real>(self) -> T {
-        T::of(256.0 / (256.0 - f64::from(self.threshold)))
-    }
-
-    /// Zeroes dropped activations.
-    fn apply<T: Real>(&mut self, activations: &mut [T]) {
-        for eight in activations.chunks_mut(8) {
-            let mut bytes = self.next().to_le_bytes().into_iter();
-            for activation in eight {
-                if bytes.next().is_some_and(|byte| byte < self.threshold) {
-                    *activation = T::ZERO;
-                }
-            }
-        }
-    }
-
-    /// SplitMix64 (Steele, Lea and Flood, 2014).
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+/// The layers of a mixture.
+#[derive(Clone, Debug)]
+pub(crate) struct Experts {
+    /// The gating network; a single expert can do without.
+    pub(crate) gate: Option<Linear>,
+    /// First and second layer of each expert.
+    pub(crate) layers: Vec<(Linear, Linear)>,
 }
 
 /// Activations saved for the backward pass and for observers.
@@ -87,26 +53,29 @@ pub(crate) struct ExpertTape<T> {
 
 /// Adds the experts' weighted sum to `h` `[rows, d]`, given normalised inputs `u` `[rows, d]`.
 pub(crate) fn forward<T: Real>(
-    block: &BlockLayout,
+    experts: &Experts,
     parameters: &[T],
     top_k: usize,
     u: &[T],
     h: &mut [T],
     tape: &mut Tape<T>,
 ) {
-    let (d, experts) = (block.gate.inputs, block.experts.len());
+    let (d, count) = (experts.layers[0].0.inputs, experts.layers.len());
     let rows = u.len() / d;
-    size(&mut tape.logits, rows * experts);
-    block.gate.forward(parameters, u, &mut tape.logits);
-    size(&mut tape.probabilities, rows * experts);
-    tape.experts.resize_with(experts, ExpertTape::default);
+    size(&mut tape.logits, rows * count);
+    match &experts.gate {
+        Some(gate) => gate.forward(parameters, u, &mut tape.logits),
+        None => tape.logits.fill(T::ZERO),
+    }
+    size(&mut tape.probabilities, rows * count);
+    tape.experts.resize_with(count, ExpertTape::default);
     for expert in &mut tape.experts {
         expert.positions.clear();
         expert.probabilities.clear();
         expert.input.clear();
     }
     for r in 0..rows {
-        let row = r * experts..(r + 1) * experts;
+        let row = r * count..(r + 1) * count;
         let probabilities = &mut tape.probabilities[row.clone()];
         route(&tape.logits[row], top_k, probabilities);
         for (expert, &p) in tape.experts.iter_mut().zip(probabilities.iter()) {
@@ -118,7 +87,7 @@ pub(crate) fn forward<T: Real>(
         }
     }
     let gain = tape.dropout.map_or(T::ONE, Dropout::gain);
-    for ((first, second), expert) in block.experts.iter().zip(&mut tape.experts) {
+    for ((first, second), expert) in experts.layers.iter().zip(&mut tape.experts) {
         let n = expert.positions.len();
         size(&mut expert.before, n * first.outputs);
         first.forward(parameters, &expert.input, &mut expert.before);
@@ -170,7 +139,7 @@ fn route<T: Real>(logits: &[T], top_k: usize, probabilities: &mut [T]) {
 
 /// Adds parameter gradients to `gradient` and the input's gradient to `du`, given `df` `[rows, d]`.
 pub(crate) fn backward<T: Real>(
-    block: &BlockLayout,
+    experts: &Experts,
     parameters: &[T],
     u: &[T],
     df: &[T],
@@ -178,22 +147,23 @@ pub(crate) fn backward<T: Real>(
     (gradient, du): (&mut [T], &mut [T]),
     each: &mut Each<'_, T>,
 ) {
-    let experts = block.experts.len();
     size(&mut tape.d_logits, tape.probabilities.len());
     tape.d_logits.fill(T::ZERO);
-    for e in 0..experts {
-        backward_expert(&block.experts[e], e, parameters, df, tape, (gradient, du), each);
+    for (e, layers) in experts.layers.iter().enumerate() {
+        backward_expert(layers, e, parameters, df, tape, (gradient, du), each);
     }
+    let Some(gate) = &experts.gate else { return };
     // Softmax backward: dlogit = p · (dp − Σ p·dp); experts not selected have p = 0.
-    let rows = tape.probabilities.chunks_exact(experts);
-    for (p, d) in rows.zip(tape.d_logits.chunks_exact_mut(experts)) {
+    let count = experts.layers.len();
+    let rows = tape.probabilities.chunks_exact(count);
+    for (p, d) in rows.zip(tape.d_logits.chunks_exact_mut(count)) {
         let mean = dot(p, d);
         for (d, &p) in d.iter_mut().zip(p) {
             *d = p * (*d - mean);
         }
     }
-    block.gate.backward_parameters(gradient, u, &tape.d_logits, each);
-    block.gate.backward_input(parameters, &tape.d_logits, du, true);
+    gate.backward_parameters(gradient, u, &tape.d_logits, each);
+    gate.backward_input(parameters, &tape.d_logits, du, true);
 }
 
 fn backward_expert<T: Real>(

@@ -1,25 +1,34 @@
-//! Token-by-token inference with a half chain: one complex number of state per potential.
+//! Token-by-token inference with a half chain: one complex number of state per potential, and the
+//! memory of a gated chain.
 
 use resnet_bk_core as core;
 
-use crate::checkpoint::Chain;
+use crate::checkpoint::{Block, Chain};
 use crate::error::{Error, Result};
 use crate::reference::bk;
-use crate::reference::block::BlockBuffers;
+use crate::reference::forward::BlockTape;
+use crate::reference::gated::{self, Positions};
 use crate::reference::layer_norm;
-use crate::reference::model::Model;
+use crate::reference::model::{BlockLayout, Model};
 use crate::reference::real::add_to;
 
 /// Inference state of a model within a text. Memory does not grow with the number of tokens.
 pub struct Stream<'a> {
     model: &'a Model,
-    /// G of the last position, for each block `[2K]`.
-    state: Vec<Vec<f32>>,
+    /// One per block.
+    states: Vec<State>,
     /// Tokens seen since the start.
     position: usize,
-    buffers: BlockBuffers<f32>,
+    tape: BlockTape<f32>,
     /// `[2K]`.
     scratch: Vec<f32>,
+}
+
+/// What a block carries from token to token.
+enum State {
+    /// G of the last position `[2K]`.
+    Resolvent(Vec<f32>),
+    Gated(gated::State<f32>),
 }
 
 impl<'a> Stream<'a> {
@@ -29,14 +38,26 @@ impl<'a> Stream<'a> {
         if config.chain == Chain::Full {
             return Err(Error::Blob(core::Error::NotCausal));
         }
-        let state = vec![vec![0.0; 2 * config.potentials]; config.layers];
-        let (buffers, scratch) = (BlockBuffers::default(), Vec::new());
-        Ok(Self { model, state, position: 0, buffers, scratch })
+        let state = |_| match config.block {
+            Block::Resolvent => State::Resolvent(vec![0.0; 2 * config.potentials]),
+            Block::Gated { .. } => State::Gated(gated::State::default()),
+        };
+        let states = (0..config.layers).map(state).collect();
+        let mut stream =
+            Self { model, states, position: 0, tape: BlockTape::default(), scratch: Vec::new() };
+        stream.reset();
+        Ok(stream)
     }
 
     /// Resets to the state before the first token.
     pub fn reset(&mut self) {
         self.position = 0;
+        let config = self.model.config();
+        for state in &mut self.states {
+            if let (State::Gated(state), Block::Gated { channels }) = (state, config.block) {
+                state.reset(channels, config.potentials);
+            }
+        }
     }
 
     /// Tokens seen since the start.
@@ -80,12 +101,22 @@ impl<'a> Stream<'a> {
             add_to(&mut h, row);
         }
         let (mut u, mut v) = (vec![0.0; d], Vec::new());
-        for (block, g) in layout.blocks.iter().zip(&mut self.state) {
-            model.enter_block(block, &h, &mut u, &mut v, None, &mut self.buffers);
-            let eta = model.eta(block);
-            let core = model.core(block, &eta);
-            bk::step(&core, &v, self.position == 0, g, &mut self.scratch);
-            model.leave_block(block, &u, g, &mut h, None, &mut self.buffers);
+        for (block, state) in layout.blocks.iter().zip(&mut self.states) {
+            match (block, state) {
+                (BlockLayout::Resolvent(block), State::Resolvent(g)) => {
+                    let buffers = &mut self.tape.resolvent.buffers;
+                    block.enter(model, &h, &mut u, &mut v, None, buffers);
+                    let eta = model.eta(&block.chain);
+                    let core = model.core(&block.chain, &eta);
+                    bk::step(&core, &v, self.position == 0, g, &mut self.scratch);
+                    block.leave(model, &u, g, &mut h, None, buffers);
+                }
+                (BlockLayout::Gated(block), State::Gated(state)) => {
+                    let positions = Positions::Next(state);
+                    block.forward(model, positions, &mut h, None, &mut self.tape.gated);
+                }
+                _ => unreachable!("states are those of the model's kind of block"),
+            }
         }
         self.position += 1;
         Ok(h)

@@ -1,7 +1,7 @@
 //! Whole-model tests: gradients against finite differences, streaming against windows.
 
 use super::*;
-use crate::checkpoint::{Chain, ModelConfig};
+use crate::checkpoint::{Block, Chain, ModelConfig, TensorSpec};
 
 fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
     ModelConfig {
@@ -16,7 +16,14 @@ fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
         chain,
         eta_floor: 0.1,
         off_diagonal: 1.0,
+        block: Block::Resolvent,
     }
+}
+
+/// A gated chain: with experts and a gate, with one expert, or with none.
+fn gated(hidden: usize, experts: usize, top_k: usize) -> ModelConfig {
+    let config = config(Chain::Half, 2, top_k);
+    ModelConfig { hidden, experts, positions: None, block: Block::Gated { channels: 6 }, ..config }
 }
 
 /// A model without parameters at special values, so that every gradient is tested.
@@ -43,8 +50,9 @@ fn model(config: ModelConfig) -> Model<f64> {
     model
 }
 
-fn check_gradients(chain: Chain, potentials: usize, top_k: usize) {
-    let mut model = model(config(chain, potentials, top_k));
+fn check_gradients(config: ModelConfig) {
+    let (experts, top_k) = (config.experts, config.top_k);
+    let mut model = model(config);
     let window = 4;
     let inputs: Vec<u32> = (0..24).map(|i| i * 7 % 11).collect();
     let targets: Vec<u32> = (0..24).map(|i| i * 5 % 11).collect();
@@ -64,7 +72,7 @@ fn check_gradients(chain: Chain, potentials: usize, top_k: usize) {
         // With a single selected expert the softmax is 1 for any gate, and an expert without
         // positions has no gradient.
         let may_rest =
-            top_k == 1 && name.contains("gating") || top_k < 3 && name.contains("experts");
+            top_k == 1 && name.contains("gating") || top_k < experts && name.contains("experts");
         let moves = gradient[range.clone()].iter().any(|g| *g != 0.0);
         assert!(moves || may_rest, "{name} has no gradient");
         for i in range.clone() {
@@ -84,14 +92,21 @@ fn check_gradients(chain: Chain, potentials: usize, top_k: usize) {
 
 #[test]
 fn every_gradient_equals_finite_differences_half_chain() {
-    check_gradients(Chain::Half, 1, 1);
-    check_gradients(Chain::Half, 4, 2);
+    check_gradients(config(Chain::Half, 1, 1));
+    check_gradients(config(Chain::Half, 4, 2));
+}
+
+#[test]
+fn every_gradient_equals_finite_differences_gated_chain() {
+    for (hidden, experts, top_k) in [(0, 1, 1), (5, 1, 1), (5, 3, 2)] {
+        check_gradients(gated(hidden, experts, top_k));
+    }
 }
 
 #[test]
 fn every_gradient_equals_finite_differences_full_chain() {
-    check_gradients(Chain::Full, 1, 3);
-    check_gradients(Chain::Full, 3, 2);
+    check_gradients(config(Chain::Full, 1, 3));
+    check_gradients(config(Chain::Full, 3, 2));
 }
 
 fn single(config: ModelConfig) -> Model {
@@ -105,8 +120,8 @@ fn single(config: ModelConfig) -> Model {
 
 #[test]
 fn single_precision_agrees_with_double() {
-    for chain in [Chain::Half, Chain::Full] {
-        let config = config(chain, 4, 2);
+    let configs = [config(Chain::Half, 4, 2), config(Chain::Full, 4, 2), gated(5, 3, 2)];
+    for config in configs {
         let tokens: Vec<u32> = (0..16).map(|i| i * 3 % 11).collect();
         let exact = model(config.clone()).forward(&tokens, 8);
         let rounded = single(config).forward(&tokens, 8);
@@ -118,10 +133,14 @@ fn single_precision_agrees_with_double() {
 
 #[test]
 fn long_windows_have_the_logits_of_short_ones() {
-    for (chain, potentials, window, count) in
-        [(Chain::Half, 1, 8, 64), (Chain::Half, 4, 2500, 2500), (Chain::Full, 4, 1100, 2500)]
-    {
-        let model = single(config(chain, potentials, 2));
+    for (config, window, count) in [
+        (config(Chain::Half, 1, 2), 8, 64),
+        (config(Chain::Half, 4, 2), 2500, 2500),
+        (config(Chain::Full, 4, 2), 1100, 2500),
+        (gated(0, 1, 1), 8, 60),
+        (gated(5, 3, 2), 1100, 2500),
+    ] {
+        let model = single(config);
         let tokens: Vec<u32> = (0..count).map(|i| i * i % 11).collect();
         let hidden = model.hidden(&tokens, window);
         assert_eq!(hidden.positions(), tokens.len());
@@ -138,15 +157,17 @@ fn long_windows_have_the_logits_of_short_ones() {
         }
         let whole = model.forward(&tokens[..count as usize / window * window], window);
         if tokens.len() <= CHUNK {
-            assert_eq!(found, whole, "to the bit");
+            assert_eq!(found[..whole.len()], whole, "to the bit");
         }
     }
 }
 
 #[test]
 fn a_stream_equals_the_window() {
-    for potentials in [1, 4] {
-        let model = single(config(Chain::Half, potentials, 2));
+    let configs = [config(Chain::Half, 1, 2), config(Chain::Half, 4, 2)];
+    for config in configs.into_iter().chain([gated(0, 1, 1), gated(5, 3, 2)]) {
+        let positions = config.positions;
+        let model = single(config);
         let tokens: Vec<u32> = (0..8).map(|i| i * 7 % 11).collect();
         let window = model.forward(&tokens, tokens.len());
         let mut stream = Stream::new(&model).unwrap();
@@ -160,21 +181,23 @@ fn a_stream_equals_the_window() {
         }
         assert!(stream.step(11).is_err());
         // K = 1 has a position table of 8 here: the ninth token fails.
-        assert_eq!(stream.step(0).is_err(), potentials == 1);
+        assert_eq!(stream.step(0).is_err(), positions == Some(8));
     }
     assert!(Stream::new(&single(config(Chain::Full, 1, 1))).is_err());
 }
 
 #[test]
 fn a_half_chain_is_causal_and_windows_are_independent() {
-    let model = single(config(Chain::Half, 4, 2));
-    let mut tokens: Vec<u32> = (0..12).map(|i| i * 7 % 11).collect();
-    let before = model.forward(&tokens, 6);
-    tokens[3] = (tokens[3] + 1) % 11;
-    let after = model.forward(&tokens, 6);
-    assert_eq!(before[..3 * 11], after[..3 * 11]);
-    assert_ne!(before[5 * 11..6 * 11], after[5 * 11..6 * 11]);
-    assert_eq!(before[6 * 11..], after[6 * 11..]);
+    for config in [config(Chain::Half, 4, 2), gated(0, 1, 1)] {
+        let model = single(config);
+        let mut tokens: Vec<u32> = (0..12).map(|i| i * 7 % 11).collect();
+        let before = model.forward(&tokens, 6);
+        tokens[3] = (tokens[3] + 1) % 11;
+        let after = model.forward(&tokens, 6);
+        assert_eq!(before[..3 * 11], after[..3 * 11]);
+        assert_ne!(before[5 * 11..6 * 11], after[5 * 11..6 * 11]);
+        assert_eq!(before[6 * 11..], after[6 * 11..]);
+    }
 }
 
 #[test]
@@ -197,20 +220,25 @@ fn observers_see_every_linear_layer() {
             self.1 += 1;
         }
     }
-    let model = single(config(Chain::Half, 4, 3));
-    let mut seen = Names(Vec::new(), 0);
-    let tokens = [1, 2, 3, 4, 5, 6, 7, 8];
-    let logits = model.forward_observed(&tokens, 8, &mut seen);
-    assert_eq!(logits, model.forward(&tokens, 8));
-    let mut expected: Vec<String> = model
-        .tensors()
-        .filter(|(spec, _)| spec.shape.len() == 2 && !spec.name.contains("embedding"))
-        .map(|(spec, _)| spec.name.trim_end_matches(".weight").to_string())
-        .collect();
-    expected.sort();
-    seen.0.sort();
-    assert_eq!(seen.0, expected);
-    assert_eq!(seen.1, 2);
+    let linear = |spec: &TensorSpec| {
+        spec.shape.len() == 2 && !spec.name.contains("embedding") && !spec.name.contains(".conv.")
+    };
+    for config in [config(Chain::Half, 4, 3), gated(5, 3, 3), gated(0, 1, 1)] {
+        let model = single(config);
+        let mut seen = Names(Vec::new(), 0);
+        let tokens = [1, 2, 3, 4, 5, 6, 7, 8];
+        let logits = model.forward_observed(&tokens, 8, &mut seen);
+        assert_eq!(logits, model.forward(&tokens, 8));
+        let mut expected: Vec<String> = model
+            .tensors()
+            .filter(|(spec, _)| linear(spec))
+            .map(|(spec, _)| spec.name.trim_end_matches(".weight").to_string())
+            .collect();
+        expected.sort();
+        seen.0.sort();
+        assert_eq!(seen.0, expected);
+        assert_eq!(seen.1, 2);
+    }
 }
 
 /// Rounded activations make the loss piecewise constant, except in the output layer, whose gradient

@@ -1,6 +1,6 @@
 //! Initial weights.
 
-use crate::checkpoint::ModelConfig;
+use crate::checkpoint::{ModelConfig, TAPS};
 use crate::error::Result;
 use crate::reference::Model;
 use crate::train::random::Random;
@@ -12,6 +12,9 @@ const ETA: (f64, f64) = (0.05, 1.0);
 /// Standard deviation of the embeddings: learns faster than 0.5 when small beside the blocks'
 /// outputs.
 const EMBEDDING: f64 = 0.1;
+/// The same for a gated chain, whose η sets the longest memory.
+const GATED_ETA: (f64, f64) = (0.004, 1.0);
+
 /// Standard deviation of the gate's weights: small, so that routing starts out even.
 const GATE: f64 = 0.02;
 
@@ -34,9 +37,13 @@ pub fn initial_model(config: ModelConfig, seed: u64) -> Result<Model> {
         match (suffix[0], suffix.get(1).copied()) {
             ("diagonal", _) => values.fill(-2.0),
             ("bk_scale", _) => values.fill(1.0),
-            ("log_eta", _) => spread_eta(values, f64::from(config.eta_floor)),
+            ("log_eta", _) => {
+                let range = if config.block.is_published() { ETA } else { GATED_ETA };
+                spread_eta(values, range, f64::from(config.eta_floor));
+            }
             ("bias", _) => values.fill(0.0),
-            ("weight", Some("layer_norm" | "layer_norm_final")) => values.fill(1.0),
+            ("weight", Some("layer_norm" | "layer_norm_final" | "ffn_norm")) => values.fill(1.0),
+            ("weight", Some("conv")) => initial_taps(values, &mut random),
             ("weight", Some("token_embedding" | "position_embedding")) => {
                 fill(values, &mut random, EMBEDDING);
             }
@@ -57,8 +64,17 @@ fn fill(values: &mut [f32], random: &mut Random, deviation: f64) {
     }
 }
 
-fn spread_eta(log_eta: &mut [f32], floor: f64) {
-    let (low, high) = (ETA.0.max(floor).ln(), ETA.1.max(floor).ln());
+/// The current position passes through, earlier ones are mixed in.
+fn initial_taps(taps: &mut [f32], random: &mut Random) {
+    let channels = taps.len() / TAPS;
+    for (i, tap) in taps.iter_mut().enumerate() {
+        let through = if i / channels == TAPS - 1 { 0.7 } else { 0.0 };
+        *tap = (through + 0.6 * (random.unit() - 0.5)) as f32;
+    }
+}
+
+fn spread_eta(log_eta: &mut [f32], range: (f64, f64), floor: f64) {
+    let (low, high) = (range.0.max(floor).ln(), range.1.max(floor).ln());
     let steps = (log_eta.len() - 1).max(1) as f64;
     let single = log_eta.len() == 1;
     for (i, value) in log_eta.iter_mut().enumerate() {
@@ -71,7 +87,7 @@ fn spread_eta(log_eta: &mut [f32], floor: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Chain;
+    use crate::checkpoint::{Block, Chain};
 
     fn config(potentials: usize) -> ModelConfig {
         ModelConfig {
@@ -86,6 +102,7 @@ mod tests {
             chain: Chain::Half,
             eta_floor: 0.0625,
             off_diagonal: 1.0,
+            block: Block::Resolvent,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reproducibility across threads, interruptions and seeds.
 
 use super::*;
-use crate::checkpoint::{Chain, ModelConfig};
+use crate::checkpoint::{Block, Chain, ModelConfig};
 use crate::threads;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +19,7 @@ fn config() -> ModelConfig {
         chain: Chain::Half,
         eta_floor: 0.03125,
         off_diagonal: 1.0,
+        block: Block::Resolvent,
     }
 }
 
