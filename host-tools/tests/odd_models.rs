@@ -153,7 +153,7 @@ fn experts_that_no_token_reaches_have_statistics_and_importance() {
     data(&mut checkpoint, "blocks.1.bk_layer.moe_ffn.gating_network.bias")[1] = -1e4;
     let tokens: Vec<u32> = (0..513).map(|i| i * 37 % 272).collect();
     let model = Model::from_checkpoint(&checkpoint);
-    let published = importance::publish(&model, &tokens, WINDOW, |_| {});
+    let published = importance::publish(&model, &tokens, WINDOW, |_| {}).unwrap();
     let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
     let calibration = Calibration::collect(&model, &tokens, WINDOW, 1, |_| {}).unwrap();
     for layer in ["0", "3"].map(|part| format!("blocks.1.bk_layer.moe_ffn.experts.1.{part}")) {

@@ -159,6 +159,22 @@ impl ModelConfig {
         self.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum()
     }
 
+    /// Multiply-accumulates per token, including the output layer; of a gated chain also those of
+    /// convolution and memory.
+    pub fn macs_per_token(&self) -> u64 {
+        let (d, k) = (self.width as u64, self.potentials as u64);
+        let gate = if self.has_gate() { self.experts as u64 * d } else { 0 };
+        let experts = gate + self.top_k as u64 * 2 * d * self.hidden as u64;
+        let block = match self.block {
+            Block::Resolvent => k * d + d * 2 * k + experts,
+            Block::Gated { channels } => {
+                let (c, taps) = (channels as u64, TAPS as u64);
+                3 * c * d + taps * c + k * c + 2 * c + if self.hidden > 0 { experts } else { 0 }
+            }
+        };
+        self.layers as u64 * block + self.vocab as u64 * d
+    }
+
     /// The first problem with these dimensions, if any.
     pub fn problem(&self) -> Option<String> {
         let sizes = [
@@ -232,5 +248,49 @@ mod tests {
         // The published model does not train diagonal and η, two parameters per layer here.
         assert_eq!(config.parameters() - 2 * config.layers, 1_325_312);
         assert_eq!(config.problem(), None);
+        let core = crate::tensors::dimensions(&config).unwrap();
+        assert_eq!(config.macs_per_token(), core.macs_per_token());
+    }
+
+    fn gated() -> ModelConfig {
+        ModelConfig {
+            vocab: 1024,
+            width: 128,
+            layers: 11,
+            experts: 1,
+            top_k: 1,
+            hidden: 0,
+            potentials: 16,
+            positions: None,
+            chain: Chain::Half,
+            eta_floor: 0.01,
+            off_diagonal: 1.0,
+            block: Block::Gated { channels: 256 },
+        }
+    }
+
+    #[test]
+    fn gated_chains_are_counted_and_their_limits_named() {
+        // in_proj 66,048, conv 1,280, v_proj 2,056, chain 16, output_proj 32,896, norm 256.
+        let one = |layers| ModelConfig { layers, potentials: 8, ..gated() }.parameters();
+        assert_eq!(one(2) - one(1), 102_552);
+        assert_eq!(gated().problem(), None);
+        let refused = |config: ModelConfig| config.problem().unwrap();
+        assert!(refused(ModelConfig { potentials: 24, ..gated() }).contains("multiple"));
+        assert!(refused(ModelConfig { experts: 2, ..gated() }).contains("hidden"));
+        assert!(refused(ModelConfig { chain: Chain::Full, ..gated() }).contains("causal"));
+        let published = ModelConfig { block: Block::Resolvent, ..gated() };
+        assert!(refused(published).contains("hidden is 0"));
+        assert!(crate::tensors::dimensions(&gated()).is_err());
+    }
+
+    #[test]
+    fn published_blocks_are_written_as_before() {
+        let published = ModelConfig { block: Block::Resolvent, hidden: 8, ..gated() };
+        assert!(!serde_json::to_string(&published).unwrap().contains("block"));
+        for config in [published, gated()] {
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+        }
     }
 }

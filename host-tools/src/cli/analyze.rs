@@ -15,6 +15,7 @@ use crate::importance::{self, Importance, Text};
 use crate::output::{Kind, Output, Plan};
 use crate::reference::Model;
 use crate::table::table;
+use crate::tensors::dimensions;
 use crate::terminal::Stdout;
 use resnet_bk_schema::Storage;
 
@@ -69,6 +70,8 @@ pub(crate) struct Args {
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let out = args.plan().writes(&args.out, Kind::Importance)?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
+    // Refused before the text is read, not after it was computed with.
+    dimensions(&loaded.checkpoint.config)?;
     args.text.fit(loaded.checkpoint.config.positions)?;
     let before = args.before(&out, &loaded)?;
     if !args.merge.is_empty() {
@@ -107,7 +110,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let progress = bar("published importance", global);
     let published = importance::publish(&trained, &text.tokens, args.text.window, |share| {
         set(&progress, share)
-    });
+    })?;
     progress.finish_and_clear();
     let mut importance = match before {
         Some(before) => Importance { published, ..before },

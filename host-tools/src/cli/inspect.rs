@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::common::{hex, is_blob, parse_blob, print_json};
 use super::kernels::{Kernels, core_parser};
 use super::pieces::Bounds;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Block, Chain, Checkpoint, ModelConfig};
 use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
@@ -70,11 +70,10 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         )))
     } else {
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
-        let dims = dimensions(&checkpoint.config);
         if args.published_estimate {
-            print_estimate(&dims, global)
+            print_estimate(&dimensions(&checkpoint.config)?, global)
         } else {
-            self::checkpoint(&checkpoint, &dims, bytes.len(), path, global)
+            self::checkpoint(&checkpoint, bytes.len(), path, global)
         }
     }
 }
@@ -98,38 +97,96 @@ fn print_estimate(dims: &Dimensions, global: Global) -> Result<()> {
     writeln!(Stdout, "ratio      {:>10.2}×", estimate.ratio())
 }
 
-fn dims_json(dims: &Dimensions) -> Value {
-    json!({
-        "vocab": dims.vocab, "width": dims.width, "layers": dims.layers, "experts": dims.experts,
-        "top_k": dims.top_k, "hidden": dims.hidden, "potentials": dims.potentials,
-        "positions": dims.positions, "chain": chain(dims),
-    })
+/// Dimensions of a blob or a checkpoint, as both show them.
+struct Shown {
+    vocab: usize,
+    width: usize,
+    layers: usize,
+    experts: usize,
+    top_k: usize,
+    hidden: usize,
+    potentials: usize,
+    positions: usize,
+    chain: &'static str,
+    /// Width of the memory of a gated chain.
+    channels: Option<usize>,
 }
 
-fn chain(dims: &Dimensions) -> &'static str {
-    match dims.chain {
-        core::blob::Chain::Full => "full",
-        core::blob::Chain::Half => "half",
-    }
-}
-
-fn print_dims(dims: &Dimensions) -> Result<()> {
-    writeln!(
-        Stdout,
-        "vocab {}, width {}, {} blocks, {} experts (top {}), hidden {}, {} potentials, {} chain, {}",
-        dims.vocab,
-        dims.width,
-        dims.layers,
-        dims.experts,
-        dims.top_k,
-        dims.hidden,
-        dims.potentials,
-        chain(dims),
-        match dims.positions {
-            0 => "no position table".to_string(),
-            positions => format!("{positions} positions"),
+impl Shown {
+    fn of_blob(dims: &Dimensions) -> Self {
+        Self {
+            vocab: dims.vocab as usize,
+            width: dims.width as usize,
+            layers: dims.layers as usize,
+            experts: dims.experts as usize,
+            top_k: dims.top_k as usize,
+            hidden: dims.hidden as usize,
+            potentials: dims.potentials as usize,
+            positions: dims.positions as usize,
+            chain: match dims.chain {
+                core::blob::Chain::Full => "full",
+                core::blob::Chain::Half => "half",
+            },
+            channels: None,
         }
-    )
+    }
+
+    fn of_checkpoint(config: &ModelConfig) -> Self {
+        Self {
+            vocab: config.vocab,
+            width: config.width,
+            layers: config.layers,
+            experts: config.experts,
+            top_k: config.top_k,
+            hidden: config.hidden,
+            potentials: config.potentials,
+            positions: config.positions.unwrap_or(0),
+            chain: match config.chain {
+                Chain::Full => "full",
+                Chain::Half => "half",
+            },
+            channels: match config.block {
+                Block::Resolvent => None,
+                Block::Gated { channels } => Some(channels),
+            },
+        }
+    }
+
+    fn json(&self) -> Value {
+        let mut json = json!({
+            "vocab": self.vocab, "width": self.width, "layers": self.layers,
+            "experts": self.experts, "top_k": self.top_k, "hidden": self.hidden,
+            "potentials": self.potentials, "positions": self.positions, "chain": self.chain,
+        });
+        if let Some(channels) = self.channels {
+            json["channels"] = channels.into();
+        }
+        json
+    }
+
+    fn print(&self) -> Result<()> {
+        writeln!(
+            Stdout,
+            "vocab {}, width {}, {} blocks, {} experts (top {}), hidden {}, {} potentials, {} \
+             chain{}, {}",
+            self.vocab,
+            self.width,
+            self.layers,
+            self.experts,
+            self.top_k,
+            self.hidden,
+            self.potentials,
+            self.chain,
+            match self.channels {
+                None => String::new(),
+                Some(channels) => format!(" gating {channels} channels"),
+            },
+            match self.positions {
+                0 => "no position table".to_string(),
+                positions => format!("{positions} positions"),
+            }
+        )
+    }
 }
 
 /// Bytes of RAM for running a model, besides its weights: a session, or for a full chain a window
@@ -184,7 +241,7 @@ fn blob(
             })
             .collect();
         print_json(&json!({
-            "kind": "blob", "bytes": len, "dimensions": dims_json(dims), "tensors": tensors,
+            "kind": "blob", "bytes": len, "dimensions": Shown::of_blob(dims).json(), "tensors": tensors,
             "chain_bytes": model.header().chain.len, "tokenizer_bytes": tokenizer,
             "ram_bytes": ram, "ram_for": ram_kind, "macs_per_token": dims.macs_per_token(),
             "kernels": kernels.json(), "pieces": bounds.json(),
@@ -202,7 +259,7 @@ fn blob(
         }))?;
         return Ok(());
     }
-    print_dims(dims)?;
+    Shown::of_blob(dims).print()?;
     let mut rows = table(&["tensor", "shape", "precision", "group", "bytes", "kernel"]);
     for ((name, precision, group, out, cols, bytes), choice) in
         tensors.into_iter().zip(kernels.choices())
@@ -252,15 +309,13 @@ fn blob(
     Ok(())
 }
 
-fn checkpoint(
-    checkpoint: &Checkpoint,
-    dims: &Dimensions,
-    len: usize,
-    path: &Path,
-    global: Global,
-) -> Result<()> {
-    dims.validate().map_err(|error| Error::BlobFile { path: path.to_path_buf(), error })?;
-    let specs = checkpoint.config.tensors();
+fn checkpoint(checkpoint: &Checkpoint, len: usize, path: &Path, global: Global) -> Result<()> {
+    let config = &checkpoint.config;
+    if config.block.is_published() {
+        let valid = dimensions(config)?.validate();
+        valid.map_err(|error| Error::BlobFile { path: path.to_path_buf(), error })?;
+    }
+    let specs = config.tensors();
     if global.json {
         let tensors: Vec<_> = specs
             .iter()
@@ -270,21 +325,21 @@ fn checkpoint(
             })
             .collect();
         print_json(&json!({
-            "kind": "checkpoint", "bytes": len, "dimensions": dims_json(dims),
-            "parameters": checkpoint.config.parameters(), "tensors": tensors,
-            "macs_per_token": dims.macs_per_token(), "provenance": checkpoint.provenance,
+            "kind": "checkpoint", "bytes": len, "dimensions": Shown::of_checkpoint(config).json(),
+            "parameters": config.parameters(), "tensors": tensors,
+            "macs_per_token": config.macs_per_token(), "provenance": checkpoint.provenance,
         }))?;
         return Ok(());
     }
-    print_dims(dims)?;
+    Shown::of_checkpoint(config).print()?;
     let mut rows = table(&["tensor", "shape", "bytes"]);
     for spec in &specs {
         let count: usize = spec.shape.iter().product();
         rows.add_row([spec.name.clone(), format!("{:?}", spec.shape), (4 * count).to_string()]);
     }
     writeln!(Stdout, "{rows}")?;
-    writeln!(Stdout, "{len} bytes, {} parameters, FP32", checkpoint.config.parameters())?;
-    writeln!(Stdout, "work  {} multiply-accumulates per token", dims.macs_per_token())?;
+    writeln!(Stdout, "{len} bytes, {} parameters, FP32", config.parameters())?;
+    writeln!(Stdout, "work  {} multiply-accumulates per token", config.macs_per_token())?;
     for (key, value) in &checkpoint.provenance {
         writeln!(Stdout, "{key}: {value}")?;
     }

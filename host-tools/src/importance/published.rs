@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::LayerImportance;
+use crate::error::Result;
 use crate::reference::{LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
 use crate::tensors::{dimensions, layer_name};
 
@@ -23,7 +24,8 @@ pub fn publish(
     tokens: &[u32],
     window: usize,
     mut progress: impl FnMut(f64),
-) -> BTreeMap<String, LayerImportance> {
+) -> Result<BTreeMap<String, LayerImportance>> {
+    let dims = dimensions(model.config())?;
     let (mut gradients, mut variances, mut magnitudes) =
         (Observations::new(), Observations::new(), Observations::new());
     let (mut tape, mut gradient) = (Tape::default(), vec![0f32; model.parameters().len()]);
@@ -58,8 +60,8 @@ pub fn publish(
         let range = model.range(&format!("{layer}.weight")).expect("a layer has a weight");
         mean_magnitude(&model.parameters()[range])
     };
-    let dims = dimensions(model.config());
-    dims.tensors()
+    let layers = dims
+        .tensors()
         .filter(|id| !id.is_embedding())
         .map(|id| {
             let layer = &layer_name(id);
@@ -71,7 +73,8 @@ pub fn publish(
                 + 0.2 * z[2].score(magnitude);
             (layer.clone(), LayerImportance { gradient, variance, magnitude, score })
         })
-        .collect()
+        .collect();
+    Ok(layers)
 }
 
 /// Mean and standard deviation of all observations of a metric.

@@ -161,7 +161,7 @@ impl Calibration {
         let layers = total.layers.into_iter();
         let mut layers: BTreeMap<String, Statistics> =
             layers.map(|(name, sums)| (name, sums.finish())).collect();
-        let dims = dimensions(model.config());
+        let dims = dimensions(model.config())?;
         for id in dims.tensors().filter(|id| !id.is_embedding()) {
             let (rows, cols) = dims.shape(id);
             let unknown = || Statistics::unknown(rows as usize, cols as usize);

@@ -46,14 +46,7 @@ impl Source {
         bytes: u64,
         tokenizer: Option<Vec<u8>>,
     ) -> Result<Self> {
-        if !checkpoint.config.block.is_published() {
-            return Err(Error::Usage(
-                "this version quantizes models of the published block; a gated chain can be \
-                 trained, evaluated and run in FP32"
-                    .into(),
-            ));
-        }
-        let dims = dimensions(&checkpoint.config);
+        let dims = dimensions(&checkpoint.config)?;
         dims.validate().map_err(Error::Blob)?;
         let mut folded = fold::fold(checkpoint);
         clip::clip(&mut folded);

@@ -112,11 +112,20 @@ pub(crate) struct Scratch<T> {
     d_read: Vec<T>,
     d_projected: Vec<T>,
     ds: Vec<T>,
+    memory: MemoryScratch<T>,
+}
+
+/// Gradients between the memory and what it is computed from.
+#[derive(Default)]
+struct MemoryScratch<T> {
+    /// `[rows, C]`.
     da: Vec<T>,
+    /// `[rows, K]`.
     d_gates: Vec<T>,
+    /// `[rows, 2K]`.
     dg: Vec<T>,
+    /// `[rows, K]`.
     dv: Vec<T>,
-    masked: Vec<T>,
 }
 
 /// Where the rows of a pass come from.
@@ -180,7 +189,8 @@ impl Layout {
             }
         }
         // As published, dropout is in the experts; a block without any drops what it reads.
-        let (of_read, of_experts) = if self.ffn.is_some() { (None, dropout) } else { (dropout, None) };
+        let (of_read, of_experts) =
+            if self.ffn.is_some() { (None, dropout) } else { (dropout, None) };
         self.read(tape, of_read);
         tape.moe.dropout = of_experts;
         size(&mut tape.output, h.len());
@@ -264,7 +274,7 @@ impl Layout {
         each: &mut Each<'_, T>,
     ) {
         let (parameters, c) = (&model.parameters, self.channels());
-        let Scratch { du, d_read, d_projected, ds, da, d_gates, dg, dv, masked } = scratch;
+        let Scratch { du, d_read, d_projected, ds, memory } = scratch;
         size(du, dh.len());
         if let Some(ffn) = &self.ffn {
             du.fill(T::ZERO);
@@ -290,15 +300,16 @@ impl Layout {
                 dz[c + i] = d_read[i] * s[i] * slope;
             }
         }
-        self.memory_backward(model, window, tape, (&*ds, &mut *da, d_gates, dg, dv), gradient);
+        self.memory_backward(model, window, (tape, ds), memory, gradient);
+        let MemoryScratch { da, dv, .. } = memory;
         mask(dv, &tape.v_raw, POTENTIAL_BOUND);
         self.v_proj.backward_parameters(gradient, &tape.a, dv, each);
         self.v_proj.backward_input(parameters, dv, da, true);
         // a = SiLU(convolved)
-        masked.clear();
-        let slopes = tape.convolved.iter().map(|&x| silu_with_derivative(x).1);
-        masked.extend(da.iter().zip(slopes).map(|(&da, slope)| da * slope));
-        let windows = masked.chunks_exact(window * c).zip(tape.projected.chunks_exact(window * 2 * c));
+        for (da, &x) in da.iter_mut().zip(&tape.convolved) {
+            *da = *da * silu_with_derivative(x).1;
+        }
+        let windows = da.chunks_exact(window * c).zip(tape.projected.chunks_exact(window * 2 * c));
         for ((dy, x), dx) in windows.zip(d_projected.chunks_exact_mut(window * 2 * c)) {
             self.conv.backward(parameters, (x, 2 * c), dy, dx, gradient);
         }
@@ -313,13 +324,14 @@ impl Layout {
         &self,
         model: &Model<T>,
         window: usize,
-        tape: &Tape<T>,
-        (ds, da, d_gates, dg, dv): (&[T], &mut Vec<T>, &mut Vec<T>, &mut Vec<T>, &mut Vec<T>),
+        (tape, ds): (&Tape<T>, &[T]),
+        scratch: &mut MemoryScratch<T>,
         gradient: &mut [T],
     ) {
         let (c, k) = (self.channels(), self.potentials());
         let eta = model.eta(&self.chain);
         let core = model.core(&self.chain, &eta);
+        let MemoryScratch { da, d_gates, dg, dv } = scratch;
         size(da, ds.len());
         size(d_gates, tape.gates.len());
         size(dg, tape.g.len());

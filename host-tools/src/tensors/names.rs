@@ -3,6 +3,7 @@
 use resnet_bk_core::blob::{self, Dimensions, TensorId};
 
 use crate::checkpoint::{Chain, ModelConfig};
+use crate::error::{Error, Result};
 
 /// Layer name of a matrix: its weight's name without `.weight`.
 pub fn layer_name(id: TensorId) -> String {
@@ -41,9 +42,17 @@ pub fn feeds_a_choice(layer: &str) -> bool {
     layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")
 }
 
-/// The core's dimensions of a model; a valid configuration fits their limits.
-pub fn dimensions(config: &ModelConfig) -> Dimensions {
-    Dimensions {
+/// The core's dimensions of a model; a valid configuration fits their limits. Fails for a gated
+/// chain, which the core does not run.
+pub fn dimensions(config: &ModelConfig) -> Result<Dimensions> {
+    if !config.block.is_published() {
+        return Err(Error::Usage(
+            "blobs hold models of the published block; train, evaluate and run a gated chain in \
+             FP32"
+                .into(),
+        ));
+    }
+    Ok(Dimensions {
         vocab: config.vocab as u32,
         width: config.width as u32,
         layers: config.layers as u32,
@@ -57,5 +66,5 @@ pub fn dimensions(config: &ModelConfig) -> Dimensions {
             Chain::Full => blob::Chain::Full,
             Chain::Half => blob::Chain::Half,
         },
-    }
+    })
 }

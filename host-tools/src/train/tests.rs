@@ -23,6 +23,11 @@ fn config() -> ModelConfig {
     }
 }
 
+fn gated() -> ModelConfig {
+    let block = Block::Gated { channels: 16 };
+    ModelConfig { hidden: 0, experts: 1, block, ..config() }
+}
+
 fn recipe(steps: u64) -> Recipe {
     Recipe {
         seed: 7,
@@ -73,18 +78,20 @@ fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64)
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let tokens = text();
-    let train = |count| {
+    let train = |config: &ModelConfig, count| {
         threads::with(count, || {
-            let mut trainer = Trainer::new(config(), recipe(20)).unwrap();
+            let mut trainer = Trainer::new(config.clone(), recipe(20)).unwrap();
             for _ in 0..20 {
                 trainer.step(&tokens).unwrap();
             }
             trainer.model().parameters().to_vec()
         })
     };
-    let one = train(1);
-    assert_eq!(one, train(2));
-    assert_eq!(one, train(4));
+    for config in [config(), gated()] {
+        let one = train(&config, 1);
+        assert_eq!(one, train(&config, 2));
+        assert_eq!(one, train(&config, 4));
+    }
 }
 
 #[test]
@@ -144,14 +151,20 @@ fn a_run_is_resumed_only_with_its_own_settings() {
 #[test]
 fn training_learns() {
     let (tokens, lengths) = (text(), vec![1; 20]);
-    let directory = tempfile::tempdir().unwrap();
-    let mut run = run(&tokens, &lengths, directory.path(), 400);
-    run.output.validate_every = 1000;
-    let summary = run.train(&mut |_| {}).unwrap();
+    let bits = |config| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut run = run(&tokens, &lengths, directory.path(), 400);
+        run.config = config;
+        run.output.validate_every = 1000;
+        let summary = run.train(&mut |_| {}).unwrap();
+        assert_eq!(summary.score.tokens, 300);
+        summary.score.bits_per_byte()
+    };
     // Uniform guessing is log2(20) = 4.3 bits.
-    let bits = summary.score.bits_per_byte();
-    assert!(bits < 2.0, "{bits}");
-    assert_eq!(summary.score.tokens, 300);
+    let (published, gated) = (bits(config()), bits(gated()));
+    assert!(published < 2.0, "{published}");
+    // Its convolution sees the two tokens that decide.
+    assert!(gated < 1.0, "{gated}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::importance::{self, Importance, Settings};
 use crate::quantize::Origin;
 use crate::quantize::encode::Encoded;
 use crate::reference::Model;
+use crate::tensors::dimensions;
 use crate::tokenizer::Tokenizer;
 
 /// The target of a budget.
@@ -105,6 +106,8 @@ impl QuantizeArgs {
     /// Reads the checkpoint and resolves flags that depend on it.
     pub(in crate::cli) fn load(&mut self, model: &Path, global: Global) -> Result<Loaded> {
         let loaded = Loaded::read(model, self.tokenizer.as_deref(), global)?;
+        // Refused before the text is read, not after it was computed with.
+        dimensions(&loaded.checkpoint.config)?;
         self.text.fit(loaded.checkpoint.config.positions)?;
         Ok(loaded)
     }
@@ -160,14 +163,19 @@ impl QuantizeArgs {
     }
 
     /// Computes the published importance, for a policy that needs it without a file.
-    pub(super) fn publish(&self, loaded: &Loaded, text: &Tokens, global: Global) -> Importance {
+    pub(super) fn publish(
+        &self,
+        loaded: &Loaded,
+        text: &Tokens,
+        global: Global,
+    ) -> Result<Importance> {
         let model = Model::from_checkpoint(&loaded.checkpoint);
         let progress = bar("published importance", global);
         let published = importance::publish(&model, &text.tokens, self.text.window, |share| {
             set(&progress, share)
-        });
+        })?;
         progress.finish_and_clear();
-        Importance::new(self.settings(loaded, text), published)
+        Ok(Importance::new(self.settings(loaded, text), published))
     }
 }
 

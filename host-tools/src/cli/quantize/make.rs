@@ -41,7 +41,7 @@ impl QuantizeArgs {
         let (mut calibration, text) =
             self.text.calibrate(&source, self.calibration_tokens, tokenizer, global)?;
         let importance = match importance {
-            None if policy.needs_importance() => Some(self.publish(loaded, &text, global)),
+            None if policy.needs_importance() => Some(self.publish(loaded, &text, global)?),
             given => given,
         };
         if let Some(symmetries) = importance.as_ref().and_then(|i| i.symmetries.as_ref()) {
@@ -78,7 +78,7 @@ impl QuantizeArgs {
         let limit = Some(self.calibration_tokens);
         let text = self.text.tokens(Split::Train, limit, Some(&reference), tokenizer, global)?;
         let computed = match importance {
-            None if policy.needs_importance() => Some(self.publish(loaded, &text, global)),
+            None if policy.needs_importance() => Some(self.publish(loaded, &text, global)?),
             _ => None,
         };
         let assignment = policy.assign(&source.dims, importance.or(computed.as_ref()))?;

@@ -48,7 +48,7 @@ pub(super) fn make(
             importance.require(&args.settings(loaded, &text), path)?;
             importance
         }
-        None => args.publish(loaded, &text, global),
+        None => args.publish(loaded, &text, global)?,
     };
     let save = |importance: &Importance| match &args.importance {
         Some(path) => files::write_atomically(path, &importance.to_bytes()),
