@@ -405,7 +405,7 @@ fn a_gated_chain_is_trained_scored_and_sampled() {
     let text: String = (0..3000).map(|i| words[i * i % 7 % 6].to_owned() + " ").collect();
     std::fs::write(at.join("train.txt"), &text).unwrap();
     std::fs::write(at.join("valid.txt"), &text[..4000]).unwrap();
-    let train = ["train", "--corpus", ".", "--out", "gated", "--block", "gated", "--vocab", "300"];
+    let train = ["train", "--corpus", ".", "--out", "gated", "--block", "gated", "--vocab", "280"];
     let sizes = ["--width", "16", "--layers", "2", "--potentials", "4", "--steps", "30"];
     let batch = ["--batch", "4", "--lr", "0.01", "--warmup", "5", "--json", "--quiet"];
     let trained = json(at, &[&train[..], &sizes, &batch].concat());
