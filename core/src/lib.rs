@@ -136,7 +136,7 @@ pub mod internals {
     pub use crate::kernels::vectors::Vectors;
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     pub use crate::kernels::x86_64::HostKernels;
-    pub use crate::layers::{activation, bk, gate, moe};
+    pub use crate::layers::{activation, bk, convolution, gate, memory, moe};
 
     /// The reference implementation that every kernel must match.
     pub mod portable {

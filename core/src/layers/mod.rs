@@ -5,5 +5,7 @@
 
 pub mod activation;
 pub mod bk;
+pub mod convolution;
 pub mod gate;
+pub mod memory;
 pub mod moe;

@@ -6,6 +6,7 @@
 mod exp;
 mod reciprocal;
 mod scale;
+mod silu;
 mod softmax;
 
 use half::f16;
@@ -13,6 +14,7 @@ use half::f16;
 pub(crate) use exp::exp_nonpositive;
 pub use reciprocal::reciprocal_mantissa;
 pub use scale::Scale;
+pub use silu::silu;
 pub(crate) use softmax::{SURPRISE_FRAC, surprise};
 
 /// Fraction bits of the residual stream and of every layer output: Q15.16.
