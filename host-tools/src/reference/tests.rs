@@ -282,3 +282,75 @@ fn rounded_activations_have_the_gradient_of_what_is_computed() {
         / (dot(&gradient, &gradient) * dot(&unrounded, &unrounded)).sqrt();
     assert!(cosine > 0.99, "{cosine}");
 }
+
+/// The core's integer layers of a gated chain on what the reference feeds them: a thousand
+/// positions differ by no more than the 8-bit codes of the convolution's inputs explain.
+#[test]
+fn the_core_has_the_memory_of_the_reference() {
+    use resnet_bk_core::blob::{ChainFormat, ChainParameters};
+    use resnet_bk_core::internals::convolution::{Position, TAPS, Taps, convolve};
+    use resnet_bk_core::internals::{activation, bk, memory};
+    use resnet_bk_core::numeric::{Scale, silu};
+
+    let (c, k, rows) = (6, 2, 1000);
+    let wave = |n: usize, f: f64| (0..n).map(move |i| ((i * i + 7 * i) as f64 * f).sin());
+    let fixed = |x: f64| (x * 65536.0).round() as i32;
+    let (weights, biases): (Vec<f64>, Vec<f64>) =
+        (wave(TAPS * c, 0.7).map(|x| 0.5 * x).collect(), wave(c, 0.3).collect());
+    let inputs: Vec<f64> = wave(rows * c, 0.011).map(|x| 4.0 * x).collect();
+    let outputs: Vec<f64> = wave(rows * c, 0.017).map(|x| 3.0 * x).collect();
+    let potentials: Vec<f64> = wave(rows * k, 0.013).map(|x| 3.0 * x).collect();
+    let (diagonal, eta) = ([-2.0, -1.0], [0.05, 0.4]);
+
+    // The reference, in f64.
+    let parameters: Vec<f64> = weights.iter().chain(&biases).copied().collect();
+    let layer = convolution::Convolution { weight: 0..TAPS * c, bias: TAPS * c..TAPS * c + c };
+    let mut a = vec![0.0; rows * c];
+    layer.forward(&parameters, (&inputs, c), &vec![0.0; (TAPS - 1) * c], &mut a);
+    a.iter_mut().for_each(|x| *x = super::silu::silu(*x));
+    let core = super::bk::Core { diagonal: &diagonal, eta: &eta, beta: 1.0, chain: Chain::Half };
+    let (mut g, mut gates) = (vec![0.0; rows * 2 * k], vec![0.0; rows * k]);
+    super::bk::forward_from(&core, &potentials, &mut vec![0.0; 2 * k], &mut g);
+    super::memory::gates(&eta, &g, &mut gates);
+    let mut exact = vec![0.0; rows * c];
+    super::memory::forward((&gates, k), &a, &mut vec![0.0; c], &mut exact);
+
+    // The core.
+    let format = ChainFormat { frac: 20, off_diagonal: 1 << 16, int8: false };
+    let of_chain = |x: f64| ((x * f64::from(1 << 20)).round() as i32).to_le_bytes();
+    let constants: Vec<u8> =
+        (0..k).flat_map(|i| [of_chain(diagonal[i]), of_chain(eta[i])].concat()).collect();
+    let constants = ChainParameters { bytes: &constants };
+    let weights: Vec<i16> =
+        weights.iter().map(|w| (w / 127.0 * f64::from(1 << 20)).round() as i16).collect();
+    let biases: Vec<i32> = biases.iter().map(|&b| fixed(b)).collect();
+    let taps = Taps { weights: &weights, exponent: 20, biases: &biases };
+    let mut tail = vec![(vec![0i8; c], Scale::ZERO); TAPS];
+    let (mut state, mut features, mut s) = (vec![0; 2 * k], vec![0; 2 * k], vec![0; c]);
+    let mut worst = 0.0f64;
+    for t in 0..rows {
+        let row: Vec<i32> = inputs[t * c..][..c].iter().map(|&x| fixed(x)).collect();
+        let mut codes = vec![0; c];
+        let scale = activation::quantize(&row, &mut codes);
+        tail.remove(0);
+        tail.push((codes.iter().map(|&code| code as i8).collect(), scale));
+        let position = |i: usize| Position { codes: &tail[i].0, scale: tail[i].1 };
+        let mut a = vec![0; c];
+        convolve(taps, std::array::from_fn(position), &mut a);
+        a.iter_mut().for_each(|a| *a = silu(*a));
+        let v: Vec<i32> = potentials[t * k..][..k].iter().map(|&v| fixed(v)).collect();
+        bk::half_step(format, constants, &v, &mut state, &mut features);
+        let gates: Vec<i32> =
+            (0..k).map(|i| memory::gate(constants.get(i).1, state[k + i])).collect();
+        memory::step(&gates, &a, &mut s);
+        for (i, (&s, &exact)) in s.iter().zip(&exact[t * c..][..c]).enumerate() {
+            let z = outputs[t * c + i];
+            let found = memory::read(s, silu(fixed(z)));
+            worst = worst.max((f64::from(found) / 65536.0 - exact * super::silu::silu(z)).abs());
+        }
+    }
+    // Codes are off by at most 4/254; a channel's weights sum to at most 2, slopes of SiLU are
+    // below 1.1, SiLU(z) below 2.9.
+    assert!(worst < 4.0 / 254.0 * 2.0 * 1.1 * 2.9, "{worst}");
+    assert!(worst > 1e-4, "codes must show: {worst}");
+}
