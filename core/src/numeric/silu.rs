@@ -7,8 +7,9 @@ const WITHIN: u32 = RESIDUAL_FRAC - 3;
 
 /// SiLU of a Q15.16 number: x·σ(x), within 0.75 units of 2^−16.
 ///
-/// With r(x) = x·σ(−x), SiLU(x) is x − r(x) and SiLU(−x) is −r(x) for x ≥ 0. r is a parabola in each
-/// segment of 1/8 below 16 and 0 beyond, where it is below 0.12 units. |SiLU(x)| is at most |x|.
+/// With r(x) = x·σ(−x), SiLU(x) is x − r(x) and SiLU(−x) is −r(x) for x ≥ 0. r is a parabola in
+/// each segment of 1/8 below 16, and 0 beyond, where it is below 0.12 units. |SiLU(x)| is at most
+/// |x|.
 #[inline(always)]
 pub fn silu(x: i32) -> i32 {
     let magnitude = x.unsigned_abs();
@@ -24,8 +25,8 @@ pub fn silu(x: i32) -> i32 {
     if x < 0 { -rest } else { x - rest }
 }
 
-/// r(x) in the segments [i/8, (i + 1)/8): value in the middle (24 fraction bits), slope (16) and half
-/// the curvature (15), of the parabola through r at the three Chebyshev nodes.
+/// r(x) in the segments [i/8, (i + 1)/8): value in the middle (24 fraction bits), slope (16) and
+/// half the curvature (15), of the parabola through r at the three Chebyshev nodes.
 #[rustfmt::skip]
 static PARABOLAS: [(i32, i16, i16); 128] = [
     (507909, 30722, -8174), (1425838, 26663, -8047), (2215141, 22697, -7800),

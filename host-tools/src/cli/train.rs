@@ -110,7 +110,7 @@ struct ModelArgs {
     /// Which part of the chain a position sees.
     #[arg(long, value_enum, default_value_t = ChainArg::Half)]
     chain: ChainArg,
-    /// Lower bound of the decay η of a potential [default: 0.03125, or 0.00390625 in a gated chain].
+    /// Lower bound of the decay η of a potential [default: 1/32, or 1/256 in a gated chain].
     #[arg(long, value_name = "X")]
     eta_floor: Option<f32>,
 }

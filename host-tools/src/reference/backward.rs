@@ -1,8 +1,9 @@
 //! The backward pass: exact gradients of the summed loss with respect to every parameter.
 
 use crate::reference::forward::{Scratch, Tape};
+use crate::reference::layout::BlockLayout;
 use crate::reference::loss::{self, Distillation, Losses};
-use crate::reference::model::{BlockLayout, Model};
+use crate::reference::model::Model;
 use crate::reference::observer::{Each, LinearGradient};
 use crate::reference::real::{Real, add_to, size};
 

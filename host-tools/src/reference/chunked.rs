@@ -8,7 +8,8 @@ use crate::reference::bk;
 use crate::reference::forward::BlockTape;
 use crate::reference::gated::{self, Positions};
 use crate::reference::layer_norm;
-use crate::reference::model::{BlockLayout, Model};
+use crate::reference::layout::{BlockLayout, Gated, Resolvent};
+use crate::reference::model::Model;
 use crate::reference::real::size;
 use crate::reference::resolvent;
 
@@ -73,7 +74,7 @@ impl Model {
     /// `normalised` is a buffer `[positions, d]`.
     fn resolvent_in_chunks(
         &self,
-        block: &resolvent::Layout,
+        block: &Resolvent,
         window: usize,
         h: &mut [f32],
         normalised: &mut [f32],
@@ -102,7 +103,7 @@ impl Model {
     /// Several short windows at a time, or a long one in chunks, the state carried on.
     fn gated_in_chunks(
         &self,
-        block: &gated::Layout,
+        block: &Gated,
         window: usize,
         h: &mut [f32],
         tape: &mut gated::Tape<f32>,

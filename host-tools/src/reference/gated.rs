@@ -14,36 +14,15 @@
 
 use crate::reference::bk;
 use crate::reference::bounds::{POTENTIAL_BOUND, clip_into, mask};
-use crate::reference::convolution::Convolution;
 use crate::reference::dropout::Dropout;
-use crate::reference::layer_norm::{self, LayerNorm};
-use crate::reference::linear::Linear;
+use crate::reference::layer_norm;
+use crate::reference::layout::Gated;
 use crate::reference::memory;
-use crate::reference::model::{ChainLayout, Model};
-use crate::reference::moe::{self, Experts};
+use crate::reference::model::Model;
+use crate::reference::moe;
 use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_to, size};
 use crate::reference::silu::{silu, silu_with_derivative};
-
-/// Layout of the block's tensors.
-#[derive(Clone, Debug)]
-pub(crate) struct Layout {
-    pub(crate) norm: LayerNorm,
-    /// `[2C, d]`: the channels' inputs, then their output gates.
-    pub(crate) in_proj: Linear,
-    pub(crate) conv: Convolution,
-    pub(crate) v_proj: Linear,
-    pub(crate) chain: ChainLayout,
-    pub(crate) output_proj: Linear,
-    pub(crate) ffn: Option<Ffn>,
-}
-
-/// The experts and their own normalisation.
-#[derive(Clone, Debug)]
-pub(crate) struct Ffn {
-    pub(crate) norm: LayerNorm,
-    pub(crate) experts: Experts,
-}
 
 /// What a block carries from one position to the next.
 #[derive(Clone, Debug, Default)]
@@ -136,7 +115,7 @@ pub(crate) enum Positions<'s, T> {
     Next(&'s mut State<T>),
 }
 
-impl Layout {
+impl Gated {
     /// Channels C.
     pub(crate) fn channels(&self) -> usize {
         self.output_proj.inputs

@@ -13,6 +13,7 @@ mod fake_quant;
 mod forward;
 mod gated;
 mod layer_norm;
+mod layout;
 mod linear;
 mod loss;
 mod memory;

@@ -1,29 +1,18 @@
 //! The published block: the elements of the resolvent are features, added beside the experts.
 //!
-//! [`Layout::enter`] computes normalisation and potentials; the caller computes the chain, over
-//! whole windows or one position at a time; [`Layout::leave`] adds features and experts to the
+//! [`Resolvent::enter`] computes normalisation and potentials; the caller computes the chain, over
+//! whole windows or one position at a time; [`Resolvent::leave`] adds features and experts to the
 //! residual stream. Batches, long windows and streams share these two functions.
 
 use crate::reference::bk;
 use crate::reference::bounds::{FEATURE_BOUND, POTENTIAL_BOUND, clip_into, mask};
 use crate::reference::fake_quant::{FakeQuant, round_rows};
-use crate::reference::layer_norm::{self, LayerNorm};
-use crate::reference::linear::Linear;
-use crate::reference::model::{ChainLayout, Model};
-use crate::reference::moe::{self, Experts};
+use crate::reference::layer_norm;
+use crate::reference::layout::Resolvent;
+use crate::reference::model::Model;
+use crate::reference::moe;
 use crate::reference::observer::Each;
 use crate::reference::real::{Real, add_scaled, dot, size};
-
-/// Layout of the block's tensors.
-#[derive(Clone, Debug)]
-pub(crate) struct Layout {
-    pub(crate) norm: LayerNorm,
-    pub(crate) experts: Experts,
-    pub(crate) v_proj: Linear,
-    pub(crate) chain: ChainLayout,
-    pub(crate) output_proj: Linear,
-    pub(crate) scale: usize,
-}
 
 /// The block's activations.
 #[derive(Default)]
@@ -61,7 +50,7 @@ pub(crate) struct Scratch<T> {
     v: Vec<T>,
 }
 
-impl Layout {
+impl Resolvent {
     /// Transforms the residual stream `h` `[rows, d]` of windows of `window` positions.
     pub(crate) fn forward<T: Real>(
         &self,

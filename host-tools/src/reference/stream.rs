@@ -9,7 +9,8 @@ use crate::reference::bk;
 use crate::reference::forward::BlockTape;
 use crate::reference::gated::{self, Positions};
 use crate::reference::layer_norm;
-use crate::reference::model::{BlockLayout, Model};
+use crate::reference::layout::BlockLayout;
+use crate::reference::model::Model;
 use crate::reference::real::add_to;
 
 /// Inference state of a model within a text. Memory does not grow with the number of tokens.
