@@ -202,8 +202,16 @@ mod tests {
         assert!(flags.len() > 50, "{flags:?}");
         // Unrestricted, or checked with the model's dimensions.
         let free = ["seed", "target-bytes", "train-tokens", "warmup", "patience"];
-        let dimensions =
-            ["vocab", "width", "layers", "experts", "hidden", "potentials", "positions"];
+        let dimensions = [
+            "vocab",
+            "width",
+            "layers",
+            "experts",
+            "hidden",
+            "potentials",
+            "channels",
+            "positions",
+        ];
         for (subcommand, flag) in &flags {
             let refused = |value| refused(subcommand, flag, value);
             for value in ["", "x", "--", "99999999999999999999999999999999", "1e400"] {

@@ -285,7 +285,7 @@ impl ModelArgs {
             block: match self.block {
                 BlockArg::Resolvent => Block::Resolvent,
                 BlockArg::Gated => {
-                    Block::Gated { channels: self.channels.unwrap_or(2 * self.width) }
+                    Block::Gated { channels: self.channels.unwrap_or(self.width.saturating_mul(2)) }
                 }
             },
         };

@@ -32,3 +32,19 @@ fn a_gated_chain_is_trained_scored_and_sampled() {
         ["quantize", model, "--policy", "static", "--text", "valid.txt", "--out", "g.rbk"];
     fails(at, &quantize, 2, "gated chain");
 }
+
+#[test]
+fn impossible_dimensions_are_refused_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let train = ["train", "--corpus", ".", "--out", "gated", "--block", "gated"];
+    for (flags, cause) in [
+        (["--width", "18446744073709551615"], "width is"),
+        (["--channels", "12"], "multiple of the number of potentials, 8"),
+        (["--experts", "2"], "2 experts without hidden units"),
+        (["--chain", "full"], "causal"),
+    ] {
+        fails(place.path(), &[&train[..], &flags].concat(), 2, cause);
+    }
+    let published = ["train", "--corpus", ".", "--out", "x", "--channels", "64"];
+    fails(place.path(), &published, 2, "--channels is for --block gated");
+}
