@@ -38,7 +38,7 @@ impl Block {
 }
 
 /// Taps of the convolution before the memory of a gated chain.
-pub const TAPS: usize = 4;
+pub const TAPS: usize = resnet_bk_core::internals::convolution::TAPS;
 
 /// Dimensions of a ResNet-BK language model, named as in the published code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

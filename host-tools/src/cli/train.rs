@@ -29,7 +29,7 @@ Examples:
       resnet-bk train --corpus data/wikitext-2 --out runs/tiny --vocab 320 --width 32 \\
           --layers 2 --experts 2 --hidden 64 --potentials 8 --steps 1500
 
-  A gated chain: blocks with a memory (about an hour and a half on two cores):
+  A gated chain: blocks with a memory (about two hours on two cores):
       resnet-bk train --corpus data/wikitext-2 --out runs/gated --block gated --lr 0.006 \\
           --weight-decay 0.2 --dropout 0.1
 

@@ -249,10 +249,7 @@ fn accumulate<T: Real>(bar: &[T], diagonal: &mut [T], eta: &mut [T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(n: usize, f: f64) -> Vec<f64> {
-        (0..n).map(|i| ((i + 1) as f64 * f).sin()).collect()
-    }
+    use crate::reference::tests::wave;
 
     /// Σ weight · G.
     fn objective(core: &Core<'_, f64>, v: &[f64], weight: &[f64]) -> f64 {

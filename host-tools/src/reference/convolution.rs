@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::checkpoint::TAPS;
-use crate::reference::real::Real;
+use crate::reference::real::{Real, add_to};
 
 /// Ranges of the taps `[TAPS, C]`, the oldest position first, and the bias `[C]` in the parameters.
 #[derive(Clone, Debug)]
@@ -86,9 +86,7 @@ impl Convolution {
                     *dw += dy * x;
                 }
             }
-            for (db, &dy) in gradient[self.bias.clone()].iter_mut().zip(dy) {
-                *db += dy;
-            }
+            add_to(&mut gradient[self.bias.clone()], dy);
         }
     }
 }
@@ -96,10 +94,7 @@ impl Convolution {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(n: usize, f: f64) -> Vec<f64> {
-        (0..n).map(|i| ((i + 1) as f64 * f).sin()).collect()
-    }
+    use crate::reference::tests::wave;
 
     #[test]
     fn a_window_in_pieces_is_the_window() {

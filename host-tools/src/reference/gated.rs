@@ -147,6 +147,8 @@ impl Gated {
         size(&mut tape.g, rows * 2 * k);
         size(&mut tape.gates, rows * k);
         size(&mut tape.s, rows * c);
+        let eta = model.eta(&self.chain);
+        let core = model.core(&self.chain, &eta);
         match positions {
             Positions::Windows(window) => {
                 let mut state = std::mem::take(&mut tape.state);
@@ -157,14 +159,14 @@ impl Gated {
                 self.potentials_of(model, tape);
                 for start in (0..rows).step_by(window) {
                     state.reset(c, k);
-                    self.remember(model, start..start + window, &mut state, tape);
+                    self.remember(&core, start..start + window, &mut state, tape);
                 }
                 tape.state = state;
             }
             Positions::Next(state) => {
                 self.convolve(model, 0..rows, state, tape);
                 self.potentials_of(model, tape);
-                self.remember(model, 0..rows, state, tape);
+                self.remember(&core, 0..rows, state, tape);
             }
         }
         // As published, dropout is in the experts; a block without any drops what it reads.
@@ -210,18 +212,16 @@ impl Gated {
     /// Chain, gates and memory over consecutive positions.
     fn remember<T: Real>(
         &self,
-        model: &Model<T>,
+        core: &bk::Core<'_, T>,
         rows: std::ops::Range<usize>,
         state: &mut State<T>,
         tape: &mut Tape<T>,
     ) {
         let (c, k) = (self.channels(), self.potentials());
-        let eta = model.eta(&self.chain);
-        let core = model.core(&self.chain, &eta);
         let g = &mut tape.g[rows.start * 2 * k..rows.end * 2 * k];
-        bk::forward_from(&core, &tape.v[rows.start * k..rows.end * k], &mut state.g, g);
+        bk::forward_from(core, &tape.v[rows.start * k..rows.end * k], &mut state.g, g);
         let gates = &mut tape.gates[rows.start * k..rows.end * k];
-        memory::gates(&eta, g, gates);
+        memory::gates(core.eta, g, gates);
         let (a, s) = (&tape.a[rows.start * c..rows.end * c], rows.start * c..rows.end * c);
         memory::forward((gates, k), a, &mut state.s, &mut tape.s[s]);
     }

@@ -95,10 +95,7 @@ pub(crate) fn backward<T: Real>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(n: usize, f: f64) -> Vec<f64> {
-        (0..n).map(|i| ((i + 1) as f64 * f).sin()).collect()
-    }
+    use crate::reference::tests::wave;
 
     #[test]
     fn the_adjoint_equals_finite_differences() {

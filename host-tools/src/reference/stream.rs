@@ -25,11 +25,12 @@ pub struct Stream<'a> {
     scratch: Vec<f32>,
 }
 
-/// What a block carries from token to token.
-enum State {
+/// What a block carries from token to token: that of its kind, the other stays empty.
+#[derive(Clone, Default)]
+struct State {
     /// G of the last position `[2K]`.
-    Resolvent(Vec<f32>),
-    Gated(gated::State<f32>),
+    resolvent: Vec<f32>,
+    gated: gated::State<f32>,
 }
 
 impl<'a> Stream<'a> {
@@ -39,11 +40,7 @@ impl<'a> Stream<'a> {
         if config.chain == Chain::Full {
             return Err(Error::Blob(core::Error::NotCausal));
         }
-        let state = |_| match config.block {
-            Block::Resolvent => State::Resolvent(vec![0.0; 2 * config.potentials]),
-            Block::Gated { .. } => State::Gated(gated::State::default()),
-        };
-        let states = (0..config.layers).map(state).collect();
+        let states = vec![State::default(); config.layers];
         let mut stream =
             Self { model, states, position: 0, tape: BlockTape::default(), scratch: Vec::new() };
         stream.reset();
@@ -55,8 +52,10 @@ impl<'a> Stream<'a> {
         self.position = 0;
         let config = self.model.config();
         for state in &mut self.states {
-            if let (State::Gated(state), Block::Gated { channels }) = (state, config.block) {
-                state.reset(channels, config.potentials);
+            match config.block {
+                // Not read at the first position.
+                Block::Resolvent => state.resolvent.resize(2 * config.potentials, 0.0),
+                Block::Gated { channels } => state.gated.reset(channels, config.potentials),
             }
         }
     }
@@ -103,8 +102,9 @@ impl<'a> Stream<'a> {
         }
         let (mut u, mut v) = (vec![0.0; d], Vec::new());
         for (block, state) in layout.blocks.iter().zip(&mut self.states) {
-            match (block, state) {
-                (BlockLayout::Resolvent(block), State::Resolvent(g)) => {
+            match block {
+                BlockLayout::Resolvent(block) => {
+                    let g = &mut state.resolvent;
                     let buffers = &mut self.tape.resolvent.buffers;
                     block.enter(model, &h, &mut u, &mut v, None, buffers);
                     let eta = model.eta(&block.chain);
@@ -112,11 +112,10 @@ impl<'a> Stream<'a> {
                     bk::step(&core, &v, self.position == 0, g, &mut self.scratch);
                     block.leave(model, &u, g, &mut h, None, buffers);
                 }
-                (BlockLayout::Gated(block), State::Gated(state)) => {
-                    let positions = Positions::Next(state);
+                BlockLayout::Gated(block) => {
+                    let positions = Positions::Next(&mut state.gated);
                     block.forward(model, positions, &mut h, None, &mut self.tape.gated);
                 }
-                _ => unreachable!("states are those of the model's kind of block"),
             }
         }
         self.position += 1;

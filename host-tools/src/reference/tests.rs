@@ -3,6 +3,11 @@
 use super::*;
 use crate::checkpoint::{Block, Chain, ModelConfig, TensorSpec};
 
+/// Numbers between −1 and 1 without a pattern.
+pub(super) fn wave(n: usize, f: f64) -> Vec<f64> {
+    (0..n).map(|i| ((i + 1) as f64 * f).sin()).collect()
+}
+
 fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
     ModelConfig {
         vocab: 11,
