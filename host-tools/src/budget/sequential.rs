@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
-use resnet_bk_core::blob::{Dimensions, TensorId};
+use resnet_bk_core::blob::{Block, Dimensions, TensorId};
 
 use super::Bench;
 use crate::error::Result;
@@ -61,13 +61,30 @@ pub fn refine(
 /// stage.
 fn stages(dims: &Dimensions) -> Vec<Vec<TensorId>> {
     let blocks = (0..dims.layers).flat_map(|l| {
-        let ups = (0..dims.experts).map(move |e| TensorId::ExpertUp(l, e));
-        let downs = (0..dims.experts).map(move |e| TensorId::ExpertDown(l, e));
-        let first = [TensorId::VProj(l), TensorId::Gate(l)].into_iter().chain(ups).collect();
-        [first, std::iter::once(TensorId::OutputProj(l)).chain(downs).collect()]
+        let ups = || (0..dims.experts).map(move |e| TensorId::ExpertUp(l, e));
+        let downs = || (0..dims.experts).map(move |e| TensorId::ExpertDown(l, e));
+        let (v_proj, output_proj) = ([TensorId::VProj(l)], [TensorId::OutputProj(l)]);
+        let gate = [TensorId::Gate(l)];
+        match dims.block {
+            Block::Resolvent => vec![
+                v_proj.into_iter().chain(gate).chain(ups()).collect(),
+                output_proj.into_iter().chain(downs()).collect(),
+            ],
+            Block::Gated { .. } => vec![
+                vec![TensorId::InProj(l)],
+                vec![TensorId::Convolution(l)],
+                v_proj.into(),
+                output_proj.into(),
+                gate.into_iter().chain(ups()).collect(),
+                downs().collect(),
+            ],
+        }
     });
     let head = (0..dims.token_classes).map(TensorId::LmHead).collect();
-    blocks.chain([head]).collect()
+    let stored = |stage: Vec<TensorId>| -> Vec<TensorId> {
+        stage.into_iter().filter(|&id| dims.contains(id)).collect()
+    };
+    blocks.chain([head]).map(stored).filter(|stage| !stage.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -76,27 +93,33 @@ mod tests {
     use crate::eval::sample::sample;
     use crate::quantize::Source;
     use crate::quantize::calibration::Calibration;
-    use crate::quantize::tests::random_checkpoint;
+    use crate::quantize::tests::{random_checkpoint, random_gated};
     use crate::reference::Model;
 
     #[test]
     fn every_linear_layer_has_its_stage_and_nothing_gets_worse() {
-        let source = Source::new(&random_checkpoint(3, 2), [0; 32], 0, None).unwrap();
-        let dims = &source.dims;
-        let mut staged: Vec<usize> =
-            stages(dims).concat().into_iter().map(|id| dims.index(id)).collect();
-        staged.sort_unstable();
-        let linear = dims.tensors().filter(|id| !id.is_embedding()).map(|id| dims.index(id));
-        assert!(linear.eq(staged));
+        let gated = [(0, 1, 1), (24, 1, 1), (24, 3, 2)].map(|sizes| random_gated(3, sizes));
+        for checkpoint in gated.into_iter().chain([random_checkpoint(3, 2)]) {
+            let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
+            let dims = &source.dims;
+            let mut staged: Vec<usize> =
+                stages(dims).concat().into_iter().map(|id| dims.index(id)).collect();
+            staged.sort_unstable();
+            let linear = dims.tensors().filter(|id| !id.is_embedding()).map(|id| dims.index(id));
+            assert!(linear.eq(staged));
+            nothing_gets_worse(&source);
+        }
+    }
 
+    fn nothing_gets_worse(source: &Source) {
         let model = Model::from_checkpoint(&source.folded);
         let tokens = sample(&model, 512, 1, |_| {}).unwrap();
         let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
-        let bench = Bench::new(&source, &calibration, &tokens, 16);
+        let bench = Bench::new(source, &calibration, &tokens, 16);
         for precision in
             [resnet_bk_core::blob::Precision::Int2, resnet_bk_core::blob::Precision::Int4]
         {
-            let mix = vec![Storage::grouped(precision, 16); dims.tensor_count()];
+            let mix = vec![Storage::grouped(precision, 16); source.dims.tensor_count()];
             let before = bench.kl(&mix.iter().copied().map(Some).collect::<Vec<_>>()).unwrap();
             let first = bench.encode_mix(&mix).unwrap();
             let (again, kl) = refine(&bench, (&tokens, 16), &mix, first, |_| {}).unwrap();

@@ -38,7 +38,7 @@ impl Block {
 }
 
 /// Taps of the convolution before the memory of a gated chain.
-pub const TAPS: usize = resnet_bk_core::internals::convolution::TAPS;
+pub const TAPS: usize = resnet_bk_core::blob::TAPS;
 
 /// Dimensions of a ResNet-BK language model, named as in the published code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ impl ModelConfig {
             push(format!("{bk}.moe_ffn.gating_network.weight"), &[self.experts, d]);
             push(format!("{bk}.moe_ffn.gating_network.bias"), &[self.experts]);
         }
-        for e in 0..self.experts {
+        for e in 0..self.stored_experts() {
             let expert = format!("{bk}.moe_ffn.experts.{e}");
             push(format!("{expert}.0.weight"), &[self.hidden, d]);
             push(format!("{expert}.0.bias"), &[self.hidden]);
@@ -152,6 +152,11 @@ impl ModelConfig {
     /// expert.
     pub fn has_gate(&self) -> bool {
         self.block.is_published() || self.experts > 1
+    }
+
+    /// Experts of a block that have weights: none in a gated chain without hidden units.
+    pub fn stored_experts(&self) -> usize {
+        if self.hidden > 0 { self.experts } else { 0 }
     }
 
     /// Number of trained parameters.
@@ -248,7 +253,7 @@ mod tests {
         // The published model does not train diagonal and η, two parameters per layer here.
         assert_eq!(config.parameters() - 2 * config.layers, 1_325_312);
         assert_eq!(config.problem(), None);
-        let core = crate::tensors::dimensions(&config).unwrap();
+        let core = crate::tensors::dimensions(&config);
         assert_eq!(config.macs_per_token(), core.macs_per_token());
     }
 
@@ -281,7 +286,11 @@ mod tests {
         assert!(refused(ModelConfig { chain: Chain::Full, ..gated() }).contains("causal"));
         let published = ModelConfig { block: Block::Resolvent, ..gated() };
         assert!(refused(published).contains("hidden is 0"));
-        assert!(crate::tensors::dimensions(&gated()).is_err());
+        for config in [gated(), ModelConfig { hidden: 32, experts: 2, ..gated() }] {
+            let core = crate::tensors::dimensions(&config);
+            assert_eq!(core.validate(), Ok(()));
+            assert_eq!(config.macs_per_token(), core.macs_per_token());
+        }
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::importance::{self, Importance, Text};
 use crate::output::{Kind, Output, Plan};
 use crate::reference::Model;
 use crate::table::table;
-use crate::tensors::dimensions;
 use crate::terminal::Stdout;
 use resnet_bk_schema::Storage;
 
@@ -70,8 +69,6 @@ pub(crate) struct Args {
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let out = args.plan().writes(&args.out, Kind::Importance)?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
-    // Refused before the text is read, not after it was computed with.
-    dimensions(&loaded.checkpoint.config)?;
     args.text.fit(loaded.checkpoint.config.positions)?;
     let before = args.before(&out, &loaded)?;
     if !args.merge.is_empty() {

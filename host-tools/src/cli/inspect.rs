@@ -71,7 +71,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     } else {
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
         if args.published_estimate {
-            print_estimate(&dimensions(&checkpoint.config)?, global)
+            print_estimate(&dimensions(&checkpoint.config), global)
         } else {
             self::checkpoint(&checkpoint, bytes.len(), path, global)
         }
@@ -127,7 +127,10 @@ impl Shown {
                 core::blob::Chain::Full => "full",
                 core::blob::Chain::Half => "half",
             },
-            channels: None,
+            channels: match dims.block {
+                core::blob::Block::Resolvent => None,
+                core::blob::Block::Gated { channels } => Some(channels as usize),
+            },
         }
     }
 
@@ -311,10 +314,8 @@ fn blob(
 
 fn checkpoint(checkpoint: &Checkpoint, len: usize, path: &Path, global: Global) -> Result<()> {
     let config = &checkpoint.config;
-    if config.block.is_published() {
-        let valid = dimensions(config)?.validate();
-        valid.map_err(|error| Error::BlobFile { path: path.to_path_buf(), error })?;
-    }
+    let valid = dimensions(config).validate();
+    valid.map_err(|error| Error::BlobFile { path: path.to_path_buf(), error })?;
     let specs = config.tensors();
     if global.json {
         let tensors: Vec<_> = specs

@@ -47,7 +47,7 @@ impl Student {
     /// [`Error::Usage`] for a blob with other dimensions.
     pub fn new(blob: &Blob<'_>, teacher: &ModelConfig) -> Result<Self> {
         let dims = *blob.dims();
-        let mut expected = dimensions(teacher)?;
+        let mut expected = dimensions(teacher);
         // Hidden units may be pruned, and tokens may be in classes: not compared.
         (expected.hidden, expected.token_classes) = (dims.hidden, dims.token_classes);
         if dims != expected || dims.hidden as usize > teacher.hidden {

@@ -25,7 +25,7 @@ pub fn publish(
     window: usize,
     mut progress: impl FnMut(f64),
 ) -> Result<BTreeMap<String, LayerImportance>> {
-    let dims = dimensions(model.config())?;
+    let dims = dimensions(model.config());
     let (mut gradients, mut variances, mut magnitudes) =
         (Observations::new(), Observations::new(), Observations::new());
     let (mut tape, mut gradient) = (Tape::default(), vec![0f32; model.parameters().len()]);

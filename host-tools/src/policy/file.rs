@@ -164,7 +164,7 @@ mod tests {
     use crate::tensors::dimensions;
 
     fn assign(text: &str) -> Result<Assignment> {
-        let dims = dimensions(&random_checkpoint(0, 1).config).unwrap();
+        let dims = dimensions(&random_checkpoint(0, 1).config);
         PolicyFile::parse(text, "test").map_err(Error::Policy)?.assign(&dims, None)
     }
 

@@ -124,7 +124,9 @@ fn static_policy(name: String, dims: &Dimensions, ladder: Ladder) -> Assignment 
         | TensorId::PositionEmbedding
         | TensorId::OutputProj(_)
         | TensorId::LmHead(_) => ladder.high,
-        TensorId::VProj(_) | TensorId::Gate(_) => ladder.middle,
+        TensorId::InProj(_) | TensorId::Convolution(_) | TensorId::VProj(_) | TensorId::Gate(_) => {
+            ladder.middle
+        }
     };
     Assignment { name, storage: dims.tensors().map(storage).collect(), potentials_int8: true }
 }

@@ -6,7 +6,7 @@
 //! per quantization group, where an INT4 layer has one group per 128 *outputs* and an INT8 layer
 //! one. Its ratio ignores embeddings and norms.
 
-use resnet_bk_core::blob::{Chain, Dimensions, TensorId};
+use resnet_bk_core::blob::{Block, Chain, Dimensions, TensorId};
 
 /// Model dimensions of the published figures.
 pub const REFERENCE_SIZE: Dimensions = Dimensions {
@@ -20,6 +20,7 @@ pub const REFERENCE_SIZE: Dimensions = Dimensions {
     positions: 64,
     token_classes: 1,
     chain: Chain::Full,
+    block: Block::Resolvent,
 };
 
 /// The published estimate of the static policy.
@@ -43,7 +44,8 @@ pub fn published_estimate(dims: &Dimensions) -> PublishedEstimate {
     const GROUP: u32 = 128;
     const BYTES_PER_GROUP: f64 = 8.0;
     let mut estimate = PublishedEstimate { fp32_bytes: 0.0, quantized_bytes: 0.0 };
-    for id in dims.tensors().filter(|id| !id.is_embedding()) {
+    let linear = |id: &TensorId| !id.is_embedding() && !matches!(id, TensorId::Convolution(_));
+    for id in dims.tensors().filter(linear) {
         let (rows, cols) = dims.shape(id);
         let parameters = f64::from(rows) * f64::from(cols + 1);
         estimate.fp32_bytes += 4.0 * parameters;

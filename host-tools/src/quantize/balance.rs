@@ -14,7 +14,7 @@ use crate::checkpoint::Checkpoint;
 
 /// Balances the hidden units of every expert of a folded checkpoint.
 pub fn balance(folded: &mut Checkpoint) {
-    let (layers, experts) = (folded.config.layers, folded.config.experts);
+    let (layers, experts) = (folded.config.layers, folded.config.stored_experts());
     for (l, e) in (0..layers).flat_map(|l| (0..experts).map(move |e| (l, e))) {
         let expert = format!("blocks.{l}.bk_layer.moe_ffn.experts.{e}");
         balance_expert(folded, &format!("{expert}.0"), &format!("{expert}.3"));

@@ -8,20 +8,24 @@
 //! gradients; each is weighted by the squared norm of the other, as the nearest Kronecker product
 //! requires.
 //!
-//! Every linear layer has a bias that compensates the mean error, so A is centred.
+//! Every linear layer has a bias that compensates the mean error, so A is centred. A channel of a
+//! convolution has a bias and four inputs of its own, hence an A of its own ([`channels`]).
 
 use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use resnet_bk_core::blob::{TAPS, TensorId};
 
+use self::sums::Sums;
 use super::expectation::{Counts, Expectation};
 use crate::error::{Error, Result};
-use crate::reference::{
-    LinearCall, LinearGradient, Model, Observer, Tape, WINDOWS_PER_PASS, add_gram,
-};
-use crate::tensors::{dimensions, feeds_a_choice, layer_name};
+use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
+use crate::tensors::{dimensions, layer_name};
+
+mod channels;
+mod sums;
 
 /// Parts of the text that are summed separately, then added in order, so that sums do not depend on
 /// the number of threads.
@@ -94,6 +98,8 @@ impl Statistics {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calibration {
     layers: BTreeMap<String, Statistics>,
+    /// Of every channel of the convolutions, which have inputs of their own.
+    convolutions: BTreeMap<String, Vec<Statistics>>,
     /// Occurrences of each token in the text.
     counts: Counts,
     /// How well the text matches the model's predictions.
@@ -137,7 +143,7 @@ impl Calibration {
                     }
                     expectation.add(&tape.logits, batch, window, &counts);
                     let drawn = draw(&tape.logits, batch.len(), &mut random);
-                    let mut each = |seen: LinearGradient<'_, f32>| sums.add_layer(seen);
+                    let mut each = |seen: LayerGradient<'_, f32>| sums.add_layer(seen);
                     model.backward_tape(
                         batch,
                         &drawn,
@@ -158,22 +164,24 @@ impl Calibration {
             total.add(sums);
             expectation.merge(&part);
         }
-        let layers = total.layers.into_iter();
-        let mut layers: BTreeMap<String, Statistics> =
-            layers.map(|(name, sums)| (name, sums.finish())).collect();
-        let dims = dimensions(model.config())?;
-        for id in dims.tensors().filter(|id| !id.is_embedding()) {
+        let (mut layers, convolutions) = total.finish();
+        let dims = dimensions(model.config());
+        let shared = |id: &TensorId| !id.is_embedding() && !matches!(id, TensorId::Convolution(_));
+        for id in dims.tensors().filter(shared) {
             let (rows, cols) = dims.shape(id);
             let unknown = || Statistics::unknown(rows as usize, cols as usize);
             layers.entry(layer_name(id)).or_insert_with(unknown);
         }
         // Gradients propagate from the output: the last affected layer overflowed first.
         let ids: Vec<String> = dims.tensors().map(layer_name).collect();
-        let broken = |name: &&String| layers.get(*name).is_some_and(|layer| !layer.is_finite());
+        let broken = |name: &&String| {
+            let channels = convolutions.get(*name).into_iter().flatten();
+            layers.get(*name).into_iter().chain(channels).any(|layer| !layer.is_finite())
+        };
         if let Some(layer) = ids.iter().rev().find(broken) {
             return Err(overflow_in(layer));
         }
-        Ok(Self { layers, counts, expectation })
+        Ok(Self { layers, convolutions, counts, expectation })
     }
 
     /// How well the text matches the model's predictions.
@@ -187,7 +195,16 @@ impl Calibration {
         self.layers.get(layer).cloned().unwrap_or_else(|| Statistics::unknown(rows, cols))
     }
 
-    /// Sets the mean shift of a layer's inputs; ignored for a layer that the text never reached.
+    /// Statistics of each channel of a convolution; uncorrelated inputs for all of them without a
+    /// text.
+    pub fn of_channels(&self, layer: &str) -> Vec<Statistics> {
+        let unknown = || vec![Statistics::unknown(1, TAPS)];
+        self.convolutions.get(layer).cloned().unwrap_or_else(unknown)
+    }
+
+    /// Sets the mean shift of a layer's inputs; ignored for a layer that the text never reached,
+    /// and for a convolution: its inputs are outputs of a linear layer, whose biases have just
+    /// corrected their mean.
     pub fn set_shift(&mut self, layer: &str, shift: Vec<f64>) {
         if let Some(statistics) = self.layers.get_mut(layer) {
             statistics.shift = shift;
@@ -242,120 +259,4 @@ fn draw(logits: &[f32], rows: usize, random: &mut ChaCha8Rng) -> Vec<u32> {
         hit.unwrap_or(weights.len() - 1) as u32
     };
     logits.chunks_exact(logits.len() / rows.max(1)).map(row).collect()
-}
-
-#[derive(Default)]
-struct Sums {
-    layers: BTreeMap<String, LayerSums>,
-    scratch: Vec<f64>,
-}
-
-/// Sums over rows: x and x·xᵀ weighted by |g|², g·gᵀ weighted by |x|² + 1 (the 1 is the bias's
-/// input).
-#[derive(Default)]
-struct LayerSums {
-    rows: usize,
-    weight: f64,
-    mean: Vec<f64>,
-    inputs: Vec<f64>,
-    outputs: Vec<f64>,
-}
-
-impl Sums {
-    fn add_layer(&mut self, seen: LinearGradient<'_, f32>) {
-        let rows = seen.rows;
-        if rows == 0 {
-            return;
-        }
-        let outputs = seen.outputs.len() / rows;
-        if !self.layers.contains_key(seen.name) {
-            self.layers.insert(seen.name.into(), LayerSums::default());
-        }
-        let layer = self.layers.get_mut(seen.name).expect("inserted just above");
-        layer.rows += rows;
-        layer.outputs.resize(outputs * outputs, 0.0);
-        let inputs = seen.inputs.len() / rows;
-        layer.mean.resize(inputs, 0.0);
-        layer.inputs.resize(inputs * inputs, 0.0);
-        let square = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-        let scratch = &mut self.scratch;
-        scratch.clear();
-        for r in 0..rows {
-            let (x, g) =
-                (&seen.inputs[r * inputs..][..inputs], &seen.outputs[r * outputs..][..outputs]);
-            let factor = if inputs == 0 { 1.0 } else { (square(x) + 1.0).sqrt() };
-            scratch.extend(g.iter().map(|&g| f64::from(g) * factor));
-        }
-        if feeds_a_choice(seen.name) {
-            for row in scratch.chunks_exact(outputs) {
-                let diagonal = layer.outputs.iter_mut().step_by(outputs + 1);
-                diagonal.zip(row).for_each(|(sum, g)| *sum += g * g);
-            }
-        } else {
-            add_gram(&mut layer.outputs, scratch, outputs);
-        }
-        if inputs == 0 {
-            return;
-        }
-        scratch.clear();
-        for r in 0..rows {
-            let (x, g) =
-                (&seen.inputs[r * inputs..][..inputs], &seen.outputs[r * outputs..][..outputs]);
-            let weight = square(g);
-            layer.weight += weight;
-            layer.mean.iter_mut().zip(x).for_each(|(sum, &x)| *sum += weight * f64::from(x));
-            let factor = weight.sqrt();
-            scratch.extend(x.iter().map(|&x| f64::from(x) * factor));
-        }
-        add_gram(&mut layer.inputs, scratch, inputs);
-    }
-
-    fn add(&mut self, other: Self) {
-        for (name, sums) in other.layers {
-            self.layers.entry(name).or_default().add(&sums);
-        }
-    }
-}
-
-impl LayerSums {
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.weight += other.weight;
-        for (own, other) in [
-            (&mut self.mean, &other.mean),
-            (&mut self.inputs, &other.inputs),
-            (&mut self.outputs, &other.outputs),
-        ] {
-            own.resize(other.len(), 0.0);
-            own.iter_mut().zip(other).for_each(|(a, b)| *a += b);
-        }
-    }
-
-    fn finish(mut self) -> Statistics {
-        let count = self.rows.max(1) as f64;
-        self.outputs.iter_mut().for_each(|value| *value /= count);
-        let outputs = self.outputs.len().isqrt();
-        let outputs = Symmetric { size: outputs, values: self.outputs };
-        if self.mean.is_empty() {
-            let size = outputs.size;
-            return Statistics {
-                rows: self.rows,
-                mean: vec![0.0; size],
-                shift: vec![0.0; size],
-                inputs: outputs,
-                outputs: Symmetric::default(),
-            };
-        }
-        let weight = self.weight.max(f64::MIN_POSITIVE);
-        self.mean.iter_mut().for_each(|value| *value /= weight);
-        let size = self.mean.len();
-        for (i, row) in self.inputs.chunks_exact_mut(size).enumerate() {
-            for (value, mean) in row.iter_mut().zip(&self.mean) {
-                *value = *value / weight - self.mean[i] * mean;
-            }
-        }
-        let inputs = Symmetric { size, values: self.inputs };
-        let shift = vec![0.0; size];
-        Statistics { rows: self.rows, mean: self.mean, shift, inputs, outputs }
-    }
 }

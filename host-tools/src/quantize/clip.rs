@@ -20,9 +20,14 @@ const SLACK: f64 = 1.001;
 pub fn clip(folded: &mut Checkpoint) {
     for l in 0..folded.config.layers {
         let bk = format!("blocks.{l}.bk_layer");
-        clip_softmax(folded, &format!("{bk}.moe_ffn.gating_network"));
-        clip_potentials(folded, &format!("{bk}.v_proj"));
-        for e in 0..folded.config.experts {
+        if folded.config.has_gate() {
+            clip_softmax(folded, &format!("{bk}.moe_ffn.gating_network"));
+        }
+        // In a gated chain, potentials read numbers without a bound known from the weights.
+        if folded.config.block.is_published() {
+            clip_potentials(folded, &format!("{bk}.v_proj"));
+        }
+        for e in 0..folded.config.stored_experts() {
             let expert = format!("{bk}.moe_ffn.experts.{e}");
             clip_units(folded, &format!("{expert}.0"), &format!("{expert}.3"));
         }

@@ -100,14 +100,19 @@ mod tests {
     use super::*;
     use crate::quantize::Origin;
     use crate::quantize::calibration::Calibration;
-    use crate::quantize::tests::random_checkpoint;
+    use crate::quantize::tests::{random_checkpoint, random_gated};
     use crate::tensors::Assignment;
     use resnet_bk_schema::Storage;
 
     /// Encoding and decoding compute weights independently.
     #[test]
     fn decoding_gives_what_encoding_chose() {
-        let source = Source::new(&random_checkpoint(2, 2), [7; 32], 0, None).unwrap();
+        for checkpoint in [random_checkpoint(2, 2), random_gated(2, (24, 3, 2))] {
+            decoding_is_encoding(&Source::new(&checkpoint, [7; 32], 0, None).unwrap());
+        }
+    }
+
+    fn decoding_is_encoding(source: &Source) {
         let storages = Precision::ALL.map(|precision| {
             // 24 divides no row: the last group is shorter.
             Storage { precision, group: if precision.is_grouped() { 24 } else { 0 } }
@@ -124,10 +129,14 @@ mod tests {
                 Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None };
             let blob = source.assemble(&encoded, &assignment, &origin).unwrap();
             let blob = Model::from_bytes(&blob).unwrap();
+            let substituted = substitute(source, &blob);
             for (id, encoded) in source.dims.tensors().zip(&encoded) {
                 let tensor = blob.tensor(id);
                 assert_eq!(weights(id, &tensor), encoded.decoded, "{storage} {id:?}");
                 assert_eq!(biases(&tensor), encoded.decoded_biases, "{storage} {id:?}");
+                let whole = substituted.tensor(&format!("{}.weight", layer_name(id))).unwrap();
+                let part = source.part(id).of_matrix(whole, tensor.cols);
+                assert_eq!(*part, encoded.decoded, "{storage} {id:?}");
             }
         }
     }

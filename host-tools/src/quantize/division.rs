@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use resnet_bk_core::Model;
-use resnet_bk_core::blob::{Tensor, TensorId, TokenClasses};
+use resnet_bk_core::blob::{TAPS, Tensor, TensorId, TokenClasses};
 use resnet_bk_schema::{Step, Steps};
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +124,7 @@ impl Source {
                 kept(l, e).map_or(Selection::Whole, |kept| Selection::Rows((0..kept).collect()))
             }
             TensorId::ExpertDown(l, e) => kept(l, e).map_or(Selection::Whole, Selection::Columns),
+            TensorId::Convolution(_) => Selection::Transposed(TAPS),
             _ => Selection::Whole,
         }
     }
@@ -132,7 +133,7 @@ impl Source {
     pub fn shape(&self, id: TensorId) -> (usize, usize) {
         let (rows, cols) = self.dims.shape(id);
         match self.part(id) {
-            Selection::Whole => (rows as usize, cols as usize),
+            Selection::Whole | Selection::Transposed(_) => (rows as usize, cols as usize),
             Selection::Rows(rows) => (rows.len(), cols as usize),
             Selection::Columns(cols) => (rows as usize, cols),
         }
@@ -157,6 +158,9 @@ pub enum Selection {
     Rows(Vec<usize>),
     /// The first columns; the rest count as zero.
     Columns(usize),
+    /// All of it, its rows as so many columns: the taps of a convolution, which a checkpoint holds
+    /// tap by tap and a blob channel by channel.
+    Transposed(usize),
 }
 
 impl Selection {
@@ -169,6 +173,7 @@ impl Selection {
             }
             TensorId::ExpertUp(..) => Self::Rows((0..tensor.rows).collect()),
             TensorId::ExpertDown(..) => Self::Columns(tensor.cols),
+            TensorId::Convolution(_) => Self::Transposed(tensor.cols),
             _ => Self::Whole,
         }
     }
@@ -182,6 +187,10 @@ impl Selection {
             }
             Self::Columns(first) => {
                 whole.chunks_exact(cols).flat_map(|row| &row[..*first]).copied().collect()
+            }
+            Self::Transposed(rows) => {
+                let cols = whole.len() / rows;
+                (0..cols).flat_map(|c| whole[c..].iter().step_by(cols)).copied().collect()
             }
         }
     }
@@ -211,6 +220,13 @@ impl Selection {
                     row[*first..].fill(0.0);
                 }
             }
+            Self::Transposed(rows) => {
+                let cols = whole.len() / rows;
+                for (c, values) in part.chunks_exact(*rows).enumerate() {
+                    let column = whole[c..].iter_mut().step_by(cols);
+                    column.zip(values).for_each(|(own, &value)| *own = value);
+                }
+            }
         }
     }
 
@@ -232,7 +248,7 @@ impl Selection {
                 .collect(),
         };
         match self {
-            Self::Whole => {}
+            Self::Whole | Self::Transposed(_) => {}
             Self::Rows(rows) if whole.outputs.size > 0 => {
                 whole.outputs = among(&whole.outputs, rows);
             }
@@ -265,6 +281,7 @@ mod tests {
                 vec![6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0],
             ),
             (Selection::Columns(1), vec![0.0, 6.0, 12.0, 18.0]),
+            (Selection::Transposed(4), (0..24).map(|i| (i % 4 * 6 + i / 4) as f32).collect()),
         ];
         for (part, expected) in parts {
             let taken = part.of_matrix(&whole, 6);

@@ -24,8 +24,9 @@ pub struct Matrix<'a> {
     pub cols: usize,
     /// `[rows]`; empty for embeddings.
     pub biases: &'a [f32],
-    /// Statistics of its inputs and outputs.
-    pub statistics: &'a Statistics,
+    /// Statistics of its inputs and outputs; those of each row of a convolution, whose channels
+    /// have inputs of their own.
+    pub statistics: &'a [Statistics],
     /// Quantization steps to apply.
     pub steps: Steps,
 }
@@ -95,11 +96,17 @@ impl<'a> Encoder<'a> {
     fn integer(&mut self, storage: Storage) -> Result<u8> {
         let Matrix { cols, statistics, steps, .. } = self.matrix;
         let layout = Layout::new(self.matrix.id, cols, storage);
-        let metric = Metric::new(&statistics.inputs, damping(cols, statistics.rows))
+        let metric = |statistics: &Statistics| {
+            Metric::new(&statistics.inputs, damping(cols, statistics.rows))
+        };
+        let metrics: Vec<Metric> = statistics
+            .iter()
+            .map(metric)
+            .collect::<Option<_>>()
             .ok_or_else(|| Error::Singular { tensor: self.matrix.name.into() })?;
         let rows: Vec<Vec<f64>> =
             self.rows().map(|row| row.iter().map(|&w| f64::from(w)).collect()).collect();
-        let grids = integer::scales(&rows, &metric, layout, steps);
+        let grids = integer::scales(&rows, &metrics, layout, steps);
         let units: Vec<f64> = grids.iter().map(|row| row.unit).collect();
         let per_activation = stored::per_activation(self.matrix.id);
         let (mantissas, exponent) = stored::mantissas(&units, per_activation)
@@ -115,7 +122,7 @@ impl<'a> Encoder<'a> {
                 stored.columns(cols, layout.group)
             })
             .collect();
-        let codes = integer::codes(&rows, &scales, &metric, statistics, layout, steps);
+        let codes = integer::codes(&rows, &scales, &metrics, statistics, layout, steps);
         for (((codes, scales), row), mantissa) in
             codes.iter().zip(&scales).zip(&grids).zip(mantissas)
         {
@@ -146,10 +153,11 @@ impl<'a> Encoder<'a> {
         let cols = self.matrix.cols;
         let mut wanted = Vec::with_capacity(self.matrix.biases.len());
         let correct = f64::from(u8::from(self.matrix.steps.has(Step::BiasCorrection)));
-        for (r, &bias) in self.matrix.biases.iter().enumerate() {
+        let statistics = self.matrix.statistics.iter().cycle();
+        for ((r, &bias), statistics) in self.matrix.biases.iter().enumerate().zip(statistics) {
             let exact = &self.matrix.weights[r * cols..][..cols];
             let stored = &self.decoded[r * cols..][..cols];
-            let Statistics { mean, shift, .. } = self.matrix.statistics;
+            let Statistics { mean, shift, .. } = statistics;
             let inputs = mean.iter().zip(shift);
             let lost = exact.iter().zip(stored).zip(inputs).map(|((&w, &s), (mean, shift))| {
                 f64::from(w) * (mean + shift) - f64::from(s) * mean

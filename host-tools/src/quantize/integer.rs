@@ -48,22 +48,23 @@ impl Layout {
     }
 }
 
-/// Finds the scales of every row, before rounding to their stored form.
+/// Finds the scales of every row, before rounding to their stored form. `metrics` has one metric
+/// for all rows, or one for each.
 pub(super) fn scales(
     rows: &[Vec<f64>],
-    metric: &Metric,
+    metrics: &[Metric],
     layout: Layout,
     steps: Steps,
 ) -> Vec<RowGrid> {
-    let importance: Vec<f64> = metric.diagonal().collect();
-    let row = |weights: &Vec<f64>| {
+    let row = |(weights, metric): (&Vec<f64>, &Metric)| {
         if !steps.has(Step::ScaleSearch) {
             return grid::plain(weights, layout.group, layout.levels);
         }
+        let importance: Vec<f64> = metric.diagonal().collect();
         let first = grid::search(weights, &importance, layout.group, layout.levels);
         if steps.has(Step::Refit) { improve(weights, first, metric, layout, steps) } else { first }
     };
-    rows.iter().map(row).collect()
+    rows.iter().zip(metrics.iter().cycle()).map(row).collect()
 }
 
 /// Tries units around the first, each with its own codes, then alternately refits scales and codes;
@@ -134,16 +135,21 @@ fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, steps: Steps) -> 
 pub(super) fn codes(
     rows: &[Vec<f64>],
     scales: &[Vec<f64>],
-    metric: &Metric,
-    statistics: &Statistics,
+    metrics: &[Metric],
+    statistics: &[Statistics],
     layout: Layout,
     steps: Steps,
 ) -> Vec<Vec<i8>> {
     let mut codes: Vec<Vec<i8>> = rows
         .iter()
         .zip(scales)
-        .map(|(weights, scales)| round(metric, layout.target(weights, scales), None, steps).codes)
+        .zip(metrics.iter().cycle())
+        .map(|((weights, scales), metric)| {
+            round(metric, layout.target(weights, scales), None, steps).codes
+        })
         .collect();
+    // Errors compensate each other only in rows that read the same inputs.
+    let ([metric], [statistics]) = (metrics, statistics) else { return codes };
     if steps.has(Step::Outputs) && layout.joint && statistics.outputs.size == rows.len() {
         let trust = trust(rows.len(), statistics.rows);
         joint(rows, scales, metric, (&statistics.outputs, trust), layout, steps, &mut codes);

@@ -46,7 +46,7 @@ impl Source {
         bytes: u64,
         tokenizer: Option<Vec<u8>>,
     ) -> Result<Self> {
-        let dims = dimensions(&checkpoint.config)?;
+        let dims = dimensions(&checkpoint.config);
         dims.validate().map_err(Error::Blob)?;
         let mut folded = fold::fold(checkpoint);
         clip::clip(&mut folded);
@@ -77,10 +77,10 @@ impl Source {
         }
     }
 
-    /// Layer and expert index of every expert.
+    /// Layer and expert index of every expert that has weights.
     pub fn experts(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
-        let Dimensions { layers, experts, .. } = self.dims;
-        (0..layers).flat_map(move |l| (0..experts).map(move |e| (l, e)))
+        let experts = self.folded.config.stored_experts() as u32;
+        (0..self.dims.layers).flat_map(move |l| (0..experts).map(move |e| (l, e)))
     }
 
     /// Encodes one matrix.
@@ -99,15 +99,20 @@ impl Source {
             true => Cow::default(),
             false => part.of_biases(&self.folded.tensors[&format!("{layer}.bias")].data),
         };
-        let statistics =
-            &part.of_statistics(calibration.statistics(&layer, whole_rows, whole_cols));
+        let statistics = match id {
+            TensorId::Convolution(_) => calibration.of_channels(&layer),
+            _ => {
+                let whole = calibration.statistics(&layer, whole_rows, whole_cols);
+                vec![part.of_statistics(whole)]
+            }
+        };
         let matrix = Matrix {
             id,
             name: &weight_name(id),
             weights: &part.of_matrix(&whole.data, whole_cols),
             cols,
             biases: &biases,
-            statistics,
+            statistics: &statistics,
             steps: self.steps,
         };
         encode::encode(matrix, storage)

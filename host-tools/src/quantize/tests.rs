@@ -35,6 +35,16 @@ pub(crate) fn random_checkpoint(seed: u64, top_k: usize) -> Checkpoint {
     )
 }
 
+/// The same as a gated chain of 20 channels, with `(hidden, experts, top_k)`.
+pub(crate) fn random_gated(
+    seed: u64,
+    (hidden, experts, top_k): (usize, usize, usize),
+) -> Checkpoint {
+    let block = Block::Gated { channels: 20 };
+    let config = random_checkpoint(seed, 1).config;
+    random_checkpoint_of(ModelConfig { hidden, experts, top_k, block, ..config }, seed)
+}
+
 /// A model of these dimensions with random weights of realistic magnitude.
 pub(crate) fn random_checkpoint_of(config: ModelConfig, seed: u64) -> Checkpoint {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -45,10 +55,9 @@ pub(crate) fn random_checkpoint_of(config: ModelConfig, seed: u64) -> Checkpoint
             _ if spec.name.ends_with("bk_scale") => (0.8, 0.1),
             _ if spec.name.ends_with("diagonal") => (-1.5, 0.5),
             _ if spec.name.ends_with("log_eta") => (-1.0, 1.0),
-            Some(norm) if norm.starts_with("layer_norm") && spec.name.ends_with("weight") => {
-                (1.0, 0.3)
-            }
+            Some(norm) if norm.contains("norm") && spec.name.ends_with("weight") => (1.0, 0.3),
             Some("token_embedding" | "position_embedding") => (0.0, 1.0),
+            Some("conv") => (0.0, 0.75),
             _ => (0.0, 1.5 / (*spec.shape.last().unwrap_or(&1) as f32).sqrt()),
         };
         let data = (0..count).map(|_| centre + spread * random.random_range(-1f32..1.0)).collect();
@@ -76,33 +85,41 @@ fn the_integer_path_follows_the_reference() {
         for top_k in 1..=3 {
             let mut config = random_checkpoint(0, top_k).config;
             (config.chain, config.positions) = (chain, positions);
-            let checkpoint = random_checkpoint_of(config, 7);
-            let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
-            let calibration = Calibration::default();
-            let window: Vec<u32> = (0..12).map(|i| i * 7 % 40).collect();
-            let exact = reference::Model::from_checkpoint(&checkpoint).forward(&window, 12);
-            let spread = exact.iter().map(|l| f64::from(l * l)).sum::<f64>() / exact.len() as f64;
-            for (storage, limit) in
-                [(Storage::FP16, 0.05), (Storage::INT8, 0.06), (Storage::INT4, 0.4)]
-            {
-                let assignment = Assignment::uniform("test", &source.dims, storage);
-                let blob = source.quantize(&assignment, &calibration, &origin()).unwrap();
-                assert_eq!(blob.len(), source.predict(&assignment, &origin()).unwrap());
-                let logits = score(&blob, &window);
-                // The median position: where two gate logits nearly tie, rounding may choose the
-                // other expert, and the error is larger than that of rounding.
-                let mut errors: Vec<f64> = logits
-                    .chunks_exact(40)
-                    .zip(exact.chunks_exact(40))
-                    .map(|(a, b)| {
-                        let squares = a.iter().zip(b).map(|(a, b)| f64::from((a - b) * (a - b)));
-                        squares.sum::<f64>() / 40.0
-                    })
-                    .collect();
-                errors.sort_by(f64::total_cmp);
-                let relative = (errors[errors.len() / 2] / spread).sqrt();
-                assert!(relative < limit, "{storage:?} top-{top_k} {chain:?}: {relative}");
-            }
+            follows_the_reference(&random_checkpoint_of(config, 7));
         }
+    }
+}
+
+#[test]
+fn the_integer_path_follows_the_reference_of_a_gated_chain() {
+    for sizes in [(0, 1, 1), (24, 1, 1), (24, 3, 2)] {
+        follows_the_reference(&random_gated(7, sizes));
+    }
+}
+
+fn follows_the_reference(checkpoint: &Checkpoint) {
+    let source = Source::new(checkpoint, [0; 32], 0, None).unwrap();
+    let calibration = Calibration::default();
+    let window: Vec<u32> = (0..12).map(|i| i * 7 % 40).collect();
+    let exact = reference::Model::from_checkpoint(checkpoint).forward(&window, 12);
+    let spread = exact.iter().map(|l| f64::from(l * l)).sum::<f64>() / exact.len() as f64;
+    for (storage, limit) in [(Storage::FP16, 0.05), (Storage::INT8, 0.06), (Storage::INT4, 0.4)] {
+        let assignment = Assignment::uniform("test", &source.dims, storage);
+        let blob = source.quantize(&assignment, &calibration, &origin()).unwrap();
+        assert_eq!(blob.len(), source.predict(&assignment, &origin()).unwrap());
+        let logits = score(&blob, &window);
+        // The median position: where two gate logits nearly tie, rounding may choose the other
+        // expert, and the error is larger than that of rounding.
+        let mut errors: Vec<f64> = logits
+            .chunks_exact(40)
+            .zip(exact.chunks_exact(40))
+            .map(|(a, b)| {
+                let squares = a.iter().zip(b).map(|(a, b)| f64::from((a - b) * (a - b)));
+                squares.sum::<f64>() / 40.0
+            })
+            .collect();
+        errors.sort_by(f64::total_cmp);
+        let relative = (errors[errors.len() / 2] / spread).sqrt();
+        assert!(relative < limit, "{storage:?} {:?}: {relative}", checkpoint.config);
     }
 }

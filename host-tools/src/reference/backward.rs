@@ -4,7 +4,7 @@ use crate::reference::forward::{Scratch, Tape};
 use crate::reference::layout::BlockLayout;
 use crate::reference::loss::{self, Distillation, Losses};
 use crate::reference::model::Model;
-use crate::reference::observer::{Each, LinearGradient};
+use crate::reference::observer::{Each, LayerGradient, LinearGradient};
 use crate::reference::real::{Real, add_to, size};
 
 impl<T: Real> Model<T> {
@@ -108,23 +108,23 @@ impl<T: Real> Model<T> {
                 }
             }
         }
-        each(LinearGradient {
+        each(LayerGradient::Linear(LinearGradient {
             name: "token_embedding",
             rows: inputs.len(),
             inputs: &[],
             outputs: &scratch.dh,
-        });
+        }));
         let table = &mut gradient[self.layout.embedding.clone()];
         for (row, &token) in scratch.dh.chunks_exact(d).zip(inputs) {
             add_to(&mut table[token as usize * d..][..d], row);
         }
         if let Some(positions) = &self.layout.positions {
-            each(LinearGradient {
+            each(LayerGradient::Linear(LinearGradient {
                 name: "position_embedding",
                 rows: inputs.len(),
                 inputs: &[],
                 outputs: &scratch.dh,
-            });
+            }));
             let table = &mut gradient[positions.clone()];
             for (i, row) in scratch.dh.chunks_exact(d).enumerate() {
                 add_to(&mut table[i % window * d..][..d], row);

@@ -8,6 +8,8 @@ use crate::reference::real::{Real, add_to};
 /// Ranges of the taps `[TAPS, C]`, the oldest position first, and the bias `[C]` in the parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Convolution {
+    /// The layer's name: its weight's name without `.weight`.
+    pub(crate) name: String,
     pub(crate) weight: Range<usize>,
     pub(crate) bias: Range<usize>,
 }
@@ -96,10 +98,14 @@ mod tests {
     use super::*;
     use crate::reference::tests::wave;
 
+    fn layer(c: usize) -> Convolution {
+        Convolution { name: "conv".into(), weight: 0..TAPS * c, bias: TAPS * c..TAPS * c + c }
+    }
+
     #[test]
     fn a_window_in_pieces_is_the_window() {
         let (c, stride, rows) = (3, 5, 11);
-        let layer = Convolution { weight: 0..TAPS * c, bias: TAPS * c..TAPS * c + c };
+        let layer = layer(c);
         let (parameters, x) = (wave(TAPS * c + c, 0.7), wave(rows * stride, 1.3));
         let mut whole = vec![0.0; rows * c];
         layer.forward(&parameters, (&x, stride), &vec![0.0; 3 * c], &mut whole);

@@ -20,7 +20,7 @@ use crate::reference::layout::Gated;
 use crate::reference::memory;
 use crate::reference::model::Model;
 use crate::reference::moe;
-use crate::reference::observer::Each;
+use crate::reference::observer::{ConvolutionGradient, Each, LayerGradient};
 use crate::reference::real::{Real, add_to, size};
 use crate::reference::silu::{silu, silu_with_derivative};
 
@@ -288,6 +288,13 @@ impl Gated {
         for (da, &x) in da.iter_mut().zip(&tape.convolved) {
             *da = *da * silu_with_derivative(x).1;
         }
+        each(LayerGradient::Convolution(ConvolutionGradient {
+            name: &self.conv.name,
+            window,
+            channels: c,
+            inputs: (&tape.projected, 2 * c),
+            outputs: da,
+        }));
         let windows = da.chunks_exact(window * c).zip(tape.projected.chunks_exact(window * 2 * c));
         for ((dy, x), dx) in windows.zip(d_projected.chunks_exact_mut(window * 2 * c)) {
             self.conv.backward(parameters, (x, 2 * c), dy, dx, gradient);

@@ -124,6 +124,7 @@ impl Layout {
                     norm: first_norm,
                     in_proj: linear(&format!("{bk}.in_proj")),
                     conv: Convolution {
+                        name: format!("{bk}.conv"),
                         weight: range(&format!("{bk}.conv.weight")),
                         bias: range(&format!("{bk}.conv.bias")),
                     },

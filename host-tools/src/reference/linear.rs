@@ -1,6 +1,6 @@
 //! Matrix products (the only calls of the `gemm` crate), and linear layers.
 
-use crate::reference::observer::{Each, LinearGradient};
+use crate::reference::observer::{Each, LayerGradient, LinearGradient};
 use crate::reference::real::{Real, add_to};
 use std::ops::Range;
 
@@ -108,7 +108,8 @@ impl Linear {
         each: &mut Each<'_, T>,
     ) {
         let rows = x.len() / self.inputs;
-        each(LinearGradient { name: &self.name, rows, inputs: x, outputs: dy });
+        let seen = LinearGradient { name: &self.name, rows, inputs: x, outputs: dy };
+        each(LayerGradient::Linear(seen));
         let (a, b) = (transposed(dy, self.outputs), plain(x, self.inputs));
         let dw = &mut gradient[self.weight.clone()];
         product(dw, true, a, b, (self.outputs, rows, self.inputs));

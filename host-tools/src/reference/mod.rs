@@ -33,7 +33,9 @@ pub use forward::Tape;
 pub(crate) use linear::add_gram;
 pub use loss::{Distillation, Losses, negative_log_likelihoods};
 pub use model::Model;
-pub use observer::{ChainCall, LinearCall, LinearGradient, Observer, Routed};
+pub use observer::{
+    ChainCall, ConvolutionGradient, LayerGradient, LinearCall, LinearGradient, Observer, Routed,
+};
 pub use real::Real;
 pub(crate) use real::dot;
 pub use stream::Stream;

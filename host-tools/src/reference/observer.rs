@@ -61,5 +61,29 @@ pub struct LinearGradient<'a, T> {
     pub outputs: &'a [T],
 }
 
+/// One convolution's inputs and output gradients in a backward pass.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvolutionGradient<'a, T> {
+    /// Layer name: its weight's name without `.weight`.
+    pub name: &'a str,
+    /// Positions per window; before its first, inputs are zero.
+    pub window: usize,
+    /// Channels C.
+    pub channels: usize,
+    /// Row-major, and the length of a row, whose first C numbers are the inputs.
+    pub inputs: (&'a [T], usize),
+    /// Gradient of the loss with respect to the outputs, row-major `[rows, C]`.
+    pub outputs: &'a [T],
+}
+
+/// A layer in a backward pass.
+#[derive(Clone, Copy, Debug)]
+pub enum LayerGradient<'a, T> {
+    /// A linear layer or an embedding.
+    Linear(LinearGradient<'a, T>),
+    /// The convolution of a gated chain.
+    Convolution(ConvolutionGradient<'a, T>),
+}
+
 /// Callback for every layer of a backward pass.
-pub(crate) type Each<'a, T> = dyn FnMut(LinearGradient<'_, T>) + 'a;
+pub(crate) type Each<'a, T> = dyn FnMut(LayerGradient<'_, T>) + 'a;

@@ -292,10 +292,12 @@ fn rounded_activations_have_the_gradient_of_what_is_computed() {
 /// positions differ by no more than the 8-bit codes of the convolution's inputs explain.
 #[test]
 fn the_core_has_the_memory_of_the_reference() {
+    use half::f16;
     use resnet_bk_core::blob::{ChainFormat, ChainParameters};
-    use resnet_bk_core::internals::convolution::{Position, TAPS, Taps, convolve};
-    use resnet_bk_core::internals::{activation, bk, memory};
-    use resnet_bk_core::numeric::{Scale, silu};
+    use resnet_bk_core::blob::{Precision, TAPS, Tensor};
+    use resnet_bk_core::internals::convolution::{Tail, step};
+    use resnet_bk_core::internals::{bk, memory};
+    use resnet_bk_core::numeric::silu;
 
     let (c, k, rows) = (6, 2, 1000);
     let wave = |n: usize, f: f64| (0..n).map(move |i| ((i * i + 7 * i) as f64 * f).sin());
@@ -309,7 +311,11 @@ fn the_core_has_the_memory_of_the_reference() {
 
     // The reference, in f64.
     let parameters: Vec<f64> = weights.iter().chain(&biases).copied().collect();
-    let layer = convolution::Convolution { weight: 0..TAPS * c, bias: TAPS * c..TAPS * c + c };
+    let layer = convolution::Convolution {
+        name: "conv".into(),
+        weight: 0..TAPS * c,
+        bias: TAPS * c..TAPS * c + c,
+    };
     let mut a = vec![0.0; rows * c];
     layer.forward(&parameters, (&inputs, c), &vec![0.0; (TAPS - 1) * c], &mut a);
     a.iter_mut().for_each(|x| *x = super::silu::silu(*x));
@@ -326,32 +332,39 @@ fn the_core_has_the_memory_of_the_reference() {
     let constants: Vec<u8> =
         (0..k).flat_map(|i| [of_chain(diagonal[i]), of_chain(eta[i])].concat()).collect();
     let constants = ChainParameters { bytes: &constants };
-    let weights: Vec<i16> =
-        weights.iter().map(|w| (w / 127.0 * f64::from(1 << 20)).round() as i16).collect();
-    let biases: Vec<i32> = biases.iter().map(|&b| fixed(b)).collect();
-    let taps = Taps { weights: &weights, exponent: 20, biases: &biases };
-    let mut tail = vec![(vec![0i8; c], Scale::ZERO); TAPS];
-    let (mut state, mut features, mut s) = (vec![0; 2 * k], vec![0; 2 * k], vec![0; c]);
+    let by_channel = (0..c).flat_map(|i| weights[i..].iter().step_by(c));
+    let codes: Vec<u8> = by_channel.flat_map(|&w| f16::from_f64(w).to_le_bytes()).collect();
+    let biases: Vec<u8> =
+        biases.iter().flat_map(|b| ((b * 16384.0).round() as i16).to_le_bytes()).collect();
+    let taps = Tensor {
+        precision: Precision::Fp16,
+        rows: c,
+        cols: TAPS,
+        group: 0,
+        exponent: 0,
+        bias_exponent: 14,
+        max_code: 127,
+        codes: &codes,
+        scales: &[],
+        biases: &biases,
+    };
+    let (mut codes, mut scales) = (vec![0; (TAPS - 1) * c], [0; TAPS - 1]);
+    let mut tail = Tail { codes: &mut codes, scales: &mut scales };
+    let (mut state, mut s) = (vec![0; 2 * k], vec![0; c]);
     let mut worst = 0.0f64;
     for t in 0..rows {
-        let row: Vec<i32> = inputs[t * c..][..c].iter().map(|&x| fixed(x)).collect();
-        let mut codes = vec![0; c];
-        let scale = activation::quantize(&row, &mut codes);
-        tail.remove(0);
-        tail.push((codes.iter().map(|&code| code as i8).collect(), scale));
-        let position = |i: usize| Position { codes: &tail[i].0, scale: tail[i].1 };
-        let mut a = vec![0; c];
-        convolve(taps, std::array::from_fn(position), &mut a);
+        let mut a: Vec<i32> = inputs[t * c..][..c].iter().map(|&x| fixed(x)).collect();
+        step(&taps, &mut tail, &mut vec![0; c], &mut a);
         a.iter_mut().for_each(|a| *a = silu(*a));
-        let v: Vec<i32> = potentials[t * k..][..k].iter().map(|&v| fixed(v)).collect();
-        bk::half_step(format, constants, &v, &mut state, &mut features);
-        let gates: Vec<i32> =
-            (0..k).map(|i| memory::gate(constants.get(i).1, state[k + i])).collect();
+        let mut gates: Vec<i32> = potentials[t * k..][..k].iter().map(|&v| fixed(v)).collect();
+        bk::half_gates(format, constants, &mut gates, &mut state);
         memory::step(&gates, &a, &mut s);
-        for (i, (&s, &exact)) in s.iter().zip(&exact[t * c..][..c]).enumerate() {
-            let z = outputs[t * c + i];
-            let found = memory::read(s, silu(fixed(z)));
-            worst = worst.max((f64::from(found) / 65536.0 - exact * super::silu::silu(z)).abs());
+        let z: Vec<i32> = outputs[t * c..][..c].iter().map(|&z| fixed(z)).collect();
+        let mut read = vec![0; c];
+        memory::read(&s, &z, &mut read);
+        let exact = exact[t * c..].iter().zip(&outputs[t * c..]);
+        for (&found, (&s, &z)) in read.iter().zip(exact) {
+            worst = worst.max((f64::from(found) / 65536.0 - s * super::silu::silu(z)).abs());
         }
     }
     // Codes are off by at most 4/254; a channel's weights sum to at most 2, slopes of SiLU are

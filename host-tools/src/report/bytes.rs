@@ -12,7 +12,7 @@ pub enum Part {
     ExpertsUp,
     /// The second matrices of experts.
     ExpertsDown,
-    /// Projections into and out of the BK-core.
+    /// Projections into and out of the BK-core, and the convolution of a gated chain.
     BkCore,
     /// Gating networks.
     Gates,
@@ -52,7 +52,10 @@ impl Part {
             TensorId::TokenEmbedding(_) | TensorId::PositionEmbedding => Self::Embeddings,
             TensorId::ExpertUp(..) => Self::ExpertsUp,
             TensorId::ExpertDown(..) => Self::ExpertsDown,
-            TensorId::VProj(_) | TensorId::OutputProj(_) => Self::BkCore,
+            TensorId::InProj(_)
+            | TensorId::Convolution(_)
+            | TensorId::VProj(_)
+            | TensorId::OutputProj(_) => Self::BkCore,
             TensorId::Gate(_) => Self::Gates,
             TensorId::LmHead(_) => Self::Head,
         }

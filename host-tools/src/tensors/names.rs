@@ -2,8 +2,7 @@
 
 use resnet_bk_core::blob::{self, Dimensions, TensorId};
 
-use crate::checkpoint::{Chain, ModelConfig};
-use crate::error::{Error, Result};
+use crate::checkpoint::{Block, Chain, ModelConfig};
 
 /// Layer name of a matrix: its weight's name without `.weight`.
 pub fn layer_name(id: TensorId) -> String {
@@ -11,6 +10,8 @@ pub fn layer_name(id: TensorId) -> String {
     match id {
         TensorId::TokenEmbedding(_) => "token_embedding".into(),
         TensorId::PositionEmbedding => "position_embedding".into(),
+        TensorId::InProj(l) => format!("{}.in_proj", bk(l)),
+        TensorId::Convolution(l) => format!("{}.conv", bk(l)),
         TensorId::VProj(l) => format!("{}.v_proj", bk(l)),
         TensorId::OutputProj(l) => format!("{}.output_proj", bk(l)),
         TensorId::Gate(l) => format!("{}.moe_ffn.gating_network", bk(l)),
@@ -42,17 +43,9 @@ pub fn feeds_a_choice(layer: &str) -> bool {
     layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")
 }
 
-/// The core's dimensions of a model; a valid configuration fits their limits. Fails for a gated
-/// chain, which the core does not run.
-pub fn dimensions(config: &ModelConfig) -> Result<Dimensions> {
-    if !config.block.is_published() {
-        return Err(Error::Usage(
-            "blobs hold models of the published block; train, evaluate and run a gated chain in \
-             FP32"
-                .into(),
-        ));
-    }
-    Ok(Dimensions {
+/// The core's dimensions of a model; a valid configuration fits their limits.
+pub fn dimensions(config: &ModelConfig) -> Dimensions {
+    Dimensions {
         vocab: config.vocab as u32,
         width: config.width as u32,
         layers: config.layers as u32,
@@ -66,5 +59,9 @@ pub fn dimensions(config: &ModelConfig) -> Result<Dimensions> {
             Chain::Full => blob::Chain::Full,
             Chain::Half => blob::Chain::Half,
         },
-    })
+        block: match config.block {
+            Block::Resolvent => blob::Block::Resolvent,
+            Block::Gated { channels } => blob::Block::Gated { channels: channels as u32 },
+        },
+    }
 }

@@ -16,7 +16,6 @@ use crate::importance::{self, Importance, Settings};
 use crate::quantize::Origin;
 use crate::quantize::encode::Encoded;
 use crate::reference::Model;
-use crate::tensors::dimensions;
 use crate::tokenizer::Tokenizer;
 
 /// The target of a budget.
@@ -106,8 +105,6 @@ impl QuantizeArgs {
     /// Reads the checkpoint and resolves flags that depend on it.
     pub(in crate::cli) fn load(&mut self, model: &Path, global: Global) -> Result<Loaded> {
         let loaded = Loaded::read(model, self.tokenizer.as_deref(), global)?;
-        // Refused before the text is read, not after it was computed with.
-        dimensions(&loaded.checkpoint.config)?;
         self.text.fit(loaded.checkpoint.config.positions)?;
         Ok(loaded)
     }
