@@ -49,6 +49,13 @@ pub enum Error {
         /// Its largest allowed value.
         limit: u32,
     },
+    /// The channels of a gated chain are not a multiple of its potentials.
+    Channels {
+        /// Channels of a block.
+        channels: u32,
+        /// Potentials of a block.
+        potentials: u32,
+    },
     /// The record of a matrix is invalid.
     Tensor {
         /// Its index in the canonical order.
@@ -191,8 +198,8 @@ impl fmt::Display for Error {
             ),
             Self::Version { found, supported } => write!(
                 f,
-                "blob format {found}, but this build reads format {supported}; quantize the \
-                 checkpoint again with the same version of the tools as the firmware"
+                "blob format {found}, but this build reads format {supported}; convert it with \
+                 `resnet-bk upgrade`, or quantize again, with the tools of the firmware's version"
             ),
             Self::Truncated { needed, given } => {
                 write!(f, "blob is cut short: {given} of {needed} bytes; copy all of it again")
@@ -213,6 +220,11 @@ impl fmt::Display for Error {
                  limits"
                 )
             }
+            Self::Channels { channels, potentials } => write!(
+                f,
+                "{channels} channels, but they must be a multiple of the {potentials} potentials; \
+                 train a model with such dimensions"
+            ),
             Self::Tensor { index, problem } => {
                 write!(f, "tensor {index} of the blob: {problem}; quantize again")
             }

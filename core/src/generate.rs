@@ -59,7 +59,7 @@ impl<P: Predictor> Predictor for &mut P {
 ///
 /// static MODEL: &[u8] = resnet_bk_core::include_blob!(concat!(
 ///     env!("CARGO_MANIFEST_DIR"),
-///     "/tests/golden/v2/half-mixed.rbk"
+///     "/tests/golden/v3/half-mixed.rbk"
 /// ));
 ///
 /// let model = Model::from_bytes(MODEL)?;

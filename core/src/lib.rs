@@ -10,7 +10,7 @@
 //!    saved across power loss ([`Session::snapshot`]). [`Window`]: whole windows at once, required
 //!    for full-chain models.
 //! 3. `layers`: activation quantization fused with layer normalization, the fixed-point BK-core,
-//!    gating, experts.
+//!    the memory of a gated chain and its convolution, gating, experts.
 //! 4. [`kernels`]: matrix-vector products with INT2 to INT6, INT8 and FP16 weights. The portable
 //!    kernel is the specification; optimized ones must match it bit for bit. [`Model::kernels`]
 //!    reports the kernel of each matrix, and the reason for a fallback to the portable one.
@@ -34,7 +34,7 @@
 //! use resnet_bk_core::blob::Dimensions;
 //! use resnet_bk_core::{Error, Model, Sampler, Session, include_blob};
 //!
-//! static BLOB: &[u8] = include_blob!("../tests/golden/v2/half-int4.rbk");
+//! static BLOB: &[u8] = include_blob!("../tests/golden/v3/half-int4.rbk");
 //! const DIMS: Dimensions = match Dimensions::of_blob(BLOB) {
 //!     Ok(dims) => dims,
 //!     Err(_) => panic!("not a blob of this version"),
@@ -92,11 +92,11 @@ extern crate std;
 #[forbid(unsafe_code)]
 pub mod blob;
 #[forbid(unsafe_code)]
-mod block;
-#[forbid(unsafe_code)]
 mod digest;
 #[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
+mod forward;
 #[forbid(unsafe_code)]
 mod generate;
 pub mod kernels;
@@ -127,6 +127,7 @@ mod window;
 #[doc(hidden)]
 #[forbid(unsafe_code)]
 pub mod internals {
+    pub use crate::kernels::depthwise::{Position, convolve};
     #[cfg(feature = "std")]
     pub use crate::kernels::dispatch::Prepared;
     pub use crate::kernels::dispatch::{matmul, row, to_halves};

@@ -225,7 +225,11 @@ impl<'a> Model<'a> {
         choose: impl Fn(&Tensor<'_>) -> Choice,
     ) -> impl Iterator<Item = (TensorId, Choice)> {
         self.dims.tensors().map(move |id| {
-            let choice = if id.is_embedding() { Choice::ROW } else { choose(&self.tensor(id)) };
+            let choice = match id {
+                TensorId::Convolution(_) => Choice::DEPTHWISE,
+                _ if id.is_embedding() => Choice::ROW,
+                _ => choose(&self.tensor(id)),
+            };
             (id, choice)
         })
     }

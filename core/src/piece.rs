@@ -5,8 +5,13 @@
 /// A token is [`Self::Embedding`]; then for every block [`Self::Normalization`],
 /// [`Self::Potentials`], [`Self::Chain`], [`Self::OutputProjection`], [`Self::Gate`] and for each
 /// selected expert [`Self::ExpertUp`], [`Self::Hidden`], [`Self::ExpertDown`], [`Self::Mixing`];
-/// then a final [`Self::Normalization`] and the output layer in chunks of `hidden` rows. No piece
-/// exceeds one matrix: `max(hidden, 2K, E) · d` multiply-accumulates.
+/// then a final [`Self::Normalization`] and the output layer in chunks.
+///
+/// A gated chain is [`Self::Normalization`], [`Self::InputProjection`], [`Self::Convolution`],
+/// [`Self::Potentials`], [`Self::Chain`], [`Self::Memory`], [`Self::OutputProjection`]; if it has
+/// experts another [`Self::Normalization`], then [`Self::Gate`] if there are several, and as above.
+///
+/// No piece exceeds one matrix: `max(hidden, 2K, 2C, E) · d` multiply-accumulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -15,11 +20,18 @@ pub enum Piece {
     Embedding,
     /// Layer normalization fused with quantization: `[d]`.
     Normalization,
-    /// Projection to the potentials: `[K, d]`.
+    /// Projection to the inputs and output gates of a gated chain: `[2C, d]`.
+    InputProjection,
+    /// Convolution of a gated chain's inputs and their quantization: `[C, 4]`.
+    Convolution,
+    /// Projection to the potentials: `[K, d]`, or `[K, C]`.
     Potentials,
-    /// One position of the chain: `K` complex reciprocals.
+    /// One position of the chain: `K` complex reciprocals, and in a gated chain `K` gates.
     Chain,
-    /// Quantization of the chain's features and their projection: `[d, 2K]`.
+    /// The memory of a gated chain and its output gates: `[C]`.
+    Memory,
+    /// Quantization of the chain's features, or of what was read from the memory, and its
+    /// projection: `[d, 2K]`, or `[d, C]`.
     OutputProjection,
     /// Gate logits (`[E, d]`) and expert selection.
     Gate,
@@ -31,17 +43,20 @@ pub enum Piece {
     ExpertDown,
     /// Weighted addition of the expert's output to the residual: `[d]`.
     Mixing,
-    /// At most `hidden` rows of the output layer (`[V, d]`).
+    /// Rows of the output layer (`[V, d]`): at most `hidden`, in a gated chain at most `d`.
     OutputLayer,
 }
 
 impl Piece {
     /// Every piece, in the order of a token.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Embedding,
         Self::Normalization,
+        Self::InputProjection,
+        Self::Convolution,
         Self::Potentials,
         Self::Chain,
+        Self::Memory,
         Self::OutputProjection,
         Self::Gate,
         Self::ExpertUp,
@@ -56,8 +71,11 @@ impl Piece {
         match self {
             Self::Embedding => "embedding",
             Self::Normalization => "normalization",
+            Self::InputProjection => "input_projection",
+            Self::Convolution => "convolution",
             Self::Potentials => "potentials",
             Self::Chain => "chain",
+            Self::Memory => "memory",
             Self::OutputProjection => "output_projection",
             Self::Gate => "gate",
             Self::ExpertUp => "expert_up",

@@ -82,7 +82,7 @@ impl Score {
 ///
 /// static MODEL: &[u8] = resnet_bk_core::include_blob!(concat!(
 ///     env!("CARGO_MANIFEST_DIR"),
-///     "/tests/golden/v2/half-mixed.rbk"
+///     "/tests/golden/v3/half-mixed.rbk"
 /// ));
 /// /// Nats per token, smoothed over some eight tokens, that are no longer ordinary.
 /// const ALARM: f32 = 9.0;

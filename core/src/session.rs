@@ -4,18 +4,17 @@ use core::fmt;
 
 use half::f16;
 
-use crate::blob::{Dimensions, TensorId};
-use crate::block::{Cursor, Tile, check, embed, normalize_all};
+use crate::blob::{Block, Dimensions};
 use crate::error::Error;
-use crate::kernels::{Vectors, matmul};
-use crate::layers::bk::half_step;
+use crate::forward::output::logits;
+use crate::forward::{Cursor, Tile, check, codes, embed, gated, scratch_words};
 #[cfg(feature = "alloc")]
 use crate::memory::allocate;
 use crate::memory::{Arena, code_words, product, total};
 use crate::model::Model;
 use crate::piece::Piece;
 
-/// A stream of tokens through a half-chain model.
+/// A stream of tokens through a causal model: a half chain.
 ///
 /// The session owns its [`Model`], which is cheap to clone because the weights stay in the blob.
 /// The caller provides the memory: a static array, a slice or, with the feature `alloc`, a vector.
@@ -28,7 +27,7 @@ use crate::piece::Piece;
 /// ```
 /// # use resnet_bk_core::{Error, Model, Session};
 /// # static BLOB: &[u8] =
-/// #     resnet_bk_core::include_blob!("../tests/golden/v2/half-int4.rbk");
+/// #     resnet_bk_core::include_blob!("../tests/golden/v3/half-int4.rbk");
 /// let model = Model::from_bytes(BLOB)?;
 /// let mut memory = vec![0; model.dims().session_words()];
 /// let mut session = Session::new(model, &mut memory[..])?;
@@ -56,33 +55,26 @@ pub struct Session<'a, M> {
     logits_wanted: bool,
 }
 
-/// The parts of a session's memory. Only the state, which comes first, outlives a token.
+/// The parts of a session's memory. The state, which comes first, outlives a token, and the logits
+/// at the beginning of the tile's scratch outlive it until the next one begins.
 struct Parts<'a> {
-    /// `[layers, 2K]`: 1/L of the last position.
-    state: &'a mut [i32],
-    h: &'a mut [i32],
-    codes: &'a mut [i16],
-    scale: &'a mut [u32],
-    potentials: &'a mut [i32],
-    features: &'a mut [i32],
+    /// `[layers]` blocks of [`Dimensions::block_state_words`].
+    state: &'a mut [u32],
     tile: Tile<'a>,
-    logits: &'a mut [f16],
 }
 
 impl<'a> Parts<'a> {
     #[inline(never)]
     fn carve(words: &'a mut [u32], dims: &Dimensions) -> Self {
-        let (width, potentials) = (dims.width as usize, dims.potentials as usize);
         let mut arena = Arena::new(words);
         Self {
-            state: arena.integers(dims.state_words()),
-            h: arena.integers(width),
-            codes: arena.codes(width),
-            scale: arena.words(1),
-            potentials: arena.integers(potentials),
-            features: arena.integers(2 * potentials),
-            tile: Tile::carve(&mut arena, dims, 1),
-            logits: arena.halves(dims.vocab as usize),
+            state: arena.words(dims.state_words()),
+            tile: Tile {
+                h: arena.integers(dims.width as usize),
+                scales: arena.words(1),
+                codes: arena.codes(codes(dims, 1)),
+                scratch: arena.words(scratch_words(dims, 1)),
+            },
         }
     }
 }
@@ -90,21 +82,28 @@ impl<'a> Parts<'a> {
 impl Dimensions {
     /// 32-bit words of memory that a [`Session`] of such a model needs.
     pub const fn session_words(&self) -> usize {
-        let (width, potentials) = (self.width as usize, self.potentials as usize);
         total([
             self.state_words(),
-            width,
-            code_words(width),
+            self.width as usize,
             1,
-            product([3, potentials]),
-            Tile::words(self, 1),
-            code_words(self.vocab as usize),
+            code_words(codes(self, 1)),
+            scratch_words(self, 1),
         ])
     }
 
-    /// Words of the state: a complex 1/L per block and potential.
-    pub(crate) const fn state_words(&self) -> usize {
-        product([self.layers as usize, 2, self.potentials as usize])
+    /// Words of the state of all blocks.
+    pub const fn state_words(&self) -> usize {
+        product([self.layers as usize, self.block_state_words()])
+    }
+
+    /// Words of a block's state: a complex 1/L per potential, in a gated chain also its memory and
+    /// the tail of its convolution.
+    pub(crate) const fn block_state_words(&self) -> usize {
+        let potentials = self.potentials as usize;
+        match self.block {
+            Block::Resolvent => product([2, potentials]),
+            Block::Gated { channels } => gated::State::words(potentials, channels as usize),
+        }
     }
 }
 
@@ -213,9 +212,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
             return None;
         }
         let dims = self.model.dims();
-        let (vocab, end) = (dims.vocab as usize, dims.session_words());
-        let words = &mut self.memory.as_mut()[end - code_words(vocab)..end];
-        Some(&mut bytemuck::cast_slice_mut(words)[..vocab])
+        Some(logits(Parts::carve(self.memory.as_mut(), dims).tile.scratch, dims, 1))
     }
 
     fn start(&mut self, token: u32, logits_wanted: bool) -> Result<(), Error> {
@@ -231,7 +228,8 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// Computes the next piece of the token in progress, or all that remain. The logits are stale
     /// unless this token computes them and is complete.
     fn compute(&mut self, all: bool) -> &mut [f16] {
-        let mut parts = Parts::carve(self.memory.as_mut(), self.model.dims());
+        let dims = self.model.dims();
+        let mut parts = Parts::carve(self.memory.as_mut(), dims);
         let task = Task { token: self.token, position: self.position, logits: self.logits_wanted };
         loop {
             parts.advance(&self.model, task, &mut self.cursor);
@@ -243,7 +241,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
             // Only position tables use the position, and they end long before it saturates.
             self.position = self.position.saturating_add(1);
         }
-        parts.logits
+        logits(parts.tile.scratch, dims, 1)
     }
 
     /// Sets the position; drops a token in progress and the logits.
@@ -252,14 +250,14 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         (self.cursor, self.logits_wanted) = (Cursor::DONE, false);
     }
 
-    /// `[layers, 2K]`.
-    pub(crate) fn state_mut(&mut self) -> &mut [i32] {
-        bytemuck::cast_slice_mut(&mut self.memory.as_mut()[..self.model.dims().state_words()])
+    /// `[layers]` states of blocks.
+    pub(crate) fn state_mut(&mut self) -> &mut [u32] {
+        &mut self.memory.as_mut()[..self.model.dims().state_words()]
     }
 
-    /// `[layers, 2K]`.
-    pub(crate) fn state(&self) -> &[i32] {
-        bytemuck::cast_slice(&self.memory.as_ref()[..self.model.dims().state_words()])
+    /// `[layers]` states of blocks.
+    pub(crate) fn state(&self) -> &[u32] {
+        &self.memory.as_ref()[..self.model.dims().state_words()]
     }
 }
 
@@ -277,41 +275,33 @@ impl Parts<'_> {
     // Outlined: one copy for all types of memory, compiled in this crate for size on devices.
     #[inline(never)]
     fn advance(&mut self, model: &Model<'_>, task: Task, cursor: &mut Cursor) {
-        let dims = model.dims();
-        let layer = cursor.layer;
-        let x = Vectors { codes: self.codes, scales: self.scale };
-        cursor.next = match cursor.next {
-            Some(Piece::Embedding) => {
-                embed(model, task.token, task.position, self.h);
-                Some(Piece::Normalization)
-            }
-            Some(Piece::Normalization) => {
-                normalize_all(self.h, self.codes, self.scale);
-                if layer == dims.layers {
-                    *cursor = Cursor::OUTPUT;
-                    cursor.next
-                } else {
-                    Some(Piece::Potentials)
+        let (dims, layer) = (model.dims(), cursor.layer);
+        let tile = &mut self.tile;
+        if cursor.next == Some(Piece::Embedding) {
+            embed(model, task.token, task.position, tile.h);
+            cursor.next = Some(Piece::Normalization);
+        } else if cursor.is_before_block() {
+            tile.normalize();
+            *cursor = match dims.block {
+                _ if layer == dims.layers => Cursor::OUTPUT,
+                Block::Resolvent => Cursor::at(Some(Piece::Potentials), layer),
+                Block::Gated { .. } => Cursor::at(Some(Piece::InputProjection), layer),
+            };
+        } else if cursor.next == Some(Piece::OutputLayer) {
+            cursor.advance_output(model, tile.lend());
+        } else if cursor.next.is_some() {
+            let words = dims.block_state_words();
+            let state = &mut self.state[layer as usize * words..][..words];
+            let (tile, rest) = (tile.lend(), layer + 1 < dims.layers || task.logits);
+            match dims.block {
+                Block::Resolvent => cursor.advance_half_chain(model, state, tile, rest),
+                Block::Gated { channels } => {
+                    let channels = channels as usize;
+                    let state = gated::State::new(state, dims.potentials as usize, channels);
+                    cursor.advance_gated(model, channels, state, tile, rest);
                 }
             }
-            Some(Piece::Potentials) => {
-                matmul(&model.matrix(TensorId::VProj(layer)), x, self.potentials);
-                Some(Piece::Chain)
-            }
-            Some(Piece::Chain) => {
-                let count = 2 * dims.potentials as usize;
-                let state = &mut self.state[layer as usize * count..][..count];
-                let parameters = model.chain_parameters(layer);
-                let (format, potentials) = (model.chain_format(), &*self.potentials);
-                half_step(format, parameters, potentials, state, self.features);
-                let last = layer + 1 == dims.layers && !task.logits;
-                if last { None } else { Some(Piece::OutputProjection) }
-            }
-            Some(Piece::OutputLayer) => {
-                return cursor.advance_output(model, x, self.logits, &mut self.tile);
-            }
-            _ => return cursor.advance_block(model, x, self.features, self.h, &mut self.tile),
-        };
+        }
     }
 }
 

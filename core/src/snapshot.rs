@@ -6,15 +6,18 @@
 //!      12   checksum of blob    u32, as its preamble has it
 //!      16   length of blob      u32
 //!      20   position            u64
-//!      28   state               i32 [layers, 2K]: 1/L of the last position
+//!      28   state               block by block: 1/L of the last position, i32 [2K]; in a gated
+//!                               chain the memory, i32 [C], and the convolution's tail
 //!   len−4   CRC-32C             u32, over all bytes before it
 //! ```
 //!
 //! `docs/format.md` specifies it.
 
-use crate::blob::{CRC, Dimensions};
+use crate::blob::{Block, CRC, Dimensions, TAPS};
 use crate::error::{Error, SnapshotProblem};
+use crate::layers::memory;
 use crate::memory::{product, total};
+use crate::numeric::Scale;
 use crate::session::Session;
 
 /// First eight bytes of every snapshot.
@@ -41,7 +44,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
     /// ```
     /// # use resnet_bk_core::{Error, Model, Session};
     /// # static BLOB: &[u8] =
-    /// #     resnet_bk_core::include_blob!("../tests/golden/v2/half-int4.rbk");
+    /// #     resnet_bk_core::include_blob!("../tests/golden/v3/half-int4.rbk");
     /// let model = Model::from_bytes(BLOB)?;
     /// let mut memory = [vec![0; model.dims().session_words()], vec![]];
     /// memory[1] = memory[0].clone();
@@ -78,8 +81,9 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         content[12..16].copy_from_slice(&checksum.to_le_bytes());
         content[16..20].copy_from_slice(&len.to_le_bytes());
         content[20..HEAD].copy_from_slice(&(self.position() as u64).to_le_bytes());
-        for (bytes, part) in content[HEAD..].as_chunks_mut().0.iter_mut().zip(self.state()) {
-            *bytes = part.to_le_bytes();
+        let words = content[HEAD..].as_chunks_mut().0.iter_mut().zip(self.state());
+        for (index, (bytes, &word)) in words.enumerate() {
+            *bytes = self.swap(index, word).to_le_bytes();
         }
         sum.copy_from_slice(&CRC.checksum(content).to_le_bytes());
         Ok(needed)
@@ -96,11 +100,25 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let position = self.check_snapshot(bytes).map_err(Error::Snapshot)?;
         self.rewind(position);
-        let state = bytes[HEAD..].as_chunks().0;
-        for (part, bytes) in self.state_mut().iter_mut().zip(state) {
-            *part = i32::from_le_bytes(*bytes);
+        let words = bytes[HEAD..].as_chunks().0;
+        for index in 0..self.state().len() {
+            let word = self.swap(index, u32::from_le_bytes(words[index]));
+            self.state_mut()[index] = word;
         }
         Ok(())
+    }
+
+    /// A word of the state between the machine's order of bytes and that of a snapshot: a word of
+    /// four codes has them in the order of channels on every machine.
+    fn swap(&self, index: usize, word: u32) -> u32 {
+        let dims = self.model().dims();
+        match dims.block {
+            Block::Gated { channels } => {
+                let tail = 2 * dims.potentials as usize + channels as usize + (TAPS - 1);
+                if index % dims.block_state_words() < tail { word } else { word.to_le() }
+            }
+            Block::Resolvent => word,
+        }
     }
 
     /// Validates a snapshot against this session's model and returns its position.
@@ -131,21 +149,33 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         if dims.positions != 0 && position > u64::from(dims.positions) {
             return Err(SnapshotProblem::State);
         }
-        let (format, count) = (self.model().chain_format(), dims.potentials as usize);
-        let blocks = content[HEAD..].as_chunks().0.chunks_exact(2 * count);
-        for (layer, block) in (0..dims.layers).zip(blocks) {
-            let (re, im) = block.split_at(count);
-            let parts = re
-                .iter()
-                .zip(im)
-                .map(|(re, im)| (i32::from_le_bytes(*re), i32::from_le_bytes(*im)));
-            let parameters = self.model().chain_parameters(layer);
-            let mut states = parts.zip(parameters.iter());
-            if !states.all(|(state, (_, eta))| format.admits_state(eta, state)) {
-                return Err(SnapshotProblem::State);
-            }
+        let blocks = content[HEAD..].chunks_exact(4 * dims.block_state_words());
+        if !(0..dims.layers).zip(blocks).all(|(layer, block)| self.admits_state(layer, block)) {
+            return Err(SnapshotProblem::State);
         }
         // Saturates on 32-bit machines, as the position of a session does.
         Ok(usize::try_from(position).unwrap_or(usize::MAX))
     }
+
+    /// Whether the state of a block is within the ranges that inference never leaves.
+    fn admits_state(&self, layer: u32, state: &[u8]) -> bool {
+        let (dims, format) = (self.model().dims(), self.model().chain_format());
+        let (re, rest) = state.split_at(4 * dims.potentials as usize);
+        let (im, rest) = rest.split_at(re.len());
+        let parameters = self.model().chain_parameters(layer);
+        let mut chain = words(re).zip(words(im)).zip(parameters.iter());
+        if !chain.all(|(state, (_, eta))| format.admits_state(eta, state)) {
+            return false;
+        }
+        let Block::Gated { channels } = dims.block else { return true };
+        let (memory, rest) = rest.split_at(4 * channels as usize);
+        let (scales, codes) = rest.split_at(4 * (TAPS - 1));
+        words(memory).all(memory::admits)
+            && words(scales).all(|scale| Scale::is_packed(scale as u32))
+            && codes.iter().all(|&code| code != 0x80)
+    }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = i32> {
+    bytes.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word))
 }

@@ -4,9 +4,12 @@ use core::fmt;
 
 use half::f16;
 
-use crate::blob::{Chain, Dimensions, TensorId};
-use crate::block::{Cursor, Tile, check, embed, normalize_all};
+use crate::blob::{Block, Chain, Dimensions, TensorId};
 use crate::error::Error;
+use crate::forward::output::logits;
+use crate::forward::{
+    Cursor, Tile, check, codes, embed, gated, normalize_all, resolvent, scratch_words,
+};
 use crate::kernels::{Vectors, matmul, with_simd};
 use crate::layers::bk::{full_chain, half_step};
 #[cfg(feature = "alloc")]
@@ -24,7 +27,7 @@ use crate::score::log_probability;
 /// ```
 /// # use resnet_bk_core::{Error, Model, Window};
 /// # static BLOB: &[u8] =
-/// #     resnet_bk_core::include_blob!("../tests/golden/v2/half-int4.rbk");
+/// #     resnet_bk_core::include_blob!("../tests/golden/v3/half-int4.rbk");
 /// let model = Model::from_bytes(BLOB)?;
 /// let (vocab, tokens) = (model.dims().vocab as usize, [3, 1, 2]);
 /// let mut memory = vec![0; model.dims().window_words(tokens.len(), 2)];
@@ -50,16 +53,28 @@ impl Dimensions {
     /// to `usize::MAX`.
     pub const fn window_words(&self, tokens: usize, tile: usize) -> usize {
         let (tokens, tile) = sizes(tokens, tile);
-        let (width, potentials) = (self.width as usize, self.potentials as usize);
         total([
-            product([tokens, width]),
-            code_words(product([tokens, width])),
+            product([tokens, self.width as usize]),
+            tile,
+            code_words(codes(self, tile)),
+            scratch_words(self, tile),
+            mixer_words(self, tokens),
+        ])
+    }
+}
+
+/// What the mixers of a window need beside the scratch of a tile: a published block the normalized
+/// vectors, potentials and features of all positions and its chain, a gated chain its state.
+const fn mixer_words(dims: &Dimensions, tokens: usize) -> usize {
+    let potentials = dims.potentials as usize;
+    match dims.block {
+        Block::Resolvent => total([
+            code_words(product([tokens, dims.width as usize])),
             tokens,
             product([tokens, 3, potentials]),
-            chain_words(self, tokens),
-            Tile::words(self, tile),
-            code_words(product([tile, self.vocab as usize])),
-        ])
+            chain_words(dims, tokens),
+        ]),
+        Block::Gated { channels } => gated::State::words(potentials, channels as usize),
     }
 }
 
@@ -134,76 +149,121 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Window<'a, M> {
         if window.len() > self.tokens {
             return Err(Error::Buffer { needed: window.len(), given: self.tokens });
         }
-        let (width, count) = (dims.width as usize, dims.potentials as usize);
-        let positions = window.len();
-        let mut arena = Arena::new(self.memory.as_mut());
-        let h = arena.integers(positions * width);
-        let codes = arena.codes(positions * width);
-        let scales = arena.words(positions);
-        let potentials = arena.integers(positions * count);
-        let features = arena.integers(positions * 2 * count);
-        let chain = arena.integers(chain_words(dims, positions));
-        let mut tile = Tile::carve(&mut arena, dims, self.tile);
-        let logits = arena.halves(self.tile * dims.vocab as usize);
-
-        let places = window.iter().zip(h.chunks_exact_mut(width)).enumerate();
         for (position, &token) in window.iter().enumerate() {
             check(dims, token, position)?;
         }
+        let (width, vocab, positions) = (dims.width as usize, dims.vocab as usize, window.len());
+        let mut arena = Arena::new(self.memory.as_mut());
+        let h = arena.integers(positions * width);
+        let mut tile = Tile {
+            h: &mut [],
+            scales: arena.words(self.tile),
+            codes: arena.codes(codes(dims, self.tile)),
+            scratch: arena.words(scratch_words(dims, self.tile)),
+        };
+        let places = window.iter().zip(h.chunks_exact_mut(width)).enumerate();
         with_simd(
             #[inline(always)]
             || places.for_each(|(t, (&token, h))| embed(model, token, t, h)),
         );
-        for layer in 0..dims.layers {
-            normalize_all(h, codes, scales);
-            let x = Vectors { codes, scales };
-            matmul(&model.matrix(TensorId::VProj(layer)), x, potentials);
-            let (format, parameters) = (model.chain_format(), model.chain_parameters(layer));
-            with_simd(
-                #[inline(always)]
-                || match dims.chain {
-                    Chain::Full => full_chain(format, parameters, potentials, chain, features),
-                    Chain::Half => {
-                        chain.fill(0);
-                        let features = features.chunks_exact_mut(2 * count);
-                        for (potentials, features) in potentials.chunks_exact(count).zip(features) {
-                            half_step(format, parameters, potentials, chain, features);
-                        }
-                    }
-                },
-            );
-            for first in (0..positions).step_by(self.tile) {
-                let last = positions.min(first + self.tile);
-                let x = Vectors {
-                    codes: &codes[first * width..last * width],
-                    scales: &scales[first..last],
-                };
-                let features = &features[first * 2 * count..last * 2 * count];
-                let h = &mut h[first * width..last * width];
-                let mut cursor = Cursor::at(Some(Piece::OutputProjection), layer);
-                while cursor.layer == layer {
-                    cursor.advance_block(model, x, features, h, &mut tile);
-                }
+        match dims.block {
+            Block::Resolvent => resolvent_blocks(model, h, arena, self.tile, tile.scratch),
+            Block::Gated { channels } => {
+                gated_blocks(model, channels as usize, h, arena, self.tile, &mut tile);
             }
         }
+        let mut first = 0;
+        for h in h.chunks_mut(self.tile * width) {
+            let mut tile = tile.of(h, width);
+            tile.normalize();
+            let mut cursor = Cursor::OUTPUT;
+            while cursor.next.is_some() {
+                cursor.advance_output(model, tile.lend());
+            }
+            let count = tile.scales.len();
+            for logits in logits(tile.scratch, dims, count).chunks_exact(vocab) {
+                each(first, logits);
+                first += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The blocks of a published model: chains over the whole window, then the rest a tile at a time.
+fn resolvent_blocks(
+    model: &Model<'_>,
+    h: &mut [i32],
+    mut arena: Arena<'_>,
+    tile: usize,
+    scratch: &mut [u32],
+) {
+    let dims = model.dims();
+    let (width, count) = (dims.width as usize, dims.potentials as usize);
+    let positions = h.len() / width;
+    let codes = arena.codes(positions * width);
+    let scales = arena.words(positions);
+    let potentials = arena.integers(positions * count);
+    let features = arena.integers(positions * 2 * count);
+    let chain = arena.integers(chain_words(dims, positions));
+    let mut scratch = resolvent::carve_experts(&mut Arena::new(scratch), dims, tile);
+    for layer in 0..dims.layers {
         normalize_all(h, codes, scales);
-        let vocab = dims.vocab as usize;
-        for first in (0..positions).step_by(self.tile) {
-            let last = positions.min(first + self.tile);
+        let x = Vectors { codes, scales };
+        matmul(&model.matrix(TensorId::VProj(layer)), x, potentials);
+        let (format, parameters) = (model.chain_format(), model.chain_parameters(layer));
+        with_simd(
+            #[inline(always)]
+            || match dims.chain {
+                Chain::Full => full_chain(format, parameters, potentials, chain, features),
+                Chain::Half => {
+                    chain.fill(0);
+                    let features = features.chunks_exact_mut(2 * count);
+                    for (potentials, features) in potentials.chunks_exact(count).zip(features) {
+                        half_step(format, parameters, potentials, chain, features);
+                    }
+                }
+            },
+        );
+        for first in (0..positions).step_by(tile) {
+            let last = positions.min(first + tile);
             let x = Vectors {
                 codes: &codes[first * width..last * width],
                 scales: &scales[first..last],
             };
-            let logits = &mut logits[..(last - first) * vocab];
-            let mut cursor = Cursor::OUTPUT;
-            while cursor.next.is_some() {
-                cursor.advance_output(model, x, logits, &mut tile);
-            }
-            for (offset, logits) in logits.chunks_exact(vocab).enumerate() {
-                each(first + offset, logits);
+            let features = &features[first * 2 * count..last * 2 * count];
+            let h = &mut h[first * width..last * width];
+            let mut cursor = Cursor::at(Some(Piece::OutputProjection), layer);
+            while cursor.layer == layer {
+                cursor.advance_behind_chain(model, x, features, h, &mut scratch);
             }
         }
-        Ok(())
+    }
+}
+
+/// The blocks of gated chains: a tile after the other, as a session would.
+fn gated_blocks(
+    model: &Model<'_>,
+    channels: usize,
+    h: &mut [i32],
+    mut arena: Arena<'_>,
+    count: usize,
+    tile: &mut Tile<'_>,
+) {
+    let dims = model.dims();
+    let (width, potentials) = (dims.width as usize, dims.potentials as usize);
+    let state = arena.words(gated::State::words(potentials, channels));
+    for layer in 0..dims.layers {
+        state.fill(0);
+        for h in h.chunks_mut(count * width) {
+            let mut tile = tile.of(h, width);
+            tile.normalize();
+            let mut cursor = Cursor::at(Some(Piece::InputProjection), layer);
+            while cursor.layer == layer {
+                let state = gated::State::new(state, potentials, channels);
+                cursor.advance_gated(model, channels, state, tile.lend(), true);
+            }
+        }
     }
 }
 

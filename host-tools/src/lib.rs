@@ -25,3 +25,4 @@ pub mod terminal;
 pub mod threads;
 pub mod tokenizer;
 pub mod train;
+pub mod upgrade;

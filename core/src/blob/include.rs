@@ -19,7 +19,7 @@ const _: () = assert!(align_of::<Aligned<u8>>() == ALIGN);
 ///
 /// ```
 /// static BLOB: &[u8] =
-///     resnet_bk_core::include_blob!("../../tests/golden/v2/half-int4.rbk");
+///     resnet_bk_core::include_blob!("../../tests/golden/v3/half-int4.rbk");
 /// assert_eq!(BLOB.as_ptr().addr() % 16, 0);
 /// ```
 #[macro_export]

@@ -22,17 +22,20 @@ mod classes;
 mod dims;
 mod header;
 mod include;
+mod matrices;
 mod preamble;
 mod precision;
+mod prefix;
 mod record;
 mod tensor;
 
 pub use chain::{ChainFormat, ChainParameters};
 pub use classes::TokenClasses;
-pub use dims::{Chain, Dimensions, Limits, TensorId};
+pub use dims::{Block, Chain, Dimensions, Limits, TAPS};
 pub use header::{Header, Measured, Provenance, Section};
 #[doc(hidden)]
 pub use include::Aligned;
+pub use matrices::TensorId;
 pub use preamble::{ALIGN, FORMAT_VERSION, MAGIC, PREAMBLE_LEN, Preamble, checksum};
 pub use precision::{INT8_OFFSETS, Plane, Precision};
 pub use record::{RECORD_LEN, TensorRecord};

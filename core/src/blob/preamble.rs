@@ -5,7 +5,7 @@ use crate::error::Error;
 /// First eight bytes of every blob.
 pub const MAGIC: [u8; 8] = *b"ResNetBK";
 /// Format version that this crate reads and the tools write.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Bytes before the postcard header.
 pub const PREAMBLE_LEN: usize = 32;
 /// Alignment of every section, in bytes from the start of the blob.

@@ -19,7 +19,7 @@
 //!
 //! 1. `choice`, `needs`, `vectors`, `matrix`, `stack`, `thumb1`: types and macros
 //! 2. `portable`
-//! 3. `shapes`, `requantize`, `batched`, `single`: what several kernels share
+//! 3. `depthwise`; `shapes`, `requantize`, `batched`, `single`: what several kernels share
 //! 4. `dsp`; then `planes`, `swar`, `sparse`, `fpu`, `x86_64`, `aarch64`: the kernels
 //! 5. `kernel`, then `table`
 //! 6. `dispatch`
@@ -39,6 +39,7 @@ mod aarch64;
 #[cfg(feature = "std")]
 mod batched;
 pub(crate) mod choice;
+pub(crate) mod depthwise;
 pub(crate) mod dispatch;
 #[cfg(arm_fpu)]
 mod fpu;
@@ -65,6 +66,8 @@ pub(crate) mod vectors;
 pub(crate) mod x86_64;
 
 pub use choice::{Choice, Core, Reason};
+
+pub(crate) use depthwise::{Position, convolve};
 
 #[cfg(feature = "std")]
 pub(crate) use dispatch::Prepared;

@@ -347,7 +347,7 @@ fn add_scaled(out: &mut i32, product: i32, shift: i32) {
 }
 
 /// Iterates over the codes of a row's group, in the order of inputs.
-struct GroupCodes<'a> {
+pub(super) struct GroupCodes<'a> {
     /// For each plane the group's bytes, and byte and lane of the next code.
     planes: [(&'a [u8], usize, usize); 2],
     precision: Precision,
@@ -356,7 +356,7 @@ struct GroupCodes<'a> {
 impl<'a> GroupCodes<'a> {
     /// The codes of the `inputs` inputs of group `g`.
     #[inline(always)]
-    fn new(matrix: &Tensor<'_>, row: &'a [u8], g: usize, inputs: usize) -> Self {
+    pub(super) fn new(matrix: &Tensor<'_>, row: &'a [u8], g: usize, inputs: usize) -> Self {
         let mut planes = [(&row[..0], 0, 0); 2];
         let mut bytes_of = planes.iter_mut();
         for_each_plane(matrix, row, |plane, packed| {
@@ -368,7 +368,7 @@ impl<'a> GroupCodes<'a> {
     }
 
     #[inline(always)]
-    fn next(&mut self) -> i32 {
+    pub(super) fn next(&mut self) -> i32 {
         let mut code = 0;
         for (plane, (bytes, j, lane)) in self.precision.planes().iter().zip(&mut self.planes) {
             code += field(*plane, bytes[*j], *j, *lane) << plane.shift;

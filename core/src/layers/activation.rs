@@ -71,6 +71,14 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
     fill(x, codes, peak, 127, |x| x)
 }
 
+/// [`quantize`] to bytes.
+#[inline(always)]
+pub fn quantize_narrow(x: &[i32], codes: &mut [i8]) -> Scale {
+    let (low, high) = range(x);
+    let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
+    fill(x, codes, peak, 127, |x| x)
+}
+
 /// ReLU fused with quantization to codes in 0 to 255. Returns the value of code 255.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
@@ -97,21 +105,41 @@ fn floor_div(value: i64, width: usize) -> i64 {
     }
 }
 
+/// How a code is stored.
+trait Code: Copy {
+    fn new(code: i16) -> Self;
+}
+
+impl Code for i16 {
+    #[inline(always)]
+    fn new(code: i16) -> Self {
+        code
+    }
+}
+
+/// For codes in ±127.
+impl Code for i8 {
+    #[inline(always)]
+    fn new(code: i16) -> Self {
+        code as i8
+    }
+}
+
 #[inline(always)]
-fn fill(
+fn fill<C: Code>(
     x: &[i32],
-    codes: &mut [i16],
+    codes: &mut [C],
     peak: u32,
     max_code: u32,
     clamp: impl Fn(i32) -> i32,
 ) -> Scale {
     if peak == 0 {
-        codes.fill(0);
+        codes.fill(C::new(0));
         return Scale::ZERO;
     }
     let grid = Grid::new(peak, max_code);
     for (code, &x) in codes.iter_mut().zip(x) {
-        *code = grid.code(clamp(x) >> grid.shift);
+        *code = C::new(grid.code(clamp(x) >> grid.shift));
     }
     Scale { mantissa: grid.peak as u16, exponent: grid.shift as i8 - 16 }
 }

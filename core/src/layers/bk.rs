@@ -12,6 +12,7 @@
 //! 1/η and |L_t| ≤ |α| + β/η for all potentials. [`ChainFormat::admits`] derives from this that
 //! every number of the recursion fits 31 bits.
 
+use super::memory;
 use crate::blob::{
     CODE_PER_POTENTIAL, ChainFormat, ChainParameters, FEATURE_LIMIT, POTENTIAL_LIMIT,
 };
@@ -121,19 +122,54 @@ fn half_step_portably(
     state: &mut [i32],
     features: &mut [i32],
 ) {
+    let (feature_re, feature_im) = features.split_at_mut(potentials.len());
+    let mut features = feature_re.iter_mut().zip(feature_im);
+    half_recursion(format, parameters, potentials, state, |g| {
+        if let Some((re, im)) = features.next() {
+            (*re, *im) = (format.feature(g.re), format.feature(g.im));
+        }
+    });
+}
+
+/// One position of a half chain whose potentials become gates: η / (η + Im G) with 31 fraction
+/// bits.
+///
+/// Shapes: `potentials` is `[K]`, in Q15.16 before and gates after, `state` is `[2K]` as in
+/// [`half_step`].
+#[inline(always)]
+pub fn half_gates(
+    format: ChainFormat,
+    parameters: ChainParameters<'_>,
+    potentials: &mut [i32],
+    state: &mut [i32],
+) {
     let count = potentials.len();
-    let (state_re, state_im) = state.split_at_mut(count);
-    let (feature_re, feature_im) = features.split_at_mut(count);
+    half_recursion(format, parameters, potentials, state, |_| {});
+    let gates = potentials.iter_mut().zip(parameters.iter()).zip(&state[count..]);
+    for ((gate, (_, eta)), &imaginary) in gates {
+        *gate = memory::gate(eta, imaginary);
+    }
+}
+
+/// The recursion of [`half_step`]; calls `each` with every potential's G.
+#[inline(always)]
+fn half_recursion(
+    format: ChainFormat,
+    parameters: ChainParameters<'_>,
+    potentials: &[i32],
+    state: &mut [i32],
+    mut each: impl FnMut(Complex),
+) {
+    let (state_re, state_im) = state.split_at_mut(potentials.len());
     let states = state_re.iter_mut().zip(state_im);
-    let features = feature_re.iter_mut().zip(feature_im);
-    let all = parameters.iter().zip(potentials).zip(states).zip(features);
-    for ((((diagonal, eta), &v), (state_re, state_im)), (feature_re, feature_im)) in all {
+    let all = parameters.iter().zip(potentials).zip(states);
+    for (((diagonal, eta), &v), (state_re, state_im)) in all {
         let alpha = format.alpha(diagonal, v);
         let before = Complex { re: *state_re, im: *state_im };
         let l = format.advance(alpha, eta, before);
         let g = format.invert(l.re, l.im);
         (*state_re, *state_im) = (g.re, g.im);
-        (*feature_re, *feature_im) = (format.feature(g.re), format.feature(g.im));
+        each(g);
     }
 }
 

@@ -16,6 +16,9 @@ pub struct Route {
 }
 
 impl Route {
+    /// To the only expert.
+    pub const WHOLE: Self = Self { expert: 0, weight: 1 << WEIGHT_FRAC };
+
     /// The route in one word, as sessions store it.
     pub const fn pack(self) -> u32 {
         (self.expert as u32) << 16 | self.weight as u32

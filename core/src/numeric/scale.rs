@@ -49,6 +49,11 @@ impl Scale {
         Self { mantissa: (word >> 8) as u16, exponent: word as u8 as i8 }
     }
 
+    /// Whether a word is a packed scale of activations.
+    pub(crate) fn is_packed(word: u32) -> bool {
+        word >> 23 == 0 && (-64..=64).contains(&Self::unpack(word).exponent)
+    }
+
     /// The exact value as an f32.
     pub fn to_f32(self) -> f32 {
         self.mantissa as f32 * exp2i(self.exponent)

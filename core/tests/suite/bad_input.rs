@@ -5,8 +5,8 @@
 //! Longer than usual: one test for every field of the format.
 
 use resnet_bk_core::blob::{
-    Dimensions, FORMAT_VERSION, Header, Limits, MAGIC, PREAMBLE_LEN, Precision, RECORD_LEN,
-    Section, TensorId, TensorLayout, TensorRecord, TokenClasses,
+    Block, Chain, Dimensions, FORMAT_VERSION, Header, Limits, MAGIC, PREAMBLE_LEN, Precision,
+    RECORD_LEN, Section, TensorId, TensorLayout, TensorRecord, TokenClasses,
 };
 use resnet_bk_core::{Error, Model, Sampler, Session, TensorProblem, Tokenizer, Window};
 
@@ -270,6 +270,20 @@ fn dimensions_have_limits() {
             assert!(found, "{name}: {refused:?}");
         }
     }
+    let gated = |change: fn(&mut Dimensions)| {
+        let mut parts = Parts::new(&blob);
+        parts.header.dims.block = Block::Gated { channels: 6 };
+        change(&mut parts.header.dims);
+        error(&parts.seal())
+    };
+    let wide = gated(|d| d.block = Block::Gated { channels: 8193 });
+    assert_eq!(wide, Error::Dimension { name: "channels", value: 8193, limit: Limits::CHANNELS });
+    let odd = gated(|d| d.block = Block::Gated { channels: 7 });
+    assert_eq!(odd, Error::Channels { channels: 7, potentials: 3 });
+    let hidden = gated(|d| d.hidden = 0);
+    assert_eq!(hidden, Error::Dimension { name: "hidden", value: 0, limit: Limits::HIDDEN });
+    assert_eq!(gated(|d| d.chain = Chain::Full), Error::Header);
+    assert_eq!(gated(|_| ()), Error::Header);
     let mut parts = Parts::new(&blob);
     parts.header.dims.positions = Limits::POSITIONS + 1;
     let refused = error(&parts.seal());

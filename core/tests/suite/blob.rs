@@ -2,8 +2,8 @@
 
 use resnet_bk_core::blob::ChainFormat;
 use resnet_bk_core::blob::{
-    Chain, Dimensions, Header, Measured, PREAMBLE_LEN, Preamble, Precision, Provenance, Section,
-    TensorId, TensorLayout, TensorRecord, TokenClasses, align_up, checksum,
+    Block, Chain, Dimensions, Header, Measured, PREAMBLE_LEN, Preamble, Precision, Provenance,
+    Section, TensorId, TensorLayout, TensorRecord, TokenClasses, align_up, checksum,
 };
 
 use crate::random::Random;
@@ -49,6 +49,7 @@ pub(crate) fn small() -> Recipe {
             positions: 0,
             token_classes: 1,
             chain: Chain::Half,
+            block: Block::Resolvent,
         },
         smaller_experts: false,
         mix: Mix::Random,

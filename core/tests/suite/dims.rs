@@ -1,14 +1,16 @@
 //! Compile-time reading of dimensions agrees with postcard for any header and any bytes.
 
 use proptest::prelude::*;
-use resnet_bk_core::blob::{Chain, Dimensions, FORMAT_VERSION, Limits, PREAMBLE_LEN, Preamble};
+use resnet_bk_core::blob::{
+    Block, Chain, Dimensions, FORMAT_VERSION, Limits, PREAMBLE_LEN, Preamble,
+};
 use resnet_bk_core::{Error, Model};
 
 use crate::blob::seal_bytes;
 use crate::golden;
 
 /// Evaluated at compile time, as in firmware.
-const DIMS: Dimensions = match Dimensions::of_blob(include_bytes!("../golden/v2/half-classes.rbk"))
+const DIMS: Dimensions = match Dimensions::of_blob(include_bytes!("../golden/v3/half-classes.rbk"))
 {
     Ok(dims) => dims,
     Err(_) => panic!("the golden blob has no dimensions"),
@@ -17,7 +19,7 @@ static MEMORY: [u32; DIMS.session_words()] = [0; DIMS.session_words()];
 
 #[test]
 fn a_constant_has_the_dimensions_of_the_model() {
-    let blob = include_bytes!("../golden/v2/half-classes.rbk");
+    let blob = include_bytes!("../golden/v3/half-classes.rbk");
     assert_eq!(Model::from_bytes(blob).unwrap().dims(), &DIMS);
     assert_eq!(MEMORY.len(), DIMS.session_words());
 }
@@ -48,7 +50,7 @@ fn other_files_and_versions_are_refused() {
         Err(Error::NotABlob)
     );
     assert_eq!(Dimensions::of_blob(b"R"), Err(Error::Truncated { needed: 32, given: 1 }));
-    let mut blob = include_bytes!("../golden/v2/half-int4.rbk").to_vec();
+    let mut blob = include_bytes!("../golden/v3/half-int4.rbk").to_vec();
     blob[8] = 7;
     let supported = FORMAT_VERSION;
     assert_eq!(Dimensions::of_blob(&blob), Err(Error::Version { found: 7, supported }));
@@ -83,11 +85,13 @@ fn dimensions() -> impl Strategy<Value = Dimensions> {
     let sizes = (size(Limits::VOCAB), size(Limits::WIDTH), size(Limits::LAYERS));
     let experts = (size(Limits::EXPERTS), size(Limits::EXPERTS), size(Limits::HIDDEN));
     let rest = (size(Limits::POTENTIALS), size(Limits::POSITIONS), size(4), any::<bool>());
-    (sizes, experts, rest).prop_map(
+    let channels = prop_oneof![Just(None), size(Limits::CHANNELS).prop_map(Some)];
+    (sizes, experts, rest, channels).prop_map(
         |(
             (vocab, width, layers),
             (experts, top_k, hidden),
             (potentials, positions, classes, full),
+            channels,
         )| {
             let chain = if full { Chain::Full } else { Chain::Half };
             Dimensions {
@@ -101,6 +105,7 @@ fn dimensions() -> impl Strategy<Value = Dimensions> {
                 positions,
                 token_classes: classes,
                 chain,
+                block: channels.map_or(Block::Resolvent, |channels| Block::Gated { channels }),
             }
         },
     )

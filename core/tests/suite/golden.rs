@@ -13,7 +13,7 @@
 
 use half::f16;
 use resnet_bk_core::blob::ChainFormat;
-use resnet_bk_core::blob::{Chain, Dimensions, FORMAT_VERSION, Precision};
+use resnet_bk_core::blob::{Block, Chain, Dimensions, FORMAT_VERSION, Precision};
 use resnet_bk_core::{Generator, Model, Sampler, Scorer, Session, Tokenizer};
 
 use crate::blob::{Mix, Recipe, small};
@@ -34,14 +34,14 @@ macro_rules! golden {
     ($name:literal, $digest:literal, $recipe:expr) => {
         Golden {
             name: $name,
-            bytes: include_bytes!(concat!("../golden/v2/", $name, ".rbk")),
+            bytes: include_bytes!(concat!("../golden/v3/", $name, ".rbk")),
             recipe: $recipe,
             digest: $digest,
         }
     };
 }
 
-pub(crate) fn all() -> [Golden; 7] {
+pub(crate) fn all() -> [Golden; 10] {
     let dims = small().dims;
     let wide = Dimensions { width: 32, hidden: 64, layers: 1, experts: 2, top_k: 1, ..dims };
     let text = Dimensions { vocab: 272, width: 7, hidden: 13, potentials: 5, ..dims };
@@ -56,6 +56,9 @@ pub(crate) fn all() -> [Golden; 7] {
         chain: Chain::Full,
         ..dims
     };
+    let block = Block::Gated { channels: 24 };
+    let thin = Dimensions { experts: 1, top_k: 1, hidden: 0, block, ..dims };
+    let experts = Dimensions { block, ..dims };
     let q27 = ChainFormat { frac: 27, off_diagonal: 1 << 16, int8: true };
     let q15 = ChainFormat { frac: 15, off_diagonal: 50_000, int8: false };
     [
@@ -108,6 +111,23 @@ pub(crate) fn all() -> [Golden; 7] {
             }
         ),
         golden!("half-wild", 0xe07d_ac18, Recipe { wild: true, seed: 105, ..small() }),
+        golden!(
+            "gated-int8",
+            0x49de_8857,
+            Recipe { dims: thin, mix: Mix::All(Precision::Int8), seed: 108, ..small() }
+        ),
+        golden!("gated-experts", 0x8854_12f8, Recipe { dims: experts, seed: 109, ..small() }),
+        golden!(
+            "gated-wild",
+            0x03d6_1ee6,
+            Recipe {
+                dims: Dimensions { token_classes: 2, ..experts },
+                mix: Mix::Planes,
+                wild: true,
+                seed: 110,
+                ..small()
+            }
+        ),
     ]
 }
 

@@ -5,7 +5,7 @@
 use half::f16;
 use proptest::prelude::*;
 use resnet_bk_core::blob::ChainFormat;
-use resnet_bk_core::blob::{Chain, Dimensions, Precision, TensorId};
+use resnet_bk_core::blob::{Block, Chain, Dimensions, Precision, TensorId};
 use resnet_bk_core::{Error, Model, Sampler, Scorer, Session, Window};
 
 use crate::blob::{Mix, Recipe, small};
@@ -52,36 +52,49 @@ pub(crate) fn tokens(count: usize, vocab: u32, seed: u64) -> Vec<u32> {
 pub(crate) fn recipes(chain: Chain) -> impl Strategy<Value = Recipe> {
     let sizes = (1u32..40, 1u32..48, 1u32..=3, 1u32..=4, 1u32..60, 1u32..=4);
     let choices = (any::<bool>(), 0u32..2, 0u32..5, any::<bool>(), any::<bool>());
+    let blocks = match chain {
+        Chain::Full => Just((0, false)).boxed(),
+        Chain::Half => prop_oneof![Just((0, false)), (1u32..=9, any::<bool>())].boxed(),
+    };
     let mixes = prop_oneof![
         2 => Just(Mix::Random),
         1 => Just(Mix::Planes),
         1 => prop::sample::select(&Precision::ALL[..]).prop_map(Mix::All),
     ];
-    (sizes, choices, mixes, any::<u64>()).prop_map(
+    (sizes, choices, blocks, mixes, any::<u64>()).prop_map(
         move |(
             (vocab, width, layers, experts, hidden, potentials),
             (table, frac, top, int8, wild),
+            (shared, bare),
             mix,
             seed,
-        )| Recipe {
-            dims: Dimensions {
-                vocab,
-                width,
-                layers,
-                experts,
-                top_k: 1 + top % experts,
-                hidden,
-                potentials,
-                positions: if table { 16 } else { 0 },
-                token_classes: (1 + seed as u32 % 4).min(vocab),
-                chain,
-            },
-            smaller_experts: seed % 3 == 0 && hidden > 3 * layers + 5 * experts,
-            mix,
-            chain: ChainFormat { frac: [22, 15][frac as usize], off_diagonal: 1 << 16, int8 },
-            merges: None,
-            wild,
-            seed,
+        )| {
+            let experts = if bare { 1 } else { experts };
+            let hidden = if bare { 0 } else { hidden };
+            Recipe {
+                dims: Dimensions {
+                    vocab,
+                    width,
+                    layers,
+                    experts,
+                    top_k: 1 + top % experts,
+                    hidden,
+                    potentials,
+                    positions: if table { 16 } else { 0 },
+                    token_classes: (1 + seed as u32 % 4).min(vocab),
+                    chain,
+                    block: match shared {
+                        0 => Block::Resolvent,
+                        shared => Block::Gated { channels: shared * potentials },
+                    },
+                },
+                smaller_experts: seed % 3 == 0 && hidden > 3 * layers + 5 * experts,
+                mix,
+                chain: ChainFormat { frac: [22, 15][frac as usize], off_diagonal: 1 << 16, int8 },
+                merges: None,
+                wild,
+                seed,
+            }
         },
     )
 }
@@ -229,6 +242,26 @@ fn logits_are_those_of_the_equations() {
                 let error = relative_error(&blob, &tokens(24, dims.vocab, 9));
                 assert!(error < 0.01, "{mix:?} {chain:?} {positions} {top_k}, classes: {error}");
             }
+        }
+    }
+}
+
+/// The same of gated chains, with and without experts.
+#[test]
+fn logits_of_gated_chains_are_those_of_the_equations() {
+    let block = Block::Gated { channels: 96 };
+    let dims = Dimensions { width: 64, layers: 3, block, ..small().dims };
+    let shapes = [
+        Dimensions { experts: 1, top_k: 1, hidden: 0, ..dims },
+        Dimensions { experts: 1, top_k: 1, hidden: 40, ..dims },
+        Dimensions { experts: 3, top_k: 2, hidden: 128, token_classes: 2, ..dims },
+    ];
+    for (i, mix) in [Precision::Fp16, Precision::Int8, Precision::Int4].into_iter().enumerate() {
+        for dims in shapes {
+            let seed = 60 + i as u64;
+            let blob = Recipe { dims, mix: Mix::All(mix), seed, ..small() }.build();
+            let error = relative_error(&blob, &tokens(24, dims.vocab, 9));
+            assert!(error < 0.015, "{mix:?} {}: {error}", dims.hidden);
         }
     }
 }

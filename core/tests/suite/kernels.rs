@@ -98,13 +98,13 @@ fn shapes_and_storages_without_a_kernel_are_told_apart() {
 /// `include_blob!` aligns to 16 bytes, as a static and as a constant.
 #[test]
 fn included_blobs_are_aligned() {
-    static STATIC: &[u8] = include_blob!("../golden/v2/half-int4.rbk");
-    const CONSTANT: &[u8] = include_blob!(concat!("../golden/v2/", "half-mixed.rbk"),);
+    static STATIC: &[u8] = include_blob!("../golden/v3/half-int4.rbk");
+    const CONSTANT: &[u8] = include_blob!(concat!("../golden/v3/", "half-mixed.rbk"),);
     for blob in [STATIC, CONSTANT] {
         assert!(blob.as_ptr().cast::<u128>().is_aligned());
         Model::from_bytes(blob).unwrap();
     }
-    assert_eq!(STATIC, include_bytes!("../golden/v2/half-int4.rbk"));
+    assert_eq!(STATIC, include_bytes!("../golden/v3/half-int4.rbk"));
 }
 
 /// On this processor, too, every matrix but odd ones reports an optimized kernel.

@@ -1,7 +1,7 @@
 //! Piecewise tokens: the bits of a step, the documented order, no partial tokens.
 
 use proptest::prelude::*;
-use resnet_bk_core::blob::{Chain, Dimensions};
+use resnet_bk_core::blob::{Block, Chain, Dimensions};
 use resnet_bk_core::{Error, Model, Piece, Session};
 
 use crate::blob::{Recipe, small};
@@ -18,16 +18,33 @@ fn pieces(session: &mut Session<'_, Vec<u32>>) -> Vec<Piece> {
 }
 
 /// The expected pieces of a token: `top_k` experts per block; per token class, one piece for every
-/// `hidden` rows.
+/// chunk of rows.
 fn expected(model: &Model<'_>, fed: bool) -> Vec<Piece> {
     let dims = model.dims();
     let mut all = vec![Piece::Embedding];
     for layer in 0..dims.layers {
-        all.extend([Piece::Normalization, Piece::Potentials, Piece::Chain]);
+        let gated = matches!(dims.block, Block::Gated { .. });
+        all.push(Piece::Normalization);
+        if gated {
+            all.extend([Piece::InputProjection, Piece::Convolution]);
+        }
+        all.extend([Piece::Potentials, Piece::Chain]);
+        if gated {
+            all.push(Piece::Memory);
+        }
         if fed && layer + 1 == dims.layers {
             return all;
         }
-        all.extend([Piece::OutputProjection, Piece::Gate]);
+        all.push(Piece::OutputProjection);
+        if dims.hidden == 0 {
+            continue;
+        }
+        if gated {
+            all.push(Piece::Normalization);
+        }
+        if dims.has_gate() {
+            all.push(Piece::Gate);
+        }
         for _ in 0..dims.top_k {
             all.extend([Piece::ExpertUp, Piece::Hidden, Piece::ExpertDown, Piece::Mixing]);
         }
@@ -35,7 +52,11 @@ fn expected(model: &Model<'_>, fed: bool) -> Vec<Piece> {
     all.push(Piece::Normalization);
     for class in 0..dims.token_classes {
         let rows = model.token_classes().tokens(class).count();
-        all.extend(vec![Piece::OutputLayer; rows.div_ceil(dims.hidden as usize)]);
+        let chunk = match dims.block {
+            Block::Resolvent => dims.hidden,
+            Block::Gated { .. } => dims.width,
+        };
+        all.extend(vec![Piece::OutputLayer; rows.div_ceil(chunk as usize)]);
     }
     all
 }

@@ -1,7 +1,7 @@
 //! Reference model in f64, written from the equations.
 
 use resnet_bk_core::Model;
-use resnet_bk_core::blob::{Chain, Precision, Tensor, TensorId};
+use resnet_bk_core::blob::{Block, Chain, Precision, Tensor, TensorId};
 
 type Vector = Vec<f64>;
 type Complex = (f64, f64);
@@ -151,43 +151,112 @@ pub(crate) fn logits(model: &Model<'_>, tokens: &[u32]) -> Vec<Vector> {
         let table = linear(TensorId::PositionEmbedding).weights;
         h.iter_mut().zip(&table).for_each(|(h, row)| add(h, row, 1.0));
     }
-    let unit = (-(model.chain_format().frac as f64)).exp2();
-    let beta = model.chain_format().off_diagonal as f64 / 65536.0;
     for layer in 0..dims.layers {
-        let u: Vec<Vector> = h.iter().map(|h| layer_norm(h)).collect();
-        let v_proj = linear(TensorId::VProj(layer));
-        let potentials: Vec<Vector> = u.iter().map(|u| v_proj.apply(u)).collect();
-        let count = dims.potentials as usize;
-        let mut features = vec![vec![0.0; 2 * count]; tokens.len()];
-        for k in 0..count {
-            let (diagonal, eta) = model.chain_parameters(layer).get(k);
-            let alpha =
-                |v: &Vector| (diagonal as f64 * unit + v[k].clamp(-3.0, 3.0), -eta as f64 * unit);
-            let alphas: Vec<Complex> = potentials.iter().map(alpha).collect();
-            for (features, g) in features.iter_mut().zip(chain(dims.chain, &alphas, beta)) {
-                features[k] = g.0.clamp(-10.0, 10.0);
-                features[count + k] = g.1.clamp(-10.0, 10.0);
-            }
-        }
-        let (output, gate) = (linear(TensorId::OutputProj(layer)), linear(TensorId::Gate(layer)));
-        let experts: Vec<[Linear; 2]> = (0..dims.experts)
-            .map(|e| [TensorId::ExpertUp(layer, e), TensorId::ExpertDown(layer, e)].map(linear))
-            .collect();
-        for ((h, u), features) in h.iter_mut().zip(&u).zip(&features) {
-            add(h, &output.apply(features), 1.0);
-            let scores = gate.apply(u);
-            let mut order: Vec<usize> = (0..experts.len()).collect();
-            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-            order.truncate(dims.top_k as usize);
-            let sum: f64 = order.iter().map(|&e| scores[e].exp()).sum();
-            for e in order {
-                let [up, down] = &experts[e];
-                let hidden: Vector = up.apply(u).iter().map(|x| x.max(0.0)).collect();
-                add(h, &down.apply(&hidden), scores[e].exp() / sum);
-            }
+        match dims.block {
+            Block::Resolvent => resolvent(model, layer, &mut h),
+            Block::Gated { channels } => gated(model, layer, channels as usize, &mut h),
         }
     }
     let (weights, biases) = by_token(model, TensorId::LmHead);
     let head = Linear { weights, biases };
     h.iter().map(|h| head.apply(&layer_norm(h))).collect()
+}
+
+/// Clamped potentials [N][K] of a block as diagonals of its chain; calls `each` with position,
+/// potential, η and G.
+fn chains(
+    model: &Model<'_>,
+    layer: u32,
+    v: &[Vector],
+    mut each: impl FnMut(usize, usize, f64, Complex),
+) {
+    let dims = model.dims();
+    let unit = (-(model.chain_format().frac as f64)).exp2();
+    let beta = model.chain_format().off_diagonal as f64 / 65536.0;
+    for k in 0..dims.potentials as usize {
+        let (diagonal, eta) = model.chain_parameters(layer).get(k);
+        let alpha =
+            |v: &Vector| (diagonal as f64 * unit + v[k].clamp(-3.0, 3.0), -eta as f64 * unit);
+        let alphas: Vec<Complex> = v.iter().map(alpha).collect();
+        for (t, g) in chain(dims.chain, &alphas, beta).into_iter().enumerate() {
+            each(t, k, eta as f64 * unit, g);
+        }
+    }
+}
+
+/// The published block.
+fn resolvent(model: &Model<'_>, layer: u32, h: &mut [Vector]) {
+    let u: Vec<Vector> = h.iter().map(|h| layer_norm(h)).collect();
+    let v_proj = Linear::new(model, TensorId::VProj(layer));
+    let potentials: Vec<Vector> = u.iter().map(|u| v_proj.apply(u)).collect();
+    let count = model.dims().potentials as usize;
+    let mut features = vec![vec![0.0; 2 * count]; h.len()];
+    chains(model, layer, &potentials, |t, k, _, g| {
+        features[t][k] = g.0.clamp(-10.0, 10.0);
+        features[t][count + k] = g.1.clamp(-10.0, 10.0);
+    });
+    let output = Linear::new(model, TensorId::OutputProj(layer));
+    for (h, features) in h.iter_mut().zip(&features) {
+        add(h, &output.apply(features), 1.0);
+    }
+    experts(model, layer, &u, h);
+}
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// The gated chain.
+fn gated(model: &Model<'_>, layer: u32, channels: usize, h: &mut [Vector]) {
+    let linear = |id| Linear::new(model, id);
+    let (in_proj, conv) = (linear(TensorId::InProj(layer)), linear(TensorId::Convolution(layer)));
+    let rows: Vec<Vector> = h.iter().map(|h| in_proj.apply(&layer_norm(h))).collect();
+    let convolved = |t: usize, i: usize| {
+        let taps = conv.weights[i].iter().enumerate();
+        let inputs = taps.filter(|(j, _)| t + j >= 3).map(|(j, w)| w * rows[t + j - 3][i]);
+        silu(inputs.sum::<f64>() + conv.biases[i])
+    };
+    let a: Vec<Vector> =
+        (0..h.len()).map(|t| (0..channels).map(|i| convolved(t, i)).collect()).collect();
+    let v_proj = linear(TensorId::VProj(layer));
+    let potentials: Vec<Vector> = a.iter().map(|a| v_proj.apply(a)).collect();
+    let count = model.dims().potentials as usize;
+    let mut gates = vec![vec![0.0; count]; h.len()];
+    chains(model, layer, &potentials, |t, k, eta, g| gates[t][k] = eta / (eta + g.1));
+    let output = linear(TensorId::OutputProj(layer));
+    let mut memory = vec![0.0; channels];
+    for (t, h) in h.iter_mut().enumerate() {
+        let mut read = vec![0.0; channels];
+        for i in 0..channels {
+            memory[i] += gates[t][i * count / channels] * (a[t][i] - memory[i]);
+            read[i] = memory[i] * silu(rows[t][channels + i]);
+        }
+        add(h, &output.apply(&read), 1.0);
+    }
+    if model.dims().hidden > 0 {
+        let u: Vec<Vector> = h.iter().map(|h| layer_norm(h)).collect();
+        experts(model, layer, &u, h);
+    }
+}
+
+/// h += the mixture of experts of u; a single expert of a gated chain has no gate.
+fn experts(model: &Model<'_>, layer: u32, u: &[Vector], h: &mut [Vector]) {
+    let dims = model.dims();
+    let linear = |id| Linear::new(model, id);
+    let gate = dims.contains(TensorId::Gate(layer)).then(|| linear(TensorId::Gate(layer)));
+    let experts: Vec<[Linear; 2]> = (0..dims.experts)
+        .map(|e| [TensorId::ExpertUp(layer, e), TensorId::ExpertDown(layer, e)].map(linear))
+        .collect();
+    for (h, u) in h.iter_mut().zip(u) {
+        let scores = gate.as_ref().map_or(vec![0.0], |gate| gate.apply(u));
+        let mut order: Vec<usize> = (0..experts.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        order.truncate(dims.top_k as usize);
+        let sum: f64 = order.iter().map(|&e| scores[e].exp()).sum();
+        for e in order {
+            let [up, down] = &experts[e];
+            let hidden: Vector = up.apply(u).iter().map(|x| x.max(0.0)).collect();
+            add(h, &down.apply(&hidden), scores[e].exp() / sum);
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod progress;
 mod quantize;
 mod report;
 mod train;
+mod upgrade;
 
 pub use global::Global;
 
@@ -76,6 +77,8 @@ enum Command {
     Report(report::Args),
     /// Generate text with a checkpoint or a blob.
     Generate(generate::Args),
+    /// Convert a blob of an older format.
+    Upgrade(upgrade::Args),
 }
 
 /// Runs the command given on the command line. The exit code is 0 on success, 1 on failure, 2 for
@@ -120,6 +123,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(args, cli.global),
         Command::Report(args) => report::run(args, cli.global),
         Command::Generate(args) => generate::run(args, cli.global),
+        Command::Upgrade(args) => upgrade::run(args, cli.global),
     }
 }
 

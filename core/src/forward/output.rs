@@ -1,0 +1,100 @@
+//! The output layer: logits of a tile, in chunks of rows.
+
+use half::f16;
+
+use super::cursor::Cursor;
+use super::tile::Tile;
+use crate::blob::{Block, Dimensions, TensorId, TokenClasses};
+use crate::kernels::{Vectors, matmul, to_halves};
+use crate::memory::{Arena, code_words, product, total};
+use crate::model::Model;
+
+/// Words for a tile of `batch` vectors. The logits come first.
+pub(crate) const fn words(dims: &Dimensions, batch: usize) -> usize {
+    let logits = code_words(product([batch, dims.vocab as usize]));
+    total([logits, product([batch, chunk(dims)])])
+}
+
+/// Most rows at a time: as many as an expert's first matrix has, in a gated chain `output_proj`.
+const fn chunk(dims: &Dimensions) -> usize {
+    match dims.block {
+        Block::Resolvent => dims.hidden as usize,
+        Block::Gated { .. } => dims.width as usize,
+    }
+}
+
+/// The logits `[B, V]` in the scratch of a tile of `batch` vectors.
+pub(crate) fn logits<'a>(scratch: &'a mut [u32], dims: &Dimensions, batch: usize) -> &'a mut [f16] {
+    Arena::new(scratch).halves(batch * dims.vocab as usize)
+}
+
+impl Cursor {
+    /// Computes the next chunk of the output layer of a normalized tile: rows of one token class,
+    /// scattered to the logits of their tokens.
+    pub(crate) fn advance_output(&mut self, model: &Model<'_>, tile: Tile<'_>) {
+        let dims = model.dims();
+        let x = Vectors { codes: &tile.codes[..tile.h.len()], scales: tile.scales };
+        let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
+        let mut arena = Arena::new(tile.scratch);
+        let logits = arena.halves(batch * vocab);
+        let matrix = model.matrix(TensorId::LmHead(self.index));
+        let first = self.rows as usize;
+        let rows = chunk(dims).min(matrix.rows - first);
+        let values = arena.integers(batch * rows);
+        matmul(&matrix.rows(first, rows), x, values);
+        if dims.token_classes == 1 {
+            let vectors = logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows));
+            for (logits, values) in vectors {
+                to_halves(values, &mut logits[first..][..rows]);
+            }
+        } else {
+            let class = Class { classes: model.token_classes(), class: self.index };
+            self.count = scatter(values, rows, class, self.count..dims.vocab, logits);
+        }
+        self.rows += rows as u32;
+        if self.rows as usize == matrix.rows {
+            *self = Self { index: self.index + 1, ..Self::OUTPUT };
+        }
+        if self.index == dims.token_classes {
+            self.next = None;
+        }
+    }
+}
+
+/// One token class.
+struct Class<'a> {
+    classes: TokenClasses<'a>,
+    class: u32,
+}
+
+/// Rows converted at a time.
+const CHUNK: usize = 32;
+
+/// Writes `rows` logits to the next `rows` tokens of a class within `tokens`, which must have that
+/// many; returns the token after the last one.
+///
+/// Shapes: `values` is `[B, rows]`, `logits` is `[B, V]`.
+// Outlined to keep its scratch off the stack during matrix products.
+#[inline(never)]
+fn scatter(
+    values: &[i32],
+    rows: usize,
+    Class { classes, class }: Class<'_>,
+    tokens: core::ops::Range<u32>,
+    logits: &mut [f16],
+) -> u32 {
+    let (vocab, mut behind) = (tokens.end as usize, tokens.start);
+    let mut tokens = tokens.filter(|&token| classes.class(token) == class);
+    let (mut own, mut halves) = ([0; CHUNK], [f16::ZERO; CHUNK]);
+    for first in (0..rows).step_by(CHUNK) {
+        let count = CHUNK.min(rows - first);
+        for (own, token) in own[..count].iter_mut().zip(tokens.by_ref()) {
+            (*own, behind) = (token as usize, token + 1);
+        }
+        for (logits, values) in logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows)) {
+            to_halves(&values[first..][..count], &mut halves[..count]);
+            own[..count].iter().zip(&halves).for_each(|(&token, &half)| logits[token] = half);
+        }
+    }
+    behind
+}

@@ -1,0 +1,86 @@
+//! A tile of vectors: its memory, embedding and normalization.
+
+use crate::blob::{Block, Dimensions, TensorId};
+use crate::error::Error;
+use crate::kernels::{self, portable, with_simd};
+use crate::layers::activation::normalize;
+use crate::memory::product;
+use crate::model::Model;
+
+/// Memory of a tile of B vectors.
+pub(crate) struct Tile<'a> {
+    /// `[B, d]`: the residual stream in Q15.16.
+    pub(crate) h: &'a mut [i32],
+    /// `[B, d]`, in a gated chain room for `[B, C]` too: codes of what is multiplied next.
+    pub(crate) codes: &'a mut [i16],
+    /// `[B]`: their scales.
+    pub(crate) scales: &'a mut [u32],
+    /// What the pieces share: see [`super::scratch_words`].
+    pub(crate) scratch: &'a mut [u32],
+}
+
+impl Tile<'_> {
+    /// The memory for the vectors `h`, of which there may be fewer than B.
+    pub(crate) fn of<'b>(&'b mut self, h: &'b mut [i32], width: usize) -> Tile<'b> {
+        let count = h.len() / width;
+        Tile { h, codes: self.codes, scales: &mut self.scales[..count], scratch: self.scratch }
+    }
+
+    /// Normalizes `h`.
+    pub(crate) fn normalize(&mut self) {
+        normalize_all(self.h, &mut self.codes[..self.h.len()], self.scales);
+    }
+
+    /// The same memory for a function that takes it.
+    pub(crate) fn lend(&mut self) -> Tile<'_> {
+        Tile { h: self.h, codes: self.codes, scales: self.scales, scratch: self.scratch }
+    }
+}
+
+/// Codes of a tile of `batch` vectors.
+pub(crate) const fn codes(dims: &Dimensions, batch: usize) -> usize {
+    let width = dims.width as usize;
+    match dims.block {
+        Block::Gated { channels } if channels as usize > width => {
+            product([batch, channels as usize])
+        }
+        _ => product([batch, width]),
+    }
+}
+
+/// Refuses a token outside of the vocabulary and a position past the end of the position table.
+pub(crate) fn check(dims: &Dimensions, token: u32, position: usize) -> Result<(), Error> {
+    if token >= dims.vocab {
+        return Err(Error::Token { token, vocab: dims.vocab });
+    }
+    if dims.positions != 0 && position >= dims.positions as usize {
+        return Err(Error::EndOfPositions { positions: dims.positions });
+    }
+    Ok(())
+}
+
+/// Writes the embedding of `token` at `position` to `h` (`[d]`). [`check`] must admit both.
+#[inline(always)]
+pub(crate) fn embed(model: &Model<'_>, token: u32, position: usize, h: &mut [i32]) {
+    let (class, place) = model.token_classes().place(token);
+    kernels::row(&model.tensor(TensorId::TokenEmbedding(class)), place, h);
+    if model.dims().positions != 0 {
+        portable::add_row(&model.tensor(TensorId::PositionEmbedding), position, h);
+    }
+}
+
+/// Layer normalization of every vector of `h` into codes and scales.
+///
+/// Shapes: `h` and `codes` are `[B, d]`, `scales` is `[B]`.
+pub(crate) fn normalize_all(h: &[i32], codes: &mut [i16], scales: &mut [u32]) {
+    let width = h.len() / scales.len().max(1);
+    let vectors = h.chunks_exact(width).zip(codes.chunks_exact_mut(width));
+    with_simd(
+        #[inline(always)]
+        || {
+            for ((h, codes), scale) in vectors.zip(scales) {
+                *scale = normalize(h, codes).pack();
+            }
+        },
+    );
+}
