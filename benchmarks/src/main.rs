@@ -1,13 +1,16 @@
-//! Comparison of resnet-bk with general quantizers: quality on the same weights and text, speed.
+//! Comparison of resnet-bk with general quantizers, quality on the same weights and text and speed,
+//! and of its block with others.
 
+mod blocks;
 mod kernels;
 mod quantizers;
+mod tokens;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Compare resnet-bk with general quantizers: quality and speed.
+/// Compare resnet-bk with general quantizers, and its block with others.
 #[derive(Debug, Parser)]
 #[command(name = "resnet-bk-benchmarks", max_term_width = 100)]
 struct Cli {
@@ -31,12 +34,22 @@ enum Command {
     /// Build it for the processor it runs on, RUSTFLAGS="-C target-cpu=native": candle chooses its
     /// kernels at compile time.
     Kernels(kernels::Args),
+    /// Bits per byte of trained models with different blocks, in FP32 and quantized alike.
+    ///
+    /// Models come from benchmarks/blocks and, for the gated chain, from `resnet-bk train`; see
+    /// benchmarks/README.md. Scores are kept beside each model: another call computes only what is
+    /// missing.
+    Blocks(blocks::Args),
+    /// The tokens of a corpus as plain files, for training in benchmarks/blocks.
+    Tokens(tokens::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Quantizers(args) => quantizers::run(&args),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Blocks(args) => blocks::run(&args).map_err(|error| error as _),
+        Command::Tokens(args) => tokens::run(&args),
     };
     result.map_or_else(
         |error| {

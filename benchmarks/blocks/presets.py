@@ -1,0 +1,64 @@
+"""What is compared: sizes of about equal parameters for each kind of block, and one recipe."""
+
+import dataclasses
+
+# Searched with the first seed: these, then onwards by the same factor while the best is at an end.
+RATES = (0.008, 0.012, 0.018)
+FACTOR = 1.5
+LIMITS = (0.002, 0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    width: int
+    steps: int
+    batch: int
+    seeds: int
+    half: bool  # weights in f16
+    budgets: tuple  # bytes of whole models
+    # Flags of train.py by name; the gated chain is trained by `resnet-bk train` instead.
+    models: dict
+    window: int = 128
+    weight_decay: float = 0.2
+    dropout: float = 0.1
+
+
+def model(kind, layers, **flags):
+    return {"kind": kind, "layers": layers, **flags}
+
+
+SMALL = Preset(
+    width=64, steps=1500, batch=32, seeds=3, half=False, budgets=(128_000, 160_000, 192_000),
+    models={
+        "gated": model("gated", 7, potentials=8),
+        "mamba16": model("mamba", 6, states=16),
+        "mamba1": model("mamba", 7, states=1),
+        "gru": model("gru", 4, hidden=160),
+        "attention": model("attention", 4, hidden=224),
+    },
+)
+
+FULL = Preset(
+    width=128, steps=3646, batch=64, seeds=1, half=True, budgets=(512_000, 712_000, 1_048_576),
+    models={
+        "gated": model("gated", 11, potentials=8),
+        "mamba16": model("mamba", 10, states=16),
+        "mamba1": model("mamba", 11, states=1),
+        "gru": model("gru", 5, hidden=512),
+        "attention": model("attention", 6, hidden=480),
+    },
+)
+
+# To see in a minute or two that everything works; the figures mean nothing.
+SMOKE = Preset(
+    width=32, steps=50, batch=8, seeds=2, half=False, budgets=(64_000,),
+    models={
+        "gated": model("gated", 2, potentials=8),
+        "mamba16": model("mamba", 2, states=16),
+        "mamba1": model("mamba", 2, states=1),
+        "gru": model("gru", 1, hidden=64),
+        "attention": model("attention", 1, hidden=64),
+    },
+)
+
+PRESETS = {"small": SMALL, "full": FULL, "smoke": SMOKE}
