@@ -107,6 +107,7 @@ class Mamba(nn.Module):
         self.conv = Convolution(c)
         self.x_proj = Linear(c, rank + 2 * n, bias=False)
         self.dt_proj = Linear(rank, c)
+        self.dt_proj.weight.data = (2 * torch.rand(c, rank) - 1) * rank**-0.5
         # Steps of 0.001 to 0.1, log-uniform, through the inverse of softplus.
         steps = torch.exp(math.log(1e-3) + torch.rand(c) * math.log(100))
         self.dt_proj.bias.data = steps + torch.log(-torch.expm1(-steps))

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-from presets import FACTOR, LIMITS, PRESETS, RATES
+from presets import FACTOR, LIMITS, PRESETS
 from store import metadata
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -110,7 +110,9 @@ class Comparison:
 
     def best_rate(self, name):
         """The learning rate with the lowest loss of the first seed, inside of what was tried."""
-        tried = {rate: self.train(name, rate, 1) for rate in RATES}
+        if len(self.preset.rates) == 1:
+            return self.preset.rates[0]
+        tried = {rate: self.train(name, rate, 1) for rate in self.preset.rates}
         while True:
             best = min(tried, key=tried.get)
             if best == max(tried):

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-# Searched with the first seed: these, then onwards by the same factor while the best is at an end.
-RATES = (0.008, 0.012, 0.018)
+# Learning rates are searched with the first seed: those of the preset, then onwards by this factor
+# while the best is at an end. A single one is taken as it is.
 FACTOR = 1.5
 LIMITS = (0.002, 0.1)
 
@@ -18,6 +18,7 @@ class Preset:
     budgets: tuple  # bytes of whole models
     # Flags of train.py by name; the gated chain is trained by `resnet-bk train` instead.
     models: dict
+    rates: tuple = (0.008, 0.012, 0.018)
     window: int = 128
     weight_decay: float = 0.2
     dropout: float = 0.1
@@ -49,9 +50,9 @@ FULL = Preset(
     },
 )
 
-# To see in a minute or two that everything works; the figures mean nothing.
+# To see in a few minutes that everything works; the figures mean nothing.
 SMOKE = Preset(
-    width=32, steps=50, batch=8, seeds=2, half=False, budgets=(64_000,),
+    width=32, steps=50, batch=8, seeds=1, half=False, budgets=(64_000,), rates=(0.01,),
     models={
         "gated": model("gated", 2, potentials=8),
         "mamba16": model("mamba", 2, states=16),

@@ -194,7 +194,7 @@ pub(super) fn store(
         weights: &weights,
         cols,
         biases: &biases,
-        statistics: &statistics,
+        statistics: std::slice::from_ref(&statistics),
         steps,
     };
     let encoded = encode(matrix, role.storage(matrices, cols))?;
