@@ -127,7 +127,7 @@ mod window;
 #[doc(hidden)]
 #[forbid(unsafe_code)]
 pub mod internals {
-    pub use crate::kernels::depthwise::{Position, convolve};
+    pub use crate::kernels::depthwise::{Positions, convolve};
     #[cfg(feature = "std")]
     pub use crate::kernels::dispatch::Prepared;
     pub use crate::kernels::dispatch::{matmul, row, to_halves};

@@ -43,7 +43,7 @@ pub enum Piece {
     ExpertDown,
     /// Weighted addition of the expert's output to the residual: `[d]`.
     Mixing,
-    /// Rows of the output layer (`[V, d]`): at most `hidden`, in a gated chain at most `d`.
+    /// At most `d` rows of the output layer (`[V, d]`).
     OutputLayer,
 }
 

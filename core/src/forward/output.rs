@@ -4,23 +4,14 @@ use half::f16;
 
 use super::cursor::Cursor;
 use super::tile::Tile;
-use crate::blob::{Block, Dimensions, TensorId, TokenClasses};
-use crate::kernels::{Vectors, matmul, to_halves};
-use crate::memory::{Arena, code_words, product, total};
+use crate::blob::{Dimensions, TensorId, TokenClasses};
+use crate::kernels::{Matrix, Vectors, matmul, to_halves};
+use crate::memory::{Arena, code_words, product};
 use crate::model::Model;
 
-/// Words for a tile of `batch` vectors. The logits come first.
+/// Words for a tile of `batch` vectors.
 pub(crate) const fn words(dims: &Dimensions, batch: usize) -> usize {
-    let logits = code_words(product([batch, dims.vocab as usize]));
-    total([logits, product([batch, chunk(dims)])])
-}
-
-/// Most rows at a time: as many as an expert's first matrix has, in a gated chain `output_proj`.
-const fn chunk(dims: &Dimensions) -> usize {
-    match dims.block {
-        Block::Resolvent => dims.hidden as usize,
-        Block::Gated { .. } => dims.width as usize,
-    }
+    code_words(product([batch, dims.vocab as usize]))
 }
 
 /// The logits `[B, V]` in the scratch of a tile of `batch` vectors.
@@ -30,18 +21,17 @@ pub(crate) fn logits<'a>(scratch: &'a mut [u32], dims: &Dimensions, batch: usize
 
 impl Cursor {
     /// Computes the next chunk of the output layer of a normalized tile: rows of one token class,
-    /// scattered to the logits of their tokens.
+    /// scattered to the logits of their tokens. At most d rows, which take the place of `h`.
     pub(crate) fn advance_output(&mut self, model: &Model<'_>, tile: Tile<'_>) {
         let dims = model.dims();
         let x = Vectors { codes: &tile.codes[..tile.h.len()], scales: tile.scales };
         let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
-        let mut arena = Arena::new(tile.scratch);
-        let logits = arena.halves(batch * vocab);
-        let matrix = model.matrix(TensorId::LmHead(self.index));
+        let logits = logits(tile.scratch, dims, batch);
+        let tensor = model.tensor(TensorId::LmHead(self.index));
         let first = self.rows as usize;
-        let rows = chunk(dims).min(matrix.rows - first);
-        let values = arena.integers(batch * rows);
-        matmul(&matrix.rows(first, rows), x, values);
+        let rows = (dims.width as usize).min(tensor.rows - first);
+        let values = &mut tile.h[..batch * rows];
+        matmul(&Matrix::new(tensor.rows(first, rows)), x, values);
         if dims.token_classes == 1 {
             let vectors = logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows));
             for (logits, values) in vectors {
@@ -52,7 +42,7 @@ impl Cursor {
             self.count = scatter(values, rows, class, self.count..dims.vocab, logits);
         }
         self.rows += rows as u32;
-        if self.rows as usize == matrix.rows {
+        if self.rows as usize == tensor.rows {
             *self = Self { index: self.index + 1, ..Self::OUTPUT };
         }
         if self.index == dims.token_classes {

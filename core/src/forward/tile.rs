@@ -9,7 +9,8 @@ use crate::model::Model;
 
 /// Memory of a tile of B vectors.
 pub(crate) struct Tile<'a> {
-    /// `[B, d]`: the residual stream in Q15.16.
+    /// `[B, d]`: the residual stream in Q15.16. The output layer, which reads its codes only, has
+    /// its chunks here.
     pub(crate) h: &'a mut [i32],
     /// `[B, d]`, in a gated chain room for `[B, C]` too: codes of what is multiplied next.
     pub(crate) codes: &'a mut [i16],

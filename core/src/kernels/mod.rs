@@ -67,7 +67,7 @@ pub(crate) mod x86_64;
 
 pub use choice::{Choice, Core, Reason};
 
-pub(crate) use depthwise::{Position, convolve};
+pub(crate) use depthwise::{Positions, convolve};
 
 #[cfg(feature = "std")]
 pub(crate) use dispatch::Prepared;

@@ -2,7 +2,7 @@
 
 use super::activation::quantize_narrow;
 use crate::blob::{TAPS, Tensor};
-use crate::kernels::{self, Position};
+use crate::kernels::{self, Positions};
 use crate::numeric::Scale;
 
 /// Positions that the convolution remembers.
@@ -36,12 +36,9 @@ impl<'a> Tail<'a> {
 pub fn step(taps: &Tensor<'_>, tail: &mut Tail<'_>, own: &mut [i8], a: &mut [i32]) {
     let channels = a.len();
     let scale = quantize_narrow(a, own);
-    let position = |j: usize| Position {
-        codes: &tail.codes[j * channels..][..channels],
-        scale: Scale::unpack(tail.scales[j]),
-    };
-    let positions = [position(0), position(1), position(2), Position { codes: own, scale }];
-    kernels::convolve(taps, positions, a);
+    let before = |j: usize| Scale::unpack(tail.scales[j]);
+    let scales = [before(0), before(1), before(2), scale];
+    kernels::convolve(taps, Positions { before: tail.codes, last: own, scales }, a);
     tail.codes.copy_within(channels.., 0);
     tail.codes[(BEFORE - 1) * channels..].copy_from_slice(own);
     tail.scales.copy_within(1.., 0);

@@ -17,8 +17,8 @@ fn pieces(session: &mut Session<'_, Vec<u32>>) -> Vec<Piece> {
     std::iter::from_fn(|| session.advance()).collect()
 }
 
-/// The expected pieces of a token: `top_k` experts per block; per token class, one piece for every
-/// chunk of rows.
+/// The expected pieces of a token: `top_k` experts per block; per token class, one piece for every d
+/// rows.
 fn expected(model: &Model<'_>, fed: bool) -> Vec<Piece> {
     let dims = model.dims();
     let mut all = vec![Piece::Embedding];
@@ -52,11 +52,7 @@ fn expected(model: &Model<'_>, fed: bool) -> Vec<Piece> {
     all.push(Piece::Normalization);
     for class in 0..dims.token_classes {
         let rows = model.token_classes().tokens(class).count();
-        let chunk = match dims.block {
-            Block::Resolvent => dims.hidden,
-            Block::Gated { .. } => dims.width,
-        };
-        all.extend(vec![Piece::OutputLayer; rows.div_ceil(chunk as usize)]);
+        all.extend(vec![Piece::OutputLayer; rows.div_ceil(dims.width as usize)]);
     }
     all
 }
