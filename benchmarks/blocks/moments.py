@@ -15,18 +15,19 @@ import pathlib
 import torch
 import torch.nn.functional as F
 
-from architectures import Embedding
 from store import Tokens, load_model, save_tensors
 
 # Windows per pass.
 PASS = 16
+# Layers before a ReLU or a softmax: the quantizer does not ask for their gradients.
+CHOICES = ("lm_head", ".up", ".qkv")
 
 
 class Sums:
     """Weighted sums over the rows that a layer has seen."""
 
-    def __init__(self):
-        self.rows = 0
+    def __init__(self, choice):
+        self.rows, self.choice = 0, choice
         self.weight = self.mean = self.inputs = self.outputs = 0.0
 
     def add(self, x, g):
@@ -36,8 +37,9 @@ class Sums:
             self.outputs += g.T @ g
             return
         x = x.flatten(0, -2).double()
-        scaled = g * (x.square().sum(1, keepdim=True) + 1).sqrt()
-        self.outputs += scaled.T @ scaled
+        if not self.choice:
+            scaled = g * (x.square().sum(1, keepdim=True) + 1).sqrt()
+            self.outputs += scaled.T @ scaled
         weight = g.square().sum(1, keepdim=True)
         self.weight += weight.sum()
         self.mean += (weight * x).sum(0)
@@ -46,12 +48,13 @@ class Sums:
 
     def finish(self):
         """Covariance and mean of the inputs, and second moment of the gradients."""
-        outputs = self.outputs / self.rows
         if not isinstance(self.mean, torch.Tensor):
+            outputs = self.outputs / self.rows
             return {"inputs": outputs, "mean": outputs.new_zeros(len(outputs))}
         mean = self.mean / self.weight
         covariance = self.inputs / self.weight - mean[:, None] * mean
-        return {"inputs": covariance, "mean": mean, "outputs": outputs}
+        found = {"inputs": covariance, "mean": mean}
+        return found if self.choice else {**found, "outputs": self.outputs / self.rows}
 
 
 def main():
@@ -69,7 +72,7 @@ def main():
     if about.get("tokenizer_sha256") != tokens.tokenizer:
         raise SystemExit(f"{args.model} was trained with another tokenizer than {args.tokens}")
     model.eval().fold()
-    sums = {name: Sums() for name in model.layers()}
+    sums = {name: Sums(name.endswith(CHOICES)) for name in model.layers()}
     for name, layer in model.layers().items():
         layer.watcher = sums[name].add
     train = tokens.split("train")

@@ -223,3 +223,61 @@ fn transposed(data: &[f32], columns: usize) -> Vec<f32> {
     let rows = data.len() / columns.max(1);
     (0..data.len()).map(|i| data[i % rows * columns + i / rows]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use resnet_bk_core::blob::Precision;
+
+    use super::super::network::build;
+    use super::super::network::tests::{FIXTURES, fixture};
+    use super::super::trained::Trained;
+    use super::*;
+
+    /// Statistics that say nothing, of every matrix.
+    fn moments(tensors: &Tensors) -> Moments {
+        let matrices = roles(tensors).into_iter().filter(|(_, role)| role.is_matrix());
+        let layer = |(name, role): (String, Role)| {
+            let layer = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
+            (layer, plain(columns(&tensors.0[&name], role)))
+        };
+        Moments(matrices.map(layer).collect())
+    }
+
+    #[test]
+    fn every_tensor_is_stored_in_the_bytes_that_are_counted() {
+        for name in FIXTURES {
+            let (container, tokens, window, expected) = fixture(name);
+            let Trained { tensors, dims, .. } = Trained::of(container).unwrap();
+            let moments = moments(&tensors);
+            let int3 = Storage::grouped(Precision::Int3, 32);
+            let mut errors = Vec::new();
+            for storage in [Storage::FP16, Storage::INT8, Storage::INT4, int3] {
+                let mut decoded = tensors.clone();
+                for (name, role) in roles(&tensors) {
+                    let stored = store(&tensors, &name, role, storage, &moments).unwrap();
+                    let tensor = &tensors.0[&name];
+                    assert_eq!(stored.bytes, bytes(tensor, role, storage), "{name} {storage}");
+                    let own = &stored.values[0].1;
+                    assert_eq!(own.shape, tensor.shape, "{name} {storage}");
+                    decoded.0.extend(stored.values);
+                }
+                let network = build(&dims, &decoded).unwrap();
+                let logits = network.logits(&tokens, window).unwrap();
+                let squares = logits.iter().zip(&expected).map(|(a, b)| (a - b).powi(2));
+                let size = expected.iter().map(|x| x * x).sum::<f32>();
+                errors.push((squares.sum::<f32>() / size).sqrt());
+            }
+            assert!(errors[0] < 2e-3 && errors[1] < 0.05, "{name}: {errors:?}");
+            assert!(errors.is_sorted(), "{name}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn missing_statistics_are_named() {
+        let (container, ..) = fixture("gru");
+        let Trained { tensors, .. } = Trained::of(container).unwrap();
+        let name = "blocks.0.mixer.recurrent.weight";
+        let found = store(&tensors, name, Role::Linear, Storage::INT4, &Moments::default());
+        assert!(found.unwrap_err().to_string().contains("mixer.recurrent"));
+    }
+}

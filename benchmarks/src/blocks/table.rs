@@ -76,12 +76,12 @@ fn mean(group: &Group, storage: &str) -> Option<(usize, Estimate, Option<f64>)> 
 pub(super) fn print(groups: &[Group], lines: &[Line<'_>], text: &str, errors_by: &str) {
     let width = groups.iter().map(|g| g.label.chars().count()).max().unwrap_or(0).max(5);
     println!(
-        "{:<width$} {:>5} {:>10} {:>12} {:>10}",
-        "model", "seeds", "parameters", "state, FP32", "MAC/token"
+        "{:<width$} {:>5} {:>10} {:>11} {:>10}",
+        "model", "seeds", "parameters", "state bytes", "MAC/token"
     );
     for Group { label, parameters, cost, seeds, .. } in groups {
         let (seeds, state, macs) = (seeds.len(), 4 * cost.state, cost.macs);
-        println!("{label:<width$} {seeds:>5} {parameters:>10} {state:>12} {macs:>10}");
+        println!("{label:<width$} {seeds:>5} {parameters:>10} {state:>11} {macs:>10}");
     }
     let mut last = "";
     for Line { group, storage, bytes, bits, spread, difference } in lines {

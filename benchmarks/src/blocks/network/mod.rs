@@ -6,7 +6,7 @@ mod gru;
 mod layers;
 pub(super) mod mamba;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -8,7 +8,7 @@ use super::super::trained::Trained;
 use super::build;
 
 /// A model of a fixture, its tokens, their window and logits.
-fn fixture(name: &str) -> (Container, Vec<u32>, usize, Vec<f32>) {
+pub(in crate::blocks) fn fixture(name: &str) -> (Container, Vec<u32>, usize, Vec<f32>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/blocks");
     let path = folder.join(name).with_extension("safetensors");
     let mut container = safetensors::from_bytes(&std::fs::read(&path).unwrap(), &path).unwrap();
@@ -18,7 +18,7 @@ fn fixture(name: &str) -> (Container, Vec<u32>, usize, Vec<f32>) {
     (container, values, tokens.shape[1], logits.data)
 }
 
-const FIXTURES: [&str; 5] = ["mamba", "mamba1", "gru", "attention", "gated"];
+pub(in crate::blocks) const FIXTURES: [&str; 5] = ["mamba", "mamba1", "gru", "attention", "gated"];
 
 #[test]
 fn logits_are_those_of_pytorch() {
