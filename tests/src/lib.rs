@@ -1,11 +1,12 @@
 //! Shared by the whole-path tests: blobs of real models under every kind of policy.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use resnet_bk_core::blob::TensorId;
 use resnet_bk_schema::Storage;
-use resnet_bk_tools::checkpoint::{Chain, Checkpoint};
+use resnet_bk_tools::checkpoint::{Block, Chain, Checkpoint, ModelConfig};
 use resnet_bk_tools::eval::sample::sample;
 use resnet_bk_tools::import;
 use resnet_bk_tools::policy::Policy;
@@ -15,6 +16,7 @@ use resnet_bk_tools::quantize::{Origin, Source};
 use resnet_bk_tools::reference::Model;
 use resnet_bk_tools::tensors::{Assignment, layer_name};
 use resnet_bk_tools::tokenizer::Tokenizer;
+use resnet_bk_tools::train::initial_model;
 
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
@@ -33,6 +35,27 @@ pub fn full_chain() -> Result<Source> {
     let path = repository("tests/fixtures/pytorch/k1_top2.pt");
     let options = import::Options { top_k: 2, chain: Chain::Full, state: None };
     Ok(Source::new(&import::import(&path, options)?, [0; 32], 0, None)?)
+}
+
+/// A model of gated chains with experts, at random, with the tokenizer of the tiny model.
+pub fn gated() -> Result<Source> {
+    let tokenizer = Tokenizer::load(&repository("models/tiny/tokenizer.json"))?;
+    let config = ModelConfig {
+        vocab: tokenizer.vocab(),
+        width: 32,
+        layers: 2,
+        experts: 2,
+        top_k: 1,
+        hidden: 64,
+        potentials: 4,
+        positions: None,
+        chain: Chain::Half,
+        eta_floor: 1.0 / 256.0,
+        off_diagonal: 1.0,
+        block: Block::Gated { channels: 64 },
+    };
+    let checkpoint = initial_model(config, 1)?.to_checkpoint(BTreeMap::new())?;
+    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer.section()))?)
 }
 
 /// The model with three token classes and one expert of half the size.

@@ -1,7 +1,7 @@
 //! The device computes the same bits as the host: every logit, on an emulated Cortex-M4F.
 
 use anyhow::Result;
-use resnet_bk_tests::{blobs, full_chain, repository, tiny};
+use resnet_bk_tests::{blobs, full_chain, gated, repository, tiny};
 use resnet_bk_tools::quantize::Source;
 use xtask::firmware::{Firmware, Job, Sampling};
 use xtask::{qemu, reference};
@@ -31,6 +31,15 @@ fn generation_gives_the_same_bits_for_256_tokens() -> Result<()> {
         Sampling { temperature: 0.8, top_k: 20, top_p: 0.95, repetition_penalty: 1.1, seed: 5 };
     let job = Job::Generate { prompt: "The castle was".into(), tokens: 256, sampling };
     compare(&tiny()?, &job, 256)
+}
+
+/// Gated chains: convolution, SiLU and memory, in a prompt and in generation.
+#[test]
+fn gated_chains_give_the_same_bits_for_256_tokens() -> Result<()> {
+    let sampling =
+        Sampling { temperature: 0.8, top_k: 20, top_p: 0.95, repetition_penalty: 1.1, seed: 5 };
+    let job = Job::Generate { prompt: "The castle was".into(), tokens: 256, sampling };
+    compare(&gated()?, &job, 256)
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn requantize(taps: &Tensor<'_>, i: usize, sum: i32, weights: &Weights, exponent
 #[inline(always)]
 fn int8_sums(taps: &Tensor<'_>, positions: &Positions<'_>, factors: [i32; TAPS], sums: &mut [i32]) {
     #[cfg(arm_dsp)]
-    if super::dsp::depthwise::sums(taps, positions, factors, sums) {
+    if super::dsp::depthwise::sums(taps.codes, positions.before, positions.last, factors, sums) {
         return;
     }
     let (first, rest) = positions.before.split_at(sums.len());

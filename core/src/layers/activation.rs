@@ -147,7 +147,7 @@ impl Code for i16 {
 impl Code for i8 {
     #[inline(always)]
     fn new(code: i16) -> Self {
-        code as i8
+        code as Self
     }
 }
 

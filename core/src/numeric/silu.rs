@@ -11,9 +11,9 @@ const SEGMENTS: usize = (END >> WITHIN) as usize;
 
 /// SiLU of a Q15.16 number: x·σ(x), within 4.6 units of 2^−16, 7.1e-5.
 ///
-/// With r(x) = x·σ(−x) for x ≥ 0, SiLU(x) is max(x, 0) − r(|x|). r is linear in each segment of 1/32
-/// below 16, and 0 beyond, where it is below 0.12 units. What becomes of SiLU is stored in 8 bits
-/// right after: this error is less than a step unless no element exceeds 0.01.
+/// With r(x) = x·σ(−x) for x ≥ 0, SiLU(x) is max(x, 0) − r(|x|). r is linear in each segment of
+/// 1/32 below 16, and 0 beyond, where it is below 0.12 units. What becomes of SiLU is stored in 8
+/// bits right after: this error is less than a step unless no element exceeds 0.01.
 #[inline(always)]
 pub fn silu(x: i32) -> i32 {
     let magnitude = x.clamp(-END, END - 1).unsigned_abs();

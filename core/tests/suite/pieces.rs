@@ -17,8 +17,8 @@ fn pieces(session: &mut Session<'_, Vec<u32>>) -> Vec<Piece> {
     std::iter::from_fn(|| session.advance()).collect()
 }
 
-/// The expected pieces of a token: `top_k` experts per block; per token class, one piece for every d
-/// rows.
+/// The expected pieces of a token: `top_k` experts per block; per token class, one piece for every
+/// d rows.
 fn expected(model: &Model<'_>, fed: bool) -> Vec<Piece> {
     let dims = model.dims();
     let mut all = vec![Piece::Embedding];

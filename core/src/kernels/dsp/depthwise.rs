@@ -3,28 +3,30 @@
 use core::arch::asm;
 
 use super::vector::pair;
-use crate::blob::{TAPS, Tensor};
-use crate::kernels::depthwise::Positions;
+use crate::blob::TAPS;
 
 /// Sums of INT8 weights, as `kernels::depthwise` defines them; false for weights that are not
-/// aligned to words, or other shapes than stated there.
+/// aligned to words, or other shapes than these.
+///
+/// Shapes: `weights` is `[C, 4]`, `before` is `[3, C]`, `last` and `sums` are `[C]`.
 #[inline(always)]
 pub(in crate::kernels) fn sums(
-    taps: &Tensor<'_>,
-    positions: &Positions<'_>,
+    weights: &[u8],
+    before: &[i8],
+    last: &[i8],
     [f0, f1, f2, f3]: [i32; TAPS],
     sums: &mut [i32],
 ) -> bool {
     let channels = sums.len();
     let complete = channels > 0
-        && positions.before.len() == (TAPS - 1) * channels
-        && positions.last.len() == channels
-        && taps.codes.len() == TAPS * channels
-        && taps.codes.as_ptr().addr().is_multiple_of(4);
+        && before.len() == (TAPS - 1) * channels
+        && last.len() == channels
+        && weights.len() == TAPS * channels
+        && weights.as_ptr().addr().is_multiple_of(4);
     if complete {
         // SAFETY: the slices have the lengths of as many channels, and the weights are aligned.
         unsafe {
-            run(taps.codes, positions.before, positions.last, [pair(f0, f2), pair(f1, f3)], sums);
+            run(weights, before, last, [pair(f0, f2), pair(f1, f3)], sums);
         }
     }
     complete
