@@ -1,4 +1,4 @@
-// The selective scan of one sequence, forward and with its gradients.
+// The selective scan and the causal convolution of one sequence, forward and with their gradients.
 //
 //     h_t[n,c] = exp(dt_t[c] * a[n,c]) * h_{t-1}[n,c] + dt_t[c] * x_t[c] * b_t[n]
 //     y_t[c]   = sum over n of out_t[n] * h_t[n,c]
@@ -91,6 +91,42 @@ void scan_backward(size_t steps, size_t channels, size_t states, const float *dt
                     d_a_n[c] += kept * before[c] * dt_t[c];
                     d_n[c] = kept;
                 }
+            }
+        }
+    }
+}
+
+// y_t[c] = bias[c] + sum over j of taps[j,c] * x_{t-width+1+j}[c], with x before the start zero;
+// x and y are [steps, channels], taps [width, channels].
+void convolve_forward(size_t steps, size_t channels, size_t width, const float *restrict x,
+                      const float *restrict taps, const float *restrict bias, float *restrict y) {
+    for (size_t t = 0; t < steps; t++) {
+        float *restrict y_t = y + t * channels;
+        memcpy(y_t, bias, channels * sizeof(float));
+        for (size_t age = 0; age < width && age <= t; age++) {
+            const float *restrict tap = taps + (width - 1 - age) * channels;
+            const float *restrict x_t = x + (t - age) * channels;
+            EACH y_t[c] += tap[c] * x_t[c];
+        }
+    }
+}
+
+// Adds to the gradients of taps and bias, writes that of x.
+void convolve_backward(size_t steps, size_t channels, size_t width, const float *restrict x,
+                       const float *restrict taps, const float *restrict dy, float *restrict d_x,
+                       float *restrict d_taps, float *restrict d_bias) {
+    memset(d_x, 0, steps * channels * sizeof(float));
+    for (size_t t = 0; t < steps; t++) {
+        const float *restrict dy_t = dy + t * channels;
+        EACH d_bias[c] += dy_t[c];
+        for (size_t age = 0; age < width && age <= t; age++) {
+            const float *restrict tap = taps + (width - 1 - age) * channels;
+            const float *restrict x_t = x + (t - age) * channels;
+            float *restrict d_tap = d_taps + (width - 1 - age) * channels;
+            float *restrict d_x_t = d_x + (t - age) * channels;
+            EACH {
+                d_tap[c] += dy_t[c] * x_t[c];
+                d_x_t[c] += dy_t[c] * tap[c];
             }
         }
     }

@@ -1,7 +1,7 @@
-"""Recurrences along a window, with their gradients.
+"""Recurrences and convolutions along a window, with their gradients.
 
-On a CPU the selective scan runs in C (`scan.c`, compiled once with the system's compiler into the
-cache folder); on a GPU, or without a compiler, by doubling in PyTorch.
+On a CPU the selective scan and the convolution run in C (`scan.c`, compiled once with the system's
+compiler into the cache folder); on a GPU, or without a compiler, in PyTorch, scans by doubling.
 """
 
 import ctypes
@@ -70,6 +70,11 @@ def _library():
     return ctypes.CDLL(str(target))
 
 
+def _compiled(x):
+    """Whether the library serves such an input."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _library() is not None
+
+
 def _call(function, sizes, arrays):
     """Calls a function of the library with sizes and the addresses of arrays."""
     sizes = [ctypes.c_size_t(size) for size in sizes]
@@ -109,7 +114,7 @@ def selective(dt, x, b, out, a):
 
     dt and x are [B, T, C], b and out [B, T, N], a [N, C] and negative; the result is [B, T, C].
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and _library() is not None:
+    if _compiled(x):
         return _Selective.apply(dt, x, b, out, a)
     decay = (dt[:, :, None] * a).exp()
     term = b[..., None] * (dt * x)[:, :, None]
@@ -130,8 +135,33 @@ def half_chain(v, diagonal, eta):
     return torch.stack(real, 1), torch.stack(imaginary, 1)
 
 
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, taps, bias):
+        x, taps, bias = (part.contiguous() for part in (x, taps, bias))
+        ctx.save_for_backward(x, taps)
+        y = torch.empty_like(x)
+        sizes = (*x.shape[1:], len(taps))
+        for i in range(len(x)):
+            _call(_library().convolve_forward, sizes, (x[i], taps, bias, y[i]))
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, taps = ctx.saved_tensors
+        dy = dy.contiguous()
+        d_x, d_taps, d_bias = torch.empty_like(x), torch.zeros_like(taps), torch.zeros_like(taps[0])
+        sizes = (*x.shape[1:], len(taps))
+        for i in range(len(x)):
+            arrays = (x[i], taps, dy[i], d_x[i], d_taps, d_bias)
+            _call(_library().convolve_backward, sizes, arrays)
+        return d_x, d_taps, d_bias
+
+
 def convolve(x, taps, bias):
     """Causal convolution of each channel; taps are [width, C], the oldest position first."""
+    if _compiled(x):
+        return _Convolution.apply(x, taps, bias)
     y = bias + x * taps[-1]
     for age in range(1, len(taps)):
         y = y + F.pad(x, (0, 0, age, 0))[:, :-age] * taps[-1 - age]
