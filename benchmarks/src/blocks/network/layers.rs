@@ -108,13 +108,15 @@ impl FeedForward {
 /// e^x for x in ±87, to within two units in the last place or so, in a form that vectorizes.
 pub(super) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 87.0);
-    let n = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    // Adding 1.5 · 2^23 rounds to an integer, which is then in the lowest bits.
+    let rounded = x * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = rounded - 12_582_912.0;
     // ln 2 in two parts, so that the difference is exact.
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let tail = 1.0 / 5040.0;
     let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
     let value = series.into_iter().fold(tail, |sum, term| sum * r + term);
-    value * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    value * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 /// The logistic function.
