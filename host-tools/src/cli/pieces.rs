@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use resnet_bk_core::blob::{Chain, Precision, TensorId};
+use resnet_bk_core::blob::{Block, Chain, Precision, TensorId};
 use resnet_bk_core::kernels::Core;
 use resnet_bk_core::{Model, Piece};
 use serde_json::{Map, Value, json};
@@ -44,6 +44,11 @@ const COSTS: [Costs; 2] = [
 const LEAST: (u64, u64) = (128, 64);
 /// Values charged per expert for gating: an exponential and comparisons.
 const VALUES_PER_EXPERT: u64 = 24;
+/// Values charged per channel of a gated chain: for its convolution the unpacking of four taps, their
+/// products, SiLU and two quantizations; for its memory two wide products and SiLU.
+const VALUES_PER_CHANNEL: (u64, u64) = (8, 4);
+/// Reciprocals per potential whose G is a gate; otherwise one.
+const RECIPROCALS_PER_GATE: u64 = 2;
 /// Token classes looked up per charged value.
 const TOKENS_PER_VALUE: u64 = 4;
 
@@ -88,7 +93,7 @@ impl Bounds {
     }
 }
 
-/// The bound on each kind of piece, taken over all pieces of that kind.
+/// The bound on each kind of piece that the model has, taken over all pieces of that kind.
 fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> Vec<(Piece, u64)> {
     let dims = model.dims();
     let kernels: Vec<_> = model.kernels_on(costs.core).collect();
@@ -107,16 +112,24 @@ fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> 
     // With several token classes, a row index is found by counting tokens of the class, and a token
     // by searching.
     let classes = if dims.token_classes > 1 { u64::from(dims.vocab) / TOKENS_PER_VALUE } else { 0 };
+    let (channels, reciprocals) = match dims.block {
+        Block::Resolvent => (0, 1),
+        Block::Gated { channels } => (u64::from(channels), RECIPROCALS_PER_GATE),
+    };
+    let features = if channels == 0 { 2 * potentials } else { channels };
     let bound = |piece| match piece {
         Piece::Embedding => {
             costs.embedded * width * (1 + u64::from(dims.positions != 0)) + values(classes)
         }
         Piece::Normalization | Piece::Mixing => values(width),
+        Piece::InputProjection => matrices(|id| matches!(id, TensorId::InProj(_)), u32::MAX),
+        Piece::Convolution => values(VALUES_PER_CHANNEL.0 * channels),
         Piece::Potentials => matrices(|id| matches!(id, TensorId::VProj(_)), u32::MAX),
-        Piece::Chain => costs.potential * potentials,
+        Piece::Chain => costs.potential * potentials * reciprocals,
+        Piece::Memory => values(VALUES_PER_CHANNEL.1 * channels),
         Piece::OutputProjection => {
             matrices(|id| matches!(id, TensorId::OutputProj(_)), u32::MAX)
-                + values(2 * potentials + width)
+                + values(features + width)
         }
         Piece::Gate => {
             matrices(|id| matches!(id, TensorId::Gate(_)), u32::MAX)
@@ -128,13 +141,19 @@ fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> 
         Piece::Hidden => values(hidden),
         Piece::ExpertDown => matrices(|id| matches!(id, TensorId::ExpertDown(..)), u32::MAX),
         Piece::OutputLayer => {
-            let rows = u64::from(dims.hidden.min(dims.vocab));
-            matrices(|id| matches!(id, TensorId::LmHead(_)), dims.hidden) + values(rows + classes)
+            let rows = u64::from(dims.width.min(dims.vocab));
+            matrices(|id| matches!(id, TensorId::LmHead(_)), dims.width) + values(rows + classes)
         }
         // A piece unknown to this build has no known bound.
         _ => u64::MAX,
     };
-    Piece::ALL.into_iter().map(|piece| (piece, bound(piece))).collect()
+    let exists = |piece: &Piece| match piece {
+        Piece::InputProjection | Piece::Convolution | Piece::Memory => channels > 0,
+        Piece::Gate => dims.has_gate(),
+        Piece::ExpertUp | Piece::Hidden | Piece::ExpertDown | Piece::Mixing => dims.hidden > 0,
+        _ => true,
+    };
+    Piece::ALL.into_iter().filter(exists).map(|piece| (piece, bound(piece))).collect()
 }
 
 /// Instructions of a matrix.

@@ -218,7 +218,7 @@ fn put_chains(chains: &[Range<usize>], mut own: &[f32], model: &mut [f32]) {
 /// Gains and scales after folding, all 1.
 fn identities(model: &Model) -> BTreeMap<String, f32> {
     let value = |name: &str| {
-        let norm = name.contains("layer_norm");
+        let norm = name.contains("norm");
         match name.rsplit('.').next() {
             Some("weight") if norm => Some(1.0),
             Some("bk_scale") => Some(1.0),

@@ -13,7 +13,7 @@ use crate::eval::{self, Subject};
 use crate::quantize::calibration::Calibration;
 use crate::quantize::decode::substitute;
 use crate::quantize::division::Division;
-use crate::quantize::tests::random_checkpoint;
+use crate::quantize::tests::{random_checkpoint, random_gated};
 use crate::quantize::{Origin, Source};
 use crate::reference::{Distillation, Model, Tape};
 use crate::tensors::Assignment;
@@ -34,12 +34,30 @@ struct Fixture {
 }
 
 fn made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> Fixture {
-    let checkpoint = random_checkpoint(5, 2);
+    made_of(random_checkpoint(5, 2), storage, potentials_int8)
+}
+
+/// Fixtures of the published block, and of a gated chain with and without experts.
+fn all_made(storage: impl Fn(usize) -> Storage, potentials_int8: bool) -> [Fixture; 3] {
+    let [gated, bare] = [(24, 3, 3), (0, 1, 1)].map(|sizes| random_gated(5, sizes));
+    [random_checkpoint(5, 2), gated, bare]
+        .map(|checkpoint| made_of(checkpoint, &storage, potentials_int8))
+}
+
+fn made_of(
+    checkpoint: Checkpoint,
+    storage: impl Fn(usize) -> Storage,
+    potentials_int8: bool,
+) -> Fixture {
     let mut source = Source::new(&checkpoint, [3; 32], 1000, None).unwrap();
     let model = Model::from_checkpoint(&source.folded);
     let tokens = sample(&model, 4096, 1, |_| {}).unwrap();
     let mut calibration = Calibration::collect(&model, &tokens[..1024], WINDOW, 1, |_| {}).unwrap();
-    let kept = BTreeMap::from([(layer_name(TensorId::ExpertDown(1, 0)), 17)]);
+    let kept = if source.experts().next().is_some() {
+        BTreeMap::from([(layer_name(TensorId::ExpertDown(1, 0)), 17)])
+    } else {
+        BTreeMap::new()
+    };
     let classes = (0..40).map(|token| ['0', '1', '1'][token % 3]).collect();
     source.divide(&Division { classes, kept }, &mut calibration).unwrap();
     let storage = (0..source.dims.tensor_count()).map(storage).collect();
@@ -123,26 +141,27 @@ const ORIGIN: ExportOrigin<'static> = ExportOrigin { policy: "tuned", seed: 1, m
 
 #[test]
 fn an_untrained_student_is_its_blob() {
-    let made = made(mixed, true);
-    let blob = core::Model::from_bytes(&made.blob).unwrap();
-    let mut student = student(&made);
-    let parameters = student.take_parameters();
-    let exported = student.export(&parameters, &made.blob, &ORIGIN).unwrap();
-    let exported = core::Model::from_bytes(&exported).unwrap();
-    assert_eq!(exported.dims(), blob.dims());
-    assert_eq!(exported.provenance().policy, "tuned");
-    assert_eq!(exported.provenance().source_sha256, blob.provenance().source_sha256);
-    for id in blob.dims().tensors() {
-        let (old, new) = (blob.tensor(id), exported.tensor(id));
-        assert_eq!(
-            (old.codes, old.scales, old.biases),
-            (new.codes, new.scales, new.biases),
-            "{id:?}"
-        );
-    }
-    assert_eq!(exported.chain_format(), blob.chain_format());
-    for token in 0..40 {
-        assert_eq!(exported.token_classes().place(token), blob.token_classes().place(token));
+    for made in all_made(mixed, true) {
+        let blob = core::Model::from_bytes(&made.blob).unwrap();
+        let mut student = student(&made);
+        let parameters = student.take_parameters();
+        let exported = student.export(&parameters, &made.blob, &ORIGIN).unwrap();
+        let exported = core::Model::from_bytes(&exported).unwrap();
+        assert_eq!(exported.dims(), blob.dims());
+        assert_eq!(exported.provenance().policy, "tuned");
+        assert_eq!(exported.provenance().source_sha256, blob.provenance().source_sha256);
+        for id in blob.dims().tensors() {
+            let (old, new) = (blob.tensor(id), exported.tensor(id));
+            assert_eq!(
+                (old.codes, old.scales, old.biases),
+                (new.codes, new.scales, new.biases),
+                "{id:?}"
+            );
+        }
+        assert_eq!(exported.chain_format(), blob.chain_format());
+        for token in 0..40 {
+            assert_eq!(exported.token_classes().place(token), blob.token_classes().place(token));
+        }
     }
 }
 
@@ -150,8 +169,7 @@ fn an_untrained_student_is_its_blob() {
 /// rounds to a neighbouring code.
 #[test]
 fn a_trained_student_exports_what_its_training_saw() {
-    for potentials_int8 in [false, true] {
-        let made = made(mixed, potentials_int8);
+    for made in [false, true].into_iter().flat_map(|int8| all_made(mixed, int8)) {
         let teacher = Model::from_checkpoint(&made.checkpoint);
         let mut tuner = Tuner::new(&teacher, student(&made), recipe(30));
         for _ in 0..30 {
@@ -185,7 +203,9 @@ fn a_trained_student_exports_what_its_training_saw() {
         };
         let (simulated, unrounded) =
             (distance(&simulated, &computed), distance(&unrounded, &computed));
-        assert!(simulated < 0.7 * unrounded, "{simulated} beside {unrounded} without rounding");
+        // A memory passes codes that were rounded to a neighbour on to later positions.
+        let share = if own.config().block.is_published() { 0.7 } else { 0.9 };
+        assert!(simulated < share * unrounded, "{simulated} beside {unrounded} without rounding");
 
         let held = ValidationSet::new(&teacher, &made.tokens[..2049], WINDOW);
         let score = held.score(tuner.student());
@@ -204,41 +224,46 @@ fn a_trained_student_exports_what_its_training_saw() {
 
 #[test]
 fn weights_are_those_that_decoding_gives() {
-    let made = made(mixed, false);
-    let blob = core::Model::from_bytes(&made.blob).unwrap();
-    let (decoded, student) = (substitute(&made.source, &blob), student(&made));
-    let logits = decoded.forward(&made.tokens[..64], WINDOW);
-    for (a, b) in logits.iter().zip(student.model().forward(&made.tokens[..64], WINDOW)) {
-        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    for made in all_made(mixed, false) {
+        let blob = core::Model::from_bytes(&made.blob).unwrap();
+        let (decoded, student) = (substitute(&made.source, &blob), student(&made));
+        let logits = decoded.forward(&made.tokens[..64], WINDOW);
+        for (a, b) in logits.iter().zip(student.model().forward(&made.tokens[..64], WINDOW)) {
+            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
     }
 }
 
 /// Without training steps, the source receives the values that the blob stores.
 #[test]
 fn a_source_is_taught_what_the_student_computes() {
-    let made = made(mixed, false);
-    let mut student = student(&made);
-    let parameters = student.take_parameters();
-    let mut source = made.source.clone();
-    student.teach(&parameters, &mut source);
-    let taught = Model::from_checkpoint(&source.folded);
-    let tokens = &made.tokens[..64];
-    for (a, b) in taught.forward(tokens, WINDOW).iter().zip(student.model().forward(tokens, WINDOW))
-    {
-        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    for made in all_made(mixed, false) {
+        let mut student = student(&made);
+        let parameters = student.take_parameters();
+        let mut source = made.source.clone();
+        student.teach(&parameters, &mut source);
+        let taught = Model::from_checkpoint(&source.folded);
+        let tokens = &made.tokens[..64];
+        let own = student.model().forward(tokens, WINDOW);
+        for (a, b) in taught.forward(tokens, WINDOW).iter().zip(own) {
+            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
     }
 }
 
 #[test]
 fn training_gets_closer_to_the_teacher() {
-    let made = made(int3, false);
-    let teacher = Model::from_checkpoint(&made.checkpoint);
-    let directory = tempfile::tempdir().unwrap();
-    let summary = run(&teacher, &made, directory.path(), 150).tune(&mut |_| {}).unwrap();
-    let (before, after) = (summary.before.kl, summary.after.kl);
-    assert!(after < 0.7 * before, "{before} {after}");
-    assert!(summary.best_step > 0 && !summary.stopped_early);
-    assert_eq!((summary.steps, summary.tokens), (150, 150 * 8 * WINDOW as u64));
+    for made in all_made(int3, false) {
+        let teacher = Model::from_checkpoint(&made.checkpoint);
+        let directory = tempfile::tempdir().unwrap();
+        let summary = run(&teacher, &made, directory.path(), 150).tune(&mut |_| {}).unwrap();
+        let (before, after) = (summary.before.kl, summary.after.kl);
+        // Random memories leave less to gain.
+        let share = if made.checkpoint.config.block.is_published() { 0.7 } else { 0.9 };
+        assert!(after < share * before, "{before} {after}");
+        assert!(summary.best_step > 0 && !summary.stopped_early);
+        assert_eq!((summary.steps, summary.tokens), (150, 150 * 8 * WINDOW as u64));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use super::LayerImportance;
 use crate::error::Result;
 use crate::reference::{LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
-use crate::tensors::{dimensions, layer_name};
+use crate::tensors::{dimensions, is_linear, layer_name};
 
 /// Observations of one metric: one value per batch, by layer.
 type Observations = BTreeMap<String, Vec<f64>>;
@@ -62,7 +62,7 @@ pub fn publish(
     };
     let layers = dims
         .tensors()
-        .filter(|id| !id.is_embedding())
+        .filter(|&id| is_linear(id))
         .map(|id| {
             let layer = &layer_name(id);
             let gradient = mean_of(&gradients, layer);

@@ -1,9 +1,9 @@
 //! The published dynamic policy.
 //!
 //! Source: T. Arai, ResNet-BK, 2025, `DynamicQuantizationPolicy`: of n layers ranked by importance
-//! the first max(1, ⌊0.2·n⌋) are FP16, those up to ⌊0.6·n⌋ INT8 and the rest INT4. Embeddings are
-//! not ranked and take the published default, INT8; potentials stay in full precision. A [`Ladder`]
-//! replaces the three precisions.
+//! the first max(1, ⌊0.2·n⌋) are FP16, those up to ⌊0.6·n⌋ INT8 and the rest INT4. Embeddings
+//! and the convolutions of gated chains are not Linear layers: not ranked, they take the published
+//! default, INT8. Potentials stay in full precision. A [`Ladder`] replaces the three precisions.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use resnet_bk_schema::{Ladder, Storage};
 
 use crate::error::{Error, Result};
 use crate::importance::Importance;
-use crate::tensors::{Assignment, layer_name};
+use crate::tensors::{Assignment, is_linear, layer_name};
 
 const HIGH: f64 = 0.2;
 const LOW: f64 = 0.4;
@@ -23,8 +23,7 @@ pub(super) fn assign(
     importance: &Importance,
     ladder: Ladder,
 ) -> Result<Assignment> {
-    let layers: Vec<String> =
-        dims.tensors().filter(|id| !id.is_embedding()).map(layer_name).collect();
+    let layers: Vec<String> = dims.tensors().filter(|&id| is_linear(id)).map(layer_name).collect();
     let mut ranked = Vec::with_capacity(layers.len());
     for layer in &layers {
         let score = importance.score(layer).ok_or_else(|| {

@@ -8,6 +8,8 @@
 
 use resnet_bk_core::blob::{Block, Chain, Dimensions, TensorId};
 
+use crate::tensors::is_linear;
+
 /// Model dimensions of the published figures.
 pub const REFERENCE_SIZE: Dimensions = Dimensions {
     vocab: 1000,
@@ -44,8 +46,7 @@ pub fn published_estimate(dims: &Dimensions) -> PublishedEstimate {
     const GROUP: u32 = 128;
     const BYTES_PER_GROUP: f64 = 8.0;
     let mut estimate = PublishedEstimate { fp32_bytes: 0.0, quantized_bytes: 0.0 };
-    let linear = |id: &TensorId| !id.is_embedding() && !matches!(id, TensorId::Convolution(_));
-    for id in dims.tensors().filter(linear) {
+    for id in dims.tensors().filter(|&id| is_linear(id)) {
         let (rows, cols) = dims.shape(id);
         let parameters = f64::from(rows) * f64::from(cols + 1);
         estimate.fp32_bytes += 4.0 * parameters;

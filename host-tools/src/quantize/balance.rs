@@ -7,10 +7,15 @@
 //! Training with weight decay equalizes both norms, which also suits rounding; balancing brings
 //! them within a factor of 2 of each other, whatever the checkpoint.
 //!
+//! A channel of a gated chain has a free scale as well: its row of `in_proj` can be multiplied by s
+//! and its taps divided by s. The codes of all channels of a position share one scale, so the
+//! channels' inputs are brought to about the same magnitude; rows of both matrices have scales of
+//! their own.
+//!
 //! Scales are powers of two: FP32 results are unchanged to the bit, except where values become
 //! subnormal.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Block, Checkpoint};
 
 /// Balances the hidden units of every expert of a folded checkpoint.
 pub fn balance(folded: &mut Checkpoint) {
@@ -18,6 +23,37 @@ pub fn balance(folded: &mut Checkpoint) {
     for (l, e) in (0..layers).flat_map(|l| (0..experts).map(move |e| (l, e))) {
         let expert = format!("blocks.{l}.bk_layer.moe_ffn.experts.{e}");
         balance_expert(folded, &format!("{expert}.0"), &format!("{expert}.3"));
+    }
+    if let Block::Gated { channels } = folded.config.block {
+        for l in 0..layers {
+            balance_channels(folded, &format!("blocks.{l}.bk_layer"), channels);
+        }
+    }
+}
+
+/// Brings the inputs of a convolution's channels to about the same magnitude.
+fn balance_channels(checkpoint: &mut Checkpoint, bk: &str, channels: usize) {
+    let width = checkpoint.config.width;
+    let get = |name: &str| &checkpoint.tensors[&format!("{bk}.{name}")].data;
+    let rows = get("in_proj.weight").chunks_exact(width).zip(get("in_proj.bias"));
+    let taps = get("conv.weight");
+    let scales: Vec<f64> = rows
+        .take(channels)
+        .enumerate()
+        .map(|(c, (row, bias))| {
+            let (input, taps) =
+                (norm(row.iter().chain([bias])), norm(taps[c..].iter().step_by(channels)));
+            if input == 0.0 || taps == 0.0 { 0.0 } else { (-input.log2()).round().exp2() }
+        })
+        .collect();
+    let rows = checkpoint.data_mut(&format!("{bk}.in_proj.weight")).chunks_exact_mut(width);
+    for (row, &scale) in rows.zip(&scales) {
+        row.iter_mut().for_each(|w| times(w, scale));
+    }
+    let biases = checkpoint.data_mut(&format!("{bk}.in_proj.bias"));
+    biases.iter_mut().zip(&scales).for_each(|(bias, &scale)| times(bias, scale));
+    for taps in checkpoint.data_mut(&format!("{bk}.conv.weight")).chunks_exact_mut(channels) {
+        taps.iter_mut().zip(&scales).for_each(|(w, &scale)| times(w, inverse(scale)));
     }
 }
 
@@ -35,7 +71,6 @@ fn balance_expert(checkpoint: &mut Checkpoint, up: &str, down: &str) {
             scale(row, norm(columns[unit..].iter().step_by(hidden)))
         })
         .collect();
-    let times = |value: &mut f32, scale: f64| *value = (f64::from(*value) * scale) as f32;
     let rows = checkpoint.data_mut(&format!("{up}.weight")).chunks_exact_mut(width);
     for (row, &scale) in rows.zip(&scales) {
         row.iter_mut().for_each(|w| times(w, scale));
@@ -45,6 +80,10 @@ fn balance_expert(checkpoint: &mut Checkpoint, up: &str, down: &str) {
     for row in checkpoint.data_mut(&format!("{down}.weight")).chunks_exact_mut(hidden) {
         row.iter_mut().zip(&scales).for_each(|(w, &scale)| times(w, inverse(scale)));
     }
+}
+
+fn times(value: &mut f32, scale: f64) {
+    *value = (f64::from(*value) * scale) as f32;
 }
 
 /// The power of two that brings the norms of `row · s` and `column / s` closest together; 0 for a
@@ -69,7 +108,7 @@ fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
 mod tests {
     use super::*;
     use crate::quantize::fold::fold;
-    use crate::quantize::tests::random_checkpoint;
+    use crate::quantize::tests::{random_checkpoint, random_gated};
     use crate::reference::Model;
 
     const UP: &str = "blocks.1.bk_layer.moe_ffn.experts.2.0";
@@ -130,6 +169,30 @@ mod tests {
         let mut again = expected.clone();
         balance(&mut again);
         assert_eq!(again, expected);
+    }
+
+    #[test]
+    fn channels_of_any_scale_become_the_same() {
+        let plain = fold(&random_gated(1, (0, 1, 1)));
+        let mut expected = plain.clone();
+        balance(&mut expected);
+        assert_ne!(expected, plain);
+        assert_eq!(forward(&expected), forward(&plain));
+        let bk = "blocks.1.bk_layer";
+        let (width, channels) = (plain.config.width, 20);
+        for power in [-60, -3, 40] {
+            let mut scaled = plain.clone();
+            let factor = |c: usize| if c % 3 == 0 { 2f32.powi(power) } else { 1.0 };
+            for c in 0..channels {
+                let rows = scaled.data_mut(&format!("{bk}.in_proj.weight"));
+                rows[c * width..][..width].iter_mut().for_each(|w| *w *= factor(c));
+                scaled.data_mut(&format!("{bk}.in_proj.bias"))[c] *= factor(c);
+                let taps = scaled.data_mut(&format!("{bk}.conv.weight"));
+                taps[c..].iter_mut().step_by(channels).for_each(|w| *w /= factor(c));
+            }
+            balance(&mut scaled);
+            assert_eq!(scaled, expected, "2^{power}");
+        }
     }
 
     #[test]

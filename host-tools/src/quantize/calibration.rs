@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use resnet_bk_core::blob::{TAPS, TensorId};
+use resnet_bk_core::blob::TAPS;
 
 use self::sums::Sums;
 use super::expectation::{Counts, Expectation};
 use crate::error::{Error, Result};
 use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
-use crate::tensors::{dimensions, layer_name};
+use crate::tensors::{dimensions, is_linear, layer_name};
 
 mod channels;
 mod sums;
@@ -166,8 +166,7 @@ impl Calibration {
         }
         let (mut layers, convolutions) = total.finish();
         let dims = dimensions(model.config());
-        let shared = |id: &TensorId| !id.is_embedding() && !matches!(id, TensorId::Convolution(_));
-        for id in dims.tensors().filter(shared) {
+        for id in dims.tensors().filter(|&id| is_linear(id)) {
             let (rows, cols) = dims.shape(id);
             let unknown = || Statistics::unknown(rows as usize, cols as usize);
             layers.entry(layer_name(id)).or_insert_with(unknown);

@@ -113,7 +113,7 @@ impl Model {
         let (windows, rest) = h.split_at_mut(whole);
         if window <= CHUNK {
             for h in windows.chunks_mut(CHUNK / window * window * d) {
-                block.forward(self, Positions::Windows(window), h, None, tape);
+                block.forward(self, Positions::Windows(window), h, None, None, tape);
             }
         }
         let long = if window <= CHUNK { &mut [] } else { windows };
@@ -121,7 +121,7 @@ impl Model {
         for window in long.chunks_mut(window * d).chain((!rest.is_empty()).then_some(rest)) {
             state.reset(block.channels(), self.config().potentials);
             for h in window.chunks_mut(CHUNK * d) {
-                block.forward(self, Positions::Next(&mut state), h, None, tape);
+                block.forward(self, Positions::Next(&mut state), h, None, None, tape);
             }
         }
     }

@@ -116,7 +116,8 @@ impl<T: Real> Model<T> {
                 }
                 BlockLayout::Gated(block) => {
                     let positions = Positions::Windows(window);
-                    block.forward(self, positions, h, dropout, &mut tapes.gated);
+                    let (fake_quant, tapes) = (tape.fake_quant, &mut tapes.gated);
+                    block.forward(self, positions, h, dropout, fake_quant, tapes);
                 }
             }
             after(Stage::Block(l), tape);

@@ -15,6 +15,7 @@
 use crate::reference::bk;
 use crate::reference::bounds::{POTENTIAL_BOUND, clip_into, mask};
 use crate::reference::dropout::Dropout;
+use crate::reference::fake_quant::{FakeQuant, round_rows};
 use crate::reference::layer_norm;
 use crate::reference::layout::Gated;
 use crate::reference::memory;
@@ -61,6 +62,10 @@ pub(crate) struct Tape<T> {
     convolved: Vec<T>,
     /// The same after SiLU.
     pub(crate) a: Vec<T>,
+    /// `a` as v_proj reads it where activations are rounded.
+    rounded: Vec<T>,
+    /// Whether they are.
+    rounds: bool,
     /// Output of v_proj `[rows, K]`.
     pub(crate) v_raw: Vec<T>,
     /// Clipped potentials `[rows, K]`.
@@ -115,6 +120,13 @@ pub(crate) enum Positions<'s, T> {
     Next(&'s mut State<T>),
 }
 
+impl<T: Real> Tape<T> {
+    /// Inputs of v_proj `[rows, C]`.
+    fn of_potentials(&self) -> &[T] {
+        if self.rounds { &self.rounded } else { &self.a }
+    }
+}
+
 impl Gated {
     /// Channels C.
     pub(crate) fn channels(&self) -> usize {
@@ -133,14 +145,23 @@ impl Gated {
         positions: Positions<'_, T>,
         h: &mut [T],
         dropout: Option<Dropout>,
+        fake_quant: Option<FakeQuant>,
         tape: &mut Tape<T>,
     ) {
         let (parameters, c, k) = (&model.parameters, self.channels(), self.potentials());
-        let rows = h.len() / model.config().width;
+        let (d, rows) = (model.config().width, h.len() / model.config().width);
+        tape.rounds = fake_quant.is_some();
         size(&mut tape.u, h.len());
         self.norm.forward(parameters, h, &mut tape.u, &mut tape.norm);
+        if tape.rounds {
+            round_rows(&mut tape.u, d, 127);
+        }
         size(&mut tape.projected, rows * 2 * c);
         self.in_proj.forward(parameters, &tape.u, &mut tape.projected);
+        if tape.rounds {
+            // Inputs of the convolution; output gates are not rounded.
+            tape.projected.chunks_exact_mut(2 * c).for_each(|x| round_rows(&mut x[..c], c, 127));
+        }
         size(&mut tape.convolved, rows * c);
         size(&mut tape.a, rows * c);
         size(&mut tape.v_raw, rows * k);
@@ -156,7 +177,7 @@ impl Gated {
                     state.reset(c, k);
                     self.convolve(model, start..start + window, &mut state, tape);
                 }
-                self.potentials_of(model, tape);
+                self.potentials_of(model, fake_quant, tape);
                 for start in (0..rows).step_by(window) {
                     state.reset(c, k);
                     self.remember(&core, start..start + window, &mut state, tape);
@@ -165,7 +186,7 @@ impl Gated {
             }
             Positions::Next(state) => {
                 self.convolve(model, 0..rows, state, tape);
-                self.potentials_of(model, tape);
+                self.potentials_of(model, fake_quant, tape);
                 self.remember(&core, 0..rows, state, tape);
             }
         }
@@ -173,13 +194,19 @@ impl Gated {
         let (of_read, of_experts) =
             if self.ffn.is_some() { (None, dropout) } else { (dropout, None) };
         self.read(tape, of_read);
-        tape.moe.dropout = of_experts;
+        if tape.rounds {
+            round_rows(&mut tape.read, c, 127);
+        }
+        (tape.moe.dropout, tape.moe.rounds) = (of_experts, tape.rounds);
         size(&mut tape.output, h.len());
         self.output_proj.forward(parameters, &tape.read, &mut tape.output);
         add_to(h, &tape.output);
         if let Some(ffn) = &self.ffn {
             size(&mut tape.ffn_u, h.len());
             ffn.norm.forward(parameters, h, &mut tape.ffn_u, &mut tape.ffn_norm);
+            if tape.rounds {
+                round_rows(&mut tape.ffn_u, d, 127);
+            }
             let top_k = model.config().top_k;
             moe::forward(&ffn.experts, parameters, top_k, &tape.ffn_u, h, &mut tape.moe);
         }
@@ -201,12 +228,27 @@ impl Gated {
     }
 
     /// Potentials of every row.
-    fn potentials_of<T: Real>(&self, model: &Model<T>, tape: &mut Tape<T>) {
+    fn potentials_of<T: Real>(
+        &self,
+        model: &Model<T>,
+        fake_quant: Option<FakeQuant>,
+        tape: &mut Tape<T>,
+    ) {
         for (a, &x) in tape.a.iter_mut().zip(&tape.convolved) {
             *a = silu(x);
         }
-        self.v_proj.forward(&model.parameters, &tape.a, &mut tape.v_raw);
+        if tape.rounds {
+            // The memory reads `a` unrounded.
+            tape.rounded.clone_from(&tape.a);
+            round_rows(&mut tape.rounded, self.channels(), 127);
+        }
+        let mut v_raw = std::mem::take(&mut tape.v_raw);
+        self.v_proj.forward(&model.parameters, tape.of_potentials(), &mut v_raw);
+        tape.v_raw = v_raw;
         clip_into(&tape.v_raw, POTENTIAL_BOUND, &mut tape.v);
+        if let Some(fake_quant) = fake_quant {
+            fake_quant.potentials(&mut tape.v);
+        }
     }
 
     /// Chain, gates and memory over consecutive positions.
@@ -282,7 +324,7 @@ impl Gated {
         self.memory_backward(model, window, (tape, ds), memory, gradient);
         let MemoryScratch { da, dv, .. } = memory;
         mask(dv, &tape.v_raw, POTENTIAL_BOUND);
-        self.v_proj.backward_parameters(gradient, &tape.a, dv, each);
+        self.v_proj.backward_parameters(gradient, tape.of_potentials(), dv, each);
         self.v_proj.backward_input(parameters, dv, da, true);
         // a = SiLU(convolved)
         for (da, &x) in da.iter_mut().zip(&tape.convolved) {

@@ -114,7 +114,8 @@ impl<'a> Stream<'a> {
                 }
                 BlockLayout::Gated(block) => {
                     let positions = Positions::Next(&mut state.gated);
-                    block.forward(model, positions, &mut h, None, &mut self.tape.gated);
+                    let tape = &mut self.tape.gated;
+                    block.forward(model, positions, &mut h, None, None, tape);
                 }
             }
         }

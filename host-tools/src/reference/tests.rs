@@ -250,8 +250,13 @@ fn observers_see_every_linear_layer() {
 /// is checked by finite differences. Before it, the straight-through estimator applies.
 #[test]
 fn rounded_activations_have_the_gradient_of_what_is_computed() {
+    for config in [config(Chain::Half, 3, 2), gated(0, 1, 1), gated(5, 3, 2)] {
+        check_rounded_gradients(model(config));
+    }
+}
+
+fn check_rounded_gradients(mut model: Model<f64>) {
     let fake_quant = FakeQuant { potentials_int8: true };
-    let mut model = model(config(Chain::Half, 3, 2));
     let teacher = model.clone();
     let (window, scale, how) = (4, 0.5, Distillation { temperature: 1.5, cross_entropy: 0.25 });
     let inputs: Vec<u32> = (0..24).map(|i| i * 7 % 11).collect();

@@ -4,4 +4,4 @@ mod assignment;
 mod names;
 
 pub use assignment::Assignment;
-pub use names::{bias_name, dimensions, feeds_a_choice, layer_name, weight_name};
+pub use names::{bias_name, dimensions, feeds_a_choice, is_linear, layer_name, weight_name};

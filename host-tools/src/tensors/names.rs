@@ -38,6 +38,12 @@ pub fn bias_name(id: TensorId) -> String {
     weight_name(id).replace(".weight", ".bias")
 }
 
+/// Whether a matrix is a linear layer, whose rows read the same inputs: neither a lookup table nor a
+/// convolution.
+pub fn is_linear(id: TensorId) -> bool {
+    !id.is_embedding() && !matches!(id, TensorId::Convolution(_))
+}
+
 /// Whether a ReLU or softmax follows a layer, so that the input decides which outputs count.
 pub fn feeds_a_choice(layer: &str) -> bool {
     layer == "lm_head" || layer.contains(".experts.") && layer.ends_with(".0")

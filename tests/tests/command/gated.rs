@@ -1,36 +1,108 @@
 //! Gated chains on the command line.
 
-use crate::common::{fails, json};
+use std::path::Path;
 
-/// A gated chain is trained, scored, sampled and described in FP32, and quantizing it names the
-/// reason for refusing.
-#[test]
-fn a_gated_chain_is_trained_scored_and_sampled() {
-    let place = tempfile::tempdir().unwrap();
-    let at = place.path();
+use serde_json::Value;
+
+use crate::common::{SHORT, fails, json};
+
+const MODEL: &str = "gated/model.safetensors";
+
+/// Trains a tiny gated chain on a text that it can learn.
+fn trained(at: &Path, more: &[&str]) -> Value {
     let words = ["the chain", "remembers", "what", "it met", "and forgets", "the rest.\n"];
     let text: String = (0..3000).map(|i| words[i * i % 7 % 6].to_owned() + " ").collect();
     std::fs::write(at.join("train.txt"), &text).unwrap();
     std::fs::write(at.join("valid.txt"), &text[..4000]).unwrap();
     let train = ["train", "--corpus", ".", "--out", "gated", "--block", "gated", "--vocab", "280"];
-    let sizes = ["--width", "16", "--layers", "2", "--potentials", "4", "--steps", "30"];
+    let sizes = ["--width", "16", "--layers", "2", "--potentials", "4", "--steps", "60"];
     let batch = ["--batch", "4", "--lr", "0.01", "--warmup", "5", "--json", "--quiet"];
-    let trained = json(at, &[&train[..], &sizes, &batch].concat());
-    assert!(trained["validation_bits_per_byte"].as_f64().unwrap() < 8.0);
+    json(at, &[&train[..], &sizes, &batch, more].concat())
+}
 
-    let model = "gated/model.safetensors";
-    let inspected = json(at, &["inspect", model, "--json"]);
+/// A gated chain is trained, scored, sampled and described in FP32.
+#[test]
+fn a_gated_chain_is_trained_scored_and_sampled() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let trained = trained(at, &[]);
+    assert!(trained["validation_bits_per_byte"].as_f64().unwrap() < 8.0);
+    let inspected = json(at, &["inspect", MODEL, "--json"]);
     assert_eq!(inspected["dimensions"]["channels"], 32);
-    let scores = json(at, &["eval", model, "--text", "valid.txt", "--json", "--quiet"]);
+    let scores = json(at, &["eval", MODEL, "--text", "valid.txt", "--json", "--quiet"]);
     assert!(scores["fp32"]["perplexity"].as_f64().unwrap() > 1.0, "{scores}");
     // Longer than a chunk of the long-window path.
-    let long = ["eval", model, "--text", "train.txt", "--window", "2000", "--json", "--quiet"];
+    let long = ["eval", MODEL, "--text", "train.txt", "--window", "2000", "--json", "--quiet"];
     assert!(json(at, &long)["fp32"]["perplexity"].as_f64().unwrap() > 1.0);
-    let generate = ["generate", model, "--tokens", "20", "--seed", "3", "--json"];
+    let generate = ["generate", MODEL, "--tokens", "20", "--seed", "3", "--json"];
     assert_eq!(json(at, &generate)["tokens"].as_array().unwrap().len(), 20);
-    let quantize =
-        ["quantize", model, "--policy", "static", "--text", "valid.txt", "--out", "g.rbk"];
-    fails(at, &quantize, 2, "gated chain");
+}
+
+/// The whole path from a gated chain to blobs under every kind of policy, their text and their
+/// fine-tuning; the same bytes on any number of threads. With two experts and without any.
+#[test]
+fn a_gated_chain_is_quantized_scored_sampled_and_finetuned() {
+    for (experts, matrices) in [(&["--hidden", "16", "--experts", "2"][..], 20), (&[], 10)] {
+        let place = tempfile::tempdir().unwrap();
+        let at = place.path();
+        trained(at, experts);
+        let analyze = ["analyze", MODEL, "--out", "importance.json", "--quiet", "--json"];
+        let analysis =
+            json(at, &[&analyze[..], &["--tokens", "1024", "--measure-tokens", "256"]].concat());
+        let table = |name: &str| analysis["importance"][name].as_object().unwrap().clone();
+        // Four classes of both token tables.
+        assert_eq!(table("measured").len(), matrices + 6);
+        // Neither tables nor convolutions are Linear layers.
+        assert_eq!(table("published").len(), matrices - 1 - 2);
+        assert!(table("measured").contains_key("blocks.1.bk_layer.conv.weight"));
+
+        let quantize = |out: &str, how: &[&str]| {
+            let flags = ["quantize", MODEL, "--out", out, "--json", "--quiet"];
+            json(at, &[&flags[..], &SHORT, how].concat())
+        };
+        let mut names = Vec::new();
+        for policy in ["static", "dynamic", "uniform-int8", "uniform-int4"] {
+            let out = format!("{policy}.rbk");
+            quantize(&out, &["--policy", policy]);
+            names.push(out);
+        }
+        let table = ["--importance", "importance.json"];
+        let four = quantize("4.rbk", &[&["--target-ratio", "4"], &table[..]].concat());
+        assert!(four["ratio"].as_f64().unwrap() >= 4.0, "{four}");
+        names.push("4.rbk".into());
+        let read = |name: &str| std::fs::read(at.join(name)).unwrap();
+        quantize("again.rbk", &[&["--target-ratio", "4", "--threads", "1"], &table[..]].concat());
+        assert!(read("4.rbk") == read("again.rbk"), "the same bytes");
+
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let eval = ["eval", MODEL, "--text", "valid.txt", "--json", "--quiet"];
+        let scores = json(at, &[&eval[..], &names].concat());
+        let kl = |blob: &Value| blob["fidelity"]["kl"].as_f64().unwrap();
+        for (blob, limit) in scores["blobs"].as_array().unwrap().iter().zip([1.0, 1.0, 0.01]) {
+            assert!(kl(blob) < limit, "{blob}");
+        }
+        let inspected = json(at, &["inspect", "dynamic.rbk", "--json"]);
+        assert_eq!(inspected["dimensions"]["channels"], 32);
+        let tensors = inspected["tensors"].as_array().unwrap();
+        let storage =
+            |name: &str| &tensors.iter().find(|t| t["name"] == name).unwrap()["precision"];
+        assert_eq!(storage("blocks.0.bk_layer.conv.weight"), "int8");
+        let generate = ["generate", "uniform-int8.rbk", "--tokens", "20", "--seed", "3", "--json"];
+        assert_eq!(json(at, &generate)["tokens"].as_array().unwrap().len(), 20);
+
+        quantize("int3.rbk", &["--policy", "uniform-int3"]);
+        let tune = |out: &str, threads: &str| {
+            let finetune = ["finetune", MODEL, "--blob", "int3.rbk", "--out", out, "--quiet"];
+            let short = ["--train-tokens", "7680", "--validation-tokens", "2048", "--json"];
+            let fast = ["--batch", "2", "--warmup", "2", "--lr", "1e-3", "--validate-every", "4"];
+            json(at, &[&finetune[..], &short, &fast, &["--threads", threads]].concat())
+        };
+        let tuned = tune("tuned.rbk", "2");
+        let kl = |which: &str| kl(&tuned["measured"][which]);
+        assert!(kl("after") < kl("before"), "{tuned}");
+        tune("tuned-again.rbk", "1");
+        assert!(read("tuned.rbk") == read("tuned-again.rbk"), "the same bytes");
+    }
 }
 
 #[test]
