@@ -32,6 +32,9 @@ pub struct Positions<'a> {
 /// # Panics
 ///
 /// On other shapes.
+// Outlined on devices, for registers of its own.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn convolve(taps: &Tensor<'_>, positions: Positions<'_>, outputs: &mut [i32]) {
     let used = positions.scales.iter().filter(|scale| scale.mantissa != 0);
     // Without any position every factor is zero.
@@ -46,32 +49,30 @@ pub fn convolve(taps: &Tensor<'_>, positions: Positions<'_>, outputs: &mut [i32]
             int8_sums(taps, &positions, factors, outputs);
             requantize_int8(taps, taps.exponent - exponent, outputs);
         }
-        Precision::Fp16 => each(&positions, factors, outputs, |i, sum| {
-            let weights = fp16(taps, i);
-            requantize(taps, i, sum(weights.w), &weights, exponent)
-        }),
-        _ => each(&positions, factors, outputs, |i, sum| {
-            let weights = grouped(taps, i);
-            requantize(taps, i, sum(weights.w), &weights, exponent)
-        }),
+        _ => others(taps, &positions, factors, exponent, outputs),
     }
 }
 
-/// Calls `output` with every channel and a function that sums its inputs, weighted.
-#[inline(always)]
-fn each(
+/// The outputs of other weights than INT8.
+fn others(
+    taps: &Tensor<'_>,
     positions: &Positions<'_>,
     factors: [i32; TAPS],
+    exponent: i32,
     outputs: &mut [i32],
-    output: impl Fn(usize, &dyn Fn([i32; TAPS]) -> i32) -> i32,
 ) {
     let channels = outputs.len();
     let before = positions.before.chunks_exact(channels.max(1));
     let mut rows = [positions.last; TAPS];
     rows.iter_mut().zip(before).for_each(|(row, before)| *row = before);
-    for (i, out) in outputs.iter_mut().enumerate() {
-        *out =
-            output(i, &|w| (0..TAPS).map(|j| w[j] * ((rows[j][i] as i32 * factors[j]) >> 8)).sum());
+    for (i, output) in outputs.iter_mut().enumerate() {
+        let weights =
+            if taps.precision == Precision::Fp16 { fp16(taps, i) } else { grouped(taps, i) };
+        let number = |j: usize| (rows[j][i] as i32 * factors[j]) >> 8;
+        let sum: i32 = weights.w.iter().enumerate().map(|(j, w)| w * number(j)).sum();
+        let product = sum as i64 * weights.mantissa as i64;
+        let rounded = shift_round(product, weights.exponent - exponent);
+        *output = rounded.saturating_add(bias(taps, i));
     }
 }
 
@@ -80,12 +81,6 @@ struct Weights {
     w: [i32; TAPS],
     mantissa: i32,
     exponent: i32,
-}
-
-#[inline(always)]
-fn requantize(taps: &Tensor<'_>, i: usize, sum: i32, weights: &Weights, exponent: i32) -> i32 {
-    let product = sum as i64 * weights.mantissa as i64;
-    shift_round(product, weights.exponent - exponent).saturating_add(bias(taps, i))
 }
 
 /// Sums of all channels with INT8 weights, the storage that microcontrollers should have.

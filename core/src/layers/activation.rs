@@ -83,7 +83,9 @@ fn square(scaled: i32) -> i64 {
 /// Quantizes a vector to codes in ±127. Returns the value of code 127.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
-#[inline(always)]
+// Outlined on devices, for one copy.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
     let (low, high) = range(x);
     let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
@@ -92,7 +94,9 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
 }
 
 /// [`quantize`] to bytes.
-#[inline(always)]
+// Outlined on devices, for one copy.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn quantize_narrow(x: &[i32], codes: &mut [i8]) -> Scale {
     let (low, high) = range(x);
     let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);

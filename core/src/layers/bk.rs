@@ -124,7 +124,7 @@ fn half_step_portably(
 ) {
     let (feature_re, feature_im) = features.split_at_mut(potentials.len());
     let mut features = feature_re.iter_mut().zip(feature_im);
-    half_recursion(format, parameters, potentials, state, |g| {
+    half_recursion(format, parameters, potentials, state, &mut |g| {
         if let Some((re, im)) = features.next() {
             (*re, *im) = (format.feature(g.re), format.feature(g.im));
         }
@@ -144,7 +144,7 @@ pub fn half_gates(
     state: &mut [i32],
 ) {
     let count = potentials.len();
-    half_recursion(format, parameters, potentials, state, |_| {});
+    half_recursion(format, parameters, potentials, state, &mut |_| {});
     let gates = potentials.iter_mut().zip(parameters.iter()).zip(&state[count..]);
     for ((gate, (_, eta)), &imaginary) in gates {
         *gate = memory::gate(eta, imaginary);
@@ -152,13 +152,15 @@ pub fn half_gates(
 }
 
 /// The recursion of [`half_step`]; calls `each` with every potential's G.
-#[inline(always)]
+// Outlined on devices, for one copy.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 fn half_recursion(
     format: ChainFormat,
     parameters: ChainParameters<'_>,
     potentials: &[i32],
     state: &mut [i32],
-    mut each: impl FnMut(Complex),
+    each: &mut dyn FnMut(Complex),
 ) {
     let (state_re, state_im) = state.split_at_mut(potentials.len());
     let states = state_re.iter_mut().zip(state_im);
