@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use resnet_bk_schema::Storage;
 use resnet_bk_tools::budget::{Choice, solve};
 
-use super::network::{Failure, Network, Tensors, build};
+use super::network::{Network, build};
 use super::scoring::Text;
 use super::storage::{self, Moments, Role, Stored};
+use super::tensors::{Failure, Tensors};
 use super::trained::Trained;
 
 /// KL divergence in nats per token by matrix and storage.

@@ -14,6 +14,7 @@ mod scores;
 mod scoring;
 mod storage;
 mod table;
+mod tensors;
 mod trained;
 
 use std::path::PathBuf;
@@ -23,10 +24,10 @@ use resnet_bk_tools::corpus::Split;
 use resnet_bk_tools::eval::text::{TextSource, Tokens};
 use resnet_bk_tools::tokenizer::Tokenizer;
 
-use network::Failure;
 use scores::Run;
 use scoring::Text;
 use table::Group;
+use tensors::Failure;
 use trained::{Kind, Trained};
 
 /// Tokens of the validation split on which budgets are measured.

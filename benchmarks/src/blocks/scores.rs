@@ -10,9 +10,10 @@ use resnet_bk_tools::files;
 use serde_json::{Value, json};
 
 use super::budget::{Bench, Table};
-use super::network::{Failure, Tensors, build};
+use super::network::build;
 use super::scoring::Text;
 use super::storage::{self, Moments};
+use super::tensors::{Failure, Tensors};
 use super::trained::Trained;
 
 /// The uniform storages of the comparison, by decreasing bits.

@@ -8,7 +8,8 @@ use resnet_bk_schema::statistics::Estimate;
 use resnet_bk_tools::eval::divergence::{kl, log_softmax};
 use resnet_bk_tools::eval::sums::{Sums, by_block};
 
-use super::network::{Failure, Network};
+use super::network::Network;
+use super::tensors::Failure;
 
 /// Windows per forward pass.
 const PASS: usize = 16;

@@ -17,7 +17,7 @@ use resnet_bk_tools::quantize::calibration::{Statistics, Symmetric};
 use resnet_bk_tools::quantize::encode::{Matrix, encode};
 use serde_json::Value;
 
-use super::network::{Failure, Tensors};
+use super::tensors::{Failure, Tensors};
 use super::trained::theirs_of;
 
 /// What a tensor is for.

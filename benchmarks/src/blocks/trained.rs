@@ -9,7 +9,7 @@ use resnet_bk_tools::checkpoint::{Block, Chain, Checkpoint, ModelConfig, Tensor}
 use resnet_bk_tools::files;
 use serde_json::Value;
 
-use super::network::{Failure, Tensors};
+use super::tensors::{Failure, Tensors};
 
 /// Metadata key of the dimensions of a model trained in `benchmarks/blocks`.
 const CONFIG_KEY: &str = "block_config";

@@ -1,7 +1,8 @@
 //! Causal attention with rotary positions (Su et al., 2021); halves of a head are rotated.
 
 use super::layers::{Linear, exp};
-use super::{Failure, Mixer, Tensors};
+use super::mixer::Mixer;
+use crate::blocks::tensors::{Failure, Tensors};
 
 /// Base of the rotation speeds.
 const BASE: f64 = 10_000.0;

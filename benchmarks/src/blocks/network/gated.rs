@@ -3,7 +3,8 @@
 use resnet_bk_tools::checkpoint::{Checkpoint, ModelConfig};
 use resnet_bk_tools::reference::Model;
 
-use super::{Failure, Network, Tensors};
+use super::mixer::Network;
+use crate::blocks::tensors::{Failure, Tensors};
 
 /// The reference model.
 pub(super) struct Gated(Model);

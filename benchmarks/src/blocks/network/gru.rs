@@ -1,7 +1,8 @@
 //! Gated recurrent unit (Cho et al., 2014), the reset gate after the product.
 
 use super::layers::{Linear, sigmoid};
-use super::{Failure, Mixer, Tensors};
+use super::mixer::Mixer;
+use crate::blocks::tensors::{Failure, Tensors};
 
 /// Rows of both matrices: reset, update, new.
 pub(super) struct Gru {

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{Failure, Tensors};
+use crate::blocks::tensors::{Failure, Tensors};
 
 /// Added to a variance before its root is taken.
 const EPSILON: f32 = 1e-5;

@@ -8,7 +8,8 @@
 //! ```
 
 use super::layers::{Linear, exp, silu};
-use super::{Failure, Mixer, Tensors};
+use super::mixer::Mixer;
+use crate::blocks::tensors::{Failure, Tensors};
 
 /// Positions that the convolution sees.
 pub(in crate::blocks) const TAPS: usize = 4;

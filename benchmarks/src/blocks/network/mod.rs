@@ -5,56 +5,16 @@ mod gated;
 mod gru;
 mod layers;
 pub(super) mod mamba;
+mod mixer;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::BTreeMap;
-use std::error::Error;
+pub(super) use mixer::Network;
 
-use resnet_bk_tools::checkpoint::Tensor;
-
+use super::tensors::{Failure, Tensors};
 use super::trained::{Dimensions, Kind};
 use layers::{FeedForward, Linear, Norm};
-
-/// An error of any kind that can cross threads.
-pub(super) type Failure = Box<dyn Error + Send + Sync>;
-
-/// Weights by name.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tensors(pub(super) BTreeMap<String, Tensor>);
-
-impl Tensors {
-    /// A tensor, if it exists.
-    pub(super) fn find(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
-    }
-
-    /// A tensor that must exist.
-    pub(super) fn get(&self, name: &str) -> Result<&Tensor, Failure> {
-        self.find(name).ok_or_else(|| format!("there is no tensor {name}").into())
-    }
-
-    /// The values of a tensor that must have so many.
-    fn vector(&self, name: &str, count: usize) -> Result<Vec<f32>, Failure> {
-        let data = &self.get(name)?.data;
-        match data.len() == count {
-            true => Ok(data.clone()),
-            false => Err(format!("{name} has {} values, not {count}", data.len()).into()),
-        }
-    }
-}
-
-/// A model that predicts tokens.
-pub(super) trait Network: Send + Sync {
-    /// Logits `[tokens, V]` of consecutive whole windows, each from a fresh state.
-    fn logits(&self, tokens: &[u32], window: usize) -> Result<Vec<f32>, Failure>;
-}
-
-/// The part of a block that looks at other positions.
-trait Mixer: Send + Sync {
-    /// `[rows, d]` of normalized inputs `[rows, d]` in consecutive whole windows.
-    fn forward(&self, u: &[f32], window: usize) -> Result<Vec<f32>, Failure>;
-}
+use mixer::Mixer;
 
 /// The model of these weights.
 pub(super) fn build(dims: &Dimensions, tensors: &Tensors) -> Result<Box<dyn Network>, Failure> {
