@@ -226,7 +226,7 @@ impl<'a> Model<'a> {
     ) -> impl Iterator<Item = (TensorId, Choice)> {
         self.dims.tensors().map(move |id| {
             let choice = match id {
-                TensorId::Convolution(_) => Choice::DEPTHWISE,
+                TensorId::Convolution(_) => kernels::depthwise::choice(&self.tensor(id)),
                 _ if id.is_embedding() => Choice::ROW,
                 _ => choose(&self.tensor(id)),
             };

@@ -44,15 +44,13 @@ pub struct Choice {
     /// Its name.
     pub kernel: &'static str,
     /// Why it is the portable one; `None` for a fast kernel, and for an embedding, of which only
-    /// single rows are read, and for a convolution.
+    /// single rows are read, and for a convolution in INT8.
     pub fallback: Option<Reason>,
 }
 
 impl Choice {
     /// How embeddings are read.
     pub(crate) const ROW: Self = Self { kernel: "a row", fallback: None };
-    /// How the taps of a convolution are read.
-    pub(crate) const DEPTHWISE: Self = Self { kernel: "depthwise", fallback: None };
 }
 
 /// A microcontroller core that has kernels of its own.

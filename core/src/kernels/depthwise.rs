@@ -9,9 +9,19 @@
 //! with M_j · 2^e_j the scale of position j. |w| is below 2^13 and |n| below 2^14, so that the sum
 //! fits 31 bits.
 
+use super::choice::{Choice, Reason};
 use super::portable::{GroupCodes, bias, group_scale, int8_code};
 use crate::blob::{Precision, TAPS, Tensor, pair_u16};
 use crate::numeric::{RESIDUAL_FRAC, Scale, shift_round};
+
+/// How the taps of a convolution are read: INT8, the storage that policies and budgets choose, by a
+/// loop of its own.
+pub(crate) fn choice(taps: &Tensor<'_>) -> Choice {
+    match taps.precision {
+        Precision::Int8 => Choice { kernel: "depthwise", fallback: None },
+        _ => Choice { kernel: "portable", fallback: Some(Reason::Storage) },
+    }
+}
 
 /// The last four positions of every channel, as codes in ±127.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Kernel selection, and the reported reasons for fallbacks.
 
-use resnet_bk_core::blob::{Dimensions, Precision, TensorId};
+use resnet_bk_core::blob::{Block, Dimensions, Precision, TensorId};
 use resnet_bk_core::kernels::{Choice, Core, Reason};
 use resnet_bk_core::{Model, include_blob};
 
@@ -49,6 +49,23 @@ fn an_aligned_blob_of_regular_shapes_has_fast_kernels() {
         let row = Choice { kernel: "a row", fallback: None };
         assert_eq!(choices.next(), Some((TensorId::TokenEmbedding(0), row)));
         assert_eq!(choices.count(), model.dims().tensor_count() - 1);
+    }
+}
+
+/// A gated chain whose taps are not INT8 says so.
+#[test]
+fn a_convolution_has_a_fast_kernel_in_int8_only() {
+    for (precision, slow) in [(Precision::Int8, 0), (Precision::Int4, 2), (Precision::Fp16, 2)] {
+        let block = Block::Gated { channels: 64 };
+        let dims = Dimensions { block, width: 64, hidden: 128, potentials: 32, ..small().dims };
+        let blob = Recipe { dims, mix: Mix::All(precision), ..small() }.build();
+        let model = Model::from_bytes(&blob).unwrap();
+        let taps = |(id, choice): (TensorId, Choice)| match id {
+            TensorId::Convolution(_) => choice.fallback,
+            _ => None,
+        };
+        let reasons: Vec<Reason> = model.kernels_on(Core::CortexM4F).filter_map(taps).collect();
+        assert_eq!(reasons, vec![Reason::Storage; slow]);
     }
 }
 
