@@ -16,6 +16,11 @@ use crate::error::{Error, Result};
 use crate::importance::Importance;
 use crate::tensors::Assignment;
 
+/// Fewest bits of a convolution's taps under a named policy. A row has four: scale and bias take as
+/// many bytes as INT8 codes, and INT4 loses more than the bytes that it saves are worth elsewhere
+/// (`docs/quantization.md`).
+const TAP_BITS: u8 = 8;
+
 /// A policy as named on the command line.
 #[derive(Clone, Debug)]
 pub enum Policy {
@@ -24,7 +29,8 @@ pub enum Policy {
     Static(Ladder),
     /// By published importance: the top 20 % high, the next 40 % middle, the bottom 40 % low.
     Dynamic(Ladder),
-    /// The same storage for everything.
+    /// The same storage for everything, except that the convolutions of gated chains have no less
+    /// than INT8.
     Uniform(Storage),
     /// A policy file.
     File(PolicyFile),
@@ -103,17 +109,23 @@ impl Policy {
 
     /// The storage of every matrix, before group sizes are limited to the row length.
     fn choose(&self, dims: &Dimensions, importance: Option<&Importance>) -> Result<Assignment> {
-        match self {
-            Self::Static(ladder) => Ok(static_policy(self.name(), dims, *ladder)),
+        let mut assignment = match self {
+            Self::Static(ladder) => static_policy(self.name(), dims, *ladder),
             Self::Dynamic(ladder) => {
                 let importance = importance.ok_or_else(|| {
                     Error::Policy("the dynamic policy needs an importance file".into())
                 })?;
-                dynamic::assign(self.name(), dims, importance, *ladder)
+                dynamic::assign(self.name(), dims, importance, *ladder)?
             }
-            Self::Uniform(storage) => Ok(Assignment::uniform(&self.name(), dims, *storage)),
-            Self::File(file) => file.assign(dims, importance),
+            Self::Uniform(storage) => Assignment::uniform(&self.name(), dims, *storage),
+            Self::File(file) => return file.assign(dims, importance),
+        };
+        for (id, storage) in dims.tensors().zip(&mut assignment.storage) {
+            if matches!(id, TensorId::Convolution(_)) && storage.precision.bits() < TAP_BITS {
+                *storage = Storage::INT8;
+            }
         }
+        Ok(assignment)
     }
 }
 
@@ -134,6 +146,31 @@ fn static_policy(name: String, dims: &Dimensions, ladder: Ladder) -> Assignment 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantize::tests::random_gated;
+    use crate::tensors::dimensions;
+
+    #[test]
+    fn taps_have_eight_bits_unless_a_file_says_otherwise() {
+        let dims = dimensions(&random_gated(0, (24, 3, 2)).config);
+        let of_taps = |policy: &Policy| {
+            let assignment = policy.assign(&dims, None).unwrap();
+            assignment.storage[dims.index(TensorId::Convolution(1))]
+        };
+        for (name, storage) in [
+            ("uniform-int4", Storage::INT8),
+            ("uniform-fp16", Storage::FP16),
+            ("static", Storage::INT8),
+            ("static:int6,int5,int3", Storage::INT8),
+        ] {
+            let policy = Policy::parse(name).unwrap();
+            assert_eq!(of_taps(&policy), storage, "{name}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("taps.toml");
+        let taps = "[[override]]\ntensors = \"*.conv.weight\"\nprecision = \"int4\"\n";
+        std::fs::write(&file, format!("base = \"uniform-int4\"\n{taps}")).unwrap();
+        assert_eq!(of_taps(&Policy::parse(file.to_str().unwrap()).unwrap()), Storage::INT4);
+    }
 
     #[test]
     fn names_are_what_is_parsed() {

@@ -182,7 +182,7 @@ mod tests {
         let (width, channels) = (plain.config.width, 20);
         for power in [-60, -3, 40] {
             let mut scaled = plain.clone();
-            let factor = |c: usize| if c % 3 == 0 { 2f32.powi(power) } else { 1.0 };
+            let factor = |c: usize| if c.is_multiple_of(3) { 2f32.powi(power) } else { 1.0 };
             for c in 0..channels {
                 let rows = scaled.data_mut(&format!("{bk}.in_proj.weight"));
                 rows[c * width..][..width].iter_mut().for_each(|w| *w *= factor(c));

@@ -9,7 +9,13 @@
 //! requires.
 //!
 //! Every linear layer has a bias that compensates the mean error, so A is centred. A channel of a
-//! convolution has a bias and four inputs of its own, hence an A of its own ([`channels`]).
+//! convolution has a bias and four inputs of its own, hence an A of its own (`channels`).
+
+mod channels;
+mod statistics;
+mod sums;
+
+pub use statistics::{Statistics, Symmetric};
 
 use std::collections::BTreeMap;
 
@@ -24,75 +30,9 @@ use crate::error::{Error, Result};
 use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
 use crate::tensors::{dimensions, is_linear, layer_name};
 
-mod channels;
-mod sums;
-
 /// Parts of the text that are summed separately, then added in order, so that sums do not depend on
 /// the number of threads.
 const PARTS: usize = 4;
-
-/// A symmetric matrix, row-major.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Symmetric {
-    /// Rows and columns.
-    pub size: usize,
-    /// `[size, size]`.
-    pub values: Vec<f64>,
-}
-
-impl Symmetric {
-    /// The identity.
-    pub fn identity(size: usize) -> Self {
-        let mut values = vec![0.0; size * size];
-        values.iter_mut().step_by(size + 1).for_each(|value| *value = 1.0);
-        Self { size, values }
-    }
-
-    /// The diagonal.
-    pub fn diagonal(&self) -> impl Iterator<Item = f64> {
-        self.values.iter().step_by(self.size + 1).copied()
-    }
-
-    /// Row `i`.
-    pub fn row(&self, i: usize) -> &[f64] {
-        &self.values[i * self.size..][..self.size]
-    }
-}
-
-/// Statistics of one matrix.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statistics {
-    /// Number of rows seen; for an expert, tokens routed to it.
-    pub rows: usize,
-    /// Mean of each input; zero for an embedding.
-    pub mean: Vec<f64>,
-    /// Mean of the exact inputs minus that of the inputs after quantized layers; zero unless
-    /// measured by [`super::input_shift`].
-    pub shift: Vec<f64>,
-    /// A: covariance of the inputs.
-    pub inputs: Symmetric,
-    /// G: second moment of the outputs' gradients; only its diagonal where a ReLU or softmax
-    /// follows ([`feeds_a_choice`]). Empty for an embedding, whose A is that second moment.
-    pub outputs: Symmetric,
-}
-
-impl Statistics {
-    fn is_finite(&self) -> bool {
-        let all = [&self.mean, &self.inputs.values, &self.outputs.values];
-        all.into_iter().flatten().all(|value| value.is_finite())
-    }
-
-    /// Placeholder for a matrix that no token of the text reached.
-    fn unknown(rows: usize, cols: usize) -> Self {
-        Self {
-            rows: 0,
-            mean: vec![0.0; cols],
-            shift: vec![0.0; cols],
-            inputs: Symmetric::identity(cols),
-            outputs: Symmetric::identity(rows),
-        }
-    }
-}
 
 /// Statistics of every matrix by layer name.
 #[derive(Clone, Debug, Default, PartialEq)]

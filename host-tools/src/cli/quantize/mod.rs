@@ -44,7 +44,8 @@ Policies:
                 both also with other precisions, from high to low: static:int8,int6,int4
   uniform-int8  everything INT8, one scale per row
   uniform-int4  everything INT4 in groups of 32; likewise uniform-int2 to uniform-int6,
-                uniform-fp16 and, with another group size, uniform-int4/16
+                uniform-fp16 and, with another group size, uniform-int4/16; the taps of gated
+                chains have no less than INT8
   FILE.toml     a base policy and overrides by tensor name (`*` stands for any characters, the last
                 match wins, a pattern that matches nothing is an error):
                     name = \"mine\"

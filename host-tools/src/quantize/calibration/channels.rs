@@ -8,7 +8,7 @@
 
 use resnet_bk_core::blob::TAPS;
 
-use super::{Statistics, Symmetric};
+use super::statistics::{Statistics, Symmetric};
 use crate::reference::ConvolutionGradient;
 
 /// Sums over positions, for each channel.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::channels::ChannelSums;
-use super::{Statistics, Symmetric};
+use super::statistics::{Statistics, Symmetric};
 use crate::reference::{LayerGradient, LinearGradient, add_gram};
 use crate::tensors::feeds_a_choice;
 
