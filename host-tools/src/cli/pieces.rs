@@ -44,8 +44,8 @@ const COSTS: [Costs; 2] = [
 const LEAST: (u64, u64) = (128, 64);
 /// Values charged per expert for gating: an exponential and comparisons.
 const VALUES_PER_EXPERT: u64 = 24;
-/// Values charged per channel of a gated chain: for its convolution the unpacking of four taps, their
-/// products, SiLU and two quantizations; for its memory two wide products and SiLU.
+/// Values charged per channel of a gated chain: for its convolution the unpacking of four taps,
+/// their products, SiLU and two quantizations; for its memory two wide products and SiLU.
 const VALUES_PER_CHANNEL: (u64, u64) = (8, 4);
 /// Reciprocals per potential whose G is a gate; otherwise one.
 const RECIPROCALS_PER_GATE: u64 = 2;

@@ -38,8 +38,8 @@ pub fn bias_name(id: TensorId) -> String {
     weight_name(id).replace(".weight", ".bias")
 }
 
-/// Whether a matrix is a linear layer, whose rows read the same inputs: neither a lookup table nor a
-/// convolution.
+/// Whether a matrix is a linear layer, whose rows read the same inputs: neither a lookup table nor
+/// a convolution.
 pub fn is_linear(id: TensorId) -> bool {
     !id.is_embedding() && !matches!(id, TensorId::Convolution(_))
 }

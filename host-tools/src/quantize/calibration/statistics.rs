@@ -41,7 +41,8 @@ pub struct Statistics {
     /// A: covariance of the inputs.
     pub inputs: Symmetric,
     /// G: second moment of the outputs' gradients; only its diagonal where a ReLU or softmax
-    /// follows ([`crate::tensors::feeds_a_choice`]). Empty for an embedding, whose A is that second moment.
+    /// follows ([`crate::tensors::feeds_a_choice`]). Empty for an embedding, whose A is that second
+    /// moment, and for a convolution.
     pub outputs: Symmetric,
 }
 
