@@ -1,9 +1,9 @@
 //! Statistics of the channels of a convolution.
 //!
-//! A channel reads its own last four inputs and nothing else: an error e of its taps costs
-//! e·A·eᵀ with A = E\[g²·x·xᵀ\], `[4, 4]`, x its inputs and g the gradient of its output.
-//! Neighbouring inputs are correlated, so A is not diagonal, and channels differ in it. Keeping all
-//! of it takes ten numbers a channel. Products of different channels' gradients are left out: they would couple
+//! A channel reads its own last four inputs and nothing else: an error e of its taps costs e·A·eᵀ
+//! with A = E\[g²·x·xᵀ\], `[4, 4]`, x its inputs and g the gradient of its output. Neighbouring
+//! inputs are correlated, so A is not diagonal, and channels differ in it. Keeping all of it takes
+//! ten numbers a channel. Products of different channels' gradients are left out: they would couple
 //! rows that have no input in common.
 
 use resnet_bk_core::blob::TAPS;
