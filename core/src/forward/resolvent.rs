@@ -18,8 +18,8 @@ pub(crate) const fn words(dims: &Dimensions, batch: usize) -> usize {
     total([chain, experts_words(dims, batch)])
 }
 
-/// Words of [`Behind`].
-pub(crate) const fn experts_words(dims: &Dimensions, batch: usize) -> usize {
+/// Words of the experts' part of them.
+const fn experts_words(dims: &Dimensions, batch: usize) -> usize {
     experts::Scratch::words(dims, batch, hidden_codes(dims))
 }
 
