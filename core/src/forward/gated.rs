@@ -123,8 +123,11 @@ impl Cursor {
                     #[inline(always)]
                     || {
                         for ((row, codes), scale) in vectors {
-                            let a = &mut row[..channels];
-                            let own = &mut bytemuck::cast_slice_mut(codes)[..channels];
+                            let Some((a, _)) = row.split_at_mut_checked(channels) else { continue };
+                            // Twice as many bytes as codes.
+                            let own =
+                                bytemuck::cast_slice_mut(codes).split_at_mut_checked(channels);
+                            let Some((own, _)) = own else { continue };
                             convolution::step(&taps, &mut tail, own, a);
                             a.iter_mut().for_each(|a| *a = silu(*a));
                             *scale = quantize(a, codes).pack();
@@ -152,7 +155,7 @@ impl Cursor {
                     #[inline(always)]
                     || {
                         for (row, gates) in gated {
-                            let (a, z) = row.split_at_mut(channels);
+                            let Some((a, z)) = row.split_at_mut_checked(channels) else { continue };
                             memory::step(gates, a, state.memory);
                             if rest {
                                 memory::read(state.memory, z, a);
@@ -168,7 +171,7 @@ impl Cursor {
                     #[inline(always)]
                     || {
                         for ((row, codes), scale) in vectors.zip(scales.iter_mut()) {
-                            *scale = quantize(&row[..channels], codes).pack();
+                            *scale = quantize(row.get(..channels).unwrap_or(row), codes).pack();
                         }
                     },
                 );

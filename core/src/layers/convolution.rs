@@ -32,7 +32,9 @@ impl<'a> Tail<'a> {
 /// One position: replaces `a` by the output of the convolution, and adds it to the tail.
 ///
 /// Shapes: `taps` is `[C, 4]`, `a` is `[C]` in Q15.16, `own` is `[C]`, scratch for its codes.
-#[inline(always)]
+// Outlined on devices: the places of its panics must not depend on the order of closures.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn step(taps: &Tensor<'_>, tail: &mut Tail<'_>, own: &mut [i8], a: &mut [i32]) {
     let channels = a.len();
     let scale = quantize_narrow(a, own);

@@ -47,9 +47,11 @@ pub fn update(memory: i32, gate: i32, a: i32) -> i32 {
 ///
 /// Shapes: `gates` is `[K]`, `inputs` (Q15.16) and `memory` are `[C]`; channel i has the gate
 /// ⌊i·K/C⌋.
-#[inline(always)]
+// Outlined on devices, as `convolution::step`.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn step(gates: &[i32], inputs: &[i32], memory: &mut [i32]) {
-    let shared = memory.len() / gates.len().max(1);
+    let shared = (memory.len() / gates.len().max(1)).max(1);
     let channels = memory.chunks_exact_mut(shared).zip(inputs.chunks_exact(shared));
     for (&gate, (memory, inputs)) in gates.iter().zip(channels) {
         for (memory, &input) in memory.iter_mut().zip(inputs) {
