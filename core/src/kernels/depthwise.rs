@@ -12,7 +12,7 @@
 use super::choice::{Choice, Reason};
 use super::portable::{GroupCodes, bias, group_scale, int8_code};
 use crate::blob::{Precision, TAPS, Tensor, pair_u16};
-use crate::numeric::{RESIDUAL_FRAC, Scale, shift_round};
+use crate::numeric::{RESIDUAL_FRAC, Scale, high_product, shift_round};
 
 /// How the taps of a convolution are read: INT8, the storage that policies and budgets choose, by a
 /// loop of its own.
@@ -122,8 +122,7 @@ fn requantize_int8(taps: &Tensor<'_>, shift: i32, sums: &mut [i32]) {
     if let 17..=32 = shift {
         for ((sum, mantissa), bias) in rows {
             let multiplier = (mantissa as i32) << (32 - shift);
-            let rounded = ((*sum as i64 * multiplier as i64 + (1 << 31)) >> 32) as i32;
-            *sum = rounded.saturating_add((bias as i32) << bias_shift);
+            *sum = high_product(*sum, multiplier).saturating_add((bias as i32) << bias_shift);
         }
     } else {
         for ((sum, mantissa), bias) in rows {

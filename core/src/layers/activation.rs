@@ -26,20 +26,12 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     }
     let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
     let mut squares = 0i64;
-    let mut code = |x: i32| {
+    write(x, codes, |x| {
         // If this saturates, the shift is 16 and drops the difference of one.
         let scaled = x.saturating_sub(mean) >> grid.shift;
         squares += square(scaled);
         grid.code(scaled)
-    };
-    let (fours, rest) = x.as_chunks::<4>();
-    if cfg!(feature = "std") || !rest.is_empty() || codes.len() != x.len() {
-        codes.iter_mut().zip(x).for_each(|(to, &x)| *to = code(x));
-    } else {
-        for (to, &[a, b, c, d]) in codes.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
-            *to = [code(a), code(b), code(c), code(d)];
-        }
-    }
+    });
     // Variance with 48 fraction bits less twice the shift; 1e-5 · 2^48 is 2,814,749,767.
     let variance = floor_div(squares << 16, width) as u64;
     let variance = variance + (2_814_749_767 >> (2 * grid.shift));
@@ -53,7 +45,7 @@ fn sum(x: &[i32]) -> i64 {
     if cfg!(feature = "std") {
         return x.iter().map(|&x| x as i64).sum();
     }
-    // Four at a time: see `fill`.
+    // Four at a time: see `write`.
     let (fours, rest) = x.as_chunks::<4>();
     let start = rest.iter().fold(0, |sum, &x| sum + x as i64);
     fours.iter().fold(start, |sum, &[a, b, c, d]| sum + a as i64 + b as i64 + c as i64 + d as i64)
@@ -168,7 +160,13 @@ fn fill<C: Code>(
         return Scale::ZERO;
     }
     let grid = Grid::new(peak, max_code);
-    let code = |x: i32| C::new(grid.code(clamp(x) >> grid.shift));
+    write(x, codes, |x| C::new(grid.code(clamp(x) >> grid.shift)));
+    Scale { mantissa: grid.peak as u16, exponent: grid.shift as i8 - 16 }
+}
+
+/// Writes the code of every element.
+#[inline(always)]
+fn write<C>(x: &[i32], codes: &mut [C], mut code: impl FnMut(i32) -> C) {
     let (fours, rest) = x.as_chunks::<4>();
     if cfg!(feature = "std") || !rest.is_empty() || codes.len() != x.len() {
         codes.iter_mut().zip(x).for_each(|(to, &x)| *to = code(x));
@@ -178,7 +176,6 @@ fn fill<C: Code>(
             *to = [code(a), code(b), code(c), code(d)];
         }
     }
-    Scale { mantissa: grid.peak as u16, exponent: grid.shift as i8 - 16 }
 }
 
 /// The quantization grid for a largest magnitude.

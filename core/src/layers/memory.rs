@@ -4,7 +4,7 @@
 //! would be lost for ever: with 23 bits the error of a memory stays below 2^−24 / γ, γ being its
 //! smallest gate, however long the text (`docs/numerics.md`, 15).
 
-use crate::numeric::{RESIDUAL_FRAC, reciprocal_mantissa, silu};
+use crate::numeric::{RESIDUAL_FRAC, high_product, reciprocal_mantissa, silu};
 
 /// Fraction bits of the memory.
 pub const MEMORY_FRAC: u32 = 23;
@@ -15,12 +15,6 @@ const LIMIT: i32 = 64 << RESIDUAL_FRAC;
 #[inline(always)]
 fn clamp(value: i32) -> i32 {
     value.clamp(-LIMIT, LIMIT - 1)
-}
-
-/// a · b · 2^−32, rounded to nearest: one instruction on Arm cores with DSP extension.
-#[inline(always)]
-fn high_product(a: i32, b: i32) -> i32 {
-    ((a as i64 * b as i64 + (1 << 31)) >> 32) as i32
 }
 
 /// γ = η / (η + Im G) with 31 fraction bits, too small by at most two units. Both arguments are in
