@@ -14,6 +14,7 @@ pub mod files;
 pub mod finetune;
 pub mod import;
 pub mod importance;
+pub mod instructions;
 pub mod output;
 pub mod policy;
 pub mod quantize;

@@ -18,7 +18,6 @@ use crate::layers::convolution::{self, Tail};
 use crate::layers::memory;
 use crate::memory::{Arena, product, total};
 use crate::model::Model;
-use crate::numeric::silu;
 use crate::piece::Piece;
 
 /// What a block carries from one position to the next.
@@ -129,7 +128,6 @@ impl Cursor {
                                 bytemuck::cast_slice_mut(codes).split_at_mut_checked(channels);
                             let Some((own, _)) = own else { continue };
                             convolution::step(&taps, &mut tail, own, a);
-                            a.iter_mut().for_each(|a| *a = silu(*a));
                             *scale = quantize(a, codes).pack();
                         }
                     },

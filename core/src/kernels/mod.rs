@@ -19,7 +19,7 @@
 //!
 //! 1. `choice`, `needs`, `vectors`, `matrix`, `stack`, `thumb1`: types and macros
 //! 2. `portable`
-//! 3. `depthwise`; `shapes`, `requantize`, `batched`, `single`: what several kernels share
+//! 3. `codes`, `depthwise`; `shapes`, `requantize`, `batched`, `single`: what several kernels share
 //! 4. `dsp`; then `planes`, `swar`, `sparse`, `fpu`, `x86_64`, `aarch64`: the kernels
 //! 5. `kernel`, then `table`
 //! 6. `dispatch`
@@ -39,6 +39,7 @@ mod aarch64;
 #[cfg(feature = "std")]
 mod batched;
 pub(crate) mod choice;
+pub(crate) mod codes;
 pub(crate) mod depthwise;
 pub(crate) mod dispatch;
 #[cfg(arm_fpu)]

@@ -6,6 +6,8 @@
 //! multiplication per element. For layer normalization, x and A are relative to the mean; the
 //! standard deviation cancels in the codes and enters only the scale.
 
+use crate::kernels;
+use crate::kernels::codes::{Code, code, write_with};
 use crate::numeric::Scale;
 
 /// Layer normalization fused with quantization to codes in ±127. Gain and bias are folded into the
@@ -26,7 +28,7 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
     }
     let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
     let mut squares = 0i64;
-    write(x, codes, |x| {
+    write_with(x, codes, |x| {
         // If this saturates, the shift is 16 and drops the difference of one.
         let scaled = x.saturating_sub(mean) >> grid.shift;
         squares += square(scaled);
@@ -45,7 +47,7 @@ fn sum(x: &[i32]) -> i64 {
     if cfg!(feature = "std") {
         return x.iter().map(|&x| x as i64).sum();
     }
-    // Four at a time: see `write`.
+    // Four at a time: see `write_with`.
     let (fours, rest) = x.as_chunks::<4>();
     let start = rest.iter().fold(0, |sum, &x| sum + x as i64);
     fours.iter().fold(start, |sum, &[a, b, c, d]| sum + a as i64 + b as i64 + c as i64 + d as i64)
@@ -82,7 +84,7 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
     let (low, high) = range(x);
     let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
     // For −2^31 the shift is 16 and drops the difference of one from the clamped magnitude.
-    fill(x, codes, peak, 127, |x| x)
+    fill(x, codes, peak)
 }
 
 /// [`quantize`] to bytes.
@@ -92,7 +94,7 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
 pub fn quantize_narrow(x: &[i32], codes: &mut [i8]) -> Scale {
     let (low, high) = range(x);
     let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
-    fill(x, codes, peak, 127, |x| x)
+    fill(x, codes, peak)
 }
 
 /// ReLU fused with quantization to codes in 0 to 255. Returns the value of code 255.
@@ -101,7 +103,13 @@ pub fn quantize_narrow(x: &[i32], codes: &mut [i8]) -> Scale {
 #[inline(always)]
 pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
     let peak = x.iter().fold(0, |peak, &x| peak.max(x)) as u32;
-    fill(x, codes, peak, 255, |x| x.max(0))
+    if peak == 0 {
+        codes.fill(0);
+        return Scale::ZERO;
+    }
+    let grid = Grid::new(peak, 255);
+    write_with(x, codes, |x| grid.code(x.max(0) >> grid.shift));
+    grid.scale()
 }
 
 /// The smallest and the largest element; zeros for an empty slice.
@@ -127,55 +135,16 @@ fn floor_div(value: i64, width: usize) -> i64 {
     }
 }
 
-/// How a code is stored.
-trait Code: Copy {
-    fn new(code: i16) -> Self;
-}
-
-impl Code for i16 {
-    #[inline(always)]
-    fn new(code: i16) -> Self {
-        code
-    }
-}
-
-/// For codes in ±127.
-impl Code for i8 {
-    #[inline(always)]
-    fn new(code: i16) -> Self {
-        code as Self
-    }
-}
-
+/// Codes in ±127 of a vector whose largest magnitude is `peak`. Returns the value of code 127.
 #[inline(always)]
-fn fill<C: Code>(
-    x: &[i32],
-    codes: &mut [C],
-    peak: u32,
-    max_code: u32,
-    clamp: impl Fn(i32) -> i32,
-) -> Scale {
+fn fill<C: Code>(x: &[i32], codes: &mut [C], peak: u32) -> Scale {
     if peak == 0 {
         codes.fill(C::new(0));
         return Scale::ZERO;
     }
-    let grid = Grid::new(peak, max_code);
-    write(x, codes, |x| C::new(grid.code(clamp(x) >> grid.shift)));
-    Scale { mantissa: grid.peak as u16, exponent: grid.shift as i8 - 16 }
-}
-
-/// Writes the code of every element.
-#[inline(always)]
-fn write<C>(x: &[i32], codes: &mut [C], mut code: impl FnMut(i32) -> C) {
-    let (fours, rest) = x.as_chunks::<4>();
-    if cfg!(feature = "std") || !rest.is_empty() || codes.len() != x.len() {
-        codes.iter_mut().zip(x).for_each(|(to, &x)| *to = code(x));
-    } else {
-        // Four at a time: small cores spend as much on a loop as on an element.
-        for (to, &[a, b, c, d]) in codes.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
-            *to = [code(a), code(b), code(c), code(d)];
-        }
-    }
+    let grid = Grid::new(peak, 127);
+    kernels::codes::write(x, grid.shift, grid.reciprocal, codes);
+    grid.scale()
 }
 
 /// The quantization grid for a largest magnitude.
@@ -200,7 +169,13 @@ impl Grid {
     /// `scaled · reciprocal` is at most `max_code << 22` in magnitude, below 2^30.
     #[inline(always)]
     fn code(&self, scaled: i32) -> i16 {
-        ((scaled.wrapping_mul(self.reciprocal as i32) + (1 << 21)) >> 22) as i16
+        code(scaled, self.reciprocal)
+    }
+
+    /// The value of the largest code, of elements in Q15.16.
+    #[inline(always)]
+    fn scale(&self) -> Scale {
+        Scale { mantissa: self.peak as u16, exponent: self.shift as i8 - 16 }
     }
 }
 

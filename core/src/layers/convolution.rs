@@ -1,9 +1,9 @@
-//! The causal convolution of a gated chain, and the tail of inputs that it keeps.
+//! The causal convolution of a gated chain behind its SiLU, and the tail of inputs that it keeps.
 
 use super::activation::quantize_narrow;
 use crate::blob::{TAPS, Tensor};
 use crate::kernels::{self, Positions};
-use crate::numeric::Scale;
+use crate::numeric::{Scale, silu};
 
 /// Positions that the convolution remembers.
 const BEFORE: usize = TAPS - 1;
@@ -29,7 +29,7 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// One position: replaces `a` by the output of the convolution, and adds it to the tail.
+/// One position: replaces `a` by SiLU of the output of the convolution, and adds it to the tail.
 ///
 /// Shapes: `taps` is `[C, 4]`, `a` is `[C]` in Q15.16, `own` is `[C]`, scratch for its codes.
 // Outlined on devices: the places of its panics must not depend on the order of closures.
@@ -40,7 +40,7 @@ pub fn step(taps: &Tensor<'_>, tail: &mut Tail<'_>, own: &mut [i8], a: &mut [i32
     let scale = quantize_narrow(a, own);
     let before = |j: usize| Scale::unpack(tail.scales[j]);
     let scales = [before(0), before(1), before(2), scale];
-    kernels::convolve(taps, Positions { before: tail.codes, last: own, scales }, a);
+    kernels::convolve(taps, Positions { before: tail.codes, last: own, scales }, a, silu);
     tail.codes.copy_within(channels.., 0);
     tail.codes[(BEFORE - 1) * channels..].copy_from_slice(own);
     tail.scales.copy_within(1.., 0);
@@ -83,7 +83,7 @@ mod tests {
             let (mut a, mut own) = ([input; CHANNELS], [0; CHANNELS]);
             step(&taps, &mut tail, &mut own, &mut a);
             let before = if t < 3 { 0 } else { inputs[t - 3] };
-            for (found, expected) in a.into_iter().zip([input, before]) {
+            for (found, expected) in a.into_iter().zip([input, before].map(silu)) {
                 let error = (found as f64 - expected as f64).abs();
                 assert!(error <= 0.01 * (expected as f64).abs() + 70_000.0, "{t}: {found}");
             }

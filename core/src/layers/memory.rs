@@ -45,11 +45,22 @@ pub fn update(memory: i32, gate: i32, a: i32) -> i32 {
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn step(gates: &[i32], inputs: &[i32], memory: &mut [i32]) {
-    let shared = (memory.len() / gates.len().max(1)).max(1);
-    let channels = memory.chunks_exact_mut(shared).zip(inputs.chunks_exact(shared));
-    for (&gate, (memory, inputs)) in gates.iter().zip(channels) {
-        for (memory, &input) in memory.iter_mut().zip(inputs) {
-            *memory = update(*memory, gate, input);
+    let shared = memory.len() / gates.len().max(1);
+    let (mut memory, mut inputs) = (memory, inputs);
+    for &gate in gates {
+        let Some((own, others)) = memory.split_at_mut_checked(shared) else { return };
+        let Some((own_inputs, other_inputs)) = inputs.split_at_checked(shared) else { return };
+        (memory, inputs) = (others, other_inputs);
+        // Four at a time: small cores spend as much on a loop as on a channel.
+        let (fours, rest) = own.as_chunks_mut::<4>();
+        let (inputs, rest_of_inputs) = own_inputs.as_chunks::<4>();
+        let next = |memory, input| update(memory, gate, input);
+        for (memory, &[a, b, c, d]) in fours.iter_mut().zip(inputs) {
+            let [s, t, u, v] = *memory;
+            *memory = [next(s, a), next(t, b), next(u, c), next(v, d)];
+        }
+        for (memory, &input) in rest.iter_mut().zip(rest_of_inputs) {
+            *memory = next(*memory, input);
         }
     }
 }
@@ -57,10 +68,19 @@ pub fn step(gates: &[i32], inputs: &[i32], memory: &mut [i32]) {
 /// The memory through its output gates: s ⊙ SiLU(z), the latter clamped below 64.
 ///
 /// Shapes: `memory`, `z` and `out` are `[C]`, the last two in Q15.16.
-#[inline(always)]
+// Outlined on devices, for registers of its own.
+#[cfg_attr(feature = "std", inline(always))]
+#[cfg_attr(not(feature = "std"), inline(never))]
 pub fn read(memory: &[i32], z: &[i32], out: &mut [i32]) {
-    for ((out, &memory), &z) in out.iter_mut().zip(memory).zip(z) {
-        *out = high_product(memory, clamp(silu(z)) << (32 - MEMORY_FRAC));
+    let read = |memory, z| high_product(memory, clamp(silu(z)) << (32 - MEMORY_FRAC));
+    // Two at a time, as in `step`.
+    let (pairs, rest) = out.as_chunks_mut::<2>();
+    let ((memory, last_memory), (z, last_z)) = (memory.as_chunks::<2>(), z.as_chunks::<2>());
+    for ((out, &[s, t]), &[z, y]) in pairs.iter_mut().zip(memory).zip(z) {
+        *out = [read(s, z), read(t, y)];
+    }
+    for ((out, &memory), &z) in rest.iter_mut().zip(last_memory).zip(last_z) {
+        *out = read(memory, z);
     }
 }
 

@@ -9,11 +9,15 @@
 //! Losses are KL divergences to the FP32 model, measured on text not used for calibration. Losses
 //! of single tensors are not quite additive, so costs are measured again around the chosen mix
 //! until no better mix is found.
+//!
+//! A [`Limit`] on instructions is met by a price on them: the lowest with which the mix of the
+//! smallest loss plus price keeps the limit.
 
 mod arrangement;
 mod bench;
 mod divide;
 mod knapsack;
+mod limit;
 mod pruning;
 mod search;
 mod sensitivity;
@@ -24,6 +28,7 @@ pub use arrangement::choose_arrangement;
 pub use bench::Bench;
 pub use divide::divide;
 pub use knapsack::{Choice, solve};
+pub use limit::Limit;
 pub use search::{Mix, Progress, Search};
 pub use sensitivity::{Sensitivities, is_complete, measure};
 pub use sequential::refine;

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use resnet_bk_core::blob::align_up;
 
-use super::{Bench, Choice, Sensitivities, solve};
+use super::{Bench, Choice, Limit, Sensitivities, solve};
 use crate::error::{Error, Result};
 use crate::tensors::weight_name;
 use resnet_bk_schema::Storage;
@@ -14,6 +14,12 @@ const ROUNDS: usize = 4;
 const WORTH: f64 = 0.998;
 /// Bounds of the factor by which a measured step rescales the table's steps beyond it.
 const RESCALING: (f64, f64) = (0.25, 4.0);
+
+/// Range of prices of an instruction, in nats per token: with the first nothing changes, with the
+/// last nothing else counts. Losses are around 0.01, instructions around a million.
+const PRICES: (f64, f64) = (1e-14, 1e-2);
+/// Halvings of that range, on a logarithmic scale.
+const PRICE_HALVINGS: usize = 16;
 
 /// A mix of precisions with its predicted and measured loss.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,14 +47,20 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Search<'a> {
     bench: &'a Bench<'a>,
-    /// Per tensor, ascending in bytes: choices on the Pareto front of bytes and cost.
+    /// Per tensor, ascending in bytes: choices on the Pareto front of bytes, cost and, under a
+    /// limit, instructions.
     options: Vec<Vec<(Storage, Choice)>>,
+    /// Instructions of each of these, and how many a mix may take.
+    limit: Option<(Vec<Vec<f64>>, f64)>,
 }
 
 impl<'a> Search<'a> {
     /// Prepares a search; the table must cover every tensor.
-    pub fn new(bench: &'a Bench<'a>, table: &Sensitivities) -> Result<Self> {
-        let dims = &bench.source().dims;
+    pub fn new(bench: &'a Bench<'a>, table: &Sensitivities, limit: Option<&Limit>) -> Result<Self> {
+        let source = bench.source();
+        let instructions =
+            |id, storage| limit.map_or(0.0, |limit| limit.instructions(source, id, storage));
+        let dims = &source.dims;
         let options = dims.tensors().map(|id| {
             let name = weight_name(id);
             let cols = bench.source().shape(id).1;
@@ -67,15 +79,53 @@ impl<'a> Search<'a> {
             all.sort_by(|a, b| {
                 (a.1.bytes, a.1.cost).partial_cmp(&(b.1.bytes, b.1.cost)).expect("no NaN")
             });
-            let mut least = f64::INFINITY;
-            all.retain(|(_, choice)| {
-                let keep = choice.cost < least;
-                least = least.min(choice.cost);
+            let mut kept: Vec<(f64, f64)> = Vec::new();
+            all.retain(|&(storage, choice)| {
+                let own = (choice.cost, instructions(id, storage));
+                let keep = kept.iter().all(|other| own.0 < other.0 || own.1 < other.1);
+                if keep {
+                    kept.push(own);
+                }
                 keep
             });
             Ok(all)
         });
-        Ok(Self { bench, options: options.collect::<Result<_>>()? })
+        let options: Vec<Vec<(Storage, Choice)>> = options.collect::<Result<_>>()?;
+        let limit = limit.map(|limit| {
+            let of_tensor = |(id, options): (_, &Vec<(Storage, Choice)>)| {
+                options.iter().map(|option| instructions(id, option.0)).collect()
+            };
+            (dims.tensors().zip(&options).map(of_tensor).collect(), limit.total(source))
+        });
+        Ok(Self { bench, options, limit })
+    }
+
+    /// The mix of the smallest summed cost within `capacity` aligned bytes and the limit.
+    fn solve(&self, costs: &[Vec<Choice>], capacity: usize) -> Option<Vec<usize>> {
+        let Some((instructions, limit)) = &self.limit else { return solve(costs, capacity) };
+        let at = |price: f64| {
+            let priced = |(costs, instructions): (&Vec<Choice>, &Vec<f64>)| {
+                let each = costs.iter().zip(instructions);
+                each.map(|(c, count)| Choice { cost: c.cost + price * count, ..*c }).collect()
+            };
+            let priced: Vec<Vec<Choice>> = costs.iter().zip(instructions).map(priced).collect();
+            let mix = solve(&priced, capacity)?;
+            let taken: f64 = mix.iter().zip(instructions).map(|(&i, counts)| counts[i]).sum();
+            (taken <= *limit).then_some(mix)
+        };
+        if let Some(mix) = at(0.0) {
+            return Some(mix);
+        }
+        let (mut low, mut high) = (PRICES.0.ln(), PRICES.1.ln());
+        let mut best = at(high.exp())?;
+        for _ in 0..PRICE_HALVINGS {
+            let middle = low.midpoint(high);
+            match at(middle.exp()) {
+                Some(mix) => (high, best) = (middle, mix),
+                None => low = middle,
+            }
+        }
+        Some(best)
     }
 
     /// Aligned bytes of the smallest and the largest mix.
@@ -90,13 +140,13 @@ impl<'a> Search<'a> {
     /// none fits.
     pub fn first(&self, capacity: usize) -> Result<Option<Mix>> {
         let costs = self.costs();
-        solve(&costs, capacity).map(|mix| self.found(&mix)).transpose()
+        self.solve(&costs, capacity).map(|mix| self.found(&mix)).transpose()
     }
 
     /// Best mix within `capacity` aligned bytes: alternates solving and remeasuring until nothing
     /// better is found; `None` if none fits.
     pub fn best(&self, capacity: usize, progress: impl FnMut(Progress)) -> Result<Option<Mix>> {
-        let Some(mix) = solve(&self.costs(), capacity) else { return Ok(None) };
+        let Some(mix) = self.solve(&self.costs(), capacity) else { return Ok(None) };
         self.around(mix, capacity, progress).map(Some)
     }
 
@@ -126,7 +176,9 @@ impl<'a> Search<'a> {
         progress(Progress::Mix(best.measured));
         for _ in 0..ROUNDS {
             self.remeasure(&mix, best.measured, &mut costs, &mut progress)?;
-            let Some(next) = solve(&costs, capacity).filter(|next| *next != mix) else { break };
+            let Some(next) = self.solve(&costs, capacity).filter(|next| *next != mix) else {
+                break;
+            };
             let found = self.found(&next)?;
             if found.measured >= best.measured * WORTH {
                 break;
@@ -195,7 +247,11 @@ impl<'a> Search<'a> {
         for (&(t, i), delta) in steps.iter().zip(deltas) {
             let (here, old) = (mix[t], &old[t]);
             let own = costs[t][here].cost;
-            let factor = (delta / (old[i].cost - old[here].cost)).clamp(RESCALING.0, RESCALING.1);
+            // Under a limit on instructions, choices of more bytes may cost as much.
+            let factor = match delta / (old[i].cost - old[here].cost) {
+                ratio if ratio.is_nan() => 1.0,
+                ratio => ratio.clamp(RESCALING.0, RESCALING.1),
+            };
             costs[t][i].cost = own + delta;
             let beyond: Vec<usize> =
                 if i < here { (0..i).collect() } else { (i + 1..old.len()).collect() };
@@ -238,7 +294,7 @@ mod tests {
         let again = measure(&bench, &table, |_, _| unreachable!("nothing is left to measure"));
         assert_eq!(again.unwrap(), table);
 
-        let search = Search::new(&bench, &table).unwrap();
+        let search = Search::new(&bench, &table, None).unwrap();
         let (smallest, largest) = search.range();
         assert!(search.first(smallest - 1).unwrap().is_none());
         for uniform in [Storage::INT4, Storage::INT8] {
@@ -254,12 +310,49 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_on_instructions_is_kept() {
+        let config = crate::checkpoint::ModelConfig {
+            width: 64,
+            hidden: 32,
+            ..random_checkpoint(3, 2).config
+        };
+        let checkpoint = crate::quantize::tests::random_checkpoint_of(config, 3);
+        let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
+        let model = Model::from_checkpoint(&source.folded);
+        let tokens = sample(&model, 512, 1, |_| {}).unwrap();
+        let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
+        let bench = Bench::new(&source, &calibration, &tokens, 16);
+        let table = measure(&bench, &Sensitivities::new(), |_, _| Ok(())).unwrap();
+        let core = resnet_bk_core::kernels::Core::CortexM4F;
+        let capacity = Search::new(&bench, &table, None).unwrap().range().1 / 2;
+        let mut before: Option<(f64, f64)> = None;
+        for per_mac in [100.0, 2.4, 2.1, 1.9] {
+            let limit = Limit::new(core, per_mac).unwrap();
+            let search = Search::new(&bench, &table, Some(&limit)).unwrap();
+            let found = search.first(capacity).unwrap().unwrap();
+            let taken: f64 = source
+                .dims
+                .tensors()
+                .zip(&found.storage)
+                .map(|(id, &storage)| limit.instructions(&source, id, storage))
+                .sum();
+            assert!(found.bytes <= capacity && taken <= limit.total(&source));
+            let (predicted, more) = before.unwrap_or((0.0, f64::INFINITY));
+            assert!(found.predicted >= predicted && taken <= more);
+            before = Some((found.predicted, taken));
+        }
+        let impossible = Limit::new(core, 0.1).unwrap();
+        let search = Search::new(&bench, &table, Some(&impossible)).unwrap();
+        assert!(search.first(usize::MAX).unwrap().is_none());
+    }
+
+    #[test]
     fn a_table_of_another_model_is_refused() {
         let checkpoint = random_checkpoint(3, 2);
         let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
         let calibration = Calibration::default();
         let bench = Bench::new(&source, &calibration, &[1; 32], 16);
-        let error = Search::new(&bench, &Sensitivities::new()).unwrap_err().to_string();
+        let error = Search::new(&bench, &Sensitivities::new(), None).unwrap_err().to_string();
         assert!(error.contains("token_embedding.weight"), "{error}");
     }
 }

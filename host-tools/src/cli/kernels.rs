@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 
 /// Parser of a core's name.
-pub(super) fn core_parser() -> impl TypedValueParser<Value = Core> {
+pub(in crate::cli) fn core_parser() -> impl TypedValueParser<Value = Core> {
     PossibleValuesParser::new(Core::ALL.map(Core::name)).try_map(|name| {
         Core::ALL.into_iter().find(|core| core.name() == name).ok_or("there is no such core")
     })

@@ -197,6 +197,10 @@ mod tests {
         if subcommand == "quantize" {
             words.push("--dry-run".into());
         }
+        if flag == "max-per-mac" {
+            // It limits the mixes of a target.
+            words.push("--target-ratio=8".into());
+        }
         Cli::try_parse_from(words).err().map(|error| error.to_string())
     }
 

@@ -7,24 +7,19 @@
 //! value ([`Costs`]). `cargo xtask bench` fails if a piece of a benchmarked model exceeds its
 //! bound, or if its longest one takes less than a third of the bound.
 
-use std::collections::BTreeMap;
-
-use resnet_bk_core::blob::{Block, Chain, Precision, TensorId};
+use resnet_bk_core::blob::{Block, Chain, Tensor, TensorId};
 use resnet_bk_core::kernels::Core;
 use resnet_bk_core::{Model, Piece};
+use resnet_bk_schema::Storage;
 use serde_json::{Map, Value, json};
 
 use super::kernels::Aligned;
 use crate::error::{Error, Result};
+use crate::instructions::Counts;
 
-/// The committed instruction counts, by name.
-const BASELINE: &str = include_str!("../../../bench-firmware/baseline.json");
-
-/// A core and its instruction costs.
+/// A core and its instruction costs, besides those of products.
 struct Costs {
     core: Core,
-    /// Name in the baseline.
-    name: &'static str,
     /// Instructions per value of an embedding: at most 86 counted on the first core, 527 (FP16) on
     /// the second; more for groups of a few inputs.
     embedded: u64,
@@ -36,8 +31,8 @@ struct Costs {
 }
 
 const COSTS: [Costs; 2] = [
-    Costs { core: Core::CortexM4F, name: "Cortex-M4F", embedded: 300, value: 50, potential: 300 },
-    Costs { core: Core::CortexM0, name: "Cortex-M0", embedded: 1000, value: 150, potential: 1300 },
+    Costs { core: Core::CortexM4F, embedded: 300, value: 50, potential: 300 },
+    Costs { core: Core::CortexM0, embedded: 1000, value: 150, potential: 1300 },
 ];
 
 /// Rows and inputs of the smallest counted shape, the minimum charge of a matrix.
@@ -63,11 +58,11 @@ impl Bounds {
         if model.dims().chain == Chain::Full {
             return Ok(Self(Vec::new()));
         }
-        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE).map_err(|e| {
-            Error::Usage(format!("the instruction counts in this program cannot be read: {e}"))
-        })?;
-        let of_core = |costs: &Costs| (costs.core, longest(&model, costs, &counts));
-        Ok(Self(COSTS.iter().map(of_core).collect()))
+        let of_core = |costs: &Costs| {
+            let counts = Counts::of(costs.core)?;
+            Ok((costs.core, longest(&model, costs, &counts)))
+        };
+        Ok(Self(COSTS.iter().map(of_core).collect::<Result<_>>()?))
     }
 
     /// `pieces` of `--json`: the bound on each kind of piece, by core.
@@ -94,7 +89,7 @@ impl Bounds {
 }
 
 /// The bound on each kind of piece that the model has, taken over all pieces of that kind.
-fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> Vec<(Piece, u64)> {
+fn longest(model: &Model<'_>, costs: &Costs, counts: &Counts) -> Vec<(Piece, u64)> {
     let dims = model.dims();
     let kernels: Vec<_> = model.kernels_on(costs.core).collect();
     let matrices = |wanted: fn(TensorId) -> bool, most_rows: u32| {
@@ -102,7 +97,8 @@ fn longest(model: &Model<'_>, costs: &Costs, counts: &BTreeMap<String, u64>) -> 
         let bounds = all.map(|(id, choice)| {
             let matrix = model.tensor(*id);
             let fast = choice.fallback.is_none();
-            let per_mac = per_mac(costs, (matrix.precision, matrix.group), fast, counts);
+            let Tensor { precision, group, .. } = matrix;
+            let per_mac = counts.most_per_mac(Storage { precision, group }, fast);
             matrix_bound(matrix.rows.min(most_rows as usize), matrix.cols, per_mac)
         });
         bounds.max().unwrap_or(0)
@@ -162,65 +158,9 @@ fn matrix_bound(rows: usize, cols: usize, per_mac: f64) -> u64 {
     (1.25 * per_mac * (rows * cols) as f64).ceil() as u64
 }
 
-/// The highest counted instructions per multiply-accumulate of a storage; if it was not counted or
-/// has no fast kernel, those of the portable kernel with the next smaller group.
-fn per_mac(
-    costs: &Costs,
-    (precision, group): (Precision, usize),
-    fast: bool,
-    counts: &BTreeMap<String, u64>,
-) -> f64 {
-    let name = precision.name();
-    let storage = if matches!(group, 0 | 32) { name.to_owned() } else { format!("{name}/{group}") };
-    let group = [32, 8].into_iter().find(|&counted| counted <= group).unwrap_or(1);
-    let portable = match (precision, group) {
-        (Precision::Fp16 | Precision::Int8, _) | (_, 32) => format!("{name}-portable"),
-        _ => format!("{name}/{group}-portable"),
-    };
-    let most = |storage: &str| {
-        let prefix = format!("{} {storage} ", costs.name);
-        let counted = counts.iter().filter_map(|(key, &count)| {
-            let (inputs, outputs) = key.strip_prefix(&prefix)?.split_once("->")?;
-            let macs = inputs.parse::<u64>().ok()? * outputs.parse::<u64>().ok()?;
-            Some(count as f64 / macs as f64)
-        });
-        counted.fold(0.0, f64::max)
-    };
-    let kernel = if fast { most(&storage) } else { 0.0 };
-    if kernel > 0.0 { kernel } else { most(&portable) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_storage_has_counts_on_every_core() {
-        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE).unwrap();
-        for costs in &COSTS {
-            for precision in Precision::ALL {
-                let groups: &[usize] =
-                    if precision.is_grouped() { &[1, 7, 8, 16, 31, 32, 64] } else { &[0] };
-                for &group in groups {
-                    let of = |fast| per_mac(costs, (precision, group), fast, &counts);
-                    let (fast, portable) = (of(true), of(false));
-                    let storage = format!("{} {precision:?}/{group}", costs.name);
-                    assert!(portable > 1.0, "{storage}: {portable}");
-                    assert!(fast > 1.0 && fast <= 1.1 * portable, "{storage}: {fast}, {portable}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn smaller_groups_are_charged_no_less() {
-        let counts: BTreeMap<String, u64> = serde_json::from_str(BASELINE).unwrap();
-        for costs in &COSTS {
-            let of = |group| per_mac(costs, (Precision::Int4, group), false, &counts);
-            assert!(of(1) > of(8) && of(8) > of(32) && of(32) == of(64));
-            assert_eq!((of(7), of(31)), (of(1), of(8)));
-        }
-    }
 
     #[test]
     fn small_matrices_are_charged_as_the_smallest_counted() {

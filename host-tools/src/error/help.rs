@@ -88,7 +88,8 @@ impl Error {
                 "see `resnet-bk quantize --help` for policies and the format of policy files".into()
             }
             Self::Budget(_) => {
-                "allow more bytes or a larger --max-kl, or train another model".into()
+                "allow more bytes, a larger --max-kl or --max-per-mac, or train another model"
+                    .into()
             }
             Self::Quantize(_) => {
                 "the blob format's limits are in docs/format.md; retrain within them".into()
@@ -209,7 +210,7 @@ mod tests {
             (format("importance file for this target"), "resnet-bk analyze"),
             (format("something else"), "write it again"),
             (Error::Tensors(vec![]), "export it again"),
-            (Error::Budget(text()), "more bytes or a larger --max-kl"),
+            (Error::Budget(text()), "more bytes, a larger --max-kl"),
             (Error::NotFinite { tensor: text(), index: 0, value: f32::NAN }, "diverged"),
             (Error::Config(text()), "dimension"),
             (Error::Import { path: path(), problems: vec![], remedy: "this".into() }, "this"),

@@ -30,15 +30,15 @@ impl Baseline {
             counts.insert(name, kernel.instructions);
         }
         for token in &measured.tokens {
-            let (core, policy) = (token.core, &token.policy);
-            counts.insert(format!("{core} token {policy}"), token.instructions);
-            counts.insert(format!("{core} stack bytes {policy}"), token.stack_bytes);
-            counts.insert(format!("{core} token of a prompt {policy}"), token.fed_instructions);
-            counts.insert(format!("{core} longest piece {policy}"), token.longest_piece());
+            let (core, blob) = (token.core, &token.blob);
+            counts.insert(format!("{core} token {blob}"), token.instructions);
+            counts.insert(format!("{core} stack bytes {blob}"), token.stack_bytes);
+            counts.insert(format!("{core} token of a prompt {blob}"), token.fed_instructions);
+            counts.insert(format!("{core} longest piece {blob}"), token.longest_piece());
             let off = token.off_alignment;
-            counts.extend(off.map(|n| (format!("{core} token off alignment {policy}"), n)));
+            counts.extend(off.map(|n| (format!("{core} token off alignment {blob}"), n)));
             for (sampler, instructions) in &token.samplers {
-                counts.insert(format!("{core} sampler {sampler} {policy}"), *instructions);
+                counts.insert(format!("{core} sampler {sampler} {blob}"), *instructions);
             }
         }
         for code in &measured.code {

@@ -12,7 +12,7 @@ pub(super) struct Measured {
     pub(super) kernels: Vec<Kernel>,
     /// The same with the portable kernel, for matrices without a fast kernel.
     pub(super) portable: Vec<Kernel>,
-    /// Whole tokens of the shipped model on emulated targets.
+    /// Whole tokens on emulated targets.
     pub(super) tokens: Vec<Token>,
     /// Throughput of this machine's kernels relative to others, timed in alternation.
     pub(super) host: Vec<Ratio>,
@@ -43,7 +43,8 @@ pub(super) struct Kernel {
 pub(super) struct Token {
     pub(super) target: &'static str,
     pub(super) core: &'static str,
-    pub(super) policy: String,
+    /// Name of the blob.
+    pub(super) blob: String,
     pub(super) instructions: u64,
     /// Instructions by kind of piece, in execution order.
     #[serde(serialize_with = "as_map")]

@@ -17,15 +17,19 @@ use resnet_bk_core::{LogitsDigest, Model, Sampler, Session};
 use crate::steps::Steps;
 use crate::terminal::{Stderr, Stdout};
 use crate::tools::{Inspected, SubjectArgs, Tools};
-use crate::{process, setup};
+use crate::{process, root, setup};
 use baseline::Baseline;
 use machine::{MACHINES, Machine};
 use measured::{Kernel, Measured, Token};
 
-/// Policies whose whole tokens are counted.
+/// Policies under which whole tokens of the shipped model are counted.
 const POLICIES: [&str; 2] = ["static", INT4];
 /// The policy also counted with an unaligned blob: most matrices of `static` use FP16 kernels.
 const INT4: &str = "uniform-int4";
+/// Name of the shipped blob.
+const SHIPPED: &str = "shipped";
+/// A model of the other kind of block, counted under [`INT4`], and the name of its blob.
+const RESOLVENT: (&str, &str) = ("models/resolvent", "resolvent");
 /// Misalignment in bytes.
 const OFF_ALIGNMENT: u32 = 2;
 /// Tokens that the device averages over, and the first token: as in `bench-firmware`.
@@ -70,13 +74,13 @@ pub fn run(args: &Args) -> Result<()> {
         measured.portable.extend(portable);
     }
     if !args.kernels {
-        steps.next("quantizing the shipped model");
+        steps.next("quantizing the models");
         let (tools, blobs) = blobs()?;
         steps.next("whole tokens and code");
         for machine in &MACHINES {
             writeln!(Stderr, "      {}", machine.core);
-            for (policy, blob) in &blobs {
-                let token = token(machine, policy, blob)?;
+            for (name, blob) in &blobs {
+                let token = token(machine, name, blob)?;
                 check_pieces(&token, &tools.inspect(blob)?)?;
                 measured.tokens.push(token);
             }
@@ -131,19 +135,24 @@ fn products(machine: &'static Machine) -> Result<(Vec<Kernel>, Vec<Kernel>)> {
     Ok((kernels, portable))
 }
 
-/// The shipped model's blobs, by policy.
+/// The blobs whose tokens are counted, by name: the shipped model's, by policy, the shipped one, and
+/// that of another kind of block.
 fn blobs() -> Result<(Tools, Vec<(&'static str, PathBuf)>)> {
-    let tools = Tools::build(&SubjectArgs::default().model(), None, "bench", &[])?;
-    let importance = tools.analyze("importance", &["--tokens", CALIBRATION])?;
-    let quantize = |policy| {
-        let (blob, _) = tools.quantize(
-            policy,
-            &["--policy", policy, "--calibration-tokens", CALIBRATION],
-            &importance,
-        )?;
-        Ok((policy, blob))
+    let shipped = SubjectArgs::default().model();
+    let tools = Tools::build(&shipped, None, "bench", &[])?;
+    let (path, name) = RESOLVENT;
+    let resolvent = Tools::build(&root().join(path), None, "bench-resolvent", &[])?;
+    let quantized = |tools: &Tools, policies: &[&'static str]| {
+        let importance = tools.analyze("importance", &["--tokens", CALIBRATION])?;
+        let quantize = |&policy: &&'static str| {
+            let flags = ["--policy", policy, "--calibration-tokens", CALIBRATION];
+            Ok((policy, tools.quantize(policy, &flags, &importance)?.0))
+        };
+        policies.iter().map(quantize).collect::<Result<Vec<_>>>()
     };
-    let blobs = POLICIES.into_iter().map(quantize).collect::<Result<_>>()?;
+    let mut blobs = quantized(&tools, &POLICIES)?;
+    blobs.push((SHIPPED, shipped.join("model.rbk")));
+    blobs.extend(quantized(&resolvent, &[INT4])?.into_iter().map(|(_, blob)| (name, blob)));
     Ok((tools, blobs))
 }
 
@@ -155,23 +164,23 @@ fn check_pieces(token: &Token, inspected: &Inspected) -> Result<()> {
         let bound = bounds.get(piece).with_context(|| format!("no bound for {piece}"))?;
         ensure!(
             instructions <= bound,
-            "{}, policy {}: {piece} takes {instructions} instructions, inspect says at most {bound}",
+            "{}, {}: {piece} takes {instructions} instructions, inspect says at most {bound}",
             token.core,
-            token.policy
+            token.blob
         );
     }
     let (measured, bound) = (token.longest_piece(), bounds.values().max());
     ensure!(
         bound.is_some_and(|&bound| bound <= 3 * measured),
-        "{}, policy {}: the longest piece takes {measured} instructions, inspect says {bound:?}",
+        "{}, {}: the longest piece takes {measured} instructions, inspect says {bound:?}",
         token.core,
-        token.policy
+        token.blob
     );
     Ok(())
 }
 
 /// Counts whole tokens on a machine, whose logits must equal the host's.
-fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Token> {
+fn token(machine: &'static Machine, name: &str, blob: &PathBuf) -> Result<Token> {
     let bytes = fs::read(blob).with_context(|| format!("cannot read {}", blob.display()))?;
     let expected = host_digest(&bytes)?;
     let program = machine.build("token")?;
@@ -180,13 +189,13 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
         let digest = machine::value(&lines, "digest")?;
         ensure!(
             digest == expected,
-            "{}, policy {policy}, {offset} bytes off: the logits' digest is {digest}, on this machine {expected}",
+            "{}, {name}, {offset} bytes off: the logits' digest is {digest}, on this machine {expected}",
             machine.core
         );
         Ok(lines)
     };
     let lines = run(0)?;
-    let off_alignment = match policy {
+    let off_alignment = match name {
         INT4 => Some(machine::number(&run(OFF_ALIGNMENT)?, "token")?),
         _ => None,
     };
@@ -204,7 +213,7 @@ fn token(machine: &'static Machine, policy: &str, blob: &PathBuf) -> Result<Toke
     Ok(Token {
         target: machine.target,
         core: machine.core,
-        policy: policy.to_owned(),
+        blob: name.to_owned(),
         instructions: machine::number(&lines, "token")?,
         kinds,
         pieces,

@@ -70,9 +70,9 @@ fn products(kernels: &[Kernel]) -> Table {
     table
 }
 
-/// A column per target and policy.
+/// A column per target and blob.
 fn tokens(tokens: &[Token]) -> Table {
-    let heads = tokens.iter().map(|token| format!("{}\n{}", token.core, token.policy));
+    let heads = tokens.iter().map(|token| format!("{}\n{}", token.core, token.blob));
     let mut table = table([String::new()].into_iter().chain(heads));
     let mut row = |name: &str, number: &dyn Fn(&Token) -> Option<u64>| {
         let cells =

@@ -14,7 +14,7 @@
 use core::arch::asm;
 
 use super::row::Rows;
-use super::vector::{Coefficients, GROUP_WORDS, pair};
+use super::vector::{Coefficients, GROUP_WORDS};
 use crate::blob::Tensor;
 use crate::kernels::shapes::BLOCK;
 
@@ -68,29 +68,40 @@ pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
 
 /// Calls `put` with index and value of each word of a group. Unrolled, since compilers for small
 /// code keep loops.
+///
+/// Two numbers are computed as one, `low + (high << 16)`, whose low half borrows from the high one
+/// where it is negative, until [`separate`].
 #[inline(always)]
 fn prepare_group(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
-    let a = |i: usize| codes[i] as i32;
-    let mut offsets = 0;
+    let both = |i: usize| (codes[i] as i32).wrapping_add((codes[i + 2] as i32) << 16);
+    let mut offsets = 0i32;
     macro_rules! quarter {
         ($first:literal, $at:literal) => {
-            // Low nibbles of four bytes, then high ones, 16 inputs further.
-            let low = [a($first), a($first + 16), a($first + 1), a($first + 17)];
-            let high = [a($first + 2), a($first + 18), a($first + 3), a($first + 19)];
-            let below = |n: usize| pair(16 * low[n] - low[n + 1], 16 * high[n] - high[n + 1]);
-            put($at, pair(low[3], high[3]));
+            // Low nibbles of four bytes, then high ones, 16 inputs further; two bytes on.
+            let c = [both($first), both($first + 16), both($first + 1), both($first + 17)];
+            let below = |n: usize| separate((c[n] << 4).wrapping_sub(c[n + 1]));
+            put($at, separate(c[3]));
             put($at + 1, below(2));
             put($at + 2, below(1));
             put($at + 3, below(0));
-            offsets += low[0] + low[1] + low[2] + high[0] + high[1] + high[2];
+            offsets = offsets.wrapping_add(c[0]).wrapping_add(c[1]).wrapping_add(c[2]);
         };
     }
     quarter!(0, 0);
     quarter!(4, 5);
     quarter!(8, 9);
     quarter!(12, 13);
+    let low = offsets as i16 as i32;
+    let offsets = (offsets.wrapping_sub(low) >> 16) + low;
     put(4, (-offsets << 15) as u32);
     put(17, SCALE_MASK);
+}
+
+/// The halves of `low + (high << 16)`, each two's complement.
+#[inline(always)]
+fn separate(both: i32) -> u32 {
+    let both = both as u32;
+    both.wrapping_add((both & 0x8000) << 1)
 }
 
 macro_rules! word {

@@ -23,6 +23,7 @@
 
 #[macro_use]
 pub(super) mod row;
+pub(super) mod codes;
 pub(super) mod depthwise;
 mod int4;
 mod int8;

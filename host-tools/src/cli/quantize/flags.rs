@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use resnet_bk_core::blob::Measured;
+use resnet_bk_core::kernels::Core;
 use resnet_bk_schema::Storage;
 
-use crate::budget::{Bench, refine};
+use crate::budget::{Bench, Limit, refine};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, model_files, set};
+use crate::cli::kernels::core_parser;
 use crate::cli::measured::StepArgs;
 use crate::cli::numbers;
 use crate::error::Result;
@@ -34,6 +36,26 @@ pub(in crate::cli) struct Target {
     pub(super) max_kl: Option<f64>,
 }
 
+/// A limit on instructions.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(in crate::cli) struct LimitArgs {
+    /// Only mixes whose matrix-vector products take at most this many instructions per
+    /// multiply-accumulate, on average over a token, as counted in an emulator.
+    #[arg(long, requires = "targets", value_parser = numbers::positive, value_name = "X", allow_negative_numbers = true)]
+    max_per_mac: Option<f64>,
+    /// Core on which instructions are limited [default: cortex-m4f].
+    #[arg(long, requires = "max_per_mac", value_parser = core_parser(), value_name = "CORE")]
+    core: Option<Core>,
+}
+
+impl LimitArgs {
+    /// The limit, if there is one.
+    pub(super) fn limit(self) -> Result<Option<Limit>> {
+        let core = self.core.unwrap_or(Core::CortexM4F);
+        self.max_per_mac.map(|per_mac| Limit::new(core, per_mac)).transpose()
+    }
+}
+
 impl Target {
     /// Whether a target was given.
     pub(super) fn is_some(self) -> bool {
@@ -49,6 +71,8 @@ pub(in crate::cli) struct QuantizeArgs {
     pub(in crate::cli) policy: Option<String>,
     #[command(flatten)]
     pub(super) target: Target,
+    #[command(flatten)]
+    pub(super) limit: LimitArgs,
     /// Importance file written by `analyze`, for the dynamic policy, for targets, and for the
     /// arrangement of experts under any policy. Measurements that a target needs are added to it,
     /// so an interrupted run resumes; a target needs a file with the same calibration, window, seed

@@ -35,6 +35,10 @@ Examples:
           --out 7x.rbk
       resnet-bk quantize model.safetensors --max-kl 0.02 --importance importance.json --out kl.rbk
 
+  The same size, of storages that a Cortex-M0 multiplies fast:
+      resnet-bk quantize model.safetensors --target-bytes 750000 --max-per-mac 3.5 \\
+          --core cortex-m0 --importance importance.json --out fast.rbk
+
   How large would it be?
       resnet-bk quantize model.safetensors --policy policies/compact.toml --dry-run
 

@@ -60,7 +60,7 @@ pub(super) fn make(
     let bench = measuring.bench(source, &calibration);
     measuring.measure(&bench, &mut importance)?;
     let table = importance.measured;
-    let search = Search::new(&bench, &table)?;
+    let search = Search::new(&bench, &table, args.limit.limit()?.as_ref())?;
     let recorded = args.recorded(&folded, tokenizer, global)?;
     let origin = args.origin(&text, recorded.as_ref());
     let overhead = overhead(args, source, &origin)?;
@@ -136,7 +136,8 @@ impl QuantizeArgs {
         let bench = Bench::towards(teacher, source, &calibration, &held_out.tokens, window);
         let storage = &before.assignment.storage;
         let progress = bar("searching", global);
-        let found = Search::new(&bench, table)?.improve(storage, *capacity, |at| {
+        let limit = self.limit.limit()?;
+        let found = Search::new(&bench, table, limit.as_ref())?.improve(storage, *capacity, |at| {
             if let Progress::Steps(share) = at {
                 set(&progress, share);
             }
@@ -191,6 +192,11 @@ impl TargetSearch<'_> {
         let capacity = bytes.saturating_sub(overhead);
         self.best(search, capacity)?.ok_or_else(|| {
             let smallest = search.range().0 + overhead;
+            if smallest <= bytes {
+                return Error::Budget(format!(
+                    "no mix of precisions fits {bytes} bytes with so few instructions"
+                ));
+            }
             Error::Budget(format!(
                 "no mix of precisions fits {bytes} bytes: the smallest has {smallest}, {:.2}× \
                  smaller than the checkpoint",

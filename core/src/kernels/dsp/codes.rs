@@ -1,0 +1,107 @@
+//! Codes of scaled elements, four at a time: 4.25 instructions each, or 5 as bytes.
+
+use core::arch::asm;
+
+/// Half of what [`write`] and [`write_narrow`] shift out.
+const HALF: u32 = 1 << 21;
+
+/// Writes `((x >> shift) · reciprocal + 2^21) >> 22`, as `layers::activation` defines it; false,
+/// having written nothing, for another number of elements than a multiple of four or codes that are
+/// not aligned to words.
+///
+/// Shapes: `x` and `codes` are `[n]`. A product is at most 255 · 2^22.
+#[inline(always)]
+pub(in crate::kernels) fn write(x: &[i32], shift: u32, reciprocal: u32, codes: &mut [i16]) -> bool {
+    let complete = complete(x, codes);
+    if complete {
+        // SAFETY: each of the n / 4 rounds, of which there is at least one, reads four elements and
+        // writes four codes; both slices have n, and `codes` is aligned to words.
+        unsafe {
+            asm!(
+                "2:",
+                "ldrd {a}, {b}, [{x}], #8",
+                "ldrd {c}, {d}, [{x}], #8",
+                "asr {a}, {a}, {shift}",
+                "asr {b}, {b}, {shift}",
+                "asr {c}, {c}, {shift}",
+                "asr {d}, {d}, {shift}",
+                "mla {a}, {a}, {reciprocal}, {half}",
+                "mla {b}, {b}, {reciprocal}, {half}",
+                "mla {c}, {c}, {reciprocal}, {half}",
+                "mla {d}, {d}, {reciprocal}, {half}",
+                "asr {b}, {b}, #6",
+                "pkhtb {a}, {b}, {a}, asr #22",
+                "asr {d}, {d}, #6",
+                "pkhtb {c}, {d}, {c}, asr #22",
+                "strd {a}, {c}, [{codes}], #8",
+                "cmp {x}, {end}",
+                "bne 2b",
+                x = inout(reg) x.as_ptr() => _,
+                codes = inout(reg) codes.as_mut_ptr() => _,
+                end = in(reg) x.as_ptr_range().end,
+                shift = in(reg) shift,
+                reciprocal = in(reg) reciprocal,
+                half = in(reg) HALF,
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                options(nostack),
+            );
+        }
+    }
+    complete
+}
+
+/// [`write`] to bytes, of products of at most 127 · 2^22 in magnitude.
+#[inline(always)]
+pub(in crate::kernels) fn write_narrow(
+    x: &[i32],
+    shift: u32,
+    reciprocal: u32,
+    codes: &mut [i8],
+) -> bool {
+    let complete = complete(x, codes);
+    if complete {
+        // SAFETY: as in `write`.
+        unsafe {
+            asm!(
+                "2:",
+                "ldrd {a}, {b}, [{x}], #8",
+                "ldrd {c}, {d}, [{x}], #8",
+                "asr {a}, {a}, {shift}",
+                "asr {b}, {b}, {shift}",
+                "asr {c}, {c}, {shift}",
+                "asr {d}, {d}, {shift}",
+                "mla {a}, {a}, {reciprocal}, {half}",
+                "mla {b}, {b}, {reciprocal}, {half}",
+                "mla {c}, {c}, {reciprocal}, {half}",
+                "mla {d}, {d}, {reciprocal}, {half}",
+                // Bytes 0 and 2, then bytes 1 and 3.
+                "asr {c}, {c}, #6",
+                "pkhtb {a}, {c}, {a}, asr #22",
+                "asr {d}, {d}, #6",
+                "pkhtb {b}, {d}, {b}, asr #22",
+                "uxtb16 {a}, {a}",
+                "uxtb16 {b}, {b}",
+                "orr {a}, {a}, {b}, lsl #8",
+                "str {a}, [{codes}], #4",
+                "cmp {x}, {end}",
+                "bne 2b",
+                x = inout(reg) x.as_ptr() => _,
+                codes = inout(reg) codes.as_mut_ptr() => _,
+                end = in(reg) x.as_ptr_range().end,
+                shift = in(reg) shift,
+                reciprocal = in(reg) reciprocal,
+                half = in(reg) HALF,
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                options(nostack),
+            );
+        }
+    }
+    complete
+}
+
+/// Whether elements and codes are as many, a multiple of four, and the codes aligned to words.
+#[inline(always)]
+fn complete<C>(x: &[i32], codes: &[C]) -> bool {
+    let aligned = codes.as_ptr().addr().is_multiple_of(4);
+    !x.is_empty() && x.len().is_multiple_of(4) && codes.len() == x.len() && aligned
+}
