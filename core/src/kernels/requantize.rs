@@ -2,7 +2,7 @@
 
 use super::portable;
 use crate::blob::{Precision, Tensor, pair_u16};
-use crate::numeric::{RESIDUAL_FRAC, Scale};
+use crate::numeric::{RESIDUAL_FRAC, Scale, high_by_halves};
 
 /// Requantizes the sums of a vector in place, as [`portable::requantize`] does.
 ///
@@ -75,43 +75,12 @@ impl Row {
     }
 }
 
-/// `⌊a · b / 2^32⌋` for `a` at most 2^30 in magnitude and `b` below 2^31 − 2^16, as products of
-/// mantissas are.
+/// `⌊a · b / 2^32⌋` for `b` below 2^31, as products of mantissas are.
 #[inline(always)]
 fn high_word(a: i32, b: u32) -> i32 {
-    if cfg!(thumb1) { by_halves(a, b) } else { ((a as i64 * b as i32 as i64) >> 32) as i32 }
-}
-
-/// For cores whose multiplier returns 32 bits. With the low half of `a` signed, no sum exceeds 32
-/// bits: the middle terms are at most 2^14 · (2^16 − 1), 2^15 · (2^15 − 2) and 2^15.
-#[inline(always)]
-fn by_halves(a: i32, b: u32) -> i32 {
-    let a_low = a as i16 as i32;
-    let a_high = (a - a_low) >> 16;
-    let (b_high, b_low) = ((b >> 16) as i32, (b & 0xffff) as i32);
-    let middle = a_high * b_low + a_low * b_high + ((a_low * b_low) >> 16);
-    a_high * b_high + (middle >> 16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn halves_give_the_high_word(
-            a in -(1i32 << 30)..=1 << 30,
-            m in any::<u16>(),
-            x in 0u32..1 << 15,
-        ) {
-            let exact = |a: i32, b: u32| ((a as i64 * b as i64) >> 32) as i32;
-            let ends = [1 << 30, -(1 << 30), (1 << 30) - 0x8000, (1 << 30) - 0x8001];
-            for a in [a, a | 0x7fff, a & !0x7fff].into_iter().chain(ends) {
-                for b in [m as u32 * x, 0xffff * x, m as u32 * 0x7fff, 0xffff * 0x7fff] {
-                    prop_assert_eq!(by_halves(a, b), exact(a, b));
-                }
-            }
-        }
+    if cfg!(thumb1) {
+        high_by_halves(a, b as i32, 0)
+    } else {
+        ((a as i64 * b as i32 as i64) >> 32) as i32
     }
 }

@@ -72,7 +72,9 @@ pub fn step(gates: &[i32], inputs: &[i32], memory: &mut [i32]) {
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn read(memory: &[i32], z: &[i32], out: &mut [i32]) {
-    let read = |memory, z| high_product(memory, clamp(silu(z)) << (32 - MEMORY_FRAC));
+    // SiLU is far above −64; a clamp on both sides is one instruction where there is one for it.
+    let limited = |y: i32| if cfg!(thumb1) { y.min(LIMIT - 1) } else { clamp(y) };
+    let read = |memory, z| high_product(memory, limited(silu(z)) << (32 - MEMORY_FRAC));
     // Two at a time, as in `step`.
     let (pairs, rest) = out.as_chunks_mut::<2>();
     let ((memory, last_memory), (z, last_z)) = (memory.as_chunks::<2>(), z.as_chunks::<2>());

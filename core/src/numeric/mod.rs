@@ -44,7 +44,25 @@ pub fn shift_round(value: i64, shift: i32) -> i32 {
 /// is below 2^62 in magnitude.
 #[inline(always)]
 pub(crate) fn high_product(a: i32, b: i32) -> i32 {
-    ((a as i64 * b as i64 + (1 << 31)) >> 32) as i32
+    if cfg!(thumb1) {
+        high_by_halves(a, b, 1 << 15)
+    } else {
+        ((a as i64 * b as i64 + (1 << 31)) >> 32) as i32
+    }
+}
+
+/// `⌊(a · b + 2^16 · rounding) / 2^32⌋` for a rounding of at most 2^15, on cores whose multiplier
+/// returns 32 bits.
+///
+/// No sum exceeds 32 bits: the high word of a product of low halves is at most 2^16 − 2, and (2^15 −
+/// 1) (2^16 − 1) + 2^16 − 2 + 2^15 is 2^31 − 1.
+#[inline(always)]
+pub(crate) fn high_by_halves(a: i32, b: i32, rounding: i32) -> i32 {
+    let (a_low, b_low) = (a as u32 & 0xffff, b as u32 & 0xffff);
+    let (a_high, b_high) = (a >> 16, b >> 16);
+    let middle = a_high * b_low as i32 + ((a_low * b_low) >> 16) as i32 + rounding;
+    let rest = (middle & 0xffff) + a_low as i32 * b_high;
+    a_high * b_high + (middle >> 16) + (rest >> 16)
 }
 
 /// Clamps to the range of `i32`.
@@ -100,6 +118,21 @@ pub fn residual_to_half(value: i32) -> f16 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn halves_give_the_high_word(a in any::<i32>(), b in any::<i32>(), less in 0u32..32) {
+            let edges = [i32::MIN, i32::MAX, 0x7fff_0000, 0xffff, -1, 0];
+            for a in edges.into_iter().chain([a, a >> less, a | 0xffff, a & !0xffff]) {
+                for b in edges.into_iter().chain([b, b >> less, b | 0xffff]) {
+                    for rounding in [0, 1 << 15] {
+                        let exact = (a as i64 * b as i64 + ((rounding as i64) << 16)) >> 32;
+                        prop_assert_eq!(high_by_halves(a, b, rounding), exact as i32);
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn halves_at_the_edges() {

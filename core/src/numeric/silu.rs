@@ -19,9 +19,8 @@ const SEGMENTS: usize = (END >> WITHIN) as usize;
 /// is its argument: a load, a product and a shift on Arm cores with DSP extension.
 #[inline(always)]
 pub fn silu(x: i32) -> i32 {
-    let near = x.clamp(-END, END - 1);
     // |x|, or a unit less.
-    let magnitude = near ^ (near >> 31);
+    let magnitude = (x ^ (x >> 31)).clamp(0, END - 1);
     let line = LINES[(magnitude >> WITHIN) as usize % SEGMENTS] as i32;
     let product = line as i16 as i32 * magnitude as i16 as i32;
     x.max(0) - ((line + product) >> 16)
