@@ -54,6 +54,10 @@ def arguments():
     add("--device", default="cpu")
     add("--threads", type=int, default=1)
     add("--half", action="store_true", help="write the weights in f16")
+    add("--tied", action="store_true", help="the output layer's weights are the embedding's")
+    add("--average", type=float, default=0.0,
+        help="write moving averages of the weights that keep this part at every step")
+    add("--validation-window", type=int, help="tokens per window of the validation split")
     return parser.parse_args()
 
 
@@ -95,6 +99,14 @@ def bits_per_byte(model, tokens, lengths, window, device):
     return nats / math.log(2) / lengths[tokens[1:]].sum().item()
 
 
+@torch.no_grad()
+def average(means, model, keep, step):
+    """Moves averages towards the weights; at first they follow more closely."""
+    keep = min(keep, (1 + step) / (10 + step))
+    for name, parameter in model.named_parameters():
+        means[name].lerp_(parameter, 1 - keep)
+
+
 class Log:
     """JSON lines, without those of a cut run that are written again."""
 
@@ -123,8 +135,12 @@ def main():
     fields = [field.name for field in dataclasses.fields(Config) if field.name in vars(args)]
     config = Config(vocab=tokens.vocab, **{name: getattr(args, name) for name in fields})
     torch.manual_seed(args.seed)
-    model = Model(config, args.dropout, args.embedding).to(args.device).train()
+    model = Model(config, args.dropout, args.embedding)
+    if args.tied:
+        model.lm_head.weight = model.token_embedding.weight
+    model = model.to(args.device).train()
     optimize = optimizer(model, args)
+    means = {name: p.detach().clone() for name, p in model.named_parameters()}
     recipe = {k: v for k, v in vars(args).items() if k not in ("tokens", "out", "threads")}
     first = 0
     if state.exists():
@@ -133,7 +149,7 @@ def main():
             raise SystemExit(f"{state} belongs to another run: remove it to start anew")
         model.load_state_dict(saved["model"])
         optimize.load_state_dict(saved["optimizer"])
-        first = saved["step"]
+        first, means = saved["step"], saved["means"]
     log = Log(args.out / "train.jsonl", first)
     train = tokens.split("train")
     offsets = torch.arange(args.window + 1)
@@ -152,6 +168,8 @@ def main():
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, args.clip)
         optimize.step()
+        if args.average:
+            average(means, model, args.average, step)
         losses.append(loss.detach())
         done = step + 1
         if done % LOG_EVERY == 0 or done == args.steps:
@@ -164,15 +182,19 @@ def main():
             losses = []
         if done % SAVE_EVERY == 0 and done < args.steps:
             saved = {"model": model.state_dict(), "optimizer": optimize.state_dict(),
-                     "step": done, "recipe": recipe, "tokenizer": tokens.tokenizer}
+                     "means": means, "step": done, "recipe": recipe, "tokenizer": tokens.tokenizer}
             write_atomically(state, lambda part: torch.save(saved, part))
+    if args.average:
+        model.load_state_dict(means, strict=False)
     seconds = time.monotonic() - started
-    bits = bits_per_byte(model, tokens.split("valid"), tokens.lengths, args.window, args.device)
+    window = args.validation_window or args.window
+    bits = bits_per_byte(model, tokens.split("valid"), tokens.lengths, window, args.device)
     log.write(step=args.steps, validation_bits_per_byte=round(bits, 5), seconds=round(seconds, 2))
     about = {
         "recipe": json.dumps(recipe),
         "seed": str(args.seed),
         "training_tokens": str(args.steps * args.batch * args.window),
+        "parameters": str(sum(p.numel() for p in parameters)),
         "tokenizer_sha256": tokens.tokenizer,
         "validation_bits_per_byte": f"{bits:.5f}",
     }

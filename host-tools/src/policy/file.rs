@@ -6,11 +6,12 @@
 //! potentials = "full"             # or "int8"
 //!
 //! [[override]]
-//! tensors = "blocks.*.experts.*"  # `*` stands for any characters; the last match wins
+//! tensors = "blocks.*.experts.*"  # or a list; `*` stands for any characters; the last match wins
 //! precision = "int4"
 //! group = 32
 //! ```
 
+use std::fmt;
 use std::path::Path;
 
 use resnet_bk_core::blob::{Dimensions, Precision};
@@ -52,10 +53,37 @@ enum Potentials {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Override {
-    tensors: String,
+    tensors: Patterns,
     #[serde(deserialize_with = "precision")]
     precision: Precision,
     group: Option<usize>,
+}
+
+/// A pattern, or several, of which one must match a tensor.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Patterns {
+    One(String),
+    Any(Vec<String>),
+}
+
+impl Patterns {
+    fn match_name(&self, name: &str) -> bool {
+        self.all().iter().any(|pattern| matches(pattern, name))
+    }
+
+    fn all(&self) -> &[String] {
+        match self {
+            Self::One(pattern) => std::slice::from_ref(pattern),
+            Self::Any(patterns) => patterns,
+        }
+    }
+}
+
+impl fmt::Display for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.all().join("`, `"))
+    }
 }
 
 fn precision<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Precision, D::Error> {
@@ -117,15 +145,15 @@ impl PolicyFile {
         for rule in &self.overrides {
             let mut matched = false;
             for (id, storage) in dims.tensors().zip(&mut assignment.storage) {
-                if matches(&rule.tensors, &weight_name(id)) {
+                if rule.tensors.match_name(&weight_name(id)) {
                     matched = true;
                     *storage = rule.storage();
                 }
             }
             if !matched {
                 return Err(Error::Policy(format!(
-                    "policy `{}`: the pattern `{}` matches no tensor of this model; `resnet-bk \
-                     inspect` lists their names",
+                    "policy `{}`: `{}` matches no tensor of this model; `resnet-bk inspect` lists \
+                     their names",
                     self.name, rule.tensors
                 )));
             }
@@ -188,6 +216,19 @@ mod tests {
             assign("base = \"static\"\n[[override]]\ntensors = \"head.*\"\nprecision = \"int8\"\n")
                 .unwrap_err();
         assert!(error.to_string().contains("`head.*` matches no tensor"), "{error}");
+    }
+
+    #[test]
+    fn one_pattern_of_a_list_must_match() {
+        let list = |patterns: &str| {
+            assign(&format!(
+                "base = \"uniform-int8\"\n[[override]]\ntensors = {patterns}\nprecision = \"fp16\"\n"
+            ))
+        };
+        let assignment = list("[\"head.*\", \"*.experts.1.3.weight\"]").unwrap();
+        assert_eq!(assignment.storage.iter().filter(|s| **s == Storage::FP16).count(), 2);
+        let error = list("[\"head.*\", \"tail.*\"]").unwrap_err().to_string();
+        assert!(error.contains("`head.*`, `tail.*` matches no tensor"), "{error}");
     }
 
     #[test]

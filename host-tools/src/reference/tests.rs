@@ -293,7 +293,7 @@ fn check_rounded_gradients(mut model: Model<f64>) {
     assert!(cosine > 0.99, "{cosine}");
 }
 
-/// The core's integer layers of a gated chain on what the reference feeds them: a thousand
+/// The core's integer layers of a gated chain on what the f64 reference feeds them: a million
 /// positions differ by no more than the 8-bit codes of the convolution's inputs explain.
 #[test]
 fn the_core_has_the_memory_of_the_reference() {
@@ -301,17 +301,16 @@ fn the_core_has_the_memory_of_the_reference() {
     use resnet_bk_core::blob::{ChainFormat, ChainParameters};
     use resnet_bk_core::blob::{Precision, TAPS, Tensor};
     use resnet_bk_core::internals::convolution::{Tail, step};
-    use resnet_bk_core::internals::{bk, memory};
-    use resnet_bk_core::numeric::silu;
+    use resnet_bk_core::internals::{self, bk};
 
-    let (c, k, rows) = (6, 2, 1000);
-    let wave = |n: usize, f: f64| (0..n).map(move |i| ((i * i + 7 * i) as f64 * f).sin());
+    // Rows at a time, and how often.
+    let (c, k, rows, times) = (6, 2, 1000, 1000);
+    let wave = |from: usize, n: usize, f: f64| {
+        (from..from + n).map(move |i| ((i * i + 7 * i) as f64 * f).sin())
+    };
     let fixed = |x: f64| (x * 65536.0).round() as i32;
     let (weights, biases): (Vec<f64>, Vec<f64>) =
-        (wave(TAPS * c, 0.7).map(|x| 0.5 * x).collect(), wave(c, 0.3).collect());
-    let inputs: Vec<f64> = wave(rows * c, 0.011).map(|x| 4.0 * x).collect();
-    let outputs: Vec<f64> = wave(rows * c, 0.017).map(|x| 3.0 * x).collect();
-    let potentials: Vec<f64> = wave(rows * k, 0.013).map(|x| 3.0 * x).collect();
+        (wave(0, TAPS * c, 0.7).map(|x| 0.5 * x).collect(), wave(0, c, 0.3).collect());
     let (diagonal, eta) = ([-2.0, -1.0], [0.05, 0.4]);
 
     // The reference, in f64.
@@ -321,15 +320,9 @@ fn the_core_has_the_memory_of_the_reference() {
         weight: 0..TAPS * c,
         bias: TAPS * c..TAPS * c + c,
     };
-    let mut a = vec![0.0; rows * c];
-    layer.forward(&parameters, (&inputs, c), &vec![0.0; (TAPS - 1) * c], &mut a);
-    a.iter_mut().for_each(|x| *x = super::silu::silu(*x));
     let core = super::bk::Core { diagonal: &diagonal, eta: &eta, beta: 1.0, chain: Chain::Half };
-    let (mut g, mut gates) = (vec![0.0; rows * 2 * k], vec![0.0; rows * k]);
-    super::bk::forward_from(&core, &potentials, &mut vec![0.0; 2 * k], &mut g);
-    super::memory::gates(&eta, &g, &mut gates);
-    let mut exact = vec![0.0; rows * c];
-    super::memory::forward((&gates, k), &a, &mut vec![0.0; c], &mut exact);
+    let (mut before, mut chain, mut memory) =
+        (vec![0.0; (TAPS - 1) * c], vec![0.0; 2 * k], vec![0.0; c]);
 
     // The core.
     let format = ChainFormat { frac: 20, off_diagonal: 1 << 16, int8: false };
@@ -356,23 +349,39 @@ fn the_core_has_the_memory_of_the_reference() {
     let (mut codes, mut scales) = (vec![0; (TAPS - 1) * c], [0; TAPS - 1]);
     let mut tail = Tail { codes: &mut codes, scales: &mut scales };
     let (mut state, mut s) = (vec![0; 2 * k], vec![0; c]);
+
     let mut worst = 0.0f64;
-    for t in 0..rows {
-        let mut a: Vec<i32> = inputs[t * c..][..c].iter().map(|&x| fixed(x)).collect();
-        step(&taps, &mut tail, &mut vec![0; c], &mut a);
-        a.iter_mut().for_each(|a| *a = silu(*a));
-        let mut gates: Vec<i32> = potentials[t * k..][..k].iter().map(|&v| fixed(v)).collect();
-        bk::half_gates(format, constants, &mut gates, &mut state);
-        memory::step(&gates, &a, &mut s);
-        let z: Vec<i32> = outputs[t * c..][..c].iter().map(|&z| fixed(z)).collect();
-        let mut read = vec![0; c];
-        memory::read(&s, &z, &mut read);
-        let exact = exact[t * c..].iter().zip(&outputs[t * c..]);
-        for (&found, (&s, &z)) in read.iter().zip(exact) {
-            worst = worst.max((f64::from(found) / 65536.0 - s * super::silu::silu(z)).abs());
+    for time in 0..times {
+        let of = |n: usize, f: f64, height: f64| -> Vec<f64> {
+            wave(time * rows * n, rows * n, f).map(|x| height * x).collect()
+        };
+        let (inputs, outputs) = (of(c, 0.011, 4.0), of(c, 0.017, 3.0));
+        let potentials = of(k, 0.013, 3.0);
+        let mut a = vec![0.0; rows * c];
+        layer.forward(&parameters, (&inputs, c), &before, &mut a);
+        before.copy_from_slice(&inputs[(rows - TAPS + 1) * c..]);
+        a.iter_mut().for_each(|x| *x = super::silu::silu(*x));
+        let (mut g, mut gates) = (vec![0.0; rows * 2 * k], vec![0.0; rows * k]);
+        super::bk::forward_from(&core, &potentials, &mut chain, &mut g);
+        super::memory::gates(&eta, &g, &mut gates);
+        let mut exact = vec![0.0; rows * c];
+        super::memory::forward((&gates, k), &a, &mut memory, &mut exact);
+        for t in 0..rows {
+            let mut a: Vec<i32> = inputs[t * c..][..c].iter().map(|&x| fixed(x)).collect();
+            step(&taps, &mut tail, &mut vec![0; c], &mut a);
+            let mut gates: Vec<i32> = potentials[t * k..][..k].iter().map(|&v| fixed(v)).collect();
+            bk::half_gates(format, constants, &mut gates, &mut state);
+            internals::memory::step(&gates, &a, &mut s);
+            let z: Vec<i32> = outputs[t * c..][..c].iter().map(|&z| fixed(z)).collect();
+            let mut read = vec![0; c];
+            internals::memory::read(&s, &z, &mut read);
+            let exact = exact[t * c..].iter().zip(&outputs[t * c..]);
+            for (&found, (&s, &z)) in read.iter().zip(exact) {
+                worst = worst.max((f64::from(found) / 65536.0 - s * super::silu::silu(z)).abs());
+            }
         }
     }
-    // Codes are off by at most 4/254; a channel's weights sum to at most 2, slopes of SiLU are
+    // However long the stream: codes are off by at most 4/254; a channel's weights sum to at most 2, slopes of SiLU are
     // below 1.1, SiLU(z) below 2.9.
     assert!(worst < 4.0 / 254.0 * 2.0 * 1.1 * 2.9, "{worst}");
     assert!(worst > 1e-4, "codes must show: {worst}");

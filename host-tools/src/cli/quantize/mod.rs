@@ -51,12 +51,12 @@ Policies:
                 uniform-fp16 and, with another group size, uniform-int4/16; the taps of gated
                 chains have no less than INT8
   FILE.toml     a base policy and overrides by tensor name (`*` stands for any characters, the last
-                match wins, a pattern that matches nothing is an error):
+                match wins, an override that matches nothing is an error):
                     name = \"mine\"
                     base = \"uniform-int8\"
                     potentials = \"full\"               # or \"int8\"
                     [[override]]
-                    tensors = \"blocks.*.experts.*\"
+                    tensors = \"blocks.*.experts.*\"    # or a list of patterns
                     precision = \"int4\"                # int2 to int6, int8 or fp16
                     group = 32                        # int2 to int6 only
   budget        for --target-bytes, --target-ratio and --max-kl: the mix of int2 to int6, int8 and
