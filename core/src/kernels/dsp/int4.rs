@@ -33,15 +33,13 @@ pub(super) fn range(matrix: &Tensor<'_>) -> (u32, u32) {
     (FRACTION, (matrix.cols as u32 * 15 * 8 * matrix.max_code) << FRACTION)
 }
 
-/// Writes a vector's coefficients.
+/// Writes the coefficients of all groups of a vector.
 #[inline(always)]
 pub(super) fn prepare(codes: &[i16], memory: &mut Coefficients) {
-    for (words, codes) in
-        memory.as_chunks_mut::<GROUP_WORDS>().0.iter_mut().zip(codes.as_chunks().0)
-    {
-        prepare_group(codes, |at, word| {
-            words[at].write(word);
-        });
+    let groups = (codes.len() / BLOCK).min(memory.len() / GROUP_WORDS);
+    if groups > 0 {
+        // SAFETY: there are codes and coefficients of as many groups, of which there is one.
+        unsafe { prepare_groups(codes.as_ptr(), memory.as_mut_ptr().cast(), groups) };
     }
 }
 
@@ -66,42 +64,83 @@ pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
     }
 }
 
-/// Calls `put` with index and value of each word of a group. Unrolled, since compilers for small
-/// code keep loops.
-///
-/// Two numbers are computed as one, `low + (high << 16)`, whose low half borrows from the high one
-/// where it is negative, until [`separate`].
-#[inline(always)]
-fn prepare_group(codes: &[i16; BLOCK], mut put: impl FnMut(usize, u32)) {
-    let both = |i: usize| (codes[i] as i32).wrapping_add((codes[i + 2] as i32) << 16);
-    let mut offsets = 0i32;
-    macro_rules! quarter {
-        ($first:literal, $at:literal) => {
-            // Low nibbles of four bytes, then high ones, 16 inputs further; two bytes on.
-            let c = [both($first), both($first + 16), both($first + 1), both($first + 17)];
-            let below = |n: usize| separate((c[n] << 4).wrapping_sub(c[n + 1]));
-            put($at, separate(c[3]));
-            put($at + 1, below(2));
-            put($at + 2, below(1));
-            put($at + 3, below(0));
-            offsets = offsets.wrapping_add(c[0]).wrapping_add(c[1]).wrapping_add(c[2]);
-        };
-    }
-    quarter!(0, 0);
-    quarter!(4, 5);
-    quarter!(8, 9);
-    quarter!(12, 13);
-    let low = offsets as i16 as i32;
-    let offsets = (offsets.wrapping_sub(low) >> 16) + low;
-    put(4, (-offsets << 15) as u32);
-    put(17, SCALE_MASK);
+/// Coefficients of eight codes, as two halves each: low nibbles of four bytes, then high ones, 16
+/// codes further; two codes on in the other half.
+macro_rules! quarter {
+    ($codes:literal, $further:literal, $words:literal, $next:literal) => {
+        concat!(
+            "ldr {p}, [{codes}, #",
+            $codes,
+            "]\nldr {q}, [{codes}, #",
+            $codes,
+            "+4]\nldr {r}, [{codes}, #",
+            $further,
+            "]\nldr {s}, [{codes}, #",
+            $further,
+            "+4]\n",
+            // Codes 0, 16, 1 and 17 of either half, in t, q, p and r.
+            "pkhbt {t}, {p}, {q}, lsl #16\n",
+            "pkhtb {p}, {q}, {p}, asr #16\n",
+            "pkhbt {q}, {r}, {s}, lsl #16\n",
+            "pkhtb {r}, {s}, {r}, asr #16\n",
+            "sadd16 {sum}, {sum}, {t}\n",
+            "sadd16 {sum}, {sum}, {q}\n",
+            "sadd16 {sum}, {sum}, {p}\n",
+            // 16 times a half, less the next: the mask drops what leaves the lower half.
+            "and {s}, {mask}, {p}, lsl #4\n",
+            "ssub16 {s}, {s}, {r}\n",
+            "strd {r}, {s}, [{words}, #",
+            $words,
+            "]\n",
+            "and {s}, {mask}, {q}, lsl #4\n",
+            "ssub16 {s}, {s}, {p}\n",
+            "and {t}, {mask}, {t}, lsl #4\n",
+            "ssub16 {t}, {t}, {q}\n",
+            "strd {s}, {t}, [{words}, #",
+            $next,
+            "]\n",
+        )
+    };
 }
 
-/// The halves of `low + (high << 16)`, each two's complement.
-#[inline(always)]
-fn separate(both: i32) -> u32 {
-    let both = both as u32;
-    both.wrapping_add((both & 0x8000) << 1)
+/// # Safety
+///
+/// There are codes, below 2^9 in magnitude, and room for coefficients of as many groups, at least
+/// one.
+#[inline(never)]
+unsafe fn prepare_groups(codes: *const i16, words: *mut u32, groups: usize) {
+    // SAFETY: each round reads the codes of a group, by words, for which `ldr` needs no alignment,
+    // and writes its coefficients; the caller vouches for the number of both.
+    unsafe {
+        asm!(
+            "2:",
+            "mov {sum}, #0",
+            quarter!("0", "32", "0", "8"),
+            quarter!("8", "40", "20", "28"),
+            quarter!("16", "48", "36", "44"),
+            quarter!("24", "56", "52", "60"),
+            // What the offsets of 8 contribute, negated.
+            "sxth {s}, {sum}",
+            "add {sum}, {s}, {sum}, asr #16",
+            "rsb {sum}, {sum}, #0",
+            "lsl {sum}, {sum}, #15",
+            "str {sum}, [{words}, #16]",
+            "mov {sum}, #{scale_mask}",
+            "str {sum}, [{words}, #68]",
+            "add {words}, #72",
+            "add {codes}, #64",
+            "subs {groups}, #1",
+            "bne 2b",
+            codes = inout(reg) codes => _,
+            words = inout(reg) words => _,
+            groups = inout(reg) groups => _,
+            mask = in(reg) 0xfff0_ffffu32,
+            scale_mask = const SCALE_MASK,
+            sum = out(reg) _, p = out(reg) _, q = out(reg) _, r = out(reg) _, s = out(reg) _,
+            t = out(reg) _,
+            options(nostack),
+        );
+    }
 }
 
 macro_rules! word {
