@@ -9,7 +9,7 @@
 
 use super::cursor::Cursor;
 use super::experts;
-use super::tile::{Tile, normalize_all};
+use super::tile::{Tile, add_product, normalize_all, quantize_all};
 use crate::blob::{Dimensions, TensorId};
 use crate::kernels::{Vectors, matmul, with_simd};
 use crate::layers::activation::quantize;
@@ -164,23 +164,10 @@ impl Cursor {
                 rest.then_some(Piece::OutputProjection)
             }
             _ => {
-                let vectors = rows.chunks_exact(2 * channels).zip(codes.chunks_exact_mut(channels));
-                with_simd(
-                    #[inline(always)]
-                    || {
-                        for ((row, codes), scale) in vectors.zip(scales.iter_mut()) {
-                            *scale = quantize(row.get(..channels).unwrap_or(row), codes).pack();
-                        }
-                    },
-                );
-                let x = Vectors { codes: &codes[..batch * channels], scales };
-                let outputs = &mut rows[..h.len()];
-                matmul(&model.matrix(TensorId::OutputProj(layer)), x, outputs);
-                let sums = h.iter_mut().zip(outputs.iter());
-                with_simd(
-                    #[inline(always)]
-                    || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
-                );
+                let codes = &mut codes[..batch * channels];
+                quantize_all(&rows[..2 * batch * channels], codes, scales);
+                let matrix = model.matrix(TensorId::OutputProj(layer));
+                add_product(&matrix, Vectors { codes, scales }, &mut rows[..h.len()], h);
                 if dims.hidden == 0 {
                     *self = self.next_block();
                 } else {

@@ -2,10 +2,9 @@
 
 use super::cursor::Cursor;
 use super::experts;
-use super::tile::Tile;
+use super::tile::{Tile, add_product, quantize_all};
 use crate::blob::{Dimensions, TensorId};
-use crate::kernels::{Vectors, matmul, with_simd};
-use crate::layers::activation::quantize;
+use crate::kernels::{Vectors, matmul};
 use crate::layers::bk::half_step;
 use crate::layers::moe;
 use crate::memory::{Arena, product, total};
@@ -108,20 +107,7 @@ fn project(
     let feature_width = 2 * model.dims().potentials as usize;
     let codes = &mut scratch.hidden_codes[..features.len()];
     let scales = &mut scratch.scales[..features.len() / feature_width];
-    let vectors = features.chunks_exact(feature_width).zip(codes.chunks_exact_mut(feature_width));
-    with_simd(
-        #[inline(always)]
-        || {
-            for ((values, codes), scale) in vectors.zip(scales.iter_mut()) {
-                *scale = quantize(values, codes).pack();
-            }
-        },
-    );
-    let outputs = &mut scratch.outputs[..h.len()];
-    matmul(&model.matrix(TensorId::OutputProj(layer)), Vectors { codes, scales }, outputs);
-    let sums = h.iter_mut().zip(outputs.iter());
-    with_simd(
-        #[inline(always)]
-        || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
-    );
+    quantize_all(features, codes, scales);
+    let matrix = model.matrix(TensorId::OutputProj(layer));
+    add_product(&matrix, Vectors { codes, scales }, &mut scratch.outputs[..h.len()], h);
 }

@@ -2,8 +2,8 @@
 
 use crate::blob::{Block, Dimensions, TensorId};
 use crate::error::Error;
-use crate::kernels::{self, portable, with_simd};
-use crate::layers::activation::normalize;
+use crate::kernels::{self, Matrix, Vectors, matmul, portable, with_simd};
+use crate::layers::activation::{normalize, quantize};
 use crate::memory::product;
 use crate::model::Model;
 
@@ -83,5 +83,34 @@ pub(crate) fn normalize_all(h: &[i32], codes: &mut [i16], scales: &mut [u32]) {
                 *scale = normalize(h, codes).pack();
             }
         },
+    );
+}
+
+/// Quantizes the first elements of every row, as many as it has codes.
+///
+/// Shapes: `rows` is `[B, n]`, `codes` is `[B, m]` with m ≤ n, `scales` is `[B]`.
+pub(super) fn quantize_all(rows: &[i32], codes: &mut [i16], scales: &mut [u32]) {
+    let count = scales.len().max(1);
+    let (length, used) = ((rows.len() / count).max(1), (codes.len() / count).max(1));
+    let vectors = rows.chunks_exact(length).zip(codes.chunks_exact_mut(used));
+    with_simd(
+        #[inline(always)]
+        || {
+            for ((row, codes), scale) in vectors.zip(scales) {
+                *scale = quantize(row.get(..codes.len()).unwrap_or(row), codes).pack();
+            }
+        },
+    );
+}
+
+/// h += W x, saturating.
+///
+/// Shapes: `x` has B vectors, `outputs` is scratch `[B, d]`, `h` is `[B, d]` in Q15.16.
+pub(super) fn add_product(matrix: &Matrix<'_>, x: Vectors<'_>, outputs: &mut [i32], h: &mut [i32]) {
+    matmul(matrix, x, outputs);
+    let sums = h.iter_mut().zip(outputs.iter());
+    with_simd(
+        #[inline(always)]
+        || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
     );
 }
