@@ -34,7 +34,8 @@ pub struct Positions<'a> {
     pub scales: [Scale; TAPS],
 }
 
-/// Outputs `[C]` in Q15.16: `activation` of what the taps give, which saturates. `taps` is `[C, 4]`.
+/// Outputs `[C]` in Q15.16: `activation` of what the taps give, which saturates. `taps` is
+/// `[C, 4]`.
 ///
 /// With P the largest value of a code 127 and W the sum of a channel's weights in magnitude, the
 /// error before the activation is below 2 · 10^−4 · W · P plus one unit.

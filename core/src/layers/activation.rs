@@ -63,8 +63,8 @@ fn root(variance: u64) -> u32 {
     return variance.isqrt() as u32;
 }
 
-/// Square of a number of at most 2^15 in magnitude. A 32-bit product gives hosts more SIMD lanes and
-/// is all that some cores have; others have a 64-bit multiply-accumulate.
+/// Square of a number of at most 2^15 in magnitude. A 32-bit product gives hosts more SIMD lanes
+/// and is all that some cores have; others have a 64-bit multiply-accumulate.
 #[inline(always)]
 fn square(scaled: i32) -> i64 {
     if cfg!(any(feature = "std", thumb1)) {

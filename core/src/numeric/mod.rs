@@ -54,8 +54,8 @@ pub(crate) fn high_product(a: i32, b: i32) -> i32 {
 /// `⌊(a · b + 2^16 · rounding) / 2^32⌋` for a rounding of at most 2^15, on cores whose multiplier
 /// returns 32 bits.
 ///
-/// No sum exceeds 32 bits: the high word of a product of low halves is at most 2^16 − 2, and (2^15 −
-/// 1) (2^16 − 1) + 2^16 − 2 + 2^15 is 2^31 − 1.
+/// No sum exceeds 32 bits: the high half of a product of low halves is at most 2^16 − 2, and
+/// (2^15 − 1) (2^16 − 1) + 2^16 − 2 + 2^15 is 2^31 − 1.
 #[inline(always)]
 pub(crate) fn high_by_halves(a: i32, b: i32, rounding: i32) -> i32 {
     let (a_low, b_low) = (a as u32 & 0xffff, b as u32 & 0xffff);

@@ -381,8 +381,8 @@ fn the_core_has_the_memory_of_the_reference() {
             }
         }
     }
-    // However long the stream: codes are off by at most 4/254; a channel's weights sum to at most 2, slopes of SiLU are
-    // below 1.1, SiLU(z) below 2.9.
+    // However long the stream: codes are off by at most 4/254; a channel's weights sum to at most
+    // 2, slopes of SiLU are below 1.1, SiLU(z) below 2.9.
     assert!(worst < 4.0 / 254.0 * 2.0 * 1.1 * 2.9, "{worst}");
     assert!(worst > 1e-4, "codes must show: {worst}");
 }

@@ -135,8 +135,8 @@ fn products(machine: &'static Machine) -> Result<(Vec<Kernel>, Vec<Kernel>)> {
     Ok((kernels, portable))
 }
 
-/// The blobs whose tokens are counted, by name: the shipped model's, by policy, the shipped one, and
-/// that of another kind of block.
+/// The blobs whose tokens are counted, by name: the shipped model's, by policy, the shipped one,
+/// and that of another kind of block.
 fn blobs() -> Result<(Tools, Vec<(&'static str, PathBuf)>)> {
     let shipped = SubjectArgs::default().model();
     let tools = Tools::build(&shipped, None, "bench", &[])?;
