@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::reference::{Model, Tape, WINDOWS_PER_PASS};
+use crate::reference::{Predicts, Tape, WINDOWS_PER_PASS};
 
 /// Complete windows of a text, with the teacher's values for every position.
 pub struct Teacher<'a> {
@@ -34,17 +34,16 @@ impl<'a> Teacher<'a> {
     /// Runs the teacher over `tokens`, complete windows of `window` tokens, and stores
     /// `keep(logits)` for each batch's logits `[positions, V]`.
     pub fn new(
-        model: &Model,
+        model: &impl Predicts,
         tokens: &'a [u32],
         window: usize,
         keep: impl Fn(&[f32]) -> Vec<f32> + Sync,
     ) -> Self {
         let batches = tokens.par_chunks(window * WINDOWS_PER_PASS);
-        let values = batches.map_init(Tape::default, |tape, inputs| {
-            keep(model.forward_reusing(inputs, window, tape))
-        });
+        let values = batches
+            .map_init(Tape::default, |tape, inputs| keep(model.predict(inputs, window, tape)));
         let values = values.collect();
-        Self { tokens, window, vocab: model.config().vocab, values }
+        Self { tokens, window, vocab: model.vocab(), values }
     }
 
     /// The text.

@@ -104,7 +104,7 @@ fn recipe(steps: u64) -> Recipe {
 
 fn run<'a>(teacher: &'a Model, made: &'a Fixture, directory: &Path, steps: u64) -> Run<'a> {
     Run {
-        teacher,
+        teacher: teacher.into(),
         blob: &made.blob,
         recipe: recipe(steps),
         train: &made.tokens[..3500],
@@ -171,7 +171,7 @@ fn an_untrained_student_is_its_blob() {
 fn a_trained_student_exports_what_its_training_saw() {
     for made in [false, true].into_iter().flat_map(|int8| all_made(mixed, int8)) {
         let teacher = Model::from_checkpoint(&made.checkpoint);
-        let mut tuner = Tuner::new(&teacher, student(&made), recipe(30));
+        let mut tuner = Tuner::new((&teacher).into(), student(&made), recipe(30));
         for _ in 0..30 {
             tuner.step(&made.tokens).unwrap();
         }
@@ -332,7 +332,7 @@ fn in_the_first_stage_codes_stay() {
     let teacher = Model::from_checkpoint(&made.checkpoint);
     let mut stay = recipe(20);
     stay.first_stage = 20;
-    let mut tuner = Tuner::new(&teacher, student(&made), stay);
+    let mut tuner = Tuner::new((&teacher).into(), student(&made), stay);
     for _ in 0..20 {
         tuner.step(&made.tokens).unwrap();
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Student;
 use super::student::Segment;
 use crate::error::{Error, Result};
-use crate::reference::{Distillation, Model, Tape};
+use crate::reference::{Distillation, Ensemble, Predicts, Tape};
 use crate::threads;
 use crate::train::random::Random;
 use crate::train::{self, Batch, Shard};
@@ -30,7 +30,7 @@ pub struct Recipe {
 
 /// A student and its optimizer during a run.
 pub struct Tuner<'a> {
-    teacher: &'a Model,
+    teacher: Ensemble<'a>,
     student: Student,
     recipe: Recipe,
     segments: Vec<Segment>,
@@ -61,7 +61,7 @@ pub struct Step {
 
 impl<'a> Tuner<'a> {
     /// A new run.
-    pub fn new(teacher: &'a Model, mut student: Student, recipe: Recipe) -> Self {
+    pub fn new(teacher: Ensemble<'a>, mut student: Student, recipe: Recipe) -> Self {
         let shards = recipe.training.shards.clamp(1, recipe.training.batch);
         let parameters = student.take_parameters();
         let zeros = vec![0.0; parameters.len()];
@@ -117,7 +117,7 @@ impl<'a> Tuner<'a> {
             (self.teacher, self.student.model(), self.recipe.distillation);
         let work = |tapes: &mut (Tape, Tape), shard: &mut Shard, _| {
             let Shard { inputs, targets, gradient, .. } = shard;
-            let exact = teacher.forward_reusing(inputs, window, &mut tapes.0);
+            let exact = teacher.predict(inputs, window, &mut tapes.0);
             let scale = (1.0 / count) as f32;
             let learnt = (targets.as_slice(), exact);
             student

@@ -9,6 +9,7 @@ mod bounds;
 mod chunked;
 mod convolution;
 mod dropout;
+mod ensemble;
 mod fake_quant;
 mod forward;
 mod gated;
@@ -28,6 +29,7 @@ mod stream;
 mod tests;
 
 pub use chunked::{CHUNK, Hidden};
+pub use ensemble::{Ensemble, Predicts};
 pub use fake_quant::FakeQuant;
 pub use forward::Tape;
 pub(crate) use linear::add_gram;

@@ -14,6 +14,7 @@ use crate::finetune::Recipe;
 use crate::output::{Kind, Output};
 use crate::quantize::Source;
 use crate::reference::Model;
+use crate::tokenizer::Tokenizer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +29,10 @@ Examples:
       resnet-bk finetune model.safetensors --blob budget.rbk --corpus data/wikitext-2 \\
           --out tuned.rbk
 
+  Towards the average of several checkpoints, which predicts better than each of them:
+      resnet-bk finetune model.safetensors --teacher other.safetensors --blob budget.rbk \\
+          --corpus data/wikitext-2 --out tuned.rbk
+
   A run of a few minutes, to see what it gains:
       resnet-bk finetune model.safetensors --policy uniform-int4 --corpus data/wikitext-2 \\
           --out quick.rbk --train-tokens 500000
@@ -35,7 +40,8 @@ Examples:
 What happens:
   Training starts from the blob of the policy, the target or --blob. Every step computes with the
   values that the blob would store, rounds activations as the integer path does, compares all
-  logits with those of the FP32 checkpoint, and updates the parameters behind the stored values:
+  logits with those of the FP32 checkpoint (with --teacher, the average of several models'
+  predictions), and updates the parameters behind the stored values:
   first scales, biases and chains, then codes too. Some input tokens are random, so that tokens
   missing from the text are not forgotten. Precisions and size stay. The step with the smallest
   KL divergence on the validation split is written; its quality is measured on the test split.
@@ -56,6 +62,10 @@ pub(crate) struct Args {
     /// Blob of this checkpoint to start from, instead of a policy or target.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "targets"])]
     pub(super) blob: Option<PathBuf>,
+    /// Another checkpoint of the same tokenizer, whose predictions are averaged with the
+    /// teacher's; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(super) teacher: Vec<PathBuf>,
     /// Blob to write; an older blob is replaced.
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
@@ -106,9 +116,28 @@ impl Args {
         Ok([train, valid, text.reported(held_out, teacher, tokenizer, global)?])
     }
 
+    /// The other teachers.
+    pub(super) fn others(&self, loaded: &Loaded, global: Global) -> Result<Vec<Loaded>> {
+        let read = |path: &PathBuf| {
+            let other = Loaded::read(path, None, global)?;
+            let tokenizer = |of: &Loaded| of.tokenizer.as_ref().map(Tokenizer::sha256);
+            let same = tokenizer(&other) == tokenizer(loaded)
+                && other.checkpoint.config.vocab == loaded.checkpoint.config.vocab;
+            match same {
+                true => Ok(other),
+                false => Err(Error::Usage(format!(
+                    "{} has another tokenizer: teachers must predict the same tokens",
+                    path.display()
+                ))),
+            }
+        };
+        self.teacher.iter().map(read).collect()
+    }
+
     /// The blob to write, if it and the files beside it may be written.
     pub(super) fn output(&self) -> Result<Output> {
-        let mut plan = self.force.plan(self.making.inputs(&self.model)).reads(&self.blob);
+        let inputs = self.making.inputs(&self.model);
+        let mut plan = self.force.plan(inputs).reads(&self.blob).reads(&self.teacher);
         let out = plan.writes(&self.out, Kind::Blob)?;
         if !out.is_file() {
             return Err(Error::Usage(format!(

@@ -9,6 +9,7 @@ mod rounds;
 pub(crate) use flags::Args;
 
 use crate::cli::Global;
+use crate::cli::common::Loaded;
 use crate::error::Result;
 use crate::files::{self, Lock};
 use crate::reference::Model;
@@ -24,6 +25,10 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let given = args.given(&loaded)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
     let teacher = Model::from_checkpoint(&loaded.checkpoint);
+    let others = args.others(&loaded, global)?;
+    let others_sha256: Vec<String> = others.iter().map(Loaded::sha256_hex).collect();
+    let others: Vec<Model> =
+        others.iter().map(|other| Model::from_checkpoint(&other.checkpoint)).collect();
     let [train, valid, test] = args.texts(&recipe, &loaded, &teacher, global)?;
     args.making.recorded = Some(test.clone());
     let start = match given {
@@ -34,6 +39,8 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         args: &args,
         loaded: &loaded,
         teacher: &teacher,
+        others: &others,
+        others_sha256: &others_sha256,
         recipe,
         train: &train,
         valid: &valid,

@@ -1,7 +1,5 @@
 //! Rounds of fine-tuning, and the resulting blob.
 
-use std::collections::BTreeMap;
-
 use resnet_bk_core::blob::{Measured, Provenance};
 use resnet_bk_schema::outputs::Improvement;
 
@@ -14,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::eval::{self, Subject};
 use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary, ValidationSet};
-use crate::reference::Model;
+use crate::reference::{Ensemble, Model};
 use crate::tokenizer::Tokenizer;
 
 /// A round of fine-tuning: its initial blob and its result.
@@ -28,6 +26,10 @@ pub(super) struct Finetuning<'a> {
     pub(super) args: &'a Args,
     pub(super) loaded: &'a Loaded,
     pub(super) teacher: &'a Model,
+    /// Models whose predictions are averaged with the teacher's.
+    pub(super) others: &'a [Model],
+    /// SHA-256 of their checkpoints.
+    pub(super) others_sha256: &'a [String],
     pub(super) recipe: Recipe,
     pub(super) train: &'a Tokens,
     pub(super) valid: &'a Tokens,
@@ -74,23 +76,30 @@ impl Finetuning<'_> {
         let Self { teacher, args: Args { recipe: flags, .. }, .. } = *self;
         let mut recipe = self.recipe.clone();
         let window = recipe.training.window;
+        let ensemble = Ensemble::new(teacher, self.others);
         flags.choose_rate(&mut recipe, || {
             let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
-            let held = ValidationSet::new(teacher, &self.valid.tokens, window);
+            let held = ValidationSet::new(&ensemble, &self.valid.tokens, window);
             Ok(held.score(&student).kl)
         })?;
+        let others = self.others_sha256.iter().enumerate();
+        let others =
+            others.map(|(i, sha256)| (format!("teacher_{}_sha256", i + 2), sha256.clone()));
         Ok(Run {
-            teacher,
+            teacher: ensemble,
             blob,
             recipe,
             train: &self.train.tokens,
             valid: &self.valid.tokens,
-            data: BTreeMap::from([
+            data: [
                 ("teacher_sha256".to_string(), self.loaded.sha256_hex()),
                 ("blob_sha256".to_string(), sha256(blob)),
                 ("train_text_sha256".to_string(), sha256_of_tokens(&self.train.tokens)),
                 ("valid_text_sha256".to_string(), sha256_of_tokens(&self.valid.tokens)),
-            ]),
+            ]
+            .into_iter()
+            .chain(others)
+            .collect(),
             output: flags.optimizer.output(
                 self.args.beside(round, "jsonl"),
                 self.args.beside(round, "state"),

@@ -1,0 +1,114 @@
+//! Models whose predictions are averaged.
+
+use super::Tape;
+use super::model::Model;
+
+/// What distillation learns from.
+pub trait Predicts: Sync {
+    /// Logits `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens, in the
+    /// memory of `tape`. They may differ from a model's by a constant of each row.
+    fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32];
+
+    /// Size of the vocabulary.
+    fn vocab(&self) -> usize;
+}
+
+impl Predicts for Model {
+    fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
+        self.forward_reusing(tokens, window, tape)
+    }
+
+    fn vocab(&self) -> usize {
+        self.config().vocab
+    }
+}
+
+/// A model, and others of the same vocabulary whose probabilities are averaged with its own.
+#[derive(Clone, Copy)]
+pub struct Ensemble<'a> {
+    first: &'a Model,
+    others: &'a [Model],
+}
+
+/// The smallest averaged probability: its logarithm stays finite.
+const LEAST: f32 = 1e-30;
+
+impl<'a> Ensemble<'a> {
+    /// An ensemble; without others it predicts what `first` does.
+    ///
+    /// # Panics
+    /// If vocabularies differ in size.
+    pub fn new(first: &'a Model, others: &'a [Model]) -> Self {
+        assert!(others.iter().all(|other| other.vocab() == first.vocab()), "other vocabularies");
+        Self { first, others }
+    }
+
+    /// The first model.
+    pub fn first(&self) -> &'a Model {
+        self.first
+    }
+}
+
+impl<'a> From<&'a Model> for Ensemble<'a> {
+    fn from(model: &'a Model) -> Self {
+        Self::new(model, &[])
+    }
+}
+
+impl Predicts for Ensemble<'_> {
+    fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
+        if self.others.is_empty() {
+            return self.first.predict(tokens, window, tape);
+        }
+        let vocab = self.vocab();
+        let mut sum = vec![0.0f32; tokens.len() * vocab];
+        for model in std::iter::once(self.first).chain(self.others) {
+            let logits = model.predict(tokens, window, tape).chunks_exact(vocab);
+            for (sum, logits) in sum.chunks_exact_mut(vocab).zip(logits) {
+                let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let total: f32 = logits.iter().map(|x| (x - largest).exp()).sum();
+                let share = 1.0 / (total * (1 + self.others.len()) as f32);
+                for (sum, x) in sum.iter_mut().zip(logits) {
+                    *sum += (x - largest).exp() * share;
+                }
+            }
+        }
+        sum.iter_mut().for_each(|p| *p = p.max(LEAST).ln());
+        tape.logits = sum;
+        &tape.logits
+    }
+
+    fn vocab(&self) -> usize {
+        self.first.vocab()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::tests::{random_checkpoint, random_gated};
+
+    #[test]
+    fn probabilities_are_averaged() {
+        let models = [random_checkpoint(3, 2), random_gated(4, (0, 1, 1))];
+        let models = models.map(|checkpoint| Model::from_checkpoint(&checkpoint));
+        let [first, others @ ..] = &models;
+        let ensemble = Ensemble::new(first, others);
+        let (tokens, mut tape) = ([1, 5, 2, 7, 3, 0, 4, 6], Tape::default());
+        let mut probabilities = |predicts: &dyn Predicts| -> Vec<f32> {
+            let logits = predicts.predict(&tokens, 4, &mut tape);
+            let rows = logits.chunks_exact(first.vocab()).flat_map(|row| {
+                let total: f32 = row.iter().map(|x| x.exp()).sum();
+                row.iter().map(move |x| x.exp() / total)
+            });
+            rows.collect()
+        };
+        let alone = [probabilities(first), probabilities(&others[0])];
+        let both = probabilities(&ensemble);
+        for (p, (a, b)) in both.iter().zip(alone[0].iter().zip(&alone[1])) {
+            assert!((p - 0.5 * (a + b)).abs() < 1e-5, "{p} {a} {b}");
+        }
+        let single = Ensemble::from(first);
+        assert_eq!(probabilities(&single), alone[0]);
+    }
+}
