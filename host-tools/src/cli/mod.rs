@@ -68,7 +68,7 @@ enum Command {
     /// Quantize a checkpoint and write the blob.
     Quantize(quantize::Args),
     /// Fine-tune a quantized model towards its checkpoint.
-    Finetune(finetune::Args),
+    Finetune(Box<finetune::Args>),
     /// Measure perplexity and fidelity of a checkpoint and of blobs.
     Eval(eval::Args),
     /// Show what is in a blob or a checkpoint.
@@ -118,7 +118,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Import(args) => import::run(args, cli.global),
         Command::Analyze(args) => analyze::run(args, cli.global),
         Command::Quantize(args) => quantize::run(args, cli.global),
-        Command::Finetune(args) => finetune::run(args, cli.global),
+        Command::Finetune(args) => finetune::run(*args, cli.global),
         Command::Eval(args) => eval::run(args, cli.global),
         Command::Inspect(args) => inspect::run(args, cli.global),
         Command::Report(args) => report::run(args, cli.global),

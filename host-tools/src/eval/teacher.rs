@@ -82,6 +82,7 @@ impl<'a> Teacher<'a> {
 mod tests {
     use super::*;
     use crate::quantize::tests::random_checkpoint;
+    use crate::reference::Model;
 
     #[test]
     fn batches_are_the_text_in_its_order() {

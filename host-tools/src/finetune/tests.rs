@@ -15,7 +15,7 @@ use crate::quantize::decode::substitute;
 use crate::quantize::division::Division;
 use crate::quantize::tests::{random_checkpoint, random_gated};
 use crate::quantize::{Origin, Source};
-use crate::reference::{Distillation, Model, Tape};
+use crate::reference::{Distillation, Ensemble, Model, Tape};
 use crate::tensors::Assignment;
 use crate::tensors::layer_name;
 use crate::threads;
@@ -264,6 +264,26 @@ fn training_gets_closer_to_the_teacher() {
         assert!(summary.best_step > 0 && !summary.stopped_early);
         assert_eq!((summary.steps, summary.tokens), (150, 150 * 8 * WINDOW as u64));
     }
+}
+
+/// A student comes closer to the average of its own model with another.
+#[test]
+fn training_follows_the_average_of_teachers() {
+    let made = made(int3, false);
+    let teacher = Model::from_checkpoint(&made.checkpoint);
+    let others = [Model::from_checkpoint(&random_checkpoint(6, 2))];
+    let directory = tempfile::tempdir().unwrap();
+    let mut run = run(&teacher, &made, directory.path(), 150);
+    run.teacher = Ensemble::new(&teacher, &others);
+    let summary = run.tune(&mut |_| {}).unwrap();
+    let (before, after) = (summary.before.kl, summary.after.kl);
+    assert!(after < 0.9 * before, "{before} {after}");
+    // The distance is that to the average, not to the student's own model.
+    let distance = |teacher: Ensemble<'_>| {
+        ValidationSet::new(&teacher, run.valid, WINDOW).score(&student(&made)).kl
+    };
+    assert!((distance(run.teacher) - before).abs() < 1e-6);
+    assert!(distance((&teacher).into()) < before);
 }
 
 #[test]
