@@ -5,45 +5,63 @@ use core::arch::asm;
 /// Half of what [`write`] and [`write_narrow`] shift out.
 const HALF: u32 = 1 << 21;
 
-/// Writes `((x >> shift) · reciprocal + 2^21) >> 22`, as `layers::activation` defines it; false,
-/// having written nothing, for another number of elements than a multiple of four or codes that are
-/// not aligned to words.
+/// The loop over all elements, four at a time in `a` to `d`, which `$store` packs and writes.
+///
+/// # Safety
+///
+/// Each of the n / 4 rounds, of which there is at least one, reads four elements and writes four
+/// codes: there are n of both.
+macro_rules! write_all {
+    ($x:ident, $shift:ident, $reciprocal:ident, $codes:ident, $store:expr) => {
+        asm!(
+            "2:",
+            "ldrd {a}, {b}, [{x}], #8",
+            "ldrd {c}, {d}, [{x}], #8",
+            "asr {a}, {a}, {shift}",
+            "asr {b}, {b}, {shift}",
+            "asr {c}, {c}, {shift}",
+            "asr {d}, {d}, {shift}",
+            "mla {a}, {a}, {reciprocal}, {half}",
+            "mla {b}, {b}, {reciprocal}, {half}",
+            "mla {c}, {c}, {reciprocal}, {half}",
+            "mla {d}, {d}, {reciprocal}, {half}",
+            $store,
+            "cmp {x}, {end}",
+            "bne 2b",
+            x = inout(reg) $x.as_ptr() => _,
+            codes = inout(reg) $codes.as_mut_ptr() => _,
+            end = in(reg) $x.as_ptr_range().end,
+            shift = in(reg) $shift,
+            reciprocal = in(reg) $reciprocal,
+            half = in(reg) HALF,
+            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+            options(nostack),
+        )
+    };
+}
+
+/// Writes `((x >> shift) · reciprocal + 2^21) >> 22`, as `kernels::codes` defines it; false, having
+/// written nothing, for another number of elements than a multiple of four or codes that are not
+/// aligned to words.
 ///
 /// Shapes: `x` and `codes` are `[n]`. A product is at most 255 · 2^22.
 #[inline(always)]
 pub(in crate::kernels) fn write(x: &[i32], shift: u32, reciprocal: u32, codes: &mut [i16]) -> bool {
     let complete = complete(x, codes);
     if complete {
-        // SAFETY: each of the n / 4 rounds, of which there is at least one, reads four elements and
-        // writes four codes; both slices have n, and `codes` is aligned to words.
+        // SAFETY: both slices have n elements, a multiple of four and not none, and `codes` is
+        // aligned to words.
         unsafe {
-            asm!(
-                "2:",
-                "ldrd {a}, {b}, [{x}], #8",
-                "ldrd {c}, {d}, [{x}], #8",
-                "asr {a}, {a}, {shift}",
-                "asr {b}, {b}, {shift}",
-                "asr {c}, {c}, {shift}",
-                "asr {d}, {d}, {shift}",
-                "mla {a}, {a}, {reciprocal}, {half}",
-                "mla {b}, {b}, {reciprocal}, {half}",
-                "mla {c}, {c}, {reciprocal}, {half}",
-                "mla {d}, {d}, {reciprocal}, {half}",
-                "asr {b}, {b}, #6",
-                "pkhtb {a}, {b}, {a}, asr #22",
-                "asr {d}, {d}, #6",
-                "pkhtb {c}, {d}, {c}, asr #22",
-                "strd {a}, {c}, [{codes}], #8",
-                "cmp {x}, {end}",
-                "bne 2b",
-                x = inout(reg) x.as_ptr() => _,
-                codes = inout(reg) codes.as_mut_ptr() => _,
-                end = in(reg) x.as_ptr_range().end,
-                shift = in(reg) shift,
-                reciprocal = in(reg) reciprocal,
-                half = in(reg) HALF,
-                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
-                options(nostack),
+            write_all!(
+                x,
+                shift,
+                reciprocal,
+                codes,
+                "asr {b}, {b}, #6
+                pkhtb {a}, {b}, {a}, asr #22
+                asr {d}, {d}, #6
+                pkhtb {c}, {d}, {c}, asr #22
+                strd {a}, {c}, [{codes}], #8"
             );
         }
     }
@@ -60,39 +78,21 @@ pub(in crate::kernels) fn write_narrow(
 ) -> bool {
     let complete = complete(x, codes);
     if complete {
-        // SAFETY: as in `write`.
+        // SAFETY: as in `write`. Bytes 0 and 2 are packed, then bytes 1 and 3.
         unsafe {
-            asm!(
-                "2:",
-                "ldrd {a}, {b}, [{x}], #8",
-                "ldrd {c}, {d}, [{x}], #8",
-                "asr {a}, {a}, {shift}",
-                "asr {b}, {b}, {shift}",
-                "asr {c}, {c}, {shift}",
-                "asr {d}, {d}, {shift}",
-                "mla {a}, {a}, {reciprocal}, {half}",
-                "mla {b}, {b}, {reciprocal}, {half}",
-                "mla {c}, {c}, {reciprocal}, {half}",
-                "mla {d}, {d}, {reciprocal}, {half}",
-                // Bytes 0 and 2, then bytes 1 and 3.
-                "asr {c}, {c}, #6",
-                "pkhtb {a}, {c}, {a}, asr #22",
-                "asr {d}, {d}, #6",
-                "pkhtb {b}, {d}, {b}, asr #22",
-                "uxtb16 {a}, {a}",
-                "uxtb16 {b}, {b}",
-                "orr {a}, {a}, {b}, lsl #8",
-                "str {a}, [{codes}], #4",
-                "cmp {x}, {end}",
-                "bne 2b",
-                x = inout(reg) x.as_ptr() => _,
-                codes = inout(reg) codes.as_mut_ptr() => _,
-                end = in(reg) x.as_ptr_range().end,
-                shift = in(reg) shift,
-                reciprocal = in(reg) reciprocal,
-                half = in(reg) HALF,
-                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
-                options(nostack),
+            write_all!(
+                x,
+                shift,
+                reciprocal,
+                codes,
+                "asr {c}, {c}, #6
+                pkhtb {a}, {c}, {a}, asr #22
+                asr {d}, {d}, #6
+                pkhtb {b}, {d}, {b}, asr #22
+                uxtb16 {a}, {a}
+                uxtb16 {b}, {b}
+                orr {a}, {a}, {b}, lsl #8
+                str {a}, [{codes}], #4"
             );
         }
     }
