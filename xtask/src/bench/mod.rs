@@ -143,7 +143,8 @@ fn blobs() -> Result<(Tools, Vec<(&'static str, PathBuf)>)> {
     let (path, name) = RESOLVENT;
     let resolvent = Tools::build(&root().join(path), None, "bench-resolvent", &[])?;
     let quantized = |tools: &Tools, policies: &[&'static str]| {
-        let importance = tools.analyze("importance", &["--tokens", CALIBRATION])?;
+        let flags = ["--tokens", CALIBRATION, "--measure-tokens", "0"];
+        let importance = tools.analyze("importance", &flags)?;
         let quantize = |&policy: &&'static str| {
             let flags = ["--policy", policy, "--calibration-tokens", CALIBRATION];
             Ok((policy, tools.quantize(policy, &flags, &importance)?.0))
