@@ -43,7 +43,8 @@ def write_atomically(path, write):
 
 
 def save_tensors(path, tensors, metadata, dtype=torch.float32):
-    tensors = {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
+    # Copies, since tied weights share their memory, which the format refuses.
+    tensors = {n: t.detach().to("cpu", dtype).contiguous().clone() for n, t in tensors.items()}
     write_atomically(path, lambda part: save_file(tensors, part, metadata))
 
 
