@@ -16,6 +16,7 @@ mod pieces;
 mod progress;
 mod quantize;
 mod report;
+mod teachers;
 mod train;
 mod upgrade;
 

@@ -93,6 +93,7 @@ fn recipe(steps: u64) -> Recipe {
             beta2: 0.99,
             clip: 1.0,
             dropout: 0.0,
+            cross_entropy: None,
         },
         distillation: Distillation { temperature: 1.5, cross_entropy: 0.1 },
         replaced: 0.02,
@@ -270,11 +271,11 @@ fn training_gets_closer_to_the_teacher() {
 #[test]
 fn training_follows_the_average_of_teachers() {
     let made = made(int3, false);
-    let teacher = Model::from_checkpoint(&made.checkpoint);
-    let others = [Model::from_checkpoint(&random_checkpoint(6, 2))];
+    let teachers = [&made.checkpoint, &random_checkpoint(6, 2)].map(Model::from_checkpoint);
+    let [teacher, _] = &teachers;
     let directory = tempfile::tempdir().unwrap();
-    let mut run = run(&teacher, &made, directory.path(), 150);
-    run.teacher = Ensemble::new(&teacher, &others);
+    let mut run = run(teacher, &made, directory.path(), 150);
+    run.teacher = Ensemble::new(&teachers);
     let summary = run.tune(&mut |_| {}).unwrap();
     let (before, after) = (summary.before.kl, summary.after.kl);
     assert!(after < 0.9 * before, "{before} {after}");
@@ -283,7 +284,7 @@ fn training_follows_the_average_of_teachers() {
         ValidationSet::new(&teacher, run.valid, WINDOW).score(&student(&made)).kl
     };
     assert!((distance(run.teacher) - before).abs() < 1e-6);
-    assert!(distance((&teacher).into()) < before);
+    assert!(distance(teacher.into()) < before);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::reference::loss::{self, Distillation, Losses};
 use crate::reference::model::Model;
 use crate::reference::observer::{Each, LayerGradient, LinearGradient};
 use crate::reference::real::{Real, add_to, size};
+use crate::reference::soft_targets::SoftWindows;
 
 impl<T: Real> Model<T> {
     /// Adds the gradient of `scale` × the summed loss to `gradient`, laid out as
@@ -24,6 +25,22 @@ impl<T: Real> Model<T> {
     ) -> f64 {
         self.forward_tape(inputs, window, tape);
         self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
+    }
+
+    /// As [`Model::add_gradient`] with soft targets beside those of the text.
+    pub fn add_soft_gradient(
+        &self,
+        inputs: &[u32],
+        (targets, soft): (&[u32], SoftWindows<'_>),
+        window: usize,
+        scale: T,
+        tape: &mut Tape<T>,
+        gradient: &mut [T],
+    ) -> f64 {
+        self.forward_tape(inputs, window, tape);
+        let nats = soft.gradient_in_place(&mut tape.logits, targets, scale);
+        self.backward_logits(inputs, window, tape, gradient, &mut |_| {});
+        nats
     }
 
     /// As [`Model::add_gradient`] for a distillation loss, with a teacher's logits `[positions,

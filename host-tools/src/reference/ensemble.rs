@@ -23,51 +23,51 @@ impl Predicts for Model {
     }
 }
 
-/// A model, and others of the same vocabulary whose probabilities are averaged with its own.
+/// Models of one vocabulary whose probabilities are averaged.
 #[derive(Clone, Copy)]
 pub struct Ensemble<'a> {
-    first: &'a Model,
-    others: &'a [Model],
+    models: &'a [Model],
 }
 
 /// The smallest averaged probability: its logarithm stays finite.
 const LEAST: f32 = 1e-30;
 
 impl<'a> Ensemble<'a> {
-    /// An ensemble; without others it predicts what `first` does.
+    /// An ensemble; one of a single model predicts what that model does.
     ///
     /// # Panics
-    /// If vocabularies differ in size.
-    pub fn new(first: &'a Model, others: &'a [Model]) -> Self {
-        assert!(others.iter().all(|other| other.vocab() == first.vocab()), "other vocabularies");
-        Self { first, others }
+    /// If there is no model, or vocabularies differ in size.
+    pub fn new(models: &'a [Model]) -> Self {
+        assert!(models.iter().all(|other| other.vocab() == models[0].vocab()), "vocabularies");
+        assert!(!models.is_empty(), "no model");
+        Self { models }
     }
 
     /// The first model.
     pub fn first(&self) -> &'a Model {
-        self.first
+        &self.models[0]
     }
 }
 
 impl<'a> From<&'a Model> for Ensemble<'a> {
     fn from(model: &'a Model) -> Self {
-        Self::new(model, &[])
+        Self::new(std::slice::from_ref(model))
     }
 }
 
 impl Predicts for Ensemble<'_> {
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
-        if self.others.is_empty() {
-            return self.first.predict(tokens, window, tape);
+        if let [model] = self.models {
+            return model.predict(tokens, window, tape);
         }
         let vocab = self.vocab();
         let mut sum = vec![0.0f32; tokens.len() * vocab];
-        for model in std::iter::once(self.first).chain(self.others) {
+        for model in self.models {
             let logits = model.predict(tokens, window, tape).chunks_exact(vocab);
             for (sum, logits) in sum.chunks_exact_mut(vocab).zip(logits) {
                 let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let total: f32 = logits.iter().map(|x| (x - largest).exp()).sum();
-                let share = 1.0 / (total * (1 + self.others.len()) as f32);
+                let share = 1.0 / (total * self.models.len() as f32);
                 for (sum, x) in sum.iter_mut().zip(logits) {
                     *sum += (x - largest).exp() * share;
                 }
@@ -79,7 +79,7 @@ impl Predicts for Ensemble<'_> {
     }
 
     fn vocab(&self) -> usize {
-        self.first.vocab()
+        self.first().vocab()
     }
 }
 
@@ -92,8 +92,8 @@ mod tests {
     fn probabilities_are_averaged() {
         let models = [random_checkpoint(3, 2), random_gated(4, (0, 1, 1))];
         let models = models.map(|checkpoint| Model::from_checkpoint(&checkpoint));
-        let [first, others @ ..] = &models;
-        let ensemble = Ensemble::new(first, others);
+        let [first, other] = &models;
+        let ensemble = Ensemble::new(&models);
         let (tokens, mut tape) = ([1, 5, 2, 7, 3, 0, 4, 6], Tape::default());
         let mut probabilities = |predicts: &dyn Predicts| -> Vec<f32> {
             let logits = predicts.predict(&tokens, 4, &mut tape);
@@ -103,7 +103,7 @@ mod tests {
             });
             rows.collect()
         };
-        let alone = [probabilities(first), probabilities(&others[0])];
+        let alone = [probabilities(first), probabilities(other)];
         let both = probabilities(&ensemble);
         for (p, (a, b)) in both.iter().zip(alone[0].iter().zip(&alone[1])) {
             assert!((p - 0.5 * (a + b)).abs() < 1e-5, "{p} {a} {b}");

@@ -105,7 +105,7 @@ pub(crate) fn distil_in_place<T: Real>(
     losses
 }
 
-fn maximum<T: Real>(row: &[T]) -> T {
+pub(super) fn maximum<T: Real>(row: &[T]) -> T {
     // In lanes, like reductions: a running maximum would be a sequential dependency.
     let mut lanes = [row[0]; 16];
     let (chunks, rest) = row.as_chunks::<16>();
@@ -118,8 +118,25 @@ fn maximum<T: Real>(row: &[T]) -> T {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Compares a gradient with finite differences of the loss.
+    pub(in super::super) fn check_gradient(
+        logits: &[f64],
+        gradient: &[f64],
+        loss: impl Fn(&[f64]) -> f64,
+    ) {
+        for (i, gradient) in gradient.iter().enumerate() {
+            let moved = |by: f64| {
+                let mut logits = logits.to_vec();
+                logits[i] += by;
+                loss(&logits)
+            };
+            let numeric = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((numeric - gradient).abs() < 1e-8, "{i}: {numeric} {gradient}");
+        }
+    }
 
     #[test]
     fn loss_and_gradient_match_the_definition() {
@@ -155,15 +172,7 @@ mod tests {
             };
             let mut gradient = logits.clone();
             distil_in_place(&mut gradient, &teacher, &targets, how, 0.5);
-            for i in 0..logits.len() {
-                let moved = |by: f64| {
-                    let mut logits = logits.clone();
-                    logits[i] += by;
-                    loss(&logits)
-                };
-                let numeric = 0.5 * (moved(1e-5) - moved(-1e-5)) / 2e-5;
-                assert!((numeric - gradient[i]).abs() < 1e-8, "{how:?}: {numeric} {}", gradient[i]);
-            }
+            check_gradient(&logits, &gradient, |logits| 0.5 * loss(logits));
         }
         // Direct definition, for comparison.
         let mut divergence = crate::eval::divergence::Divergence::default();

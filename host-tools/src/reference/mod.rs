@@ -24,6 +24,7 @@ mod observer;
 mod real;
 mod resolvent;
 mod silu;
+mod soft_targets;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use observer::{
 };
 pub use real::Real;
 pub(crate) use real::dot;
+pub use soft_targets::{SoftTargets, SoftWindows};
 pub use stream::Stream;
 
 /// Windows per forward pass unless memory requires fewer; larger batches are not faster.

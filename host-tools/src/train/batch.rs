@@ -12,6 +12,8 @@ pub(crate) const CHUNK: usize = 1 << 14;
 pub(crate) struct Shard {
     /// Consecutive windows of tokens.
     pub(crate) inputs: Vec<u32>,
+    /// Position of each window's first token in the text.
+    pub(crate) starts: Vec<usize>,
     /// The token after each input.
     pub(crate) targets: Vec<u32>,
     /// Gradient of the shard's loss.
@@ -43,10 +45,12 @@ impl Batch {
     ) {
         let count = self.shards.len();
         for (i, shard) in self.shards.iter_mut().enumerate() {
+            shard.starts.clear();
             shard.inputs.clear();
             shard.targets.clear();
             for _ in i * windows / count..(i + 1) * windows / count {
                 let start = random.below(tokens.len() - window);
+                shard.starts.push(start);
                 shard.inputs.extend_from_slice(&tokens[start..start + window]);
                 shard.targets.extend_from_slice(&tokens[start + 1..start + 1 + window]);
             }

@@ -4,7 +4,7 @@ use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::corpus;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::reference::Model;
+use crate::reference::{Model, SoftTargets};
 use crate::train::evaluate::{Score, evaluate};
 use crate::train::log::Log;
 use crate::train::state;
@@ -58,6 +58,8 @@ pub struct Run<'a> {
     pub recipe: Recipe,
     /// Training tokens.
     pub train: &'a [u32],
+    /// Soft targets of the training tokens, if the model is trained on them, too.
+    pub soft: Option<&'a SoftTargets>,
     /// Validation tokens.
     pub valid: &'a [u32],
     /// Bytes of each token of the vocabulary.
@@ -109,7 +111,7 @@ impl Run<'_> {
         let tokens = |step: u64| step * (batch * window) as u64;
         let mut losses = (0.0, 0);
         while trainer.steps_done() < steps {
-            let step = trainer.step(self.train)?;
+            let step = trainer.step(self.train, self.soft)?;
             let done = trainer.steps_done();
             show(Event::Step(done, step));
             losses = (losses.0 + step.loss, losses.1 + 1);

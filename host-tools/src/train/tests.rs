@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::checkpoint::{Block, Chain, ModelConfig};
+use crate::reference::{Model, SoftTargets};
 use crate::threads;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,6 +44,7 @@ fn recipe(steps: u64) -> Recipe {
         beta2: 0.95,
         clip: 1.0,
         dropout: 0.1,
+        cross_entropy: None,
     }
 }
 
@@ -61,6 +63,7 @@ fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64)
         initial: None,
         recipe: recipe(steps),
         train,
+        soft: None,
         valid: &train[..301],
         token_lengths: lengths,
         data: BTreeMap::from([("tokenizer_sha256".into(), "abc".into())]),
@@ -82,7 +85,7 @@ fn the_number_of_threads_does_not_matter() {
         threads::with(count, || {
             let mut trainer = Trainer::new(config.clone(), recipe(20)).unwrap();
             for _ in 0..20 {
-                trainer.step(&tokens).unwrap();
+                trainer.step(&tokens, None).unwrap();
             }
             trainer.model().parameters().to_vec()
         })
@@ -165,6 +168,35 @@ fn training_learns() {
     assert!(published < 2.0, "{published}");
     // Its convolution sees the two tokens that decide.
     assert!(gated < 1.0, "{gated}");
+}
+
+/// A teacher that learnt another text teaches it, and the text's own tokens draw the student back.
+#[test]
+fn soft_targets_teach_what_the_teacher_predicts() {
+    let (tokens, lengths) = (text(), vec![1; 20]);
+    let other: Vec<u32> = tokens.iter().map(|&token| (token + 1) % 20).collect();
+    let trained = |text: &[u32], soft: Option<&SoftTargets>, cross_entropy| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut run = run(text, &lengths, directory.path(), 200);
+        run.config = gated();
+        run.soft = soft;
+        run.recipe.cross_entropy = cross_entropy;
+        let summary = run.train(&mut |_| {}).unwrap();
+        Model::from_checkpoint(&summary.checkpoint)
+    };
+    let teacher = trained(&other, None, None);
+    let soft = SoftTargets::new(&teacher, &tokens, 16, |_| {});
+    let agreement = |student: &Model| {
+        let logits = [&teacher, student].map(|model| model.forward(&tokens[..1600], 16));
+        let best = logits.map(|logits| {
+            let argmax = |row: &[f32]| (0..20).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+            logits.chunks_exact(20).map(argmax).collect::<Vec<_>>()
+        });
+        best[0].iter().zip(&best[1]).filter(|(a, b)| a == b).count() as f64 / 1600.0
+    };
+    let taught = agreement(&trained(&tokens, Some(&soft), Some(0.0)));
+    let alone = agreement(&trained(&tokens, Some(&soft), Some(1.0)));
+    assert!(taught > 0.7 && alone < 0.5, "{taught} {alone}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
-use crate::reference::{Model, Tape};
+use crate::reference::{Model, SoftTargets, SoftWindows, Tape};
 use crate::threads;
 use crate::train::adamw::{AdamW, Update, decays};
 use crate::train::batch::{Batch, CHUNK, Shard};
@@ -41,6 +41,10 @@ pub struct Recipe {
     pub clip: f64,
     /// Dropout of the experts' hidden activations, rounded to 256ths.
     pub dropout: f32,
+    /// Weight of the text's own tokens beside soft targets, 0 to 1; without soft targets there is
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f32>,
 }
 
 impl Recipe {
@@ -124,16 +128,22 @@ impl Trainer {
     }
 
     /// Draws a batch from `tokens`, which must hold a window and the token after it, and takes one
-    /// optimizer step.
-    pub fn step(&mut self, tokens: &[u32]) -> Result<Step> {
+    /// optimizer step. `soft` are soft targets of the same text.
+    pub fn step(&mut self, tokens: &[u32], soft: Option<&SoftTargets>) -> Result<Step> {
         let Recipe { seed, batch, window, clip, dropout, .. } = self.recipe;
         self.batch.draw(tokens, (batch, window), Random::step(seed, self.step));
         let scale = 1.0 / (batch * window) as f32;
+        let cross_entropy = self.recipe.cross_entropy.unwrap_or(0.0);
         let (model, random) = (&self.model, Random::dropout(seed, self.step));
         let work = |tape: &mut Tape, shard: &mut Shard, seed| {
             tape.set_dropout(dropout, seed);
-            let Shard { inputs, targets, gradient, .. } = shard;
-            model.add_gradient(inputs, targets, window, scale, tape, gradient)
+            let Shard { starts, inputs, targets, gradient, .. } = shard;
+            let Some(text) = soft else {
+                return model.add_gradient(inputs, targets, window, scale, tape, gradient);
+            };
+            let soft = SoftWindows { text, starts, cross_entropy };
+            let targets = (targets.as_slice(), soft);
+            model.add_soft_gradient(inputs, targets, window, scale, tape, gradient)
         };
         let (nats, gradient_norm) = self.batch.backward(&mut self.tapes, random, work);
         let loss = nats / (batch * window) as f64;

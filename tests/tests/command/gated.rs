@@ -38,6 +38,46 @@ fn a_gated_chain_is_trained_scored_and_sampled() {
     assert_eq!(json(at, &generate)["tokens"].as_array().unwrap().len(), 20);
 }
 
+/// A model is trained on the predictions of others; each of them counts, and only teachers of the
+/// same tokens are taken.
+#[test]
+fn a_gated_chain_is_distilled_from_others() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    trained(at, &[]);
+    let tensors = |folder: &str| {
+        let bytes = std::fs::read(at.join(folder).join("model.safetensors")).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[8 + header..].to_vec()
+    };
+    let student = |out: &str, more: &[&str]| {
+        let train = ["train", "--corpus", ".", "--out", out, "--block", "gated", "--width", "16"];
+        let sizes = ["--layers", "1", "--potentials", "4", "--steps", "20", "--batch", "4"];
+        let quiet = ["--warmup", "5", "--json", "--quiet"];
+        [&train[..], &sizes, &quiet, more].concat().iter().map(|&s| s.to_owned()).collect()
+    };
+    let run = |out: &str, more: &[&str]| {
+        let words: Vec<String> = student(out, more);
+        json(at, &words.iter().map(String::as_str).collect::<Vec<_>>());
+        tensors(out)
+    };
+    let tokenizer = ["--tokenizer", "gated/tokenizer.json"];
+    let alone = run("alone", &tokenizer);
+    let one = run("one", &["--teacher", MODEL]);
+    assert_ne!(alone, one);
+    let other = "alone/model.safetensors";
+    let two = run("two", &["--teacher", MODEL, "--teacher", other, "--threads", "1"]);
+    assert_ne!(one, two);
+    assert_eq!(two, run("again", &["--teacher", MODEL, "--teacher", other, "--threads", "2"]));
+    // Of the text's own tokens alone, teachers say nothing.
+    assert_eq!(alone, run("own", &["--teacher", MODEL, "--cross-entropy", "1"]));
+
+    run("foreign", &["--vocab", "270"]);
+    let words: Vec<String> =
+        student("refused", &["--teacher", "foreign/model.safetensors", "--teacher", MODEL]);
+    fails(at, &words.iter().map(String::as_str).collect::<Vec<_>>(), 2, "another tokenizer");
+}
+
 /// The whole path from a gated chain to blobs under every kind of policy, their text and their
 /// fine-tuning; the same bytes on any number of threads. With two experts and without any.
 #[test]

@@ -14,7 +14,6 @@ use crate::finetune::Recipe;
 use crate::output::{Kind, Output};
 use crate::quantize::Source;
 use crate::reference::Model;
-use crate::tokenizer::Tokenizer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,24 +113,6 @@ impl Args {
         let train = tokens(Split::Train, count)?;
         let valid = tokens(Split::Valid, Some(held_out))?;
         Ok([train, valid, text.reported(held_out, teacher, tokenizer, global)?])
-    }
-
-    /// The other teachers.
-    pub(super) fn others(&self, loaded: &Loaded, global: Global) -> Result<Vec<Loaded>> {
-        let read = |path: &PathBuf| {
-            let other = Loaded::read(path, None, global)?;
-            let tokenizer = |of: &Loaded| of.tokenizer.as_ref().map(Tokenizer::sha256);
-            let same = tokenizer(&other) == tokenizer(loaded)
-                && other.checkpoint.config.vocab == loaded.checkpoint.config.vocab;
-            match same {
-                true => Ok(other),
-                false => Err(Error::Usage(format!(
-                    "{} has another tokenizer: teachers must predict the same tokens",
-                    path.display()
-                ))),
-            }
-        };
-        self.teacher.iter().map(read).collect()
     }
 
     /// The blob to write, if it and the files beside it may be written.

@@ -9,10 +9,9 @@ mod rounds;
 pub(crate) use flags::Args;
 
 use crate::cli::Global;
-use crate::cli::common::Loaded;
+use crate::cli::teachers::Teachers;
 use crate::error::Result;
 use crate::files::{self, Lock};
-use crate::reference::Model;
 use flags::{Start, TUNED};
 use report::report;
 use rounds::{Finetuning, Round};
@@ -24,12 +23,8 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let loaded = args.making.load(&args.model, global)?;
     let given = args.given(&loaded)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
-    let teacher = Model::from_checkpoint(&loaded.checkpoint);
-    let others = args.others(&loaded, global)?;
-    let others_sha256: Vec<String> = others.iter().map(Loaded::sha256_hex).collect();
-    let others: Vec<Model> =
-        others.iter().map(|other| Model::from_checkpoint(&other.checkpoint)).collect();
-    let [train, valid, test] = args.texts(&recipe, &loaded, &teacher, global)?;
+    let teachers = Teachers::read(&loaded, &args.teacher, global)?;
+    let [train, valid, test] = args.texts(&recipe, &loaded, teachers.first(), global)?;
     args.making.recorded = Some(test.clone());
     let start = match given {
         Some(blob) => Start { blob, made: None },
@@ -38,9 +33,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let finetuning = Finetuning {
         args: &args,
         loaded: &loaded,
-        teacher: &teacher,
-        others: &others,
-        others_sha256: &others_sha256,
+        teachers: &teachers,
         recipe,
         train: &train,
         valid: &valid,

@@ -122,6 +122,7 @@ impl RecipeArgs {
                 beta2: optimizer.beta2,
                 clip: optimizer.clip,
                 dropout: 0.0,
+                cross_entropy: None,
             },
             distillation: Distillation {
                 temperature: self.temperature,

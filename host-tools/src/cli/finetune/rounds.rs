@@ -7,12 +7,12 @@ use super::flags::{Args, Start, TUNED};
 use super::progress::{progress_bar, show};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, note, parse_blob};
+use crate::cli::teachers::Teachers;
 use crate::digest::{sha256, sha256_of_tokens};
 use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::eval::{self, Subject};
 use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary, ValidationSet};
-use crate::reference::{Ensemble, Model};
 use crate::tokenizer::Tokenizer;
 
 /// A round of fine-tuning: its initial blob and its result.
@@ -25,11 +25,7 @@ pub(super) struct Round {
 pub(super) struct Finetuning<'a> {
     pub(super) args: &'a Args,
     pub(super) loaded: &'a Loaded,
-    pub(super) teacher: &'a Model,
-    /// Models whose predictions are averaged with the teacher's.
-    pub(super) others: &'a [Model],
-    /// SHA-256 of their checkpoints.
-    pub(super) others_sha256: &'a [String],
+    pub(super) teachers: &'a Teachers,
     pub(super) recipe: Recipe,
     pub(super) train: &'a Tokens,
     pub(super) valid: &'a Tokens,
@@ -43,6 +39,7 @@ impl Finetuning<'_> {
     /// trained so far or, if the precisions stay the same, with the previous round's blob.
     pub(super) fn rounds(&self, start: Start) -> Result<Vec<Round>> {
         let Start { mut blob, mut made } = start;
+        let teacher = self.teachers.first();
         let mut rounds: Vec<Round> = Vec::new();
         loop {
             let summary = self.run(&blob, rounds.len())?.tune(&mut self.progress())?;
@@ -52,11 +49,11 @@ impl Finetuning<'_> {
                 break;
             }
             let Round { blob: old, summary } = &rounds[rounds.len() - 1];
-            let student = Student::new(&parse_blob(old, &self.args.out)?, self.teacher.config())?;
+            let student = Student::new(&parse_blob(old, &self.args.out)?, teacher.config())?;
             student.teach(&summary.parameters, source);
             let tokenizer = self.loaded.tokenizer.as_ref();
             let making = &self.args.making;
-            let again = making.make_again(source, before, self.teacher, tokenizer, self.global)?;
+            let again = making.make_again(source, before, teacher, tokenizer, self.global)?;
             blob = if let Some(again) = again {
                 let blob = self.args.assemble(source, &again)?;
                 *before = again;
@@ -73,18 +70,15 @@ impl Finetuning<'_> {
     }
 
     fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Result<Run<'a>> {
-        let Self { teacher, args: Args { recipe: flags, .. }, .. } = *self;
+        let Self { teachers, args: Args { recipe: flags, .. }, .. } = *self;
+        let (teacher, ensemble) = (teachers.first(), teachers.ensemble());
         let mut recipe = self.recipe.clone();
         let window = recipe.training.window;
-        let ensemble = Ensemble::new(teacher, self.others);
         flags.choose_rate(&mut recipe, || {
             let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
             let held = ValidationSet::new(&ensemble, &self.valid.tokens, window);
             Ok(held.score(&student).kl)
         })?;
-        let others = self.others_sha256.iter().enumerate();
-        let others =
-            others.map(|(i, sha256)| (format!("teacher_{}_sha256", i + 2), sha256.clone()));
         Ok(Run {
             teacher: ensemble,
             blob,
@@ -92,13 +86,12 @@ impl Finetuning<'_> {
             train: &self.train.tokens,
             valid: &self.valid.tokens,
             data: [
-                ("teacher_sha256".to_string(), self.loaded.sha256_hex()),
                 ("blob_sha256".to_string(), sha256(blob)),
                 ("train_text_sha256".to_string(), sha256_of_tokens(&self.train.tokens)),
                 ("valid_text_sha256".to_string(), sha256_of_tokens(&self.valid.tokens)),
             ]
             .into_iter()
-            .chain(others)
+            .chain(teachers.hashes())
             .collect(),
             output: flags.optimizer.output(
                 self.args.beside(round, "jsonl"),
@@ -116,7 +109,8 @@ impl Finetuning<'_> {
     /// The blob of the best step, measured on the integer path together with the first round's
     /// initial blob.
     pub(super) fn export(&self, first: &Round, best: &Round) -> Result<TunedBlob> {
-        let Self { loaded, teacher, valid, test, .. } = *self;
+        let Self { loaded, teachers, valid, test, .. } = *self;
+        let teacher = teachers.first();
         let out = &self.args.out;
         let [first, before] = [&first.blob, &best.blob];
         let size = first.len();

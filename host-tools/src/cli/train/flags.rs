@@ -1,23 +1,15 @@
-//! `resnet-bk train`.
+//! Flags of `resnet-bk train`.
 
-use crate::checkpoint::{Block, Chain, ModelConfig, TOKENIZER_KEY};
-use crate::cli::Global;
-use crate::cli::common::{Force, Loaded, escaped, model_files};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::checkpoint::{Block, Chain, ModelConfig};
+use crate::cli::common::Force;
 use crate::cli::numbers;
 use crate::cli::optimizer::OptimizerArgs;
-use crate::cli::progress::Progress;
-use crate::corpus::{Corpus, Split};
-use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::files::{self, Lock};
-use crate::output::{self, Kind};
-use crate::reference::Model;
-use crate::terminal::{Stderr, Stdout};
-use crate::tokenizer::Tokenizer;
-use crate::train::{Event, Recipe, Run, Summary};
-use clap::ValueEnum;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use crate::train::Recipe;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,9 +21,14 @@ Examples:
       resnet-bk train --corpus data/wikitext-2 --out runs/tiny --vocab 320 --width 32 \\
           --layers 2 --experts 2 --hidden 64 --potentials 8 --steps 1500
 
-  A gated chain: blocks with a memory (about two hours on two cores):
-      resnet-bk train --corpus data/wikitext-2 --out runs/gated --block gated --lr 0.006 \\
-          --weight-decay 0.2 --dropout 0.1
+  A gated chain: blocks with a memory (about an hour on two cores):
+      resnet-bk train --corpus data/wikitext-2 --out runs/gated --block gated --lr 0.008 \\
+          --weight-decay 0.2 --dropout 0.15 --batch 64 --steps 5000
+
+  The same with the predictions of earlier models as soft targets, which overfits less:
+      resnet-bk train --corpus data/wikitext-2 --out runs/distilled --block gated --lr 0.008 \\
+          --batch 64 --steps 5000 --teacher runs/gated/model.safetensors \\
+          --teacher runs/another/model.safetensors
 
   Another seed with the tokenizer of an earlier run:
       resnet-bk train --corpus data/wikitext-2 --out runs/second --seed 2 \\
@@ -54,32 +51,36 @@ The same seed, text and settings give the same bytes on the same machine, whatev
 pub(crate) struct Args {
     /// Directory with train.txt and valid.txt [default: the directory in WIKITEXT2_DIR].
     #[arg(long, value_name = "DIR")]
-    corpus: Option<PathBuf>,
+    pub(super) corpus: Option<PathBuf>,
     /// Output directory; created if missing.
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     #[command(flatten)]
-    force: Force,
+    pub(super) force: Force,
     /// Tokenizer to use, instead of training one on train.txt.
     #[arg(long, value_name = "FILE")]
-    tokenizer: Option<PathBuf>,
+    pub(super) tokenizer: Option<PathBuf>,
     /// Checkpoint with initial weights and dimensions, with its tokenizer.json beside it.
     #[arg(long, value_name = "FILE", conflicts_with = "tokenizer")]
-    init: Option<PathBuf>,
+    pub(super) init: Option<PathBuf>,
+    /// Checkpoint, with its tokenizer.json beside it, whose predictions are soft targets; may be
+    /// repeated: predictions are averaged.
+    #[arg(long, value_name = "FILE")]
+    pub(super) teacher: Vec<PathBuf>,
     /// JSON-lines log [default: train.jsonl in the output directory].
     #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    pub(super) log: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Model")]
-    model: ModelArgs,
+    pub(super) model: ModelArgs,
     #[command(flatten, next_help_heading = "Training")]
-    recipe: RecipeArgs,
+    pub(super) recipe: RecipeArgs,
 }
 
 #[derive(Debug, clap::Args)]
-struct ModelArgs {
+pub(super) struct ModelArgs {
     /// Vocabulary size of the tokenizer to train; at least 256.
     #[arg(long, default_value_t = 1024, value_name = "N")]
-    vocab: usize,
+    pub(super) vocab: usize,
     /// Width of the residual stream.
     #[arg(long, default_value_t = 128, value_name = "N")]
     width: usize,
@@ -106,7 +107,7 @@ struct ModelArgs {
     channels: Option<usize>,
     /// Length of the position table; without one the model can generate indefinitely.
     #[arg(long, value_name = "N")]
-    positions: Option<usize>,
+    pub(super) positions: Option<usize>,
     /// Which part of the chain a position sees.
     #[arg(long, value_enum, default_value_t = ChainArg::Half)]
     chain: ChainArg,
@@ -132,7 +133,7 @@ enum ChainArg {
 }
 
 #[derive(Debug, clap::Args)]
-struct RecipeArgs {
+pub(super) struct RecipeArgs {
     /// Seed of the initial weights and of the training windows.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -148,117 +149,19 @@ struct RecipeArgs {
     /// Dropout of the experts' hidden activations, against overfitting.
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     dropout: f32,
+    /// With --teacher: weight of the text's own tokens in the loss; the rest is the KL divergence
+    /// to the teachers' predictions.
+    #[arg(long, default_value_t = 0.2, value_name = "X")]
+    cross_entropy: f32,
     /// Peak learning rate.
     #[arg(long, default_value_t = 4e-3, value_name = "X")]
     lr: f64,
     #[command(flatten)]
-    optimizer: OptimizerArgs,
-}
-
-pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    // Check dimensions before spending time on the tokenizer.
-    args.model.config(args.model.vocab)?;
-    let mut initial =
-        args.init.as_deref().map(|path| Loaded::read(path, None, global)).transpose()?;
-    let positions = match &initial {
-        Some(initial) => initial.checkpoint.config.positions,
-        None => args.model.positions,
-    };
-    let recipe = args.recipe.recipe(positions)?;
-    let corpus = Corpus::find(args.corpus.as_deref())?;
-    let train_text = corpus.text(Split::Train)?;
-    let valid_text = corpus.text(Split::Valid)?;
-    files::create_directory(&args.out)?;
-    let _lock = Lock::acquire(&args.out.join("train.lock"))?;
-    let places = args.places(&corpus)?;
-    let tokenizer = match (&args.tokenizer, &mut initial) {
-        (Some(path), _) => Tokenizer::load(path)?,
-        (None, Some(initial)) => initial.tokenizer.take().ok_or_else(|| {
-            Error::Tokenizer("there is no tokenizer.json beside the checkpoint of --init".into())
-        })?,
-        (None, None) => Tokenizer::train(&[&train_text], args.model.vocab)?,
-    };
-    let config = match &initial {
-        Some(initial) => initial.checkpoint.config.clone(),
-        None => args.model.config(tokenizer.vocab())?,
-    };
-    let mut data = BTreeMap::from([
-        (TOKENIZER_KEY.to_string(), tokenizer.sha256()),
-        ("train_text_sha256".to_string(), sha256(train_text.as_bytes())),
-        ("valid_text_sha256".to_string(), sha256(valid_text.as_bytes())),
-    ]);
-    if let Some(initial) = &initial {
-        data.insert("initial_sha256".into(), initial.sha256_hex());
-    }
-    let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
-    let training = Run {
-        config,
-        initial: initial.map(|initial| Model::from_checkpoint(&initial.checkpoint)),
-        recipe,
-        train: &train,
-        valid: &valid,
-        token_lengths: &tokenizer.token_lengths(),
-        data,
-        output: args.recipe.optimizer.output(places.log, places.state.clone(), args.force.force),
-    };
-    if !global.quiet {
-        writeln!(
-            Stderr,
-            "{} parameters, {} training tokens of {:.2} bytes",
-            training.config.parameters(),
-            train.len(),
-            train_text.len() as f64 / train.len() as f64
-        );
-    }
-    let bar = progress_bar(&training.recipe, global);
-    let mut summary = training.train(&mut |event| show(&bar, &training.recipe, event))?;
-    bar.finish_and_clear();
-    let command: Vec<String> = std::env::args_os().skip(1).map(escaped).collect();
-    summary
-        .checkpoint
-        .provenance
-        .insert("command".into(), format!("resnet-bk {}", command.join(" ")));
-    // Written together with the model: until then the directory may hold another model with its own
-    // tokenizer, and a resumed run trains the same tokenizer again.
-    places.tokenizer.write(&tokenizer.to_bytes())?;
-    places.model.write(&summary.checkpoint.to_bytes())?;
-    // The model is written: the resume file is no longer needed.
-    files::remove(&places.state)?;
-    report(&summary, places.model.path(), global)
-}
-
-/// Output files.
-struct Places {
-    model: output::Output,
-    tokenizer: output::Output,
-    state: PathBuf,
-    log: PathBuf,
-}
-
-impl Args {
-    /// The output files, if they may be written. A finished model is only replaced by a run that
-    /// started before it was finished, or with `--force`.
-    fn places(&self, corpus: &Corpus) -> Result<Places> {
-        let mut inputs = vec![corpus.file(Split::Train), corpus.file(Split::Valid)];
-        inputs.extend(self.tokenizer.clone());
-        inputs.extend(self.init.iter().flat_map(|init| model_files(init, None)));
-        let mut plan = self.force.plan(inputs);
-        let at = |name: &str| self.out.join(name);
-        let state = plan.writes(&at("state"), Kind::State)?;
-        let model = match state.is_occupied() {
-            true => plan.writes(&at("model.safetensors"), Kind::Checkpoint)?,
-            false => plan.creates(&at("model.safetensors"), "a finished model")?,
-        };
-        let tokenizer = plan.writes(&at("tokenizer.json"), Kind::Tokenizer)?;
-        let log = self.log.clone().unwrap_or_else(|| at("train.jsonl"));
-        let log = plan.writes(&log, Kind::Log)?;
-        let path = |output: output::Output| output.path().to_path_buf();
-        Ok(Places { model, tokenizer, state: path(state), log: path(log) })
-    }
+    pub(super) optimizer: OptimizerArgs,
 }
 
 impl ModelArgs {
-    fn config(&self, vocab: usize) -> Result<ModelConfig> {
+    pub(super) fn config(&self, vocab: usize) -> Result<ModelConfig> {
         let gated = self.block == BlockArg::Gated;
         let either = |given: Option<usize>, resolvent, of_gated| {
             given.unwrap_or(if gated { of_gated } else { resolvent })
@@ -298,7 +201,7 @@ impl ModelArgs {
 
 impl RecipeArgs {
     /// The recipe of these flags, for a model with this position table.
-    fn recipe(&self, positions: Option<usize>) -> Result<Recipe> {
+    pub(super) fn recipe(&self, positions: Option<usize>, distils: bool) -> Result<Recipe> {
         let optimizer = &self.optimizer;
         optimizer.check(Some(self.lr))?;
         numbers::check(
@@ -306,6 +209,7 @@ impl RecipeArgs {
             &[
                 ("--weight-decay", self.weight_decay.into(), 100.0),
                 ("--dropout", self.dropout.into(), 0.9),
+                ("--cross-entropy", self.cross_entropy.into(), 1.0),
             ],
         )?;
         Ok(Recipe {
@@ -322,51 +226,7 @@ impl RecipeArgs {
             beta2: optimizer.beta2,
             clip: optimizer.clip,
             dropout: self.dropout,
+            cross_entropy: distils.then_some(self.cross_entropy),
         })
-    }
-}
-
-fn progress_bar(recipe: &Recipe, global: Global) -> Progress {
-    let tokens = recipe.steps * (recipe.batch * recipe.window) as u64;
-    let template = "{bar:24} {percent:>3}% {msg} · {rate} tokens/s · {eta} left";
-    Progress::new(tokens, template, global)
-}
-
-fn show(bar: &Progress, recipe: &Recipe, event: Event) {
-    let tokens = |step: u64| step * (recipe.batch * recipe.window) as u64;
-    match event {
-        Event::Resumed(step) => {
-            bar.set_position(tokens(step));
-            bar.reset_eta();
-            bar.println(&format!("resumed after step {step}"));
-        }
-        Event::Step(step, result) => {
-            bar.set_message(format!("step {step} loss {:.3} lr {:.1e}", result.loss, result.rate));
-            bar.set_position(tokens(step));
-        }
-        Event::Validated(step, score) => {
-            let bits = score.bits_per_byte();
-            bar.println(&format!("step {step}: validation {bits:.4} bits per byte"));
-        }
-    }
-}
-
-fn report(summary: &Summary, path: &std::path::Path, global: Global) -> Result<()> {
-    let (bits, perplexity) = (summary.score.bits_per_byte(), summary.score.perplexity());
-    if global.json {
-        let result = serde_json::json!({
-            "model": escaped(path),
-            "tokens": summary.tokens,
-            "seconds": summary.seconds,
-            "validation_bits_per_byte": bits,
-            "validation_perplexity": perplexity,
-        });
-        writeln!(Stdout, "{result}")
-    } else {
-        writeln!(
-            Stdout,
-            "{}: validation {bits:.4} bits per byte, perplexity {perplexity:.2}",
-            path.display()
-        )
     }
 }

@@ -1,0 +1,225 @@
+//! `resnet-bk train`.
+
+mod flags;
+
+pub(crate) use flags::Args;
+
+use crate::checkpoint::{Chain, TOKENIZER_KEY};
+use crate::cli::Global;
+use crate::cli::common::{Loaded, bar, escaped, model_files, set};
+use crate::cli::progress::Progress;
+use crate::cli::teachers::Teachers;
+use crate::corpus::{Corpus, Split};
+use crate::digest::sha256;
+use crate::error::{Error, Result};
+use crate::files::{self, Lock};
+use crate::output::{self, Kind};
+use crate::reference::{Model, SoftTargets};
+use crate::terminal::{Stderr, Stdout};
+use crate::tokenizer::Tokenizer;
+use crate::train::{Event, Recipe, Run, Summary};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    // Check dimensions before spending time on the tokenizer.
+    args.model.config(args.model.vocab)?;
+    let initial = args.init.as_deref().map(|path| Loaded::read(path, None, global)).transpose()?;
+    let positions = match &initial {
+        Some(initial) => initial.checkpoint.config.positions,
+        None => args.model.positions,
+    };
+    let teacher = match args.teacher.split_first() {
+        Some((first, _)) => Some(Loaded::read(first, None, global)?),
+        None => None,
+    };
+    let recipe = args.recipe.recipe(positions, teacher.is_some())?;
+    let corpus = Corpus::find(args.corpus.as_deref())?;
+    let train_text = corpus.text(Split::Train)?;
+    let valid_text = corpus.text(Split::Valid)?;
+    files::create_directory(&args.out)?;
+    let _lock = Lock::acquire(&args.out.join("train.lock"))?;
+    let places = args.places(&corpus)?;
+    let own;
+    let tokenizer = match (&args.tokenizer, &initial, &teacher) {
+        (None, Some(initial), _) => beside(initial, "--init")?,
+        (None, None, Some(teacher)) => beside(teacher, "--teacher")?,
+        (path, ..) => {
+            own = match path {
+                Some(path) => Tokenizer::load(path)?,
+                None => Tokenizer::train(&[&train_text], args.model.vocab)?,
+            };
+            &own
+        }
+    };
+    let teachers = match &teacher {
+        Some(first) => Some(read_teachers(first, &args.teacher[1..], tokenizer, global)?),
+        None => None,
+    };
+    let config = match &initial {
+        Some(initial) => initial.checkpoint.config.clone(),
+        None => args.model.config(tokenizer.vocab())?,
+    };
+    let mut data = BTreeMap::from([
+        (TOKENIZER_KEY.to_string(), tokenizer.sha256()),
+        ("train_text_sha256".to_string(), sha256(train_text.as_bytes())),
+        ("valid_text_sha256".to_string(), sha256(valid_text.as_bytes())),
+    ]);
+    if let Some(initial) = &initial {
+        data.insert("initial_sha256".into(), initial.sha256_hex());
+    }
+    let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
+    data.extend(teachers.iter().flat_map(Teachers::hashes));
+    let soft = teachers.map(|teachers| soft_targets(&teachers, &train, global));
+    let training = Run {
+        config,
+        initial: initial.as_ref().map(|initial| Model::from_checkpoint(&initial.checkpoint)),
+        recipe,
+        train: &train,
+        soft: soft.as_ref(),
+        valid: &valid,
+        token_lengths: &tokenizer.token_lengths(),
+        data,
+        output: args.recipe.optimizer.output(places.log, places.state.clone(), args.force.force),
+    };
+    if !global.quiet {
+        writeln!(
+            Stderr,
+            "{} parameters, {} training tokens of {:.2} bytes",
+            training.config.parameters(),
+            train.len(),
+            train_text.len() as f64 / train.len() as f64
+        );
+    }
+    let bar = progress_bar(&training.recipe, global);
+    let mut summary = training.train(&mut |event| show(&bar, &training.recipe, event))?;
+    bar.finish_and_clear();
+    let command: Vec<String> = std::env::args_os().skip(1).map(escaped).collect();
+    summary
+        .checkpoint
+        .provenance
+        .insert("command".into(), format!("resnet-bk {}", command.join(" ")));
+    // Written together with the model: until then the directory may hold another model with its own
+    // tokenizer, and a resumed run trains the same tokenizer again.
+    places.tokenizer.write(&tokenizer.to_bytes())?;
+    places.model.write(&summary.checkpoint.to_bytes())?;
+    // The model is written: the resume file is no longer needed.
+    files::remove(&places.state)?;
+    report(&summary, places.model.path(), global)
+}
+
+/// The tokenizer beside the checkpoint of a flag.
+fn beside<'a>(checkpoint: &'a Loaded, flag: &str) -> Result<&'a Tokenizer> {
+    let missing = || format!("there is no tokenizer.json beside the checkpoint of {flag}");
+    checkpoint.tokenizer.as_ref().ok_or_else(|| Error::Tokenizer(missing()))
+}
+
+/// Teachers that predict the tokens of this tokenizer, from earlier ones alone.
+fn read_teachers(
+    first: &Loaded,
+    others: &[PathBuf],
+    tokenizer: &Tokenizer,
+    global: Global,
+) -> Result<Teachers> {
+    let teachers = Teachers::read(first, others, global)?;
+    if first.tokenizer.as_ref().map(Tokenizer::sha256) != Some(tokenizer.sha256()) {
+        return Err(Error::Usage(
+            "--teacher has another tokenizer than the model: both must predict the same tokens"
+                .into(),
+        ));
+    }
+    if teachers.models().iter().any(|model| model.config().chain == Chain::Full) {
+        return Err(Error::Usage(
+            "a --teacher has full chains and sees the tokens that it predicts: name one that was \
+             trained with --chain half"
+                .into(),
+        ));
+    }
+    Ok(teachers)
+}
+
+fn soft_targets(teachers: &Teachers, text: &[u32], global: Global) -> SoftTargets {
+    let progress = bar("predictions of the teachers", global);
+    let tables = teachers.models().iter().filter_map(|model| model.config().positions);
+    let longest = tables.min().unwrap_or(usize::MAX);
+    let done = |share| set(&progress, share);
+    let soft = SoftTargets::new(&teachers.ensemble(), text, longest, done);
+    progress.finish_and_clear();
+    soft
+}
+
+/// Output files.
+struct Places {
+    model: output::Output,
+    tokenizer: output::Output,
+    state: PathBuf,
+    log: PathBuf,
+}
+
+impl Args {
+    /// The output files, if they may be written. A finished model is only replaced by a run that
+    /// started before it was finished, or with `--force`.
+    fn places(&self, corpus: &Corpus) -> Result<Places> {
+        let mut inputs = vec![corpus.file(Split::Train), corpus.file(Split::Valid)];
+        inputs.extend(self.tokenizer.clone());
+        inputs.extend(self.teacher.iter().flat_map(|teacher| model_files(teacher, None)));
+        inputs.extend(self.init.iter().flat_map(|init| model_files(init, None)));
+        let mut plan = self.force.plan(inputs);
+        let at = |name: &str| self.out.join(name);
+        let state = plan.writes(&at("state"), Kind::State)?;
+        let model = match state.is_occupied() {
+            true => plan.writes(&at("model.safetensors"), Kind::Checkpoint)?,
+            false => plan.creates(&at("model.safetensors"), "a finished model")?,
+        };
+        let tokenizer = plan.writes(&at("tokenizer.json"), Kind::Tokenizer)?;
+        let log = self.log.clone().unwrap_or_else(|| at("train.jsonl"));
+        let log = plan.writes(&log, Kind::Log)?;
+        let path = |output: output::Output| output.path().to_path_buf();
+        Ok(Places { model, tokenizer, state: path(state), log: path(log) })
+    }
+}
+
+fn progress_bar(recipe: &Recipe, global: Global) -> Progress {
+    let tokens = recipe.steps * (recipe.batch * recipe.window) as u64;
+    let template = "{bar:24} {percent:>3}% {msg} · {rate} tokens/s · {eta} left";
+    Progress::new(tokens, template, global)
+}
+
+fn show(bar: &Progress, recipe: &Recipe, event: Event) {
+    let tokens = |step: u64| step * (recipe.batch * recipe.window) as u64;
+    match event {
+        Event::Resumed(step) => {
+            bar.set_position(tokens(step));
+            bar.reset_eta();
+            bar.println(&format!("resumed after step {step}"));
+        }
+        Event::Step(step, result) => {
+            bar.set_message(format!("step {step} loss {:.3} lr {:.1e}", result.loss, result.rate));
+            bar.set_position(tokens(step));
+        }
+        Event::Validated(step, score) => {
+            let bits = score.bits_per_byte();
+            bar.println(&format!("step {step}: validation {bits:.4} bits per byte"));
+        }
+    }
+}
+
+fn report(summary: &Summary, path: &std::path::Path, global: Global) -> Result<()> {
+    let (bits, perplexity) = (summary.score.bits_per_byte(), summary.score.perplexity());
+    if global.json {
+        let result = serde_json::json!({
+            "model": escaped(path),
+            "tokens": summary.tokens,
+            "seconds": summary.seconds,
+            "validation_bits_per_byte": bits,
+            "validation_perplexity": perplexity,
+        });
+        writeln!(Stdout, "{result}")
+    } else {
+        writeln!(
+            Stdout,
+            "{}: validation {bits:.4} bits per byte, perplexity {perplexity:.2}",
+            path.display()
+        )
+    }
+}
