@@ -3,6 +3,7 @@
 
 mod blocks;
 mod kernels;
+mod page;
 mod quantizers;
 mod tokens;
 
@@ -40,6 +41,8 @@ enum Command {
     /// benchmarks/README.md. Scores are kept beside each model: another call computes only what is
     /// missing.
     Blocks(blocks::Args),
+    /// A page of plots from tables of models: bits per byte against bytes, memory and work.
+    Page(page::Args),
     /// The tokens of a corpus as plain files, for training in benchmarks/blocks.
     Tokens(tokens::Args),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Quantizers(args) => quantizers::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Blocks(args) => blocks::run(&args).map_err(|error| error as _),
+        Command::Page(args) => page::run(&args),
         Command::Tokens(args) => tokens::run(&args),
     };
     result.map_or_else(

@@ -7,14 +7,16 @@
 //! ```
 
 mod bytes;
+mod chart;
 mod page;
 mod plots;
 mod png;
 mod text;
 
 pub use bytes::{Part, bytes_by_part};
+pub use chart::{Axes, Series, chart};
 pub(crate) use page::GENERATOR;
-pub use page::page;
+pub use page::{Table, document, page};
 pub use plots::{Plot, plots};
 pub use png::png;
 pub use text::text;

@@ -1,11 +1,10 @@
 //! Plots as SVG.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::chart::{Area, Axes, Drawn, Series, chart, draw, span};
 use super::{Findings, Part};
 use resnet_bk_schema::Storage;
 use resnet_bk_schema::frontier::{Kind, Row};
@@ -22,9 +21,6 @@ pub struct Plot {
     /// The image.
     pub svg: String,
 }
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn Error>>;
 
 /// Kinds of points: name in legends, colour.
 const KINDS: [(Kind, &str, RGBColor); 8] = [
@@ -58,13 +54,13 @@ pub fn plots(findings: &Findings) -> Vec<Plot> {
             title: "Size against KL divergence",
             caption: "Whole blobs against the mean KL divergence to FP32 in nats per token. Lower and \
                       further left is better; lines join the budgets, as quantized and fine-tuned.",
-            svg: draw((940, 560), |area| scatter(area, findings, Measure::Kl)),
+            svg: scatter(findings, Measure::Kl),
         },
         Plot {
             name: "perplexity",
             title: "Size against perplexity",
             caption: "The same points by perplexity; the dashed line is FP32.",
-            svg: draw((940, 560), |area| scatter(area, findings, Measure::Perplexity)),
+            svg: scatter(findings, Measure::Perplexity),
         },
     ];
     if !findings.sensitivities.is_empty() {
@@ -99,26 +95,6 @@ pub fn plots(findings: &Findings) -> Vec<Plot> {
     plots
 }
 
-fn draw(size: (u32, u32), content: impl FnOnce(&Area<'_>) -> Drawn) -> String {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        area.fill(&WHITE)
-            .map_err(Box::from)
-            .and_then(|()| content(&area))
-            .and_then(|()| area.present().map_err(Box::from))
-            .expect("a string takes everything that is drawn");
-    }
-    svg
-}
-
-/// Minimum and maximum, widened by the factor `margin`.
-fn span(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
-    let (low, high) =
-        values.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
-    (low / margin, high * margin)
-}
-
 /// The quality axis of a plot against size.
 #[derive(Clone, Copy, PartialEq)]
 enum Measure {
@@ -143,60 +119,29 @@ impl Measure {
     }
 }
 
-fn scatter(area: &Area<'_>, findings: &Findings, measure: Measure) -> Drawn {
+fn scatter(findings: &Findings, measure: Measure) -> String {
     let frontier = &findings.frontier;
-    let kilobytes = |row: &Row| row.blob_bytes as f64 / 1000.0;
-    let (left, right) = span(frontier.rows.iter().map(kilobytes), 1.04);
-    let value = |row: &Row| measure.of(row);
-    let (bottom, top) = span(frontier.rows.iter().map(value), 1.02);
     let perplexity = measure == Measure::Perplexity;
-    let (bottom, top) = match perplexity {
-        true => (bottom.min(frontier.ppl_fp32) * 0.995, top),
-        false => (bottom / 1.2, top * 1.2),
+    let axes = Axes {
+        x: "kilobytes (1000 bytes)",
+        y: measure.label(),
+        decimals: if perplexity { 1 } else { 4 },
+        margin: if perplexity { 1.02 } else { 1.2 },
+        level: perplexity.then_some(frontier.ppl_fp32),
     };
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .x_label_area_size(42)
-        .y_label_area_size(72)
-        .build_cartesian_2d(left..right, (bottom..top).log_scale())?;
-    chart
-        .configure_mesh()
-        .x_desc("kilobytes (1000 bytes)")
-        .y_desc(measure.label())
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| if perplexity { format!("{y:.1}") } else { format!("{y:.4}") })
-        .light_line_style(WHITE)
-        .draw()?;
-    if perplexity {
-        let fp32 = [(left, frontier.ppl_fp32), (right, frontier.ppl_fp32)];
-        chart.draw_series(DashedLineSeries::new(fp32, 6, 4, BLACK.stroke_width(1)))?;
-    }
-    for (kind, name, colour) in KINDS {
-        let points: Vec<(f64, f64)> =
-            frontier.of(kind).map(|row| (kilobytes(row), value(row))).collect();
-        if points.is_empty() {
-            continue;
-        }
+    let series = KINDS.map(|(kind, name, RGBColor(r, g, b))| {
         let joined = JOINED.contains(&kind);
-        if joined {
-            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+        let point = |row: &Row| (row.blob_bytes as f64 / 1000.0, measure.of(row));
+        let labels = frontier.of(kind).filter(|_| !joined).map(|row| row.name.clone());
+        Series {
+            name: name.to_owned(),
+            colour: (r, g, b),
+            points: frontier.of(kind).map(point).collect(),
+            labels: labels.collect(),
+            joined,
         }
-        chart
-            .draw_series(points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?
-            .label(name)
-            .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
-        let names = frontier.of(kind).filter(|_| !joined).zip(&points);
-        chart.draw_series(names.map(|(row, &point)| {
-            EmptyElement::at(point)
-                + Text::new(
-                    row.name.clone(),
-                    (6, -12),
-                    ("sans-serif", 11).into_font().color(&colour),
-                )
-        }))?;
-    }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
-    Ok(())
+    });
+    chart(&axes, &series)
 }
 
 /// Colour scale from white to dark red over six powers of ten.
