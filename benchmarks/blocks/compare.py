@@ -31,6 +31,7 @@ class Failed(Exception):
 class Comparison:
     def __init__(self, args, preset):
         self.args, self.preset, self.out = args, preset, args.out.resolve()
+        self.tokenizer = args.tokenizer or ROOT / preset.tokenizer
         self.slots = threading.Semaphore(args.jobs)
         self.lock = threading.Lock()
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
@@ -63,7 +64,7 @@ class Comparison:
             subprocess.run(command, check=True)
 
     def text(self):
-        return ["--tokenizer", self.args.tokenizer, "--corpus", self.args.corpus]
+        return ["--tokenizer", self.tokenizer, "--corpus", self.args.corpus]
 
     def folder(self, name, rate, seed):
         return self.out / name / f"lr{rate:g}" / f"seed{seed}"
@@ -162,8 +163,7 @@ def main():
     add = parser.add_argument
     add("--corpus", required=True, type=pathlib.Path, help="folder with train.txt and so on")
     add("--out", required=True, type=pathlib.Path, help="folder of all runs")
-    tokenizer = ROOT / "models/wikitext2/tokenizer.json"
-    add("--tokenizer", type=pathlib.Path, default=tokenizer)
+    add("--tokenizer", type=pathlib.Path, help="if not that of the size")
     add("--only", nargs="+", metavar="MODEL", help="only these, such as gated and mamba1")
     add("--jobs", type=int, default=2, help="runs at a time")
     add("--threads", type=int, default=1, help="per run")

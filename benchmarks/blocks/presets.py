@@ -22,6 +22,7 @@ class Preset:
     window: int = 128
     weight_decay: float = 0.2
     dropout: float = 0.1
+    tokenizer: str = "models/wikitext2/tokenizer.json"
 
 
 def model(kind, layers, **flags):
@@ -50,6 +51,36 @@ FULL = Preset(
     },
 )
 
+# Of the shipped models for 16, 64 and 256 KB: the same bytes of training text and of the file.
+FLASH16 = Preset(
+    width=32, steps=3000, batch=32, window=256, seeds=1, half=False, budgets=(16_384,),
+    weight_decay=0.1, dropout=0.0, tokenizer="models/flash16/tokenizer.json",
+    models={
+        "gated": model("gated", 2, potentials=4),
+        "gru": model("gru", 2, hidden=0),
+        "attention": model("attention", 2, hidden=40),
+    },
+)
+
+FLASH64 = Preset(
+    width=64, steps=3000, batch=32, window=256, seeds=1, half=False, budgets=(65_536,),
+    weight_decay=0.1, dropout=0.0, tokenizer="models/flash64/tokenizer.json",
+    models={
+        "gated": model("gated", 5, channels=64, potentials=8),
+        "gru": model("gru", 2, hidden=64),
+        "attention": model("attention", 2, hidden=128),
+    },
+)
+
+FLASH256 = Preset(
+    width=96, steps=3000, batch=64, seeds=1, half=False, budgets=(262_144,), dropout=0.0,
+    models={
+        "gated": model("gated", 5, potentials=12),
+        "gru": model("gru", 3, hidden=224),
+        "attention": model("attention", 4, hidden=192),
+    },
+)
+
 # To see in a few minutes that everything works; the figures mean nothing.
 SMOKE = Preset(
     width=32, steps=50, batch=8, seeds=1, half=False, budgets=(64_000,), rates=(0.01,),
@@ -62,4 +93,7 @@ SMOKE = Preset(
     },
 )
 
-PRESETS = {"small": SMALL, "full": FULL, "smoke": SMOKE}
+PRESETS = {
+    "small": SMALL, "full": FULL, "smoke": SMOKE,
+    "flash16": FLASH16, "flash64": FLASH64, "flash256": FLASH256,
+}

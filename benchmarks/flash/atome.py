@@ -51,12 +51,15 @@ def nats(model, text, window):
 
 
 def standard_error(losses, text):
-    """Of bits per byte, by articles: a line ` = Title = ` between blank ones begins each."""
+    """Of bits per byte, by articles: a line ` = Title = ` between blank ones begins each; none of a
+    single one."""
     starts = [m.start() for m in re.finditer(rb"(?m)^ \n = [^=\n]+ = \n \n", text)]
     ends = [0, *starts[1:], len(text)]
     sums = [losses[max(a - 1, 0) : b - 1].sum().item() for a, b in zip(ends, ends[1:])]
     lengths = [b - max(a, 1) for a, b in zip(ends, ends[1:])]
     mean, count = sum(sums) / sum(lengths), len(sums)
+    if count < 2:
+        return None
     squares = sum((s - mean * n) ** 2 for s, n in zip(sums, lengths))
     return math.sqrt(squares * count / (count - 1)) / sum(lengths) / math.log(2)
 
