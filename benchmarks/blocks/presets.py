@@ -54,7 +54,7 @@ FULL = Preset(
 # Of the shipped models for 16, 64 and 256 KB: the same bytes of training text and of the file.
 FLASH16 = Preset(
     width=32, steps=3000, batch=32, window=256, seeds=1, half=False, budgets=(16_384,),
-    weight_decay=0.1, dropout=0.0, tokenizer="models/flash16/tokenizer.json",
+    weight_decay=0.1, dropout=0.0, tokenizer="models/16k/tokenizer.json",
     models={
         "gated": model("gated", 2, potentials=4),
         "gru": model("gru", 2, hidden=0),
@@ -64,7 +64,7 @@ FLASH16 = Preset(
 
 FLASH64 = Preset(
     width=64, steps=3000, batch=32, window=256, seeds=1, half=False, budgets=(65_536,),
-    weight_decay=0.1, dropout=0.0, tokenizer="models/flash64/tokenizer.json",
+    weight_decay=0.1, dropout=0.0, tokenizer="models/64k/tokenizer.json",
     models={
         "gated": model("gated", 5, channels=64, potentials=8),
         "gru": model("gru", 2, hidden=64),
