@@ -23,8 +23,8 @@ impl<T: Real> Model<T> {
         tape: &mut Tape<T>,
         gradient: &mut [T],
     ) -> f64 {
-        self.forward_tape(inputs, window, tape);
-        self.backward_tape(inputs, targets, window, scale, tape, gradient, &mut |_| {})
+        let loss = |logits: &mut [T]| loss::gradient_in_place(logits, targets, scale);
+        self.add_gradient_of(inputs, window, tape, gradient, loss)
     }
 
     /// As [`Model::add_gradient`] with soft targets beside those of the text.
@@ -37,10 +37,8 @@ impl<T: Real> Model<T> {
         tape: &mut Tape<T>,
         gradient: &mut [T],
     ) -> f64 {
-        self.forward_tape(inputs, window, tape);
-        let nats = soft.gradient_in_place(&mut tape.logits, targets, scale);
-        self.backward_logits(inputs, window, tape, gradient, &mut |_| {});
-        nats
+        let loss = |logits: &mut [T]| soft.gradient_in_place(logits, targets, scale);
+        self.add_gradient_of(inputs, window, tape, gradient, loss)
     }
 
     /// As [`Model::add_gradient`] for a distillation loss, with a teacher's logits `[positions,
@@ -56,10 +54,23 @@ impl<T: Real> Model<T> {
         tape: &mut Tape<T>,
         gradient: &mut [T],
     ) -> Losses {
+        let loss = |logits: &mut [T]| loss::distil_in_place(logits, teacher, targets, how, scale);
+        self.add_gradient_of(inputs, window, tape, gradient, loss)
+    }
+
+    /// Adds the gradient of a loss that turns logits into their gradients in place.
+    fn add_gradient_of<L>(
+        &self,
+        inputs: &[u32],
+        window: usize,
+        tape: &mut Tape<T>,
+        gradient: &mut [T],
+        loss: impl FnOnce(&mut [T]) -> L,
+    ) -> L {
         self.forward_tape(inputs, window, tape);
-        let losses = loss::distil_in_place(&mut tape.logits, teacher, targets, how, scale);
+        let found = loss(&mut tape.logits);
         self.backward_logits(inputs, window, tape, gradient, &mut |_| {});
-        losses
+        found
     }
 
     /// Losses on a text relative to a teacher's logits `[positions, V]`, without gradients.

@@ -112,7 +112,7 @@ impl SoftWindows<'_> {
         let (hard, soft) = (scale * share, scale * (T::ONE - share));
         let positions = self.starts.iter().flat_map(|&start| start..start + window);
         let rows = logits.chunks_exact_mut(vocab).zip(targets);
-        let mut nats = 0.0;
+        let (mut nats, mut of_kept) = (0.0, vec![T::ZERO; self.text.kept]);
         for ((row, &target), position) in rows.zip(positions) {
             let (tokens, probabilities) = self.text.row(position);
             let largest = loss::maximum(row);
@@ -132,9 +132,11 @@ impl SoftWindows<'_> {
             };
             // d loss / d logit is q − p of a kept token, and q (1 − rest / Q) of another one, where
             // q is the student's probability and Q that of all others.
-            let kept: Vec<T> = tokens.iter().map(|token| row[at(token)] * factor).collect();
+            for (q, token) in of_kept.iter_mut().zip(tokens) {
+                *q = row[at(token)] * factor;
+            }
             row.iter_mut().for_each(|x| *x = *x * of_others);
-            for ((token, q), p) in tokens.iter().zip(kept).zip(probabilities) {
+            for ((token, &q), p) in tokens.iter().zip(&of_kept).zip(probabilities) {
                 row[at(token)] = q - soft * T::of(p.to_f64());
             }
             row[target as usize] -= hard;

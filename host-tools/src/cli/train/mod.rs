@@ -29,10 +29,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         Some(initial) => initial.checkpoint.config.positions,
         None => args.model.positions,
     };
-    let teacher = match args.teacher.split_first() {
-        Some((first, _)) => Some(Loaded::read(first, None, global)?),
-        None => None,
-    };
+    let teacher = args.teacher.first().map(|path| Loaded::read(path, None, global)).transpose()?;
     let recipe = args.recipe.recipe(positions, teacher.is_some())?;
     let corpus = Corpus::find(args.corpus.as_deref())?;
     let train_text = corpus.text(Split::Train)?;
@@ -52,10 +49,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             &own
         }
     };
-    let teachers = match &teacher {
-        Some(first) => Some(read_teachers(first, &args.teacher[1..], tokenizer, global)?),
-        None => None,
-    };
+    let read = |first| read_teachers(first, &args.teacher[1..], tokenizer, global);
+    let teachers = teacher.as_ref().map(read).transpose()?;
     let config = match &initial {
         Some(initial) => initial.checkpoint.config.clone(),
         None => args.model.config(tokenizer.vocab())?,
