@@ -58,8 +58,9 @@ pub struct Session<'a, M> {
 /// The parts of a session's memory. The state, which comes first, outlives a token, and the logits
 /// at the beginning of the tile's scratch outlive it until the next one begins.
 struct Parts<'a> {
-    /// `[layers]` blocks of [`Dimensions::block_state_words`].
+    /// `[layers]` blocks of `block_words`.
     state: &'a mut [u32],
+    block_words: usize,
     tile: Tile<'a>,
 }
 
@@ -69,6 +70,7 @@ impl<'a> Parts<'a> {
         let mut arena = Arena::new(words);
         Self {
             state: arena.words(dims.state_words()),
+            block_words: dims.block_state_words(),
             tile: Tile {
                 h: arena.integers(dims.width as usize),
                 scales: arena.words(1),
@@ -290,8 +292,8 @@ impl Parts<'_> {
         } else if cursor.next == Some(Piece::OutputLayer) {
             cursor.advance_output(model, tile.lend());
         } else if cursor.next.is_some() {
-            let words = dims.block_state_words();
-            let state = &mut self.state[layer as usize * words..][..words];
+            let state = layer as usize * self.block_words;
+            let state = &mut self.state[state..][..self.block_words];
             let (tile, rest) = (tile.lend(), layer + 1 < dims.layers || task.logits);
             match dims.block {
                 Block::Resolvent => cursor.advance_half_chain(model, state, tile, rest),

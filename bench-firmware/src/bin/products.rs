@@ -17,7 +17,8 @@ use semihosting::println;
 resnet_bk_bench::entry!(run);
 
 /// Inputs and outputs of the counted products.
-const COUNTED: [(usize, usize); 4] = [(128, 256), (256, 128), (128, 1024), (64, 128)];
+const COUNTED: [(usize, usize); 5] =
+    [(128, 256), (256, 128), (128, 1024), (64, 128), (160, 512)];
 /// Inputs and outputs that are also counted with a sparse vector: an expert's second matrix.
 const SPARSE: (usize, usize) = (256, 128);
 /// Counted storages: all candidates of a budget, and groups of 32 of every precision.
@@ -132,7 +133,7 @@ fn check(room: &mut Room, random: &mut Random) -> u32 {
     let mut checked = 0;
     for precision in Precision::ALL {
         for &group in groups(precision) {
-            for cols in [32, 64, 128, 256, 512, 1024, 96, 8, 36, 45] {
+            for cols in [32, 64, 96, 128, 160, 192, 256, 320, 512, 1024, 8, 36, 45] {
                 for rows in [1, 2, 7, 8] {
                     for draw in
                         [Draw::Even, Draw::Sparse, Draw::Extreme, Draw::Extreme, Draw::Extreme]

@@ -58,12 +58,15 @@ impl TensorLayout {
             Precision::Int8 => (cols, 2),
             grouped => {
                 let group = if group == 0 { 1 } else { group };
+                // Devices ask for layouts often, and some divide slowly.
+                let groups = cols / group;
+                let rest = cols - groups * group;
                 let (planes, mut codes, mut p) = (grouped.planes(), 0, 0);
                 while p < planes.len() {
-                    codes += planes[p].row_bytes(cols, group);
+                    codes += groups * planes[p].bytes(group) + planes[p].bytes(rest);
                     p += 1;
                 }
-                (codes, 2 + cols.div_ceil(group).div_ceil(2))
+                (codes, 2 + (groups + (rest != 0) as usize).div_ceil(2))
             }
         };
         Self { row_codes, row_scales, rows, biased }

@@ -108,9 +108,24 @@ pub(super) fn quantize_all(rows: &[i32], codes: &mut [i16], scales: &mut [u32]) 
 /// Shapes: `x` has B vectors, `outputs` is scratch `[B, d]`, `h` is `[B, d]` in Q15.16.
 pub(super) fn add_product(matrix: &Matrix<'_>, x: Vectors<'_>, outputs: &mut [i32], h: &mut [i32]) {
     matmul(matrix, x, outputs);
-    let sums = h.iter_mut().zip(outputs.iter());
+    // Four at a time: small cores spend as much on a loop as on an element.
+    let (fours, rest) = h.as_chunks_mut::<4>();
+    let (sums, rest_of_sums) = outputs.as_chunks::<4>();
     with_simd(
         #[inline(always)]
-        || sums.for_each(|(h, &s)| *h = h.saturating_add(s)),
+        || {
+            for (h, s) in fours.iter_mut().zip(sums) {
+                let ([a, b, c, d], &[p, q, r, s]) = (*h, s);
+                *h = [
+                    a.saturating_add(p),
+                    b.saturating_add(q),
+                    c.saturating_add(r),
+                    d.saturating_add(s),
+                ];
+            }
+            for (h, &s) in rest.iter_mut().zip(rest_of_sums) {
+                *h = h.saturating_add(s);
+            }
+        },
     );
 }

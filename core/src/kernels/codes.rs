@@ -57,6 +57,42 @@ pub(crate) fn write<C: Code>(x: &[i32], shift: u32, reciprocal: u32, codes: &mut
     }
 }
 
+/// Writes `code((x − mean) >> shift, reciprocal)` of every element, the difference saturating;
+/// returns the sum of the squares of what `code` was given, which is at most 2^15 in magnitude.
+///
+/// Shapes: `x` and `codes` are `[n]`.
+#[inline(always)]
+pub(crate) fn write_centered(
+    x: &[i32],
+    mean: i32,
+    shift: u32,
+    reciprocal: u32,
+    codes: &mut [i16],
+) -> i64 {
+    #[cfg(arm_dsp)]
+    if let Some(squares) = super::dsp::codes::write_centered(x, mean, shift, reciprocal, codes) {
+        return squares;
+    }
+    let mut squares = 0i64;
+    write_with(x, codes, |x| {
+        let scaled = x.saturating_sub(mean) >> shift;
+        squares += square(scaled);
+        code(scaled, reciprocal)
+    });
+    squares
+}
+
+/// Square of a number of at most 2^15 in magnitude. A 32-bit product gives hosts more SIMD lanes
+/// and is all that some cores have; others have a 64-bit multiply-accumulate.
+#[inline(always)]
+fn square(scaled: i32) -> i64 {
+    if cfg!(any(feature = "std", thumb1)) {
+        scaled.wrapping_mul(scaled) as i64
+    } else {
+        scaled as i64 * scaled as i64
+    }
+}
+
 /// Writes the code of every element.
 #[inline(always)]
 pub(crate) fn write_with<C>(x: &[i32], codes: &mut [C], mut code: impl FnMut(i32) -> C) {

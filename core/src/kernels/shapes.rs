@@ -26,14 +26,14 @@ pub(super) fn dsp(matrix: &Tensor<'_>) -> Result<(), Reason> {
     by_words(matrix, (1..=LONGEST).contains(&matrix.cols) && matrix.cols.is_multiple_of(BLOCK))
 }
 
-/// For `swar`: as [`dsp`], but two groups of INT4 per step.
+/// For `swar`: as [`dsp`], but at least two groups of INT4.
 #[inline(always)]
 pub(super) fn swar(matrix: &Tensor<'_>) -> Result<(), Reason> {
     if !is_int8_or_int4_by_32(matrix) || matrix.max_code > 255 {
         return Err(Reason::Storage);
     }
-    let step = if matrix.precision == Precision::Int8 { BLOCK } else { 2 * BLOCK };
-    by_words(matrix, (1..=LONGEST).contains(&matrix.cols) && matrix.cols.is_multiple_of(step))
+    let least = if matrix.precision == Precision::Int8 { BLOCK } else { 2 * BLOCK };
+    by_words(matrix, (least..=LONGEST).contains(&matrix.cols) && matrix.cols.is_multiple_of(BLOCK))
 }
 
 /// For `planes`: INT2 to INT6 in groups of whole units, rows of whole groups and words. INT4 in

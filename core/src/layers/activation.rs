@@ -27,13 +27,8 @@ pub fn normalize(x: &[i32], codes: &mut [i16]) -> Scale {
         return Scale::ZERO;
     }
     let grid = Grid::new(peak.min(i32::MAX as i64) as u32, 127);
-    let mut squares = 0i64;
-    write_with(x, codes, |x| {
-        // If this saturates, the shift is 16 and drops the difference of one.
-        let scaled = x.saturating_sub(mean) >> grid.shift;
-        squares += square(scaled);
-        grid.code(scaled)
-    });
+    // If a difference saturates, the shift is 16 and drops the error of one.
+    let squares = kernels::codes::write_centered(x, mean, grid.shift, grid.reciprocal, codes);
     // Variance with 48 fraction bits less twice the shift; 1e-5 · 2^48 is 2,814,749,767.
     let variance = floor_div(squares << 16, width) as u64;
     let variance = variance + (2_814_749_767 >> (2 * grid.shift));
@@ -63,17 +58,6 @@ fn root(variance: u64) -> u32 {
     return variance.isqrt() as u32;
 }
 
-/// Square of a number of at most 2^15 in magnitude. A 32-bit product gives hosts more SIMD lanes
-/// and is all that some cores have; others have a 64-bit multiply-accumulate.
-#[inline(always)]
-fn square(scaled: i32) -> i64 {
-    if cfg!(any(feature = "std", thumb1)) {
-        scaled.wrapping_mul(scaled) as i64
-    } else {
-        scaled as i64 * scaled as i64
-    }
-}
-
 /// Quantizes a vector to codes in ±127. Returns the value of code 127.
 ///
 /// Shapes: `x` and `codes` are `[n]`.
@@ -81,10 +65,7 @@ fn square(scaled: i32) -> i64 {
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
-    let (low, high) = range(x);
-    let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
-    // For −2^31 the shift is 16 and drops the difference of one from the clamped magnitude.
-    fill(x, codes, peak)
+    fill(x, codes, peak(x))
 }
 
 /// [`quantize`] to bytes.
@@ -92,9 +73,7 @@ pub fn quantize(x: &[i32], codes: &mut [i16]) -> Scale {
 #[cfg_attr(feature = "std", inline(always))]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn quantize_narrow(x: &[i32], codes: &mut [i8]) -> Scale {
-    let (low, high) = range(x);
-    let peak = high.unsigned_abs().max(low.unsigned_abs()).min(i32::MAX as u32);
-    fill(x, codes, peak)
+    fill(x, codes, peak(x))
 }
 
 /// ReLU fused with quantization to codes in 0 to 255. Returns the value of code 255.
@@ -112,17 +91,90 @@ pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
     grid.scale()
 }
 
+/// The largest magnitude, at most 2^31 − 1: that of −2^31 has its low bits shifted out in codes, and
+/// with them the difference.
+#[inline(always)]
+fn peak(x: &[i32]) -> u32 {
+    if cfg!(feature = "std") {
+        x.iter().fold(0, |peak, &x| peak.max(magnitude(x)))
+    } else {
+        peak_by_widening(x)
+    }
+}
+
 /// The smallest and the largest element; zeros for an empty slice.
 #[inline(always)]
 fn range(x: &[i32]) -> (i32, i32) {
-    let first = x.first().copied().unwrap_or(0);
-    let wider = |(low, high): (i32, i32), &x: &i32| (low.min(x), high.max(x));
     if cfg!(feature = "std") {
-        return x.iter().fold((first, first), wider);
+        let first = x.first().copied().unwrap_or(0);
+        x.iter().fold((first, first), |(low, high), &x| (low.min(x), high.max(x)))
+    } else {
+        range_by_widening(x)
     }
+}
+
+#[inline(always)]
+fn magnitude(x: i32) -> u32 {
+    x.unsigned_abs().min(i32::MAX as u32)
+}
+
+/// [`peak`] where comparisons take their time.
+#[inline(always)]
+fn peak_by_widening(x: &[i32]) -> u32 {
+    let around = |peak: u32| Range { low: -(peak as i32), span: 2 * peak };
+    widened(around(0), x, |_, x| around(magnitude(x))).span / 2
+}
+
+/// [`range`] where comparisons take their time.
+#[inline(always)]
+fn range_by_widening(x: &[i32]) -> (i32, i32) {
+    let wider = |range: Range, x: i32| match x < range.low {
+        true => Range { low: x, span: range.high().wrapping_sub(x) as u32 },
+        false => Range { span: x.wrapping_sub(range.low) as u32, ..range },
+    };
+    let first = x.first().copied().unwrap_or(0);
+    let range = widened(Range { low: first, span: 0 }, x, wider);
+    (range.low, range.high())
+}
+
+/// The integers from `low` to `low + span`.
+#[derive(Clone, Copy)]
+struct Range {
+    low: i32,
+    span: u32,
+}
+
+impl Range {
+    fn high(self) -> i32 {
+        self.low.wrapping_add_unsigned(self.span)
+    }
+}
+
+/// The range after all elements, each of which that is outside makes it `wider`. Few elements of a
+/// vector are outside the range of those before them, and one unsigned comparison finds them.
+#[inline(always)]
+fn widened(mut range: Range, x: &[i32], wider: impl Fn(Range, i32) -> Range) -> Range {
+    let mut include = |x: i32| {
+        if x.wrapping_sub(range.low) as u32 > range.span {
+            range = seldom(|| wider(range, x));
+        }
+    };
     let (fours, rest) = x.as_chunks::<4>();
-    let start = rest.iter().fold((first, first), wider);
-    fours.iter().fold(start, |range, [a, b, c, d]| wider(wider(wider(wider(range, a), b), c), d))
+    rest.iter().for_each(|&x| include(x));
+    for &[a, b, c, d] in fours {
+        include(a);
+        include(b);
+        include(c);
+        include(d);
+    }
+    range
+}
+
+/// Calls `f`, out of the way of what is done often.
+#[cold]
+#[inline(never)]
+fn seldom<T>(f: impl FnOnce() -> T) -> T {
+    f()
 }
 
 /// ⌊value / width⌋, by a shift for powers of two: 64-bit divisions are slow on small cores.
@@ -242,6 +294,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn widening_finds_the_same(x in vectors(), drop in 0u32..28) {
+            let x: Vec<i32> = x.iter().map(|x| x >> drop).collect();
+            prop_assert_eq!(peak_by_widening(&x), peak(&x));
+            prop_assert_eq!(range_by_widening(&x), range(&x));
+        }
+
         /// The full range of residuals, saturation included.
         #[test]
         fn normalize_is_layer_norm_everywhere(x in vectors(), drop in 0u32..28) {

@@ -8,7 +8,7 @@ use crate::blob::TAPS;
 /// Sums of INT8 weights, as `kernels::depthwise` defines them; false for weights that are not
 /// aligned to words, or other shapes than these.
 ///
-/// Shapes: `weights` is `[C, 4]`, `before` is `[3, C]`, `last` and `sums` are `[C]`.
+/// Shapes: `weights` is `[C, 4]`, `before` is `[3, C]`, `last` and `sums` are `[C]`; C is even.
 #[inline(always)]
 pub(in crate::kernels) fn sums(
     weights: &[u8],
@@ -19,6 +19,7 @@ pub(in crate::kernels) fn sums(
 ) -> bool {
     let channels = sums.len();
     let complete = channels > 0
+        && channels.is_multiple_of(2)
         && before.len() == (TAPS - 1) * channels
         && last.len() == channels
         && weights.len() == TAPS * channels
@@ -26,56 +27,74 @@ pub(in crate::kernels) fn sums(
     if complete {
         // SAFETY: the slices have the lengths of as many channels, and the weights are aligned.
         unsafe {
-            run(weights, before, last, [pair(f0, f2), pair(f1, f3)], sums);
+            run(weights, before, last, [pair(f0, f1), f2 as u32, f3 as u32], sums);
         }
     }
     complete
 }
 
+/// The sum of a channel. The products of codes and factors are below 2^22, so that their bits 8 to
+/// 23 are a signed number; two of them are computed 8 bits further up.
+///
+/// Registers: r0 weights, r1 positions before, r2 last position, r3 sums, r4 channels, r5 end of
+/// the last position, r8 the first two factors, r9 and r10 the others, r6, r11, r12 and lr scratch.
+macro_rules! channel {
+    () => {
+        "ldrsb r11, [r1, r4]
+        ldrsb r12, [r1, r4, lsl #1]
+        ldrsb r6, [r1], #1
+        ldrsb lr, [r2], #1
+        mul r12, r12, r9
+        mul lr, lr, r10
+        smulbb r6, r6, r8
+        smulbt r11, r11, r8
+        pkhtb r6, r12, r6, asr #8
+        pkhtb r11, lr, r11, asr #8
+        ldr r12, [r0], #4
+        eor r12, r12, #0x00800080
+        sxtb16 lr, r12
+        sxtb16 r12, r12, ror #8
+        smuad r6, r6, lr
+        smlad r6, r11, r12, r6
+        str r6, [r3], #4\n"
+    };
+}
+
 /// # Safety
 ///
-/// `sums` is `[C]`, not empty, `last` is `[C]`, `before` is `[3, C]`, and `weights` is `[C, 4]`,
-/// aligned to words.
+/// `sums` is `[C]`, not empty and of even length, `last` is `[C]`, `before` is `[3, C]`, and
+/// `weights` is `[C, 4]`, aligned to words.
 #[inline(never)]
-unsafe fn run(weights: &[u8], before: &[i8], last: &[i8], [even, odd]: [u32; 2], sums: &mut [i32]) {
-    // SAFETY: each of the C rounds, of which there is at least one, reads one code of each position
-    // and one word of weights and writes one sum; the caller vouches for their number. The products
-    // of codes and factors are below 2^22, so that their bits 8 to 23 are a signed number.
+unsafe fn run(
+    weights: &[u8],
+    before: &[i8],
+    last: &[i8],
+    [f01, f2, f3]: [u32; 3],
+    sums: &mut [i32],
+) {
+    // SAFETY: each of the C / 2 rounds, of which there is at least one, reads two codes of each
+    // position and two words of weights, which are stored with an offset of 128 in codes 0 and 2,
+    // and writes two sums; the caller vouches for their number. r6, which cannot be an operand, is
+    // saved and restored.
     unsafe {
         asm!(
+            "push {{r6, r7}}",
             "2:",
-            "ldrsb {q1}, [{before}, {channels}]",
-            "ldrsb {q2}, [{before}, {channels}, lsl #1]",
-            "ldrsb {q0}, [{before}], #1",
-            "ldrsb {q3}, [{last}], #1",
-            "smulbt {q2}, {q2}, {even}",
-            "smulbt {q3}, {q3}, {odd}",
-            "smulbb {q0}, {q0}, {even}",
-            "smulbb {q1}, {q1}, {odd}",
-            "lsl {q2}, {q2}, #8",
-            "lsl {q3}, {q3}, #8",
-            "pkhtb {q0}, {q2}, {q0}, asr #8",
-            "pkhtb {q1}, {q3}, {q1}, asr #8",
-            "ldr {q2}, [{weights}], #4",
-            // Codes 0 and 2 are stored with an offset of 128.
-            "eor {q2}, {q2}, #0x00800080",
-            "sxtb16 {q3}, {q2}",
-            "sxtb16 {q2}, {q2}, ror #8",
-            "smuad {q0}, {q0}, {q3}",
-            "smlad {q0}, {q1}, {q2}, {q0}",
-            "str {q0}, [{sums}], #4",
-            "cmp {last}, {end}",
+            channel!(),
+            channel!(),
+            "cmp r2, r5",
             "bne 2b",
-            before = inout(reg) before.as_ptr() => _,
-            last = inout(reg) last.as_ptr() => _,
-            weights = inout(reg) weights.as_ptr() => _,
-            sums = inout(reg) sums.as_mut_ptr() => _,
-            channels = in(reg) sums.len(),
-            end = in(reg) last.as_ptr_range().end,
-            even = in(reg) even,
-            odd = in(reg) odd,
-            q0 = out(reg) _, q1 = out(reg) _, q2 = out(reg) _, q3 = out(reg) _,
-            options(nostack),
+            "pop {{r6, r7}}",
+            inout("r0") weights.as_ptr() => _,
+            inout("r1") before.as_ptr() => _,
+            inout("r2") last.as_ptr() => _,
+            inout("r3") sums.as_mut_ptr() => _,
+            in("r4") sums.len(),
+            in("r5") last.as_ptr_range().end,
+            in("r8") f01,
+            in("r9") f2 << 8,
+            in("r10") f3 << 8,
+            out("r11") _, out("r12") _, out("lr") _,
         );
     }
 }

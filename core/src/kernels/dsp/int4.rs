@@ -58,7 +58,10 @@ pub(super) unsafe fn run(matrix: &Tensor<'_>, mut rows: Rows, keep: bool) {
         match groups {
             _ if keep => any_sums(&rows, weights, groups),
             4 => four(&rows, weights),
+            5 => five(&rows, weights),
+            6 => six(&rows, weights),
             8 => eight(&rows, weights),
+            10 => ten(&rows, weights),
             _ => any(&rows, weights, groups),
         }
     }
@@ -213,9 +216,42 @@ macro_rules! four_groups {
     };
 }
 
-/// Defines a function that runs `$row`, one row's instructions, for all rows.
+/// Five groups with their scales from bit 8 of lr on.
+macro_rules! five_groups {
+    () => {
+        concat!(
+            group!("13", "smmul r10, r9, r4"),
+            group!("17", "smmla r10, r9, r4, r10"),
+            group!("21", "smmla r10, r9, r4, r10"),
+            group!("25", "smmla r10, r9, r4, r10"),
+            group!("29", "smmla r10, r9, r4, r10"),
+        )
+    };
+}
+
+/// Six groups, likewise.
+macro_rules! six_groups {
+    () => {
+        concat!(five_groups!(), group!("1", "smmla r10, r9, r4, r10"))
+    };
+}
+
+/// Four more groups. A word `$at` bytes behind the row's first has their scales in its high half.
+macro_rules! four_more {
+    ($at:literal) => {
+        concat!(
+            "ldr lr, [sp, #8]\nldr lr, [lr, #",
+            $at,
+            "]\n",
+            four_groups!("smmla r10, r9, r4, r10")
+        )
+    };
+}
+
+/// Defines a function that runs `$row`, one row's instructions, for all rows. A row has `$scales`
+/// bytes of scales, of which `$row` finds the word at byte `$first` in lr.
 macro_rules! run {
-    ($name:ident, $scales:literal, $row:expr) => {
+    ($name:ident, $first:literal, $scales:literal, $row:expr) => {
         /// # Safety
         ///
         /// `weights` must be the aligned codes of as many rows as there are outputs, with as many
@@ -224,7 +260,7 @@ macro_rules! run {
         #[inline(never)]
         unsafe fn $name(rows: &Rows, weights: *const u8) {
             // SAFETY: each group reads its weights and coefficients, and each row its scales and
-            // bias; scales are read by words that end where they end, for which `ldr` needs no
+            // bias; scales are read by words within the row's, for which `ldr` needs no
             // alignment; each row writes its output. The caller vouches for all of these. r6 and
             // r7, which cannot be operands, are saved and restored. r0 to r3: coefficients, r4 to
             // r7: weights, r8: mask, r9: sum of a group, r10: sum of the row, r11: next
@@ -233,7 +269,7 @@ macro_rules! run {
                 asm!(
                     begin!(),
                     "2:",
-                    "ldr lr, [r2]",
+                    concat!("ldr lr, [r2, #", $first, "]"),
                     $row,
                     requantize_row!(concat!("ldrh lr, [r2], #", $scales)),
                     "bne 2b",
@@ -248,17 +284,11 @@ macro_rules! run {
     };
 }
 
-run!(four, "4", four_groups!("smmul r10, r9, r4"));
-run!(
-    eight,
-    "6",
-    concat!(
-        four_groups!("smmul r10, r9, r4"),
-        "ldr lr, [sp, #8]\n",
-        "ldr lr, [lr, #2]\n",
-        four_groups!("smmla r10, r9, r4, r10"),
-    )
-);
+run!(four, "0", "4", four_groups!("smmul r10, r9, r4"));
+run!(five, "1", "5", five_groups!());
+run!(six, "1", "5", six_groups!());
+run!(eight, "0", "6", concat!(four_groups!("smmul r10, r9, r4"), four_more!("2")));
+run!(ten, "1", "7", concat!(six_groups!(), four_more!("3")));
 
 /// Defines a function for rows of any number of groups.
 macro_rules! run_any {

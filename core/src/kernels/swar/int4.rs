@@ -115,9 +115,30 @@ fn dot<const W: usize>(chunk: &[u32], rows: [&[u32; W]; ROWS]) -> [i32; ROWS] {
     sums.map(|sum| sum as i32 >> 16)
 }
 
+/// A row: its words and scales.
+#[cfg(not(thumb1))]
+type Row<'a> = (&'a [u32], &'a [u8]);
+
 #[cfg(not(thumb1))]
 #[inline(always)]
 fn rows<const W: usize>(matrix: &Tensor<'_>, words: &[u32], prepared: &[u32], out: &mut [i32]) {
+    let pairs = prepared.chunks_exact(8 / W * chunk_words(W));
+    let last = pairs.remainder();
+    by_rows(matrix, words, out, |rows, _| pairs_of_groups::<W>(rows, prepared));
+    if !last.is_empty() {
+        by_rows(matrix, words, out, |rows, sums| last_group::<W>(rows, last, sums));
+    }
+}
+
+/// Replaces the sums of two rows at a time by those that `both` returns.
+#[cfg(not(thumb1))]
+#[inline(always)]
+fn by_rows(
+    matrix: &Tensor<'_>,
+    words: &[u32],
+    out: &mut [i32],
+    both: impl Fn([Row<'_>; ROWS], [i32; ROWS]) -> [i32; ROWS],
+) {
     let layout = matrix.layout();
     let row_words = layout.row_codes / 4;
     let row = |r: usize| {
@@ -128,17 +149,17 @@ fn rows<const W: usize>(matrix: &Tensor<'_>, words: &[u32], prepared: &[u32], ou
     while first < out.len() {
         // An odd last row is paired with itself.
         let second = (first + 1).min(out.len() - 1);
-        let [a, b] = two_rows::<W>([row(first), row(second)], prepared);
+        let [a, b] = both([row(first), row(second)], [out[first], out[second]]);
         (out[first], out[second]) = (a, b);
         first += ROWS;
     }
 }
 
+/// Sums over the pairs of groups, which share a byte of scales.
 #[cfg(not(thumb1))]
 #[inline(always)]
-fn two_rows<const W: usize>(rows: [(&[u32], &[u8]); ROWS], prepared: &[u32]) -> [i32; ROWS] {
+fn pairs_of_groups<const W: usize>(rows: [Row<'_>; ROWS], prepared: &[u32]) -> [i32; ROWS] {
     let mut totals = [0; ROWS];
-    // Two groups at a time, which share a byte of scales; a row has an even number of groups.
     let [a, b] = rows.map(|(words, scales)| words.as_chunks::<8>().0.iter().zip(&scales[2..]));
     let pairs = a.zip(b).zip(prepared.chunks_exact(8 / W * chunk_words(W)));
     for (((a, &scales_a), (b, &scales_b)), prepared) in pairs {
@@ -156,4 +177,24 @@ fn two_rows<const W: usize>(rows: [(&[u32], &[u8]); ROWS], prepared: &[u32]) -> 
         }
     }
     totals
+}
+
+/// Adds the last of an odd number of groups.
+#[cfg(not(thumb1))]
+#[inline(always)]
+fn last_group<const W: usize>(
+    rows: [Row<'_>; ROWS],
+    prepared: &[u32],
+    [mut sum_a, mut sum_b]: [i32; ROWS],
+) -> [i32; ROWS] {
+    let [(a, scale_a), (b, scale_b)] = rows.map(|(words, scales)| {
+        let scale = scales.last().map_or(0, |scales| (scales & 15) as i32);
+        (words.as_chunks::<8>().1, scale)
+    });
+    let parts = a.as_chunks::<W>().0.iter().zip(b.as_chunks::<W>().0);
+    for ((a, b), chunk) in parts.zip(prepared.chunks_exact(chunk_words(W))) {
+        let [part_a, part_b] = dot(chunk, [a, b]);
+        (sum_a, sum_b) = (sum_a + scale_a * part_a, sum_b + scale_b * part_b);
+    }
+    [sum_a, sum_b]
 }

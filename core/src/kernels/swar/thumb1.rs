@@ -8,7 +8,7 @@ use core::arch::naked_asm;
 
 use super::layout::{Prepared, chunk_words};
 use crate::blob::Tensor;
-use crate::kernels::shapes::LONGEST;
+use crate::kernels::shapes::{BLOCK, LONGEST};
 
 /// Bytes of the mantissa at the start of a row's scales.
 const MANTISSA: usize = 2;
@@ -21,6 +21,7 @@ struct Rows {
     out: *mut i32,
     out_end: *const i32,
     vector: *const u32,
+    /// Bytes of a row's words, of INT4 those of its pairs of groups.
     row_bytes: usize,
 }
 
@@ -45,7 +46,7 @@ impl Rows {
     }
 }
 
-/// Sums of all rows of INT4 in groups of 32, an even number a row. Shapes: `words` are the codes of
+/// Sums of all rows of INT4 in groups of 32, at least two a row. Shapes: `words` are the codes of
 /// `matrix`, `prepared` are the chunks of its columns, `out` is `[rows]`.
 pub(super) fn int4<const W: usize>(
     matrix: &Tensor<'_>,
@@ -53,13 +54,24 @@ pub(super) fn int4<const W: usize>(
     prepared: &[u32],
     out: &mut [i32],
 ) {
-    assert!(
-        prepared.len() == matrix.cols / (8 * W) * chunk_words(W) && matrix.cols.is_multiple_of(64)
-    );
-    let rows = Rows::new(matrix, words, prepared.as_ptr(), out);
+    assert!(matrix.cols.is_multiple_of(BLOCK) && matrix.cols >= 2 * BLOCK);
+    assert!(prepared.len() == matrix.cols / (8 * W) * chunk_words(W));
+    let mut rows = Rows::new(matrix, words, prepared.as_ptr(), out);
+    let odd = !matrix.cols.is_multiple_of(2 * BLOCK);
+    if odd {
+        rows.row_bytes -= BLOCK / 2;
+    }
     // SAFETY: the pointers are to as many rows as there are outputs, and to a vector of a row's
-    // length in chunks of the function's size; a row has an even number of groups.
-    unsafe { if W == 4 { int4_by_groups(&rows) } else { int4_by_halves(&rows) } }
+    // length in chunks of the function's size; a row has one pair of groups or more, and one group
+    // more if the number is odd.
+    unsafe {
+        match (W, odd) {
+            (4, false) => int4_by_groups(&rows),
+            (4, true) => odd_int4_by_groups(&rows),
+            (_, false) => int4_by_halves(&rows),
+            (_, true) => odd_int4_by_halves(&rows),
+        }
+    }
 }
 
 /// Sums of all rows of INT8, a multiple of 32 inputs long. Shapes as in [`int4`].
@@ -175,10 +187,30 @@ macro_rules! group {
     };
 }
 
+/// The last group of an odd number; its scale is the low half of a byte.
+macro_rules! last_group {
+    (even, $words:tt) => {
+        ""
+    };
+    (odd, $words:tt) => {
+        concat!(
+            group!($words),
+            "mov r5, r9
+            ldrb r6, [r5]
+            adds r5, #1
+            mov r9, r5
+            lsls r6, r6, #28
+            lsrs r6, r6, #28
+            muls r4, r6, r4
+            add r10, r4"
+        )
+    };
+}
+
 /// More registers of INT4: r2 mask, r3 sign bits, r6 and r7 multipliers, r9 scales, r10 sum of the
 /// row, r11 sum of a group.
 macro_rules! int4_rows {
-    ($words:tt) => {
+    ($number:tt, $words:tt) => {
         naked_asm!(
             enter!(),
             "ldr r2, =0x000f000f
@@ -211,6 +243,7 @@ macro_rules! int4_rows {
             beq 4f
             b 3b",
             "4:",
+            last_group!($number, $words),
             "mov r4, r10",
             end_row!(),
             ".pool",
@@ -225,7 +258,15 @@ macro_rules! int4_rows {
 /// and to the chunks of a row, which are groups.
 #[unsafe(naked)]
 unsafe extern "C" fn int4_by_groups(rows: &Rows) {
-    int4_rows!(4)
+    int4_rows!(even, 4)
+}
+
+/// # Safety
+///
+/// As [`int4_by_groups`], with an odd number of groups above one.
+#[unsafe(naked)]
+unsafe extern "C" fn odd_int4_by_groups(rows: &Rows) {
+    int4_rows!(odd, 4)
 }
 
 /// # Safety
@@ -233,7 +274,15 @@ unsafe extern "C" fn int4_by_groups(rows: &Rows) {
 /// As [`int4_by_groups`], with chunks that are half groups.
 #[unsafe(naked)]
 unsafe extern "C" fn int4_by_halves(rows: &Rows) {
-    int4_rows!(2)
+    int4_rows!(even, 2)
+}
+
+/// # Safety
+///
+/// As [`odd_int4_by_groups`], with chunks that are half groups.
+#[unsafe(naked)]
+unsafe extern "C" fn odd_int4_by_halves(rows: &Rows) {
+    int4_rows!(odd, 2)
 }
 
 /// Adds the products of eight inputs of INT8 to r8. r2: sign bits; r3, r6 and r7: multipliers.
