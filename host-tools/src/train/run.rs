@@ -58,8 +58,9 @@ pub struct Run<'a> {
     pub recipe: Recipe,
     /// Training tokens.
     pub train: &'a [u32],
-    /// Soft targets of the training tokens, if the model is trained on them, too.
-    pub soft: Option<&'a SoftTargets>,
+    /// Computes the soft targets of the training tokens, if the model is trained on them, too; called
+    /// when nothing else can refuse the run.
+    pub soft: Option<&'a (dyn Fn() -> SoftTargets + Sync)>,
     /// Validation tokens.
     pub valid: &'a [u32],
     /// Bytes of each token of the vocabulary.
@@ -106,12 +107,13 @@ impl Run<'_> {
             show(Event::Resumed(trainer.steps_done()));
         }
         let mut log = Log::open(&self.output.log, trainer.steps_done())?;
+        let soft = self.soft.map(|compute| compute());
         let started = Instant::now();
         let first_step = trainer.steps_done();
         let tokens = |step: u64| step * (batch * window) as u64;
         let mut losses = (0.0, 0);
         while trainer.steps_done() < steps {
-            let step = trainer.step(self.train, self.soft)?;
+            let step = trainer.step(self.train, soft.as_ref())?;
             let done = trainer.steps_done();
             show(Event::Step(done, step));
             losses = (losses.0 + step.loss, losses.1 + 1);

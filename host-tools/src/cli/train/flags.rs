@@ -151,7 +151,7 @@ pub(super) struct RecipeArgs {
     dropout: f32,
     /// With --teacher: weight of the text's own tokens in the loss; the rest is the KL divergence
     /// to the teachers' predictions.
-    #[arg(long, default_value_t = 0.2, value_name = "X")]
+    #[arg(long, requires = "teacher", default_value_t = 0.2, value_name = "X")]
     cross_entropy: f32,
     /// Peak learning rate.
     #[arg(long, default_value_t = 4e-3, value_name = "X")]

@@ -65,13 +65,13 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     }
     let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
     data.extend(teachers.iter().flat_map(Teachers::hashes));
-    let soft = teachers.map(|teachers| soft_targets(&teachers, &train, global));
+    let soft = teachers.as_ref().map(|teachers| || soft_targets(teachers, &train, global));
     let training = Run {
         config,
         initial: initial.as_ref().map(|initial| Model::from_checkpoint(&initial.checkpoint)),
         recipe,
         train: &train,
-        soft: soft.as_ref(),
+        soft: soft.as_ref().map(|compute| compute as _),
         valid: &valid,
         token_lengths: &tokenizer.token_lengths(),
         data,
