@@ -91,8 +91,8 @@ pub fn quantize_relu(x: &[i32], codes: &mut [i16]) -> Scale {
     grid.scale()
 }
 
-/// The largest magnitude, at most 2^31 − 1: that of −2^31 has its low bits shifted out in codes, and
-/// with them the difference.
+/// The largest magnitude, at most 2^31 − 1: that of −2^31 has its low bits shifted out in codes,
+/// and with them the difference.
 #[inline(always)]
 fn peak(x: &[i32]) -> u32 {
     if cfg!(feature = "std") {

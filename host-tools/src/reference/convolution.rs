@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::checkpoint::TAPS;
 use crate::reference::real::{Real, add_to};
+use crate::reference::simd::simd;
 
 /// Ranges of the taps `[TAPS, C]`, the oldest position first, and the bias `[C]` in the parameters.
 #[derive(Clone, Debug)]
@@ -25,21 +26,26 @@ impl Convolution {
         tail: &[T],
         y: &mut [T],
     ) {
-        let bias = &parameters[self.bias.clone()];
-        let c = bias.len();
-        let taps = &parameters[self.weight.clone()];
-        for (t, y) in y.chunks_exact_mut(c).enumerate() {
-            y.copy_from_slice(bias);
-            for (j, weight) in taps.chunks_exact(c).enumerate() {
-                let input = match (t + j).checked_sub(TAPS - 1) {
-                    Some(t) => &x[t * stride..][..c],
-                    None => &tail[(t + j) * c..][..c],
-                };
-                for ((y, &w), &x) in y.iter_mut().zip(weight).zip(input) {
-                    *y += w * x;
+        simd(
+            #[inline(always)]
+            || {
+                let bias = &parameters[self.bias.clone()];
+                let c = bias.len();
+                let taps = &parameters[self.weight.clone()];
+                for (t, y) in y.chunks_exact_mut(c).enumerate() {
+                    y.copy_from_slice(bias);
+                    for (j, weight) in taps.chunks_exact(c).enumerate() {
+                        let input = match (t + j).checked_sub(TAPS - 1) {
+                            Some(t) => &x[t * stride..][..c],
+                            None => &tail[(t + j) * c..][..c],
+                        };
+                        for ((y, &w), &x) in y.iter_mut().zip(weight).zip(input) {
+                            *y += w * x;
+                        }
+                    }
                 }
-            }
-        }
+            },
+        )
     }
 
     /// Shifts the inputs `x` of consecutive positions into `tail`.
@@ -65,31 +71,38 @@ impl Convolution {
         dx: &mut [T],
         gradient: &mut [T],
     ) {
-        let c = self.bias.len();
-        let rows = dy.len() / c;
-        let taps = &parameters[self.weight.clone()];
-        for t in 0..rows {
-            let dx = &mut dx[t * stride..][..c];
-            dx.fill(T::ZERO);
-            for (j, weight) in taps.chunks_exact(c).enumerate() {
-                // Input t reaches output t + 3 − j.
-                let Some(dy) = dy.get((t + TAPS - 1 - j) * c..(t + TAPS - j) * c) else { continue };
-                for ((dx, &w), &dy) in dx.iter_mut().zip(weight).zip(dy) {
-                    *dx += w * dy;
+        simd(
+            #[inline(always)]
+            || {
+                let c = self.bias.len();
+                let rows = dy.len() / c;
+                let taps = &parameters[self.weight.clone()];
+                for t in 0..rows {
+                    let dx = &mut dx[t * stride..][..c];
+                    dx.fill(T::ZERO);
+                    for (j, weight) in taps.chunks_exact(c).enumerate() {
+                        // Input t reaches output t + 3 − j.
+                        let Some(dy) = dy.get((t + TAPS - 1 - j) * c..(t + TAPS - j) * c) else {
+                            continue;
+                        };
+                        for ((dx, &w), &dy) in dx.iter_mut().zip(weight).zip(dy) {
+                            *dx += w * dy;
+                        }
+                    }
                 }
-            }
-        }
-        for (t, dy) in dy.chunks_exact(c).enumerate() {
-            let d_taps = gradient[self.weight.clone()].chunks_exact_mut(c);
-            for (j, d_weight) in d_taps.enumerate() {
-                let Some(t) = (t + j).checked_sub(TAPS - 1) else { continue };
-                let x = &x[t * stride..][..c];
-                for ((dw, &dy), &x) in d_weight.iter_mut().zip(dy).zip(x) {
-                    *dw += dy * x;
+                for (t, dy) in dy.chunks_exact(c).enumerate() {
+                    let d_taps = gradient[self.weight.clone()].chunks_exact_mut(c);
+                    for (j, d_weight) in d_taps.enumerate() {
+                        let Some(t) = (t + j).checked_sub(TAPS - 1) else { continue };
+                        let x = &x[t * stride..][..c];
+                        for ((dw, &dy), &x) in d_weight.iter_mut().zip(dy).zip(x) {
+                            *dw += dy * x;
+                        }
+                    }
+                    add_to(&mut gradient[self.bias.clone()], dy);
                 }
-            }
-            add_to(&mut gradient[self.bias.clone()], dy);
-        }
+            },
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! Dropout of activations during training.
 
 use crate::reference::real::Real;
+use crate::reference::simd::simd;
 
 /// Dropout: zeroes an activation with some probability and otherwise scales it up to keep the mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,22 +26,31 @@ impl Dropout {
 
     /// Zeroes dropped activations.
     pub(crate) fn apply<T: Real>(&mut self, activations: &mut [T]) {
-        for eight in activations.chunks_mut(8) {
-            let mut bytes = self.next().to_le_bytes().into_iter();
-            for activation in eight {
-                if bytes.next().is_some_and(|byte| byte < self.threshold) {
-                    *activation = T::ZERO;
-                }
-            }
-        }
+        self.apply_with(activations, T::ONE);
     }
 
     /// Zeroes dropped activations and scales the others.
     pub(crate) fn apply_scaled<T: Real>(&mut self, activations: &mut [T]) {
-        self.apply(activations);
-        let gain = self.gain();
-        for activation in activations {
-            *activation = *activation * gain;
+        self.apply_with(activations, self.gain());
+    }
+
+    fn apply_with<T: Real>(&mut self, activations: &mut [T], gain: T) {
+        let (eights, rest) = activations.as_chunks_mut::<8>();
+        simd(
+            #[inline(always)]
+            || {
+                for eight in eights {
+                    let bytes = self.next().to_le_bytes();
+                    for (x, byte) in eight.iter_mut().zip(bytes) {
+                        *x = if byte < self.threshold { T::ZERO } else { *x * gain };
+                    }
+                }
+            },
+        );
+        if !rest.is_empty() {
+            for (x, byte) in rest.iter_mut().zip(self.next().to_le_bytes()) {
+                *x = if byte < self.threshold { T::ZERO } else { *x * gain };
+            }
         }
     }
 

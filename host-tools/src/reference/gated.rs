@@ -23,7 +23,7 @@ use crate::reference::model::Model;
 use crate::reference::moe;
 use crate::reference::observer::{ConvolutionGradient, Each, LayerGradient};
 use crate::reference::real::{Real, add_to, size};
-use crate::reference::silu::{silu, silu_with_derivative};
+use crate::reference::silu;
 
 /// What a block carries from one position to the next.
 #[derive(Clone, Debug, Default)]
@@ -234,9 +234,7 @@ impl Gated {
         fake_quant: Option<FakeQuant>,
         tape: &mut Tape<T>,
     ) {
-        for (a, &x) in tape.a.iter_mut().zip(&tape.convolved) {
-            *a = silu(x);
-        }
+        silu::forward(&tape.convolved, &mut tape.a);
         if tape.rounds {
             // The memory reads `a` unrounded.
             tape.rounded.clone_from(&tape.a);
@@ -272,12 +270,7 @@ impl Gated {
     fn read<T: Real>(&self, tape: &mut Tape<T>, dropout: Option<Dropout>) {
         let c = self.channels();
         size(&mut tape.read, tape.s.len());
-        let rows = tape.s.chunks_exact(c).zip(tape.projected.chunks_exact(2 * c));
-        for ((s, projected), read) in rows.zip(tape.read.chunks_exact_mut(c)) {
-            for ((read, &s), &z) in read.iter_mut().zip(s).zip(&projected[c..]) {
-                *read = s * silu(z);
-            }
-        }
+        silu::gate(&tape.s, (&tape.projected, c), &mut tape.read);
         tape.dropout = dropout;
         if let Some(mut dropout) = dropout {
             dropout.apply_scaled(&mut tape.read);
@@ -312,24 +305,14 @@ impl Gated {
         // read = s ⊙ SiLU(z)
         size(d_projected, tape.projected.len());
         size(ds, tape.s.len());
-        let rows = tape.s.chunks_exact(c).zip(tape.projected.chunks_exact(2 * c));
-        let out = ds.chunks_exact_mut(c).zip(d_projected.chunks_exact_mut(2 * c));
-        for (((s, z), d_read), (ds, dz)) in rows.zip(d_read.chunks_exact(c)).zip(out) {
-            for i in 0..c {
-                let (value, slope) = silu_with_derivative(z[c + i]);
-                ds[i] = d_read[i] * value;
-                dz[c + i] = d_read[i] * s[i] * slope;
-            }
-        }
+        silu::gate_backward((&tape.s, &tape.projected, c), d_read, (ds, d_projected));
         self.memory_backward(model, window, (tape, ds), memory, gradient);
         let MemoryScratch { da, dv, .. } = memory;
         mask(dv, &tape.v_raw, POTENTIAL_BOUND);
         self.v_proj.backward_parameters(gradient, tape.of_potentials(), dv, each);
         self.v_proj.backward_input(parameters, dv, da, true);
         // a = SiLU(convolved)
-        for (da, &x) in da.iter_mut().zip(&tape.convolved) {
-            *da = *da * silu_with_derivative(x).1;
-        }
+        silu::backward(&tape.convolved, da);
         each(LayerGradient::Convolution(ConvolutionGradient {
             name: &self.conv.name,
             window,

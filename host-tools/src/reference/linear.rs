@@ -2,6 +2,7 @@
 
 use crate::reference::observer::{Each, LayerGradient, LinearGradient};
 use crate::reference::real::{Real, add_to};
+use crate::reference::simd::simd;
 use std::ops::Range;
 
 /// A matrix in a slice: element (r, c) is `data[r * row_stride + c * column_stride]`.
@@ -114,9 +115,10 @@ impl Linear {
         let dw = &mut gradient[self.weight.clone()];
         product(dw, true, a, b, (self.outputs, rows, self.inputs));
         let db = &mut gradient[self.bias.clone()];
-        for row in dy.chunks_exact(self.outputs) {
-            add_to(db, row);
-        }
+        simd(
+            #[inline(always)]
+            || dy.chunks_exact(self.outputs).for_each(|row| add_to(db, row)),
+        );
     }
 
     /// dx\[rows, in\] = dy\[rows, out\] · W, or dx += with `accumulate`.

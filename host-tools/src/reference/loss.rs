@@ -1,6 +1,7 @@
 //! Next-token cross-entropy, and the distillation loss.
 
 use crate::reference::real::{Real, dot, sum};
+use crate::reference::simd::simd;
 use serde::{Deserialize, Serialize};
 
 /// Turns logits `[rows, V]` into gradients of `scale` × the summed loss, in place, and returns the
@@ -9,17 +10,10 @@ pub(crate) fn gradient_in_place<T: Real>(logits: &mut [T], targets: &[u32], scal
     let vocab = logits.len() / targets.len();
     let mut total = 0.0;
     for (row, &target) in logits.chunks_exact_mut(vocab).zip(targets) {
-        let largest = maximum(row);
-        let at_target = (row[target as usize] - largest).to_f64();
-        for x in row.iter_mut() {
-            *x = (*x - largest).exp();
-        }
-        let normaliser = sum(row);
-        total += normaliser.to_f64().ln() - at_target;
-        let factor = scale / normaliser;
-        for x in row.iter_mut() {
-            *x = *x * factor;
-        }
+        let at_target = row[target as usize];
+        let (largest, normaliser) = exponentials(row);
+        total += normaliser.to_f64().ln() - (at_target - largest).to_f64();
+        multiply(row, scale / normaliser);
         row[target as usize] -= scale;
     }
     total
@@ -83,15 +77,20 @@ pub(crate) fn distil_in_place<T: Real>(
             own.copy_from_slice(row);
             losses.nats += gradient_in_place(&mut own, &[target], scale * share);
         }
-        let (top, teachers_top) = (maximum(row), maximum(teacher));
         let inverse = T::ONE / temperature;
-        for i in 0..vocab {
-            let (q, t) = ((row[i] - top) * inverse, (teacher[i] - teachers_top) * inverse);
-            difference[i] = t - q;
-            row[i] = q.exp();
-            p[i] = t.exp();
-        }
-        let (own_sum, sum) = (sum(row), sum(&p));
+        let (own_sum, sum) = simd(
+            #[inline(always)]
+            || {
+                let (top, teachers_top) = (maximum(row), maximum(teacher));
+                for i in 0..vocab {
+                    let (q, t) = ((row[i] - top) * inverse, (teacher[i] - teachers_top) * inverse);
+                    difference[i] = t - q;
+                    row[i] = q.exp();
+                    p[i] = t.exp();
+                }
+                (sum(row), sum(&p))
+            },
+        );
         let ratio = (own_sum / sum).to_f64().ln();
         losses.kl += (dot(&p, &difference) / sum).to_f64() + ratio;
         let (own_factor, factor) = (factor / own_sum, factor / sum);
@@ -105,7 +104,28 @@ pub(crate) fn distil_in_place<T: Real>(
     losses
 }
 
-pub(super) fn maximum<T: Real>(row: &[T]) -> T {
+/// Turns logits into exp(logit − largest), in place; returns the largest logit and the sum.
+pub(super) fn exponentials<T: Real>(row: &mut [T]) -> (T, T) {
+    simd(
+        #[inline(always)]
+        || {
+            let largest = maximum(row);
+            row.iter_mut().for_each(|x| *x = (*x - largest).exp());
+            (largest, sum(row))
+        },
+    )
+}
+
+/// Multiplies every element by `factor`.
+pub(super) fn multiply<T: Real>(row: &mut [T], factor: T) {
+    simd(
+        #[inline(always)]
+        || row.iter_mut().for_each(|x| *x = *x * factor),
+    );
+}
+
+#[inline]
+fn maximum<T: Real>(row: &[T]) -> T {
     // In lanes, like reductions: a running maximum would be a sequential dependency.
     let mut lanes = [row[0]; 16];
     let (chunks, rest) = row.as_chunks::<16>();

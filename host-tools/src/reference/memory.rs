@@ -3,6 +3,7 @@
 //! Rows hold K potentials or C channels; channel i belongs to potential ⌊i·K/C⌋.
 
 use crate::reference::real::Real;
+use crate::reference::simd::simd;
 
 /// γ = η / (η + Im G) `[rows, K]`, from G `[rows, 2K]`. In (0, 1], since Im G > 0.
 pub(crate) fn gates<T: Real>(eta: &[T], g: &[T], gates: &mut [T]) {
@@ -44,18 +45,25 @@ pub(crate) fn forward<T: Real>(
     state: &mut [T],
     s: &mut [T],
 ) {
-    let c = state.len();
-    let shared = c / potentials;
-    let rows = gates.chunks_exact(potentials).zip(a.chunks_exact(c));
-    for ((gates, a), s) in rows.zip(s.chunks_exact_mut(c)) {
-        let channels = a.chunks_exact(shared).zip(state.chunks_exact_mut(shared));
-        for ((&gate, (a, state)), s) in gates.iter().zip(channels).zip(s.chunks_exact_mut(shared)) {
-            for ((s, state), &a) in s.iter_mut().zip(state).zip(a) {
-                *state += gate * (a - *state);
-                *s = *state;
+    simd(
+        #[inline(always)]
+        || {
+            let c = state.len();
+            let shared = c / potentials;
+            let rows = gates.chunks_exact(potentials).zip(a.chunks_exact(c));
+            for ((gates, a), s) in rows.zip(s.chunks_exact_mut(c)) {
+                let channels = a.chunks_exact(shared).zip(state.chunks_exact_mut(shared));
+                for ((&gate, (a, state)), s) in
+                    gates.iter().zip(channels).zip(s.chunks_exact_mut(shared))
+                {
+                    for ((s, state), &a) in s.iter_mut().zip(state).zip(a) {
+                        *state += gate * (a - *state);
+                        *s = *state;
+                    }
+                }
             }
-        }
-    }
+        },
+    )
 }
 
 /// The adjoint of [`forward`] for one window that starts from zero, of C `channels`: writes the
@@ -66,30 +74,35 @@ pub(crate) fn backward<T: Real>(
     ds: &[T],
     (da, d_gates): (&mut [T], &mut [T]),
 ) {
-    let (k, c, shared) = (potentials, channels, channels / potentials);
-    // Gradient of s_t through s_{t+1}.
-    let mut carry = vec![T::ZERO; c];
-    let start = vec![T::ZERO; c];
-    for t in (0..ds.len() / c).rev() {
-        let row = t * c..(t + 1) * c;
-        let before = if t > 0 { &s[row.start - c..row.start] } else { &start };
-        let (a, ds, da) = (&a[row.clone()], &ds[row.clone()], &mut da[row]);
-        for p in 0..k {
-            let gate = gates[t * k + p];
-            let part = p * shared..(p + 1) * shared;
-            let (a, before) = (&a[part.clone()], &before[part.clone()]);
-            let (ds, da) = (&ds[part.clone()], &mut da[part.clone()]);
-            let carry = &mut carry[part];
-            for i in 0..shared {
-                let total = ds[i] + carry[i];
-                da[i] = gate * total;
-                carry[i] = total - da[i];
+    simd(
+        #[inline(always)]
+        || {
+            let (k, c, shared) = (potentials, channels, channels / potentials);
+            // Gradient of s_t through s_{t+1}.
+            let mut carry = vec![T::ZERO; c];
+            let start = vec![T::ZERO; c];
+            for t in (0..ds.len() / c).rev() {
+                let row = t * c..(t + 1) * c;
+                let before = if t > 0 { &s[row.start - c..row.start] } else { &start };
+                let (a, ds, da) = (&a[row.clone()], &ds[row.clone()], &mut da[row]);
+                for p in 0..k {
+                    let gate = gates[t * k + p];
+                    let part = p * shared..(p + 1) * shared;
+                    let (a, before) = (&a[part.clone()], &before[part.clone()]);
+                    let (ds, da) = (&ds[part.clone()], &mut da[part.clone()]);
+                    let carry = &mut carry[part];
+                    for i in 0..shared {
+                        let total = ds[i] + carry[i];
+                        da[i] = gate * total;
+                        carry[i] = total - da[i];
+                    }
+                    // ∂s_t/∂γ_t = a_t − s_{t−1}; da / γ would divide by gates near 0.
+                    let through = |i: usize| (carry[i] + da[i]) * (a[i] - before[i]);
+                    d_gates[t * k + p] = (0..shared).map(through).sum();
+                }
             }
-            // ∂s_t/∂γ_t = a_t − s_{t−1}; da / γ would divide by gates near 0.
-            let through = |i: usize| (carry[i] + da[i]) * (a[i] - before[i]);
-            d_gates[t * k + p] = (0..shared).map(through).sum();
-        }
-    }
+        },
+    )
 }
 
 #[cfg(test)]

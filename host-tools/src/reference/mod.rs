@@ -24,6 +24,7 @@ mod observer;
 mod real;
 mod resolvent;
 mod silu;
+mod simd;
 mod soft_targets;
 mod stream;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use observer::{
 };
 pub use real::Real;
 pub(crate) use real::dot;
+pub(crate) use simd::simd;
 pub use soft_targets::{SoftTargets, SoftWindows};
 pub use stream::Stream;
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ensemble::Predicts;
-use super::real::{Real, sum};
+use super::real::Real;
 use super::{Tape, loss};
 
 /// Tokens kept of each distribution: the most probable ones. The others are one class, of the
@@ -115,11 +115,9 @@ impl SoftWindows<'_> {
         let (mut nats, mut of_kept) = (0.0, vec![T::ZERO; self.text.kept]);
         for ((row, &target), position) in rows.zip(positions) {
             let (tokens, probabilities) = self.text.row(position);
-            let largest = loss::maximum(row);
-            let at_target = (row[target as usize] - largest).to_f64();
-            row.iter_mut().for_each(|x| *x = (*x - largest).exp());
-            let normaliser = sum(row);
-            nats += normaliser.to_f64().ln() - at_target;
+            let at_target = row[target as usize];
+            let (largest, normaliser) = loss::exponentials(row);
+            nats += normaliser.to_f64().ln() - (at_target - largest).to_f64();
             let at = |token: &u16| usize::from(*token);
             let own = tokens.iter().map(|token| row[at(token)]).sum::<T>();
             let kept = probabilities.iter().map(|p| p.to_f64()).sum::<f64>();
@@ -135,7 +133,7 @@ impl SoftWindows<'_> {
             for (q, token) in of_kept.iter_mut().zip(tokens) {
                 *q = row[at(token)] * factor;
             }
-            row.iter_mut().for_each(|x| *x = *x * of_others);
+            loss::multiply(row, of_others);
             for ((token, &q), p) in tokens.iter().zip(&of_kept).zip(probabilities) {
                 row[at(token)] = q - soft * T::of(p.to_f64());
             }

@@ -1,6 +1,6 @@
 //! AdamW: Adam with decoupled weight decay.
 
-use crate::reference::Model;
+use crate::reference::{Model, simd};
 
 /// Constants of the optimizer.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +54,21 @@ impl Update {
         let n = parameters.len();
         let (first, second) = (&mut first[..n], &mut second[..n]);
         let (gradient, decays) = (&gradient[..n], &decays[..n]);
-        for i in 0..n {
-            let g = gradient[i] * self.scale;
-            first[i] = beta1 * first[i] + (1.0 - beta1) * g;
-            second[i] = beta2 * second[i] + (1.0 - beta2) * g * g;
-            let direction =
-                first[i] * self.corrections.0 / ((second[i] * self.corrections.1).sqrt() + epsilon);
-            parameters[i] -= self.rate * (direction + weight_decay * decays[i] * parameters[i]);
-        }
+        let (of_first, of_second) = self.corrections;
+        simd(
+            #[inline(always)]
+            || {
+                for i in 0..n {
+                    let g = gradient[i] * self.scale;
+                    first[i] = beta1 * first[i] + (1.0 - beta1) * g;
+                    second[i] = beta2 * second[i] + (1.0 - beta2) * g * g;
+                    let direction =
+                        first[i] * of_first / ((second[i] * of_second).sqrt() + epsilon);
+                    let decay = weight_decay * decays[i] * parameters[i];
+                    parameters[i] -= self.rate * (direction + decay);
+                }
+            },
+        );
     }
 }
 

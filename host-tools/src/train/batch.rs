@@ -1,5 +1,6 @@
 //! A batch in shards, whose gradient sum does not depend on the number of threads.
 
+use crate::reference::simd;
 use crate::threads;
 use crate::train::random::Random;
 
@@ -93,11 +94,16 @@ impl Batch {
         threads::for_each(states, items, |_, (i, (gradient, square))| {
             let range = i * CHUNK..i * CHUNK + gradient.len();
             gradient.copy_from_slice(&shards[0].gradient[range.clone()]);
-            for shard in &shards[1..] {
-                for (sum, &g) in gradient.iter_mut().zip(&shard.gradient[range.clone()]) {
-                    *sum += g;
-                }
-            }
+            simd(
+                #[inline(always)]
+                || {
+                    for shard in &shards[1..] {
+                        for (sum, &g) in gradient.iter_mut().zip(&shard.gradient[range.clone()]) {
+                            *sum += g;
+                        }
+                    }
+                },
+            );
             *square = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
         });
         squares.iter().sum::<f64>().sqrt()

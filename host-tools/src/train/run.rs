@@ -58,7 +58,7 @@ pub struct Run<'a> {
     pub recipe: Recipe,
     /// Training tokens.
     pub train: &'a [u32],
-    /// Computes the soft targets of the training tokens, if the model is trained on them, too; called
+    /// Computes the soft targets of the training tokens, for a model trained on them, too; called
     /// when nothing else can refuse the run.
     pub soft: Option<&'a (dyn Fn() -> SoftTargets + Sync)>,
     /// Validation tokens.
