@@ -51,7 +51,8 @@ FULL = Preset(
     },
 )
 
-# Of the shipped models for 16, 64 and 256 KB: the same bytes of training text and of the file.
+# For files of 16, 64 and 256 KB. The first two are those of models/16k and models/64k: the same
+# bytes of training text and of the file.
 FLASH16 = Preset(
     width=32, steps=3000, batch=32, window=256, seeds=1, half=False, budgets=(16_384,),
     weight_decay=0.1, dropout=0.0, tokenizer="models/16k/tokenizer.json",
