@@ -229,7 +229,12 @@ mod tests {
                     assert!(error.contains(flag.as_str()), "{subcommand} --{flag}: {error}");
                 }
             }
-            assert!(refused("1").is_none_or(|error| error.contains("cannot be used")), "{flag}");
+            let one = refused("1").unwrap_or_default();
+            if one.contains("arguments were not provided") {
+                // Means nothing without another flag.
+                continue;
+            }
+            assert!(one.is_empty() || one.contains("cannot be used"), "{flag}: {one}");
             let is_whole = refused("0.5").is_some();
             let known = [&free[..], &dimensions].concat();
             let is_known = known.contains(&&**flag) || (subcommand == "train" && flag == "top-k");
