@@ -41,7 +41,7 @@ pub use observer::{
     ChainCall, ConvolutionGradient, LayerGradient, LinearCall, LinearGradient, Observer, Routed,
 };
 pub use real::Real;
-pub(crate) use real::dot;
+pub(crate) use real::{add_to, dot};
 pub(crate) use simd::simd;
 pub use soft_targets::{SoftTargets, SoftWindows};
 pub use stream::Stream;

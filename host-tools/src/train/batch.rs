@@ -1,6 +1,6 @@
 //! A batch in shards, whose gradient sum does not depend on the number of threads.
 
-use crate::reference::simd;
+use crate::reference::{add_to, simd};
 use crate::threads;
 use crate::train::random::Random;
 
@@ -98,9 +98,7 @@ impl Batch {
                 #[inline(always)]
                 || {
                     for shard in &shards[1..] {
-                        for (sum, &g) in gradient.iter_mut().zip(&shard.gradient[range.clone()]) {
-                            *sum += g;
-                        }
+                        add_to(gradient, &shard.gradient[range.clone()]);
                     }
                 },
             );
