@@ -325,9 +325,16 @@ pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
             let mantissa = pair_u16(scales, 0) as i32;
             for (g, out) in out.chunks_mut(matrix.group).enumerate() {
                 let unit = mantissa * group_scale(scales, g);
-                let mut codes = GroupCodes::new(matrix, codes, g, out.len());
-                for out in out {
-                    add_scaled(out, codes.next() * unit, shift);
+                let [plane] = *matrix.precision.planes() else {
+                    let mut codes = GroupCodes::new(matrix, codes, g, out.len());
+                    out.iter_mut().for_each(|out| add_scaled(out, codes.next() * unit, shift));
+                    continue;
+                };
+                let bytes = &codes[g * plane.bytes(matrix.group)..][..plane.bytes(out.len())];
+                for (lane, out) in out.chunks_mut(bytes.len()).enumerate() {
+                    for (j, (out, &byte)) in out.iter_mut().zip(bytes).enumerate() {
+                        add_scaled(out, field(plane, byte, j, lane) * unit, shift);
+                    }
                 }
             }
         }
@@ -335,8 +342,7 @@ pub fn add_row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
 }
 
 /// Adds a product below 2^25 in magnitude: a code of at most 2^7, or 2^5 · 15, times a mantissa.
-/// Outlined, to keep one copy for all precisions.
-#[inline(never)]
+#[inline(always)]
 fn add_scaled(out: &mut i32, product: i32, shift: i32) {
     let rounded = match shift {
         // Fits 32 bits: half of what is shifted out is below 2^30.
