@@ -25,7 +25,8 @@ Examples:
       resnet-bk train --corpus data/wikitext-2 --out runs/gated --block gated --lr 0.008 \\
           --weight-decay 0.2 --dropout 0.15 --batch 64 --steps 5000
 
-  The same with the predictions of earlier models as soft targets, which overfits less:
+  The same with the predictions of earlier models as soft targets, which overfits less, so that
+  it needs no dropout:
       resnet-bk train --corpus data/wikitext-2 --out runs/distilled --block gated --lr 0.008 \\
           --batch 64 --steps 5000 --teacher runs/gated/model.safetensors \\
           --teacher runs/another/model.safetensors
