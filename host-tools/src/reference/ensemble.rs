@@ -1,12 +1,21 @@
 //! Models whose predictions are averaged.
 
-use super::Tape;
 use super::model::Model;
+use super::real::add_to;
+use super::{Tape, loss};
 
 /// What distillation learns from.
 pub trait Predicts: Sync {
-    /// Logits `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens, in the
-    /// memory of `tape`. They may differ from a model's by a constant of each row.
+    /// Probabilities `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens, in
+    /// the memory of `tape`.
+    fn probabilities<'t>(
+        &self,
+        tokens: &[u32],
+        window: usize,
+        tape: &'t mut Tape,
+    ) -> &'t mut Vec<f32>;
+
+    /// The same as logits, which may differ from a model's by a constant of each row.
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32];
 
     /// Size of the vocabulary.
@@ -14,6 +23,20 @@ pub trait Predicts: Sync {
 }
 
 impl Predicts for Model {
+    fn probabilities<'t>(
+        &self,
+        tokens: &[u32],
+        window: usize,
+        tape: &'t mut Tape,
+    ) -> &'t mut Vec<f32> {
+        self.forward_reusing(tokens, window, tape);
+        for row in tape.logits.chunks_exact_mut(self.vocab()) {
+            let (_, sum) = loss::exponentials(row);
+            loss::multiply(row, 1.0 / sum);
+        }
+        &mut tape.logits
+    }
+
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
         self.forward_reusing(tokens, window, tape)
     }
@@ -56,26 +79,28 @@ impl<'a> From<&'a Model> for Ensemble<'a> {
 }
 
 impl Predicts for Ensemble<'_> {
+    fn probabilities<'t>(
+        &self,
+        tokens: &[u32],
+        window: usize,
+        tape: &'t mut Tape,
+    ) -> &'t mut Vec<f32> {
+        let mut sum = vec![0.0; tokens.len() * self.vocab()];
+        for model in self.models {
+            add_to(&mut sum, model.probabilities(tokens, window, tape));
+        }
+        loss::multiply(&mut sum, 1.0 / self.models.len() as f32);
+        tape.logits = sum;
+        &mut tape.logits
+    }
+
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
         if let [model] = self.models {
             return model.predict(tokens, window, tape);
         }
-        let vocab = self.vocab();
-        let mut sum = vec![0.0f32; tokens.len() * vocab];
-        for model in self.models {
-            let logits = model.predict(tokens, window, tape).chunks_exact(vocab);
-            for (sum, logits) in sum.chunks_exact_mut(vocab).zip(logits) {
-                let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let total: f32 = logits.iter().map(|x| (x - largest).exp()).sum();
-                let share = 1.0 / (total * self.models.len() as f32);
-                for (sum, x) in sum.iter_mut().zip(logits) {
-                    *sum += (x - largest).exp() * share;
-                }
-            }
-        }
-        sum.iter_mut().for_each(|p| *p = p.max(LEAST).ln());
-        tape.logits = sum;
-        &tape.logits
+        let probabilities = self.probabilities(tokens, window, tape);
+        probabilities.iter_mut().for_each(|p| *p = p.max(LEAST).ln());
+        probabilities
     }
 
     fn vocab(&self) -> usize {
