@@ -76,9 +76,9 @@ FLASH64 = Preset(
 FLASH256 = Preset(
     width=96, steps=3000, batch=64, seeds=1, half=False, budgets=(262_144,), dropout=0.0,
     models={
-        "gated": model("gated", 5, potentials=12),
-        "gru": model("gru", 3, hidden=224),
-        "attention": model("attention", 4, hidden=192),
+        "gated": model("gated", 6, channels=128, potentials=8),
+        "gru": model("gru", 3, hidden=120),
+        "attention": model("attention", 4, hidden=112),
     },
 )
 
