@@ -6,8 +6,8 @@ use super::{Tape, loss};
 
 /// What distillation learns from.
 pub trait Predicts: Sync {
-    /// Probabilities `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens, in
-    /// the memory of `tape`.
+    /// Probabilities `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens,
+    /// in the memory of `tape`.
     fn probabilities<'t>(
         &self,
         tokens: &[u32],
