@@ -8,12 +8,8 @@ use super::{Tape, loss};
 pub trait Predicts: Sync {
     /// Probabilities `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens,
     /// in the memory of `tape`.
-    fn probabilities<'t>(
-        &self,
-        tokens: &[u32],
-        window: usize,
-        tape: &'t mut Tape,
-    ) -> &'t mut Vec<f32>;
+    fn probabilities<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape)
+    -> &'t mut [f32];
 
     /// The same as logits, which may differ from a model's by a constant of each row.
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32];
@@ -28,7 +24,7 @@ impl Predicts for Model {
         tokens: &[u32],
         window: usize,
         tape: &'t mut Tape,
-    ) -> &'t mut Vec<f32> {
+    ) -> &'t mut [f32] {
         self.forward_reusing(tokens, window, tape);
         for row in tape.logits.chunks_exact_mut(self.vocab()) {
             let (_, sum) = loss::exponentials(row);
@@ -84,7 +80,7 @@ impl Predicts for Ensemble<'_> {
         tokens: &[u32],
         window: usize,
         tape: &'t mut Tape,
-    ) -> &'t mut Vec<f32> {
+    ) -> &'t mut [f32] {
         let mut sum = vec![0.0; tokens.len() * self.vocab()];
         for model in self.models {
             add_to(&mut sum, model.probabilities(tokens, window, tape));
