@@ -108,6 +108,8 @@ pub enum Error {
     Busy,
     /// A snapshot that cannot be restored.
     Snapshot(SnapshotProblem),
+    /// A compressed message that cannot be read.
+    Message(MessageProblem),
     /// A window without tokens.
     EmptyWindow,
     /// The memory is too small, or its allocation failed.
@@ -163,6 +165,26 @@ pub enum SnapshotProblem {
     Checksum,
     /// Its state or position is out of range for the model.
     State,
+}
+
+/// What is wrong with a compressed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum MessageProblem {
+    /// The bytes are no message's code.
+    Malformed,
+    /// It is shorter than its identity and check.
+    Truncated,
+    /// It was compressed with another model.
+    Model {
+        /// Identity in the message.
+        found: u16,
+        /// Identity of this model.
+        expected: u16,
+    },
+    /// Its check does not match.
+    Check,
 }
 
 /// What is wrong with a matrix.
@@ -271,6 +293,7 @@ impl fmt::Display for Error {
                 f.write_str("a token is in progress; advance the session to its end, or reset it")
             }
             Self::Snapshot(problem) => write!(f, "the snapshot cannot be restored: {problem}"),
+            Self::Message(problem) => write!(f, "the message cannot be read: {problem}"),
             Self::EmptyWindow => f.write_str("the window is empty; pass at least one token"),
             Self::Memory { needed, given } => {
                 write!(
@@ -313,6 +336,27 @@ impl fmt::Display for SnapshotProblem {
             Self::Length => f.write_str("its length is not that of a snapshot of this model"),
             Self::Checksum => f.write_str("its checksum does not match: it was damaged"),
             Self::State => f.write_str("its state or position is out of range for this model"),
+        }
+    }
+}
+
+impl fmt::Display for MessageProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Malformed => f.write_str(
+                "no message is coded like this; it was damaged, or compressed with another model \
+                 or other settings",
+            ),
+            Self::Truncated => f.write_str("it is shorter than its identity and check"),
+            Self::Model { found, expected } => write!(
+                f,
+                "it was compressed with model {found:04x}, this one is {expected:04x}; use the \
+                 sender's model"
+            ),
+            Self::Check => f.write_str(
+                "its check does not match; it was damaged, compressed with another model, or a \
+                 message before it was lost",
+            ),
         }
     }
 }

@@ -16,7 +16,7 @@
 //!    reports the kernel of each matrix, and the reason for a fallback to the portable one.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
 //! 6. [`sampler`], [`tokenizer`] and [`Generator`]: from logits to text. [`Scorer`]: negative
-//!    log-likelihood of a text.
+//!    log-likelihood of a text. [`coder`]: compression of texts.
 //!
 //! ```text
 //!  bytes ──Model::from_bytes──▶ Model ──▶ Session::step(token) ──▶ logits ──▶ Sampler ──▶ token
@@ -92,6 +92,8 @@ extern crate std;
 #[forbid(unsafe_code)]
 pub mod blob;
 #[forbid(unsafe_code)]
+pub mod coder;
+#[forbid(unsafe_code)]
 mod digest;
 #[forbid(unsafe_code)]
 mod error;
@@ -145,8 +147,9 @@ pub mod internals {
     }
 }
 
+pub use coder::Codec;
 pub use digest::LogitsDigest;
-pub use error::{Error, SnapshotProblem, TensorProblem};
+pub use error::{Error, MessageProblem, SnapshotProblem, TensorProblem};
 pub use generate::{Generator, Predictor};
 pub use model::Model;
 pub use piece::Piece;

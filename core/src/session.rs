@@ -169,6 +169,28 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         Ok(())
     }
 
+    /// The logits (`[V]`) of a first token, before which there is nothing: the output layer of a
+    /// residual stream of zeros, its biases. Leaves the state unchanged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] while a token is in progress.
+    pub fn prior(&mut self) -> Result<&mut [f16], Error> {
+        if self.is_busy() {
+            return Err(Error::Busy);
+        }
+        let dims = self.model.dims();
+        let Parts { mut tile, .. } = Parts::carve(self.memory.as_mut(), dims);
+        tile.h.fill(0);
+        tile.normalize();
+        let mut cursor = Cursor::OUTPUT;
+        while cursor.next.is_some() {
+            cursor.advance_output(&self.model, tile.lend());
+        }
+        self.logits_wanted = true;
+        Ok(logits(tile.scratch, dims, 1))
+    }
+
     /// Begins a token, which [`Session::advance`] then computes piece by piece.
     ///
     /// # Errors

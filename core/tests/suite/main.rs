@@ -3,6 +3,7 @@
 mod bad_input;
 mod blob;
 mod chain;
+mod codec;
 mod dims;
 mod golden;
 mod inference;
