@@ -18,7 +18,7 @@ class Preset:
     budgets: tuple  # bytes of whole models
     # Flags of train.py by name; the gated chain is trained by `resnet-bk train` instead.
     models: dict
-    rates: tuple = (0.008, 0.012, 0.018)
+    rates: tuple = (0.018, 0.027)
     window: int = 128
     weight_decay: float = 0.2
     dropout: float = 0.1

@@ -1,8 +1,9 @@
 //! Comparison of resnet-bk with general quantizers, quality on the same weights and text and speed,
-//! and of its block with others.
+//! of its block with others, and of its codec with other compressors.
 
 mod blocks;
 mod kernels;
+mod messages;
 mod page;
 mod quantizers;
 mod tokens;
@@ -41,6 +42,10 @@ enum Command {
     /// benchmarks/README.md. Scores are kept beside each model: another call computes only what is
     /// missing.
     Blocks(blocks::Args),
+    /// Short messages, cut from the test split: compressed bytes beside the model's cross-entropy.
+    ///
+    /// benchmarks/messages/compare.py puts other compressors beside it.
+    Messages(messages::Args),
     /// A page of plots from tables of models: bits per byte against bytes, memory and work.
     Page(page::Args),
     /// The tokens of a corpus as plain files, for training in benchmarks/blocks.
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         Command::Quantizers(args) => quantizers::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Blocks(args) => blocks::run(&args).map_err(|error| error as _),
+        Command::Messages(args) => messages::run(&args),
         Command::Page(args) => page::run(&args),
         Command::Tokens(args) => tokens::run(&args),
     };

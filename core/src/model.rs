@@ -147,7 +147,7 @@ impl<'a> Model<'a> {
     }
 
     /// Checksum and length of the blob, which identify it.
-    pub(crate) fn identity(&self) -> (u32, u32) {
+    pub fn identity(&self) -> (u32, u32) {
         self.identity
     }
 

@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod checkpoint;
 pub mod cli;
+pub mod compress;
 pub mod corpus;
 mod digest;
 pub mod error;

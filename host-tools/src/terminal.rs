@@ -28,6 +28,16 @@ impl Stdout {
         // Flush now: the flush at process exit ignores errors.
         stdout.write_fmt(text).and_then(|()| stdout.flush()).map_err(Error::Stdout)
     }
+
+    /// Writes bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stdout`] if they cannot be written.
+    pub fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Error::Stdout)
+    }
 }
 
 /// Standard error, for messages. Write errors are ignored: there is nowhere to report them.

@@ -2,6 +2,8 @@
 
 mod analyze;
 mod common;
+mod compress;
+mod decompress;
 mod eval;
 mod finetune;
 mod generate;
@@ -13,6 +15,7 @@ mod measured;
 mod numbers;
 mod optimizer;
 mod pieces;
+mod pipe;
 mod progress;
 mod quantize;
 mod report;
@@ -78,6 +81,10 @@ enum Command {
     Report(report::Args),
     /// Generate text with a checkpoint or a blob.
     Generate(generate::Args),
+    /// Compress text with a blob.
+    Compress(compress::Args),
+    /// Decompress what `compress` wrote.
+    Decompress(decompress::Args),
     /// Convert a blob of an older format.
     Upgrade(upgrade::Args),
 }
@@ -124,6 +131,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(args, cli.global),
         Command::Report(args) => report::run(args, cli.global),
         Command::Generate(args) => generate::run(args, cli.global),
+        Command::Compress(args) => compress::run(args, cli.global),
+        Command::Decompress(args) => decompress::run(args, cli.global),
         Command::Upgrade(args) => upgrade::run(args, cli.global),
     }
 }

@@ -109,6 +109,13 @@ impl Error {
                     .into()
             }
             Self::Blob(error) | Self::BlobFile { error, .. } => core_help(error).into(),
+            Self::Damaged { salvaged: true, .. } => {
+                "everything else was written; copy the compressed text again to get all of it"
+                    .into()
+            }
+            Self::Damaged { .. } => {
+                "copy it again, or add --salvage to write what can still be read".into()
+            }
             Self::Stdout(_) => {
                 "free some space or send the output elsewhere; files already written are complete"
                     .into()

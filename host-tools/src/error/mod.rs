@@ -229,6 +229,16 @@ pub enum Error {
     /// The integer core failed, or the FP32 model for the same reason.
     #[error("{0}")]
     Blob(resnet_bk_core::Error),
+    /// Parts of a compressed text cannot be read.
+    #[error("{} is damaged:{}", path.display(), list(lost))]
+    Damaged {
+        /// The compressed text.
+        path: PathBuf,
+        /// What is lost, a line each.
+        lost: Vec<String>,
+        /// Whether everything else was written.
+        salvaged: bool,
+    },
     /// Standard output was closed or cannot be written to.
     #[error("cannot write to standard output: {0}")]
     Stdout(std::io::Error),

@@ -32,6 +32,8 @@ pub enum Kind {
     Svg,
     /// A plot as PNG.
     Png,
+    /// A container of compressed text.
+    Compressed,
 }
 
 /// Bytes at the start of a file that identify most kinds.
@@ -66,6 +68,7 @@ impl Kind {
         let within = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
         match bytes {
             _ if bytes.starts_with(&resnet_bk_core::blob::MAGIC) => Some(Self::Blob),
+            _ if bytes.starts_with(&crate::compress::MAGIC) => Some(Self::Compressed),
             [0x89, b'P', b'N', b'G', ..] => Some(Self::Png),
             _ if bytes.starts_with(b"<svg ") => Some(Self::Svg),
             _ if bytes.starts_with(b"<!doctype html>") && within(GENERATOR) => Some(Self::Page),
@@ -127,6 +130,7 @@ impl fmt::Display for Kind {
             Self::Page => "a report",
             Self::Svg => "an SVG image",
             Self::Png => "a PNG image",
+            Self::Compressed => "a compressed text",
         })
     }
 }
@@ -164,6 +168,7 @@ mod tests {
         let old = b"{\n \"format\": 4, \"model_sha256\": \"ab\", \"published\": {} }";
         assert_eq!(of(old), Some(Kind::Importance));
         assert_eq!(of(b"\x89PNG\r\n\x1a\n and so on"), Some(Kind::Png));
+        assert_eq!(of(b"RBKtexts and so on"), Some(Kind::Compressed));
         assert_eq!(of(b"<svg width=\"1\"></svg>"), Some(Kind::Svg));
     }
 

@@ -1,0 +1,130 @@
+//! `resnet-bk compress`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::common::{Force, bar, escaped, parse_blob, print_json, set};
+use super::pipe::{self, Sink};
+use crate::cli::{Global, numbers};
+use crate::compress::{Container, Flags, MAX_CHUNK, Settings, compress, decompress};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::output::Kind;
+use crate::terminal::{Stderr, Stdout};
+
+const EXAMPLES: &str = "\
+Examples:
+  A text, and back:
+      resnet-bk compress model.rbk notes.txt --out notes.rbt
+      resnet-bk decompress model.rbk notes.rbt --out notes-again.txt
+
+  Messages, one a line, as a device would send them: each can be read without the others:
+      resnet-bk compress model.rbk messages.txt --lines --out messages.rbt
+
+  The same where no message is lost: each goes on from those before it, after some examples that
+  both ends have:
+      resnet-bk compress model.rbk messages.txt --lines --carry --prime examples.txt --out m.rbt
+
+  In a pipe:
+      dmesg | resnet-bk compress model.rbk > log.rbt
+
+Both ends need the same blob: its probabilities are the code. It takes a token's inference for every
+token of the text, on either end. docs/stream.md specifies the bytes.";
+
+/// Compress text with a blob, on any machine to the same bytes.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`compress --help` shows examples.")]
+pub(crate) struct Args {
+    /// Blob with a causal model and its tokenizer.
+    #[arg(value_name = "BLOB")]
+    model: PathBuf,
+    /// What to compress, of any bytes; `-` is standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    input: PathBuf,
+    /// Compressed text to write; `-` is standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+    /// Code every line as a message of its own.
+    #[arg(long)]
+    lines: bool,
+    /// Let every line go on from those before it: shorter, but a lost one makes the rest of its
+    /// chunk unreadable.
+    #[arg(long, requires = "lines")]
+    carry: bool,
+    /// Text that both ends have, which the model reads first.
+    #[arg(long, value_name = "FILE")]
+    prime: Option<PathBuf>,
+    /// Bytes of text in a chunk. Chunks are compressed in parallel and damaged apart; each costs
+    /// about 28 bytes and begins without the text before it.
+    #[arg(long, value_parser = numbers::within(1..=MAX_CHUNK as u64), default_value_t = 1 << 16,
+        value_name = "N")]
+    chunk: usize,
+    /// Decompress the result and compare before it is written.
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    force: Force,
+}
+
+pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    let mut inputs = vec![args.model.as_path(), args.input.as_path()];
+    inputs.extend(args.prime.as_deref());
+    let sink = Sink::new(&args.out, Some(Kind::Compressed), &inputs, args.force)?;
+    let blob = files::read(&args.model)?;
+    let model = parse_blob(&blob, &args.model)?;
+    let prime = read_prime(args.prime.as_deref())?;
+    let text = pipe::read(&args.input)?;
+    let started = Instant::now();
+    let flags = Flags { lines: args.lines, carried: args.carry };
+    let settings = Settings { flags, prime: &prime, chunk: args.chunk };
+    let progress = bar("compressing", global);
+    let (bytes, figures) = compress(&model, &text, settings, |share| set(&progress, share))?;
+    progress.finish_and_clear();
+    let seconds = started.elapsed().as_secs_f64();
+    if args.verify {
+        let progress = bar("verifying", global);
+        let container = Container::parse(&bytes).expect("it was just written");
+        let pieces = decompress(&model, &container, &prime, |share| set(&progress, share))?;
+        progress.finish_and_clear();
+        let read: Option<Vec<_>> = pieces.into_iter().map(std::result::Result::ok).collect();
+        if read.is_none_or(|read| read.concat() != text) {
+            return Err(Error::Usage(
+                "the compressed text does not give the text back: please report this".into(),
+            ));
+        }
+    }
+    sink.write(&bytes)?;
+    let per_byte = |bytes: usize| 8.0 * bytes as f64 / text.len().max(1) as f64;
+    if global.json && sink.is_file() {
+        let mut report = serde_json::to_value(figures).expect("plain numbers serialise");
+        report["out"] = json!(escaped(&args.out));
+        report["bits_per_byte"] = json!(per_byte(figures.bytes));
+        report["code_bits_per_byte"] = json!(per_byte(figures.code_bytes));
+        report["seconds"] = json!(seconds);
+        report["verified"] = json!(args.verify);
+        return print_json(&report);
+    }
+    let summary = format!(
+        "{} bytes to {} in {} messages and {} chunks: {:.3} bits per byte, {:.3} of them code; \
+         {seconds:.1} s",
+        figures.text_bytes,
+        figures.bytes,
+        figures.messages,
+        figures.chunks,
+        per_byte(figures.bytes),
+        per_byte(figures.code_bytes),
+    );
+    match sink.is_file() {
+        true => writeln!(Stdout, "{}: {summary}", args.out.display())?,
+        false if global.quiet => {}
+        false => writeln!(Stderr, "{summary}"),
+    }
+    Ok(())
+}
+
+/// The text of `--prime`; none is that of no bytes.
+pub(super) fn read_prime(path: Option<&Path>) -> Result<Vec<u8>> {
+    path.map_or(Ok(Vec::new()), files::read)
+}

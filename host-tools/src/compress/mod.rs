@@ -1,0 +1,133 @@
+//! Containers of compressed text: chunks that are coded apart, each with a check, so that damage
+//! costs no more than the chunk that it hits. `docs/stream.md` specifies the bytes.
+
+mod chunk;
+mod container;
+#[cfg(test)]
+mod tests;
+
+pub use container::{Container, Flags, Header, Lost, MAGIC};
+
+use rayon::prelude::*;
+use resnet_bk_core as core;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::{Error, Result};
+use chunk::Coder;
+
+/// The largest chunk, which bounds the memory that a reader needs.
+pub const MAX_CHUNK: usize = 16 << 20;
+
+/// How a text is divided and coded.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// Lines as messages of their own, and whether one goes on from the lines before it.
+    pub flags: Flags,
+    /// Text that the model reads before every chunk, or before every message of its own.
+    pub prime: &'a [u8],
+    /// Bytes of text in a chunk, at least; lines are not divided.
+    pub chunk: usize,
+}
+
+/// What a container holds, in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Figures {
+    /// Bytes of text.
+    pub text_bytes: usize,
+    /// Bytes of the container.
+    pub bytes: usize,
+    /// Chunks.
+    pub chunks: usize,
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of the messages' codes alone, without lengths, checks and chunks.
+    pub code_bytes: usize,
+}
+
+/// Compresses a text. `progress` is called with the fraction that is done.
+///
+/// # Errors
+///
+/// [`Error::Usage`] for a line longer than [`MAX_CHUNK`]; [`Error::Blob`] if the model cannot
+/// stream or has no tokenizer.
+pub fn compress(
+    model: &core::Model<'_>,
+    text: &[u8],
+    settings: Settings<'_>,
+    progress: impl Fn(f64) + Sync,
+) -> Result<(Vec<u8>, Figures)> {
+    let header = Header::new(model, settings.flags, settings.prime);
+    let coder = Coder::new(model, settings.flags, settings.prime)?;
+    let chunks = divide(text, settings)?;
+    let done = AtomicUsize::new(0);
+    let bodies: Vec<_> = chunks
+        .par_iter()
+        .map(|chunk| {
+            let coded = coder.compress(chunk)?;
+            let done = done.fetch_add(chunk.len(), Ordering::Relaxed) + chunk.len();
+            progress(done as f64 / text.len() as f64);
+            Ok(coded)
+        })
+        .collect::<Result<_>>()?;
+    let mut out = header.to_bytes();
+    let mut figures =
+        Figures { text_bytes: text.len(), chunks: chunks.len(), ..Default::default() };
+    for (index, (chunk, coded)) in chunks.iter().zip(bodies).enumerate() {
+        container::append_chunk(&mut out, index as u32, chunk, &coded.body);
+        figures.messages += coded.messages;
+        figures.code_bytes += coded.code_bytes;
+    }
+    container::append_end(&mut out, chunks.len() as u32, text.len() as u64);
+    figures.bytes = out.len();
+    Ok((out, figures))
+}
+
+/// Decompresses a container: the text of each chunk in order, or what was lost instead of it.
+/// `progress` is called with the fraction that is done.
+///
+/// # Errors
+///
+/// [`Error::Blob`] if the model cannot stream or has no tokenizer. Whether the container is one of
+/// this model and text, [`Header::check`] says.
+pub fn decompress(
+    model: &core::Model<'_>,
+    container: &Container<'_>,
+    prime: &[u8],
+    progress: impl Fn(f64) + Sync,
+) -> Result<Vec<std::result::Result<Vec<u8>, Lost>>> {
+    let coder = Coder::new(model, container.header.flags, prime)?;
+    let (done, total) = (AtomicUsize::new(0), container.pieces.len());
+    let read = |piece: &std::result::Result<container::Chunk<'_>, Lost>| {
+        let text = piece.and_then(|chunk| {
+            let (first, last) = (chunk.index, Some(chunk.index));
+            coder.decompress(&chunk).ok_or(Lost { first, last })
+        });
+        progress((done.fetch_add(1, Ordering::Relaxed) + 1) as f64 / total as f64);
+        text
+    };
+    Ok(container.pieces.par_iter().map(read).collect())
+}
+
+/// The chunks of a text.
+fn divide<'a>(text: &'a [u8], settings: Settings<'_>) -> Result<Vec<&'a [u8]>> {
+    let least = settings.chunk.clamp(1, MAX_CHUNK);
+    if !settings.flags.lines {
+        return Ok(text.chunks(least).collect());
+    }
+    let (mut rest, mut chunks) = (text, Vec::new());
+    while !rest.is_empty() {
+        let from = least.min(rest.len()) - 1;
+        let end = rest[from..].iter().position(|&byte| byte == b'\n');
+        let (chunk, after) = rest.split_at(end.map_or(rest.len(), |at| from + at + 1));
+        if chunk.len() > MAX_CHUNK {
+            return Err(Error::Usage(format!(
+                "the text has a line of more than {} bytes, which no chunk holds: leave out \
+                 --lines",
+                MAX_CHUNK - least
+            )));
+        }
+        chunks.push(chunk);
+        rest = after;
+    }
+    Ok(chunks)
+}

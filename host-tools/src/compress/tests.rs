@@ -1,0 +1,149 @@
+//! Containers of a small model.
+
+use proptest::prelude::*;
+use resnet_bk_core::Model;
+use std::sync::LazyLock;
+
+use super::*;
+
+static BLOB: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/64k/model.rbk");
+    crate::files::read(&path).unwrap()
+});
+
+const TEXT: &[u8] = b"The castle was built in 1204.\nIt has two towers.\n\n\xff\x00 \r\nthe end";
+
+fn packed(text: &[u8], settings: Settings<'_>) -> (Vec<u8>, Figures) {
+    compress(&Model::from_bytes(&BLOB).unwrap(), text, settings, |_| ()).unwrap()
+}
+
+fn unpacked(bytes: &[u8], prime: &[u8]) -> Vec<std::result::Result<Vec<u8>, Lost>> {
+    let model = Model::from_bytes(&BLOB).unwrap();
+    let container = Container::parse(bytes).unwrap();
+    container.header.check(&model, prime).unwrap();
+    decompress(&model, &container, prime, |_| ()).unwrap()
+}
+
+fn whole(bytes: &[u8], prime: &[u8]) -> Vec<u8> {
+    unpacked(bytes, prime).into_iter().map(std::result::Result::unwrap).collect::<Vec<_>>().concat()
+}
+
+fn settings(lines: bool, carried: bool, prime: &[u8], chunk: usize) -> Settings<'_> {
+    Settings { flags: Flags { lines, carried }, prime, chunk }
+}
+
+#[test]
+fn texts_come_back() {
+    for (lines, carried) in [(false, false), (true, false), (true, true)] {
+        for prime in [&b""[..], b"It is a castle.\n"] {
+            for chunk in [1, 20, 1000] {
+                for text in [&b""[..], b"\n", b"a", TEXT] {
+                    let (bytes, figures) = packed(text, settings(lines, carried, prime, chunk));
+                    assert_eq!(whole(&bytes, prime), text);
+                    assert_eq!((figures.text_bytes, figures.bytes), (text.len(), bytes.len()));
+                    assert!(figures.code_bytes <= text.len() + figures.messages);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_comes_before_changes_the_code() {
+    let code = |lines, carried, prime| packed(TEXT, settings(lines, carried, prime, 1000)).0;
+    let codes = [
+        code(true, false, &b""[..]),
+        code(true, true, b""),
+        code(true, false, b"It is a castle.\n"),
+        code(false, false, b""),
+    ];
+    for (i, one) in codes.iter().enumerate() {
+        assert!(codes[..i].iter().all(|other| other[52..] != one[52..]), "{i}");
+    }
+}
+
+#[test]
+fn damage_costs_the_chunk_that_it_hits() {
+    let text = TEXT.repeat(4);
+    let (bytes, figures) = packed(&text, settings(false, false, b"", 60));
+    let chunks: Vec<&[u8]> = text.chunks(60).collect();
+    assert_eq!(figures.chunks, chunks.len());
+    for at in (32..bytes.len()).step_by(3) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        let pieces = unpacked(&damaged, b"");
+        let lost = pieces.iter().filter(|piece| piece.is_err()).count();
+        assert_eq!(lost, 1, "byte {at}");
+        for (piece, chunk) in pieces.iter().zip(&chunks) {
+            assert!(piece.as_ref().is_ok_and(|piece| piece == chunk) || piece.is_err());
+        }
+    }
+    for len in (32..bytes.len()).step_by(5) {
+        let pieces = unpacked(&bytes[..len], b"");
+        assert!(matches!(pieces.last(), Some(Err(Lost { last: None, .. }))), "{len}");
+        for (piece, chunk) in pieces.iter().flatten().zip(&chunks) {
+            assert_eq!(piece, chunk);
+        }
+    }
+    // A chunk that is missing.
+    let body = Container::parse(&bytes).unwrap().pieces[1].unwrap().body;
+    let start = body.as_ptr() as usize - bytes.as_ptr() as usize;
+    let without = [&bytes[..start - 20], &bytes[start + body.len()..]].concat();
+    assert_eq!(unpacked(&without, b"")[1], Err(Lost { first: 1, last: Some(1) }));
+}
+
+#[test]
+fn headers_say_what_does_not_fit() {
+    let (bytes, _) = packed(TEXT, settings(true, true, b"before", 100));
+    let refused = |bytes: &[u8]| Container::parse(bytes).unwrap_err();
+    assert!(refused(b"RBK").contains("first bytes"));
+    assert!(refused(&bytes[..31]).contains("cut short"));
+    let mut other = bytes.clone();
+    other[8] = 9;
+    assert!(refused(&other).contains("format 9"));
+    other[8] = 1;
+    other[20] ^= 1;
+    assert!(refused(&other).contains("damaged"));
+    let model = Model::from_bytes(&BLOB).unwrap();
+    let header = Container::parse(&bytes).unwrap().header;
+    assert_eq!(header.check(&model, b"before"), Ok(()));
+    assert!(header.check(&model, b"").unwrap_err().contains("pass it with --prime"));
+    assert!(header.check(&model, b"after").unwrap_err().contains("not the one"));
+    let mut unprimed = header;
+    unprimed.prime = 0;
+    assert!(unprimed.check(&model, b"after").unwrap_err().contains("leave out --prime"));
+    let mut foreign = header;
+    foreign.model.0 ^= 1;
+    assert!(foreign.check(&model, b"before").unwrap_err().contains("checksum"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_bytes_come_back(
+        text in prop::collection::vec(any::<u8>(), 0..300),
+        lines in any::<bool>(),
+        chunk in 1usize..200,
+    ) {
+        prop_assert_eq!(whole(&packed(&text, settings(lines, lines, b"", chunk)).0, b""), text);
+    }
+
+    /// Records of any content are read or lost, without a panic.
+    #[test]
+    fn any_records_are_read_or_lost(
+        bodies in prop::collection::vec(
+            (any::<u32>(), prop::collection::vec(any::<u8>(), 0..30)),
+            0..5,
+        ),
+        lines in any::<bool>(),
+    ) {
+        let (mut bytes, _) = packed(b"", settings(lines, false, b"", 1));
+        bytes.truncate(32);
+        for (index, (text_len, body)) in bodies.iter().enumerate() {
+            let text = vec![0; *text_len as usize % 1000];
+            container::append_chunk(&mut bytes, index as u32, &text, body);
+        }
+        prop_assert!(unpacked(&bytes, b"").iter().all(std::result::Result::is_err));
+    }
+}
