@@ -31,10 +31,12 @@ def dictionary(args):
     train = (args.corpus / "train.txt").read_bytes()
     samples = [train[at : at + SAMPLE] for at in range(0, len(train), SAMPLE)]
     trained = zstandard.train_dictionary(args.blob.stat().st_size, samples)
-    compressor = zstandard.ZstdCompressor(
-        level=19, dict_data=trained, write_content_size=False, write_checksum=False
+    # Without what a stream between two that know each other can leave out.
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        19, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False,
+        write_checksum=False, write_dict_id=False,
     )
-    return compressor.compress
+    return zstandard.ZstdCompressor(dict_data=trained, compression_params=parameters).compress
 
 
 def smaz2(clone):

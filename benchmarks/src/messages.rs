@@ -5,7 +5,7 @@ use std::error::Error;
 use std::f64::consts::LN_2;
 use std::path::PathBuf;
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use resnet_bk_core::coder::{Framing, Start};
