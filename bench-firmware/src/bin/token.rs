@@ -2,8 +2,10 @@
 //! methods, memory, and a digest of the logits for the host.
 //!
 //! Lines: `token <instructions>`, `fed <instructions>`, `kind <name> <instructions>`,
-//! `sampler <name> <instructions>` (all per token), `piece <name> <instructions>` (the longest of
-//! its kind), `session_ram_bytes <n>`, `stack_bytes <n>`, `digest <hexadecimal>`.
+//! `sampler <name> <instructions>`, `coder <encode or decode> <instructions>` (all per token),
+//! `piece <name> <instructions>` (the longest of its kind), `session_ram_bytes <n>`,
+//! `stack_bytes <n>`, `digest <hexadecimal>`, `code <hexadecimal>`: the tokens after the first,
+//! compressed.
 #![no_std]
 #![no_main]
 
@@ -11,8 +13,9 @@ use core::hint::black_box;
 
 use resnet_bk_bench::laps::Laps;
 use resnet_bk_bench::machine::{self, Moment, Paint};
+use resnet_bk_core::coder::{Decoder, Encoder};
 use resnet_bk_core::{Error, LogitsDigest, Model, Sampler, Session};
-use semihosting::println;
+use semihosting::{print, println};
 
 resnet_bk_bench::entry!(run);
 
@@ -22,6 +25,8 @@ const TOKENS: usize = 16;
 const FIRST: u32 = 1;
 /// Temperature of the non-greedy samplers.
 const TEMPERATURE: f32 = 0.8;
+/// Bytes for the code of the tokens: 24 bits each at most.
+const CODE: usize = 3 * TOKENS + 8;
 /// Words for a session.
 const WORDS: usize = 8 << 10;
 
@@ -49,6 +54,8 @@ fn measure(memory: &mut [u32]) -> Result<(), Error> {
     let (mut token, mut instructions) = (FIRST, 0);
     let mut tokens = [0; TOKENS];
     let mut digest = LogitsDigest::new();
+    let (mut code, mut encoding) = ([0; CODE], 0);
+    let mut encoder = Encoder::new(&mut code);
     for taken in &mut tokens {
         *taken = token;
         let started = Moment::now();
@@ -56,6 +63,9 @@ fn measure(memory: &mut [u32]) -> Result<(), Error> {
         token = sampler.sample(logits);
         instructions += started.instructions_until(Moment::now());
         digest.update(logits);
+        let started = Moment::now();
+        encoder.put(logits, token)?;
+        encoding += started.instructions_until(Moment::now());
         for ((_, sampler), instructions) in samplers.iter_mut().zip(&mut sampled) {
             let started = Moment::now();
             black_box(sampler.sample(black_box(&mut *logits)));
@@ -71,20 +81,28 @@ fn measure(memory: &mut [u32]) -> Result<(), Error> {
     for ((name, _), instructions) in samplers.iter().zip(sampled) {
         println!("sampler {name} {}", instructions / TOKENS as u64);
     }
-    pieces(&mut session, &tokens, digest.value())?;
+    println!("coder encode {}", encoding / TOKENS as u64);
+    let len = encoder.finish()?;
+    pieces(&mut session, &tokens, &code[..len], digest.value())?;
     println!("digest {:08x}", digest.value());
+    print!("code ");
+    code[..len].iter().for_each(|byte| print!("{byte:02x}"));
+    println!();
     Ok(())
 }
 
-/// Repeats the tokens piece by piece and prints the instructions per piece.
+/// Repeats the tokens piece by piece, decodes them from their code, and prints the instructions.
 // Outlined so that its frame does not count as stack of a session.
 #[inline(never)]
 fn pieces(
     session: &mut Session<'_, &mut [u32]>,
     tokens: &[u32],
+    code: &[u8],
     expected: u32,
 ) -> Result<(), Error> {
     let (mut laps, mut digest) = (Laps::new(), LogitsDigest::new());
+    let (mut decoder, mut decoding) = (Decoder::new(code), 0);
+    let mut following = tokens[1..].iter();
     session.reset();
     for &token in tokens {
         session.begin(token)?;
@@ -92,7 +110,20 @@ fn pieces(
         while let Some(piece) = session.advance() {
             laps.lap(piece);
         }
-        digest.update(session.logits().unwrap_or_default());
+        let logits = session.logits().unwrap_or_default();
+        digest.update(logits);
+        let started = Moment::now();
+        let decoded = decoder.take(logits)?;
+        decoding += started.instructions_until(Moment::now());
+        if following.next().is_some_and(|&token| token != decoded) {
+            println!("a token is not decoded as it was encoded");
+            machine::exit(1);
+        }
+    }
+    println!("coder decode {}", decoding / tokens.len() as u64);
+    if !decoder.is_at_end()? {
+        println!("the code does not end with its tokens");
+        machine::exit(1);
     }
     if digest.value() != expected {
         println!("the pieces of a token give other logits than a step");

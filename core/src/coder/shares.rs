@@ -46,6 +46,7 @@ impl<'a> Shares<'a> {
         Self { logits, largest, factor }
     }
 
+    #[inline(always)]
     fn size(&self, logit: f16) -> u32 {
         let product = u64::from(weight(self.largest, logit)) * u64::from(self.factor);
         1 + (product >> 32) as u32
@@ -74,20 +75,19 @@ impl<'a> Shares<'a> {
 
 /// A half in units of 2^−12, rounded towards zero. The exponent 31 of infinities and NaN is
 /// treated like any other.
+#[inline(always)]
 fn fixed(half: f16) -> i32 {
-    let (exponent, fraction) = (half.to_bits() >> 10 & 31, i32::from(half.to_bits() & 0x3ff));
-    let magnitude = match exponent {
-        0 => fraction >> 12,
-        1..13 => (fraction | 1 << 10) >> (13 - exponent),
-        _ => (fraction | 1 << 10) << (exponent - 13),
-    };
-    if half.to_bits() >> 15 == 1 { -magnitude } else { magnitude }
+    let bits = i32::from(half.to_bits());
+    // Subnormal halves are below 2^−12 with the implicit bit, too.
+    let magnitude = ((bits & 0x3ff | 0x400) << 18) >> (31 - (bits >> 10 & 31));
+    if bits >> 15 == 1 { -magnitude } else { magnitude }
 }
 
 /// e^(logit − largest) in units of 2^−24.
 ///
 /// The difference times log₂e is split into an integer n, sixteenths j and a remainder r, so that
 /// the weight is 2^−n · 2^(−j/16) · 2^−r: a shift, a table and a polynomial of degree 2.
+#[inline(always)]
 fn weight(largest: i32, logit: f16) -> u32 {
     let below = (largest - fixed(logit)) as u32;
     if below >= NEGLIGIBLE {

@@ -40,6 +40,9 @@ impl Baseline {
             for (sampler, instructions) in &token.samplers {
                 counts.insert(format!("{core} sampler {sampler} {blob}"), *instructions);
             }
+            for (end, instructions) in &token.coder {
+                counts.insert(format!("{core} coder {end} {blob}"), *instructions);
+            }
         }
         for code in &measured.code {
             counts.insert(format!("{} code bytes", code.core), code.own);

@@ -57,6 +57,9 @@ pub(super) struct Token {
     /// Instructions of each sampling method, not counted in a token.
     #[serde(serialize_with = "as_map")]
     pub(super) samplers: Vec<(String, u64)>,
+    /// Instructions of encoding and decoding a token, not counted in it.
+    #[serde(serialize_with = "as_map")]
+    pub(super) coder: Vec<(String, u64)>,
     /// Instructions of a whole token with an unaligned blob, if measured.
     pub(super) off_alignment: Option<u64>,
     pub(super) session_ram_bytes: u64,

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use resnet_bk_core::coder::Encoder;
 use resnet_bk_core::{LogitsDigest, Model, Sampler, Session};
 
 use crate::steps::Steps;
@@ -184,7 +185,7 @@ fn check_pieces(token: &Token, inspected: &Inspected) -> Result<()> {
 /// Counts whole tokens on a machine, whose logits must equal the host's.
 fn token(machine: &'static Machine, name: &str, blob: &PathBuf) -> Result<Token> {
     let bytes = fs::read(blob).with_context(|| format!("cannot read {}", blob.display()))?;
-    let expected = host_digest(&bytes)?;
+    let (expected, expected_code) = on_host(&bytes)?;
     let program = machine.build("token")?;
     let run = |offset| {
         let lines = machine.run(&program, Some((blob, offset)))?;
@@ -192,6 +193,12 @@ fn token(machine: &'static Machine, name: &str, blob: &PathBuf) -> Result<Token>
         ensure!(
             digest == expected,
             "{}, {name}, {offset} bytes off: the logits' digest is {digest}, on this machine {expected}",
+            machine.core
+        );
+        let code = machine::value(&lines, "code")?;
+        ensure!(
+            code == expected_code,
+            "{}, {name}: tokens are compressed to {code}, on this machine to {expected_code}",
             machine.core
         );
         Ok(lines)
@@ -202,6 +209,7 @@ fn token(machine: &'static Machine, name: &str, blob: &PathBuf) -> Result<Token>
         _ => None,
     };
     let (mut kinds, mut pieces, mut samplers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut coder = Vec::new();
     for line in &lines {
         match line.words()[..] {
             ["kind", name, instructions] => kinds.push((name.to_owned(), instructions.parse()?)),
@@ -209,6 +217,7 @@ fn token(machine: &'static Machine, name: &str, blob: &PathBuf) -> Result<Token>
             ["sampler", name, instructions] => {
                 samplers.push((name.to_owned(), instructions.parse()?));
             }
+            ["coder", name, instructions] => coder.push((name.to_owned(), instructions.parse()?)),
             _ => {}
         }
     }
@@ -221,23 +230,29 @@ fn token(machine: &'static Machine, name: &str, blob: &PathBuf) -> Result<Token>
         pieces,
         fed_instructions: machine::number(&lines, "fed")?,
         samplers,
+        coder,
         off_alignment,
         session_ram_bytes: machine::number(&lines, "session_ram_bytes")?,
         stack_bytes: machine::number(&lines, "stack_bytes")?,
     })
 }
 
-/// Digest of the logits of the device's tokens, computed on the host.
-fn host_digest(blob: &[u8]) -> Result<String> {
+/// What the device computes, on the host: the digest of its logits, and the code of its tokens.
+fn on_host(blob: &[u8]) -> Result<(String, String)> {
     let model = Model::from_bytes(blob)?;
     let mut session = Session::allocate(model)?;
     let mut sampler = Sampler::greedy();
     let mut digest = LogitsDigest::new();
+    let mut code = [0; 4 * TOKENS];
+    let mut encoder = Encoder::new(&mut code);
     let mut token = FIRST;
     for _ in 0..TOKENS {
         let logits = session.step(token)?;
         digest.update(logits);
         token = sampler.sample(logits);
+        encoder.put(logits, token)?;
     }
-    Ok(format!("{:08x}", digest.value()))
+    let len = encoder.finish()?;
+    let code = code[..len].iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((format!("{:08x}", digest.value()), code))
 }

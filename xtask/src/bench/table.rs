@@ -95,6 +95,11 @@ fn tokens(tokens: &[Token]) -> Table {
             token.samplers.iter().find(|(name, _)| name == sampler).map(|(_, number)| *number)
         });
     }
+    for end in ["encode", "decode"] {
+        row(&format!("coder {end}"), &|token| {
+            token.coder.iter().find(|(name, _)| name == end).map(|(_, number)| *number)
+        });
+    }
     row("stack bytes", &|token| Some(token.stack_bytes));
     table
 }
