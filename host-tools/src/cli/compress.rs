@@ -1,12 +1,11 @@
 //! `resnet-bk compress`.
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
 
-use super::common::{Force, bar, escaped, parse_blob, print_json, set};
-use super::pipe::{self, Sink};
+use super::common::{bar, escaped, parse_blob, print_json, set};
+use super::pipe::Ends;
 use crate::cli::{Global, numbers};
 use crate::compress::{Container, Flags, MAX_CHUNK, Settings, compress, decompress};
 use crate::error::{Error, Result};
@@ -37,15 +36,8 @@ token of the text, on either end. docs/stream.md specifies the bytes.";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`compress --help` shows examples.")]
 pub(crate) struct Args {
-    /// Blob with a causal model and its tokenizer.
-    #[arg(value_name = "BLOB")]
-    model: PathBuf,
-    /// What to compress, of any bytes; `-` is standard input.
-    #[arg(value_name = "FILE", default_value = "-")]
-    input: PathBuf,
-    /// Compressed text to write; `-` is standard output.
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    out: PathBuf,
+    #[command(flatten)]
+    ends: Ends,
     /// Code every line as a message of its own.
     #[arg(long)]
     lines: bool,
@@ -53,9 +45,6 @@ pub(crate) struct Args {
     /// chunk unreadable.
     #[arg(long, requires = "lines")]
     carry: bool,
-    /// Text that both ends have, which the model reads first.
-    #[arg(long, value_name = "FILE")]
-    prime: Option<PathBuf>,
     /// Bytes of text in a chunk. Chunks are compressed in parallel and damaged apart; each costs
     /// about 28 bytes and begins without the text before it.
     #[arg(long, value_parser = numbers::within(1..=MAX_CHUNK as u64), default_value_t = 1 << 16,
@@ -64,18 +53,13 @@ pub(crate) struct Args {
     /// Decompress the result and compare before it is written.
     #[arg(long)]
     verify: bool,
-    #[command(flatten)]
-    force: Force,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let mut inputs = vec![args.model.as_path(), args.input.as_path()];
-    inputs.extend(args.prime.as_deref());
-    let sink = Sink::new(&args.out, Some(Kind::Compressed), &inputs, args.force)?;
-    let blob = files::read(&args.model)?;
-    let model = parse_blob(&blob, &args.model)?;
-    let prime = read_prime(args.prime.as_deref())?;
-    let text = pipe::read(&args.input)?;
+    let sink = args.ends.sink(Some(Kind::Compressed))?;
+    let blob = files::read(&args.ends.model)?;
+    let model = parse_blob(&blob, &args.ends.model)?;
+    let (prime, text) = (args.ends.prime()?, args.ends.read()?);
     let started = Instant::now();
     let flags = Flags { lines: args.lines, carried: args.carry };
     let settings = Settings { flags, prime: &prime, chunk: args.chunk };
@@ -99,7 +83,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let per_byte = |bytes: usize| 8.0 * bytes as f64 / text.len().max(1) as f64;
     if global.json && sink.is_file() {
         let mut report = serde_json::to_value(figures).expect("plain numbers serialise");
-        report["out"] = json!(escaped(&args.out));
+        report["out"] = json!(escaped(&args.ends.out));
         report["bits_per_byte"] = json!(per_byte(figures.bytes));
         report["code_bits_per_byte"] = json!(per_byte(figures.code_bytes));
         report["seconds"] = json!(seconds);
@@ -117,14 +101,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         per_byte(figures.code_bytes),
     );
     match sink.is_file() {
-        true => writeln!(Stdout, "{}: {summary}", args.out.display())?,
+        true => writeln!(Stdout, "{}: {summary}", args.ends.out.display())?,
         false if global.quiet => {}
         false => writeln!(Stderr, "{summary}"),
     }
     Ok(())
-}
-
-/// The text of `--prime`; none is that of no bytes.
-pub(super) fn read_prime(path: Option<&Path>) -> Result<Vec<u8>> {
-    path.map_or(Ok(Vec::new()), files::read)
 }

@@ -1,12 +1,9 @@
 //! `resnet-bk decompress`.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
-use super::common::{Force, bar, escaped, parse_blob, print_json, set};
-use super::compress::read_prime;
-use super::pipe::{self, Sink};
+use super::common::{bar, escaped, parse_blob, print_json, set};
+use super::pipe::Ends;
 use crate::cli::Global;
 use crate::compress::{Container, Lost, decompress};
 use crate::error::{Error, Result};
@@ -27,36 +24,21 @@ Nothing is written that differs from the text that was compressed: every chunk h
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`decompress --help` shows examples.")]
 pub(crate) struct Args {
-    /// The blob that compressed it.
-    #[arg(value_name = "BLOB")]
-    model: PathBuf,
-    /// Compressed text; `-` is standard input.
-    #[arg(value_name = "FILE", default_value = "-")]
-    input: PathBuf,
-    /// Text to write; `-` is standard output.
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    out: PathBuf,
-    /// The text that was read first, if there was one.
-    #[arg(long, value_name = "FILE")]
-    prime: Option<PathBuf>,
+    #[command(flatten)]
+    ends: Ends,
     /// Write what can be read of a damaged text. The exit code is still 1.
     #[arg(long)]
     salvage: bool,
-    #[command(flatten)]
-    force: Force,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let mut inputs = vec![args.model.as_path(), args.input.as_path()];
-    inputs.extend(args.prime.as_deref());
-    let sink = Sink::new(&args.out, None, &inputs, args.force)?;
-    let blob = files::read(&args.model)?;
-    let model = parse_blob(&blob, &args.model)?;
-    let prime = read_prime(args.prime.as_deref())?;
-    let bytes = pipe::read(&args.input)?;
+    let sink = args.ends.sink(None)?;
+    let blob = files::read(&args.ends.model)?;
+    let model = parse_blob(&blob, &args.ends.model)?;
+    let (prime, bytes) = (args.ends.prime()?, args.ends.read()?);
     let invalid = |reason| Error::Format {
         kind: "compressed text for this",
-        path: args.input.clone(),
+        path: args.ends.input.clone(),
         reason,
     };
     let container = Container::parse(&bytes).map_err(invalid)?;
@@ -72,18 +54,23 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         let chunks = pieces.iter().flatten().count();
         if global.json && sink.is_file() {
             print_json(&json!({
-                "out": escaped(&args.out), "text_bytes": text.len(), "bytes": bytes.len(),
+                "out": escaped(&args.ends.out), "text_bytes": text.len(), "bytes": bytes.len(),
                 "chunks": chunks, "lost": lost,
             }))?;
         } else if sink.is_file() {
-            writeln!(Stdout, "{}: {} bytes in {chunks} chunks", args.out.display(), text.len())?;
+            writeln!(
+                Stdout,
+                "{}: {} bytes in {chunks} chunks",
+                args.ends.out.display(),
+                text.len()
+            )?;
         } else if !global.quiet {
             writeln!(Stderr, "{} bytes in {chunks} chunks", text.len());
         }
     }
     match lost.is_empty() {
         true => Ok(()),
-        false => Err(Error::Damaged { path: args.input, lost, salvaged: args.salvage }),
+        false => Err(Error::Damaged { path: args.ends.input, lost, salvaged: args.salvage }),
     }
 }
 

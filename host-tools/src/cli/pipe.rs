@@ -1,29 +1,73 @@
 //! Inputs and outputs that may be pipes: `-` is standard input or output.
 
 use std::io::{IsTerminal, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::common::Force;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::output::{Kind, Output};
 use crate::terminal::Stdout;
 
-use super::common::Force;
+/// The flags of both ends of a compressed text.
+#[derive(Debug, clap::Args)]
+pub(super) struct Ends {
+    /// Blob with a causal model and its tokenizer, the same at both ends.
+    #[arg(value_name = "BLOB")]
+    pub(super) model: PathBuf,
+    /// File to read; `-` is standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(super) input: PathBuf,
+    /// File to write; `-` is standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(super) out: PathBuf,
+    /// Text that both ends have, which the model reads first.
+    #[arg(long, value_name = "FILE")]
+    prime: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
+}
+
+impl Ends {
+    /// Checks the output before the work begins. It may replace a file of this kind, if any.
+    pub(super) fn sink(&self, kind: Option<Kind>) -> Result<Sink> {
+        if is_pipe(&self.out) {
+            if kind.is_some() && std::io::stdout().is_terminal() {
+                return Err(Error::Usage(
+                    "bytes would go to the terminal: name a file with --out, or use a pipe".into(),
+                ));
+            }
+            return Ok(Sink::Stdout);
+        }
+        let inputs = [&self.model, &self.input].into_iter().chain(&self.prime);
+        let mut plan = self.force.plan(inputs);
+        let output = match kind {
+            Some(kind) => plan.writes(&self.out, kind)?,
+            None => plan.creates(&self.out, "a file that is there already")?,
+        };
+        Ok(if output.is_standard_output() { Sink::Stdout } else { Sink::File(output) })
+    }
+
+    /// The text of `--prime`; none is that of no bytes.
+    pub(super) fn prime(&self) -> Result<Vec<u8>> {
+        self.prime.as_deref().map_or(Ok(Vec::new()), files::read)
+    }
+
+    /// All of the input.
+    pub(super) fn read(&self) -> Result<Vec<u8>> {
+        if !is_pipe(&self.input) {
+            return files::read(&self.input);
+        }
+        let mut bytes = Vec::new();
+        let stdin = std::io::stdin().lock().read_to_end(&mut bytes);
+        stdin.map_err(Error::io("read", Path::new("standard input")))?;
+        Ok(bytes)
+    }
+}
 
 /// Whether a path means standard input or output.
 fn is_pipe(path: &Path) -> bool {
     path == "-"
-}
-
-/// Reads all of a file, or of standard input.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    if !is_pipe(path) {
-        return files::read(path);
-    }
-    let mut bytes = Vec::new();
-    let stdin = std::io::stdin().lock().read_to_end(&mut bytes);
-    stdin.map_err(Error::io("read", Path::new("standard input")))?;
-    Ok(bytes)
 }
 
 /// Where a result goes.
@@ -33,30 +77,6 @@ pub(super) enum Sink {
 }
 
 impl Sink {
-    /// Checks an output before the work begins. A result of some kind may replace another one of
-    /// it; any other file stays.
-    pub(super) fn new(
-        path: &Path,
-        kind: Option<Kind>,
-        inputs: &[&Path],
-        force: Force,
-    ) -> Result<Self> {
-        if is_pipe(path) {
-            if kind.is_some() && std::io::stdout().is_terminal() {
-                return Err(Error::Usage(
-                    "bytes would go to the terminal: name a file with --out, or use a pipe".into(),
-                ));
-            }
-            return Ok(Self::Stdout);
-        }
-        let mut plan = force.plan(inputs);
-        let output = match kind {
-            Some(kind) => plan.writes(path, kind)?,
-            None => plan.creates(path, "a file that is there already")?,
-        };
-        Ok(if output.is_standard_output() { Self::Stdout } else { Self::File(output) })
-    }
-
     pub(super) fn write(&self, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Stdout => Stdout.write_bytes(bytes),

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod common;
+mod compression;
 mod gated;
 mod options;
 mod outputs;
