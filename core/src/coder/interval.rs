@@ -2,9 +2,9 @@
 //!
 //! A code is a number in [0, 1): its bytes are the digits, base 256. Each token narrows the
 //! interval to its share, and the code of a message is a string of bytes in the interval that its
-//! tokens leave. Which one tells the end: after every token, the message that ends there gets the shortest
-//! string that no message of fewer tokens has. An end costs no symbol, and the number of bytes says
-//! where it is.
+//! tokens leave. Which one tells the end: after every token, the message that ends there gets the
+//! shortest string that no message of fewer tokens has. An end costs no symbol, and the number of
+//! bytes says where it is.
 
 use super::shares::{Share, TOTAL_BITS};
 

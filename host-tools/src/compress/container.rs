@@ -3,8 +3,8 @@
 
 use resnet_bk_core as core;
 
-use super::MAX_CHUNK;
-
+/// Bytes of text in the largest chunk, which bounds the memory that a reader needs.
+pub const MAX_CHUNK: usize = 16 << 20;
 /// First eight bytes of a container.
 pub const MAGIC: [u8; 8] = *b"RBKtexts";
 /// Version that is written and read.

@@ -6,7 +6,7 @@ mod container;
 #[cfg(test)]
 mod tests;
 
-pub use container::{Container, Flags, Header, Lost, MAGIC};
+pub use container::{Container, Flags, Header, Lost, MAGIC, MAX_CHUNK};
 
 use rayon::prelude::*;
 use resnet_bk_core as core;
@@ -14,9 +14,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 use chunk::Coder;
-
-/// The largest chunk, which bounds the memory that a reader needs.
-pub const MAX_CHUNK: usize = 16 << 20;
 
 /// How a text is divided and coded.
 #[derive(Clone, Copy, Debug)]
