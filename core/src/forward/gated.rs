@@ -148,11 +148,11 @@ impl Cursor {
             }
             Some(Piece::Memory) => {
                 let rows = rows.chunks_exact_mut(2 * channels);
-                let gated = rows.zip(potentials.chunks_exact(count));
+                let gated = potentials.chunks_exact(count).zip(rows);
                 with_simd(
                     #[inline(always)]
                     || {
-                        for (row, gates) in gated {
+                        for (gates, row) in gated {
                             let Some((a, z)) = row.split_at_mut_checked(channels) else { continue };
                             memory::step(gates, a, state.memory);
                             if rest {

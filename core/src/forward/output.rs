@@ -33,8 +33,8 @@ impl Cursor {
         let values = &mut tile.h[..batch * rows];
         matmul(&Matrix::new(tensor.rows(first, rows)), x, values);
         if dims.token_classes == 1 {
-            let vectors = logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows));
-            for (logits, values) in vectors {
+            let vectors = values.chunks_exact(rows).zip(logits.chunks_exact_mut(vocab));
+            for (values, logits) in vectors {
                 to_halves(values, &mut logits[first..][..rows]);
             }
         } else {
@@ -81,7 +81,7 @@ fn scatter(
         for (own, token) in own[..count].iter_mut().zip(tokens.by_ref()) {
             (*own, behind) = (token as usize, token + 1);
         }
-        for (logits, values) in logits.chunks_exact_mut(vocab).zip(values.chunks_exact(rows)) {
+        for (values, logits) in values.chunks_exact(rows).zip(logits.chunks_exact_mut(vocab)) {
             to_halves(&values[first..][..count], &mut halves[..count]);
             own[..count].iter().zip(&halves).for_each(|(&token, &half)| logits[token] = half);
         }

@@ -46,8 +46,8 @@ pub fn update(memory: i32, gate: i32, a: i32) -> i32 {
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn step(gates: &[i32], inputs: &[i32], memory: &mut [i32]) {
     let shared = (memory.len() / gates.len().max(1)).max(1);
-    let channels = memory.chunks_exact_mut(shared).zip(inputs.chunks_exact(shared));
-    for ((own, own_inputs), &gate) in channels.zip(gates) {
+    let channels = inputs.chunks_exact(shared).zip(memory.chunks_exact_mut(shared));
+    for ((own_inputs, own), &gate) in channels.zip(gates) {
         // Four at a time: small cores spend as much on a loop as on a channel.
         let (fours, rest) = own.as_chunks_mut::<4>();
         let (inputs, rest_of_inputs) = own_inputs.as_chunks::<4>();
