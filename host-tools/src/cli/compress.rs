@@ -45,8 +45,8 @@ pub(crate) struct Args {
     /// chunk unreadable.
     #[arg(long, requires = "lines")]
     carry: bool,
-    /// Bytes of text in a chunk. Chunks are compressed in parallel and damaged apart; each costs
-    /// about 28 bytes and begins without the text before it.
+    /// Bytes of text in a chunk, at most but for a longer line. Chunks are compressed in parallel
+    /// and damaged apart; each costs about 28 bytes and begins without the text before it.
     #[arg(long, value_parser = numbers::within(1..=MAX_CHUNK as u64), default_value_t = 1 << 16,
         value_name = "N")]
     chunk: usize,

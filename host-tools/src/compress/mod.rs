@@ -22,7 +22,7 @@ pub struct Settings<'a> {
     pub flags: Flags,
     /// Text that the model reads before every chunk, or before every message of its own.
     pub prime: &'a [u8],
-    /// Bytes of text in a chunk, at least; lines are not divided.
+    /// Bytes of text in a chunk, at most but for a longer line.
     pub chunk: usize,
 }
 
@@ -105,26 +105,28 @@ pub fn decompress(
     Ok(container.pieces.par_iter().map(read).collect())
 }
 
-/// The chunks of a text.
+/// The chunks of a text: as long as the settings say, but of whole lines if those are messages. A
+/// longer line is a chunk of its own.
 fn divide<'a>(text: &'a [u8], settings: Settings<'_>) -> Result<Vec<&'a [u8]>> {
-    let least = settings.chunk.clamp(1, MAX_CHUNK);
+    let longest = settings.chunk.clamp(1, MAX_CHUNK);
     if !settings.flags.lines {
-        return Ok(text.chunks(least).collect());
+        return Ok(text.chunks(longest).collect());
     }
+    let is_end = |&byte: &u8| byte == b'\n';
     let (mut rest, mut chunks) = (text, Vec::new());
-    while !rest.is_empty() {
-        let from = least.min(rest.len()) - 1;
-        let end = rest[from..].iter().position(|&byte| byte == b'\n');
-        let (chunk, after) = rest.split_at(end.map_or(rest.len(), |at| from + at + 1));
+    while rest.len() > longest {
+        let within = rest[..longest].iter().rposition(is_end);
+        let end = within.or_else(|| rest.iter().position(is_end));
+        let (chunk, after) = rest.split_at(end.map_or(rest.len(), |at| at + 1));
         if chunk.len() > MAX_CHUNK {
             return Err(Error::Usage(format!(
-                "the text has a line of more than {} bytes, which no chunk holds: leave out \
-                 --lines",
-                MAX_CHUNK - least
+                "the text has a line of more than {MAX_CHUNK} bytes, which no chunk holds: leave \
+                 out --lines"
             )));
         }
         chunks.push(chunk);
         rest = after;
     }
+    chunks.extend((!rest.is_empty()).then_some(rest));
     Ok(chunks)
 }

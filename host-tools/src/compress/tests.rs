@@ -48,6 +48,21 @@ fn texts_come_back() {
     }
 }
 
+/// Also where a chunk has no room for the rest of its last line.
+#[test]
+fn chunks_are_of_whole_lines() {
+    let divided = |text, chunk| divide(text, settings(true, false, b"", chunk)).unwrap();
+    assert_eq!(divided(b"ab\ncd\nefghij\nk", 7), [&b"ab\ncd\n"[..], b"efghij\n", b"k"]);
+    assert_eq!(divided(b"ab\ncd\nefghij\nk", 4), [&b"ab\n"[..], b"cd\n", b"efghij\n", b"k"]);
+    let text = b"a line\n".repeat(MAX_CHUNK / 7 + 2);
+    let chunks = divided(&text, MAX_CHUNK);
+    assert_eq!(chunks.concat(), text);
+    assert!(chunks.iter().all(|chunk| chunk.len() <= MAX_CHUNK && chunk.ends_with(b"\n")));
+    let line = vec![b'a'; MAX_CHUNK + 1];
+    let refused = divide(&line, settings(true, false, b"", 9));
+    assert!(matches!(refused, Err(Error::Usage(_))));
+}
+
 #[test]
 fn what_comes_before_changes_the_code() {
     let code = |lines, carried, prime| packed(TEXT, settings(lines, carried, prime, 1000)).0;
