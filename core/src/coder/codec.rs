@@ -135,9 +135,7 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
     pub fn read(&mut self, text: &[u8]) -> Result<(), Error> {
         let count = self.tokenizer.encode(text, self.tokens)?;
         for index in 0..count {
-            if let Some(before) = self.pending.replace(self.tokens[index]) {
-                self.session.feed(before)?;
-            }
+            feed(&mut self.session, self.pending.replace(self.tokens[index]))?;
         }
         Ok(())
     }
