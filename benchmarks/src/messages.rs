@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use resnet_bk_core::coder::{Framing, Start};
-use resnet_bk_core::{Codec, Model, Session, Tokenizer, log_probability};
+use resnet_bk_core::{Codec, Context, Model, Session, Tokenizer, log_probability};
 use resnet_bk_tools::corpus::{Corpus, Split};
 use resnet_bk_tools::files;
 use serde::Serialize;
@@ -127,15 +127,12 @@ fn cross_entropy(
     tokenizer: &Tokenizer<'_>,
     message: &[u8],
 ) -> Result<[f64; 2], resnet_bk_core::Error> {
-    let mut session = Session::allocate(model.clone())?;
-    let (mut before, mut bits) = (None, [0.0; 2]);
+    let mut context = Context::new(Session::allocate(model.clone())?);
+    let mut bits = [0.0; 2];
     for token in tokenizer.encode_vec(message) {
-        let logits = match before.replace(token) {
-            Some(before) => session.step(before)?,
-            None => session.prior()?,
-        };
         let place = usize::from(bits[0] > 0.0);
-        bits[place] -= f64::from(log_probability(logits, token)?) / LN_2;
+        bits[place] -= f64::from(log_probability(context.logits()?, token)?) / LN_2;
+        context.push(token)?;
     }
     Ok(bits)
 }

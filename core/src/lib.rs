@@ -16,7 +16,8 @@
 //!    reports the kernel of each matrix, and the reason for a fallback to the portable one.
 //! 5. [`numeric`]: rounding, saturation, block scales, the reciprocal.
 //! 6. [`sampler`], [`tokenizer`] and [`Generator`]: from logits to text. [`Scorer`]: negative
-//!    log-likelihood of a text. [`coder`]: compression of texts.
+//!    log-likelihood of a text. [`coder`]: compression of texts. [`suggest`]: the words that may
+//!    follow.
 //!
 //! ```text
 //!  bytes ──Model::from_bytes──▶ Model ──▶ Session::step(token) ──▶ logits ──▶ Sampler ──▶ token
@@ -94,6 +95,8 @@ pub mod blob;
 #[forbid(unsafe_code)]
 pub mod coder;
 #[forbid(unsafe_code)]
+mod context;
+#[forbid(unsafe_code)]
 mod digest;
 #[forbid(unsafe_code)]
 mod error;
@@ -120,6 +123,8 @@ mod score;
 mod session;
 #[forbid(unsafe_code)]
 mod snapshot;
+#[forbid(unsafe_code)]
+pub mod suggest;
 #[forbid(unsafe_code)]
 pub mod tokenizer;
 #[forbid(unsafe_code)]
@@ -148,6 +153,7 @@ pub mod internals {
 }
 
 pub use coder::Codec;
+pub use context::Context;
 pub use digest::LogitsDigest;
 pub use error::{Error, MessageProblem, SnapshotProblem, TensorProblem};
 pub use generate::{Generator, Predictor};

@@ -1,10 +1,9 @@
 //! Whole messages: any bytes to the fewest that the model finds for them, and back.
 
-use half::f16;
-
 use super::{Decoder, Encoder, STORED};
 use crate::blob::CRC;
-use crate::error::{Error, MessageProblem, SnapshotProblem};
+use crate::context::Context;
+use crate::error::{Error, MessageProblem};
 use crate::session::Session;
 use crate::tokenizer::Tokenizer;
 
@@ -20,9 +19,6 @@ pub enum Start<'a> {
     /// After the messages before, in order and without loss.
     Carried,
 }
-
-/// Bytes of the latest token in a snapshot.
-const PENDING: usize = 4;
 
 /// What a message carries to show that it is damaged: the low bits of a CRC-32C over the model's
 /// identity and the message.
@@ -95,12 +91,10 @@ impl Framing {
 /// # Ok::<(), Error>(())
 /// ```
 pub struct Codec<'a, 't, M> {
-    session: Session<'a, M>,
+    context: Context<'a, M>,
     tokenizer: Tokenizer<'a>,
     tokens: &'t mut [u32],
     framing: Framing,
-    /// The latest token, which the session has not seen yet; none at the beginning of a stream.
-    pending: Option<u32>,
     /// Checksum of the messages before, which those that carry the state on depend on.
     history: u32,
 }
@@ -118,7 +112,8 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
         framing: Framing,
     ) -> Result<Self, Error> {
         let tokenizer = session.model().tokenizer()?;
-        Ok(Self { session, tokenizer, tokens, framing, pending: None, history: 0 })
+        let context = Context::new(session);
+        Ok(Self { context, tokenizer, tokens, framing, history: 0 })
     }
 
     /// The most bytes that a message of `len` bytes becomes.
@@ -134,31 +129,22 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
     /// [`Error::Buffer`] if the text is longer than the scratch; as [`Session::feed`].
     pub fn read(&mut self, text: &[u8]) -> Result<(), Error> {
         let count = self.tokenizer.encode(text, self.tokens)?;
-        for index in 0..count {
-            feed(&mut self.session, self.pending.replace(self.tokens[index]))?;
-        }
-        Ok(())
+        self.tokens[..count].iter().try_for_each(|&token| self.context.push(token))
     }
 
     /// Bytes of a [`Self::snapshot`].
     pub fn snapshot_len(&self) -> usize {
-        PENDING + self.session.model().dims().snapshot_len()
+        self.context.snapshot_len()
     }
 
     /// Writes the state of the model after what it has read to `bytes`, for [`Start::Primed`], and
-    /// returns the length: 4 bytes for the latest token plus 1, 0 for none, and a
-    /// [`Session::snapshot`].
+    /// returns the length, as [`Context::snapshot`].
     ///
     /// # Errors
     ///
     /// [`Error::Buffer`] if `bytes` is too short.
     pub fn snapshot(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        let (needed, given) = (self.snapshot_len(), bytes.len());
-        let short = Error::Buffer { needed, given };
-        let (pending, state) = bytes.split_first_chunk_mut().ok_or(short)?;
-        let len = self.session.snapshot(state).map_err(|_| short)?;
-        *pending = self.pending.map_or(0, |token| token + 1).to_le_bytes();
-        Ok(PENDING + len)
+        self.context.snapshot(bytes)
     }
 
     /// Compresses `message` into `out` and returns the number of bytes. A message of no bytes
@@ -185,15 +171,14 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
         let limit = room_len.min(message.len() + 1);
         let mut encoder = Some(Encoder::new(&mut room[..limit]));
         for index in 0..count {
-            let (token, before) = (self.tokens[index], self.pending.replace(self.tokens[index]));
-            let Some(running) = &mut encoder else {
-                feed(&mut self.session, before)?;
-                continue;
-            };
-            match running.put(step(&mut self.session, before)?, token) {
-                Err(Error::Buffer { .. }) => encoder = None,
-                result => result?,
+            let token = self.tokens[index];
+            if let Some(running) = &mut encoder {
+                match running.put(self.context.logits()?, token) {
+                    Err(Error::Buffer { .. }) => encoder = None,
+                    result => result?,
+                }
             }
+            self.context.push(token)?;
         }
         let coded = encoder.and_then(|encoder| encoder.finish().ok());
         let needed = |len: usize| Error::Buffer { needed: body + len + check, given };
@@ -258,8 +243,8 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
     fn decode(&mut self, body: &[u8], out: &mut [u8]) -> Result<usize, Error> {
         let (mut decoder, mut len, given) = (Decoder::new(body), 0, out.len());
         while !decoder.is_at_end()? {
-            let token = decoder.take(step(&mut self.session, self.pending)?)?;
-            self.pending = Some(token);
+            let token = decoder.take(self.context.logits()?)?;
+            self.context.push(token)?;
             let text = self.tokenizer.decode(token, |byte| {
                 if let Some(place) = out.get_mut(len) {
                     *place = byte;
@@ -286,61 +271,29 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
 
     /// Puts the model where a message begins.
     fn begin(&mut self, start: Start<'_>) -> Result<(), Error> {
-        self.pending = match start {
+        match start {
             Start::Carried => return Ok(()),
-            Start::Fresh => {
-                self.session.reset();
-                None
-            }
-            Start::Primed(snapshot) => {
-                let malformed = Error::Snapshot(SnapshotProblem::Length);
-                let (pending, state) = snapshot.split_first_chunk().ok_or(malformed)?;
-                let token = u32::from_le_bytes(*pending).checked_sub(1);
-                let vocab = self.session.model().dims().vocab;
-                if token.is_some_and(|token| token >= vocab) {
-                    return Err(Error::Snapshot(SnapshotProblem::State));
-                }
-                self.session.restore(state)?;
-                token
-            }
-        };
+            Start::Fresh => self.context.clear(),
+            Start::Primed(snapshot) => self.context.restore(snapshot)?,
+        }
         self.history = 0;
         Ok(())
     }
 
     /// The model's short identity.
     fn identity(&self) -> u16 {
-        self.session.model().identity().0 as u16
+        self.context.model().identity().0 as u16
     }
 
     /// The check of a message after those before it.
     fn sum(&mut self, message: &[u8]) -> u32 {
         let mut digest = CRC.digest();
-        digest.update(&self.session.model().identity().0.to_le_bytes());
+        digest.update(&self.context.model().identity().0.to_le_bytes());
         digest.update(&self.history.to_le_bytes());
         digest.update(message);
         self.history = digest.finalize();
         self.history
     }
-}
-
-/// The logits after a token, or before the first one.
-fn step<'s, M: AsRef<[u32]> + AsMut<[u32]>>(
-    session: &'s mut Session<'_, M>,
-    before: Option<u32>,
-) -> Result<&'s mut [f16], Error> {
-    match before {
-        Some(token) => session.step(token),
-        None => session.prior(),
-    }
-}
-
-/// [`step`] without logits.
-fn feed<M: AsRef<[u32]> + AsMut<[u32]>>(
-    session: &mut Session<'_, M>,
-    before: Option<u32>,
-) -> Result<(), Error> {
-    before.map_or(Ok(()), |token| session.feed(token))
 }
 
 /// Omits the memory.

@@ -4,8 +4,8 @@ use half::f16;
 
 use super::CODED;
 use super::interval::{Interval, WINDOW};
-use super::shares::{Share, Shares, TOTAL_BITS};
 use crate::error::{Error, MessageProblem};
+use crate::numeric::shares::{Share, Shares, TOTAL_BITS};
 
 /// Bits of all but the first digit of the window.
 const REST: u64 = (1 << (WINDOW - 8)) - 1;

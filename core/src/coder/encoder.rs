@@ -4,8 +4,8 @@ use half::f16;
 
 use super::CODED;
 use super::interval::{Interval, WINDOW};
-use super::shares::{Share, Shares};
 use crate::error::Error;
+use crate::numeric::shares::{Share, Shares};
 
 /// Range encoder: tokens under the logits of a model become a string of bytes.
 ///

@@ -6,7 +6,7 @@
 //! shortest string that no message of fewer tokens has. An end costs no symbol, and the number of
 //! bytes says where it is.
 
-use super::shares::{Share, TOTAL_BITS};
+use crate::numeric::shares::{Share, TOTAL_BITS};
 
 /// Bits of the window: the digits of the interval's bounds that can still change.
 pub(super) const WINDOW: u32 = 56;

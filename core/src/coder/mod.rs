@@ -13,7 +13,6 @@ mod codec;
 mod decoder;
 mod encoder;
 mod interval;
-mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +20,7 @@ pub use codec::{Check, Codec, Framing, Start};
 pub use decoder::Decoder;
 pub use encoder::Encoder;
 
-use shares::Share;
+use crate::numeric::shares::Share;
 
 /// The part of the interval where coded messages lie. Their first byte is below [`STORED`].
 const CODED: Share = Share { start: 0, size: 255 << 16 };

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-use super::shares::Shares;
 use super::{Decoder, Encoder};
 use crate::error::{Error, MessageProblem};
+use crate::numeric::shares::Shares;
 
 /// Logits of four tokens after some number of tokens.
 type Table = [[f32; 4]];

@@ -6,6 +6,7 @@
 mod exp;
 mod reciprocal;
 mod scale;
+pub(crate) mod shares;
 mod silu;
 mod softmax;
 

@@ -92,7 +92,7 @@ impl<'a> Tokenizer<'a> {
         for piece in (Pieces { rest: text }) {
             let room = &mut tokens[total..][..piece.len()];
             for (token, &byte) in room.iter_mut().zip(piece) {
-                *token = pair_u16(self.byte_tokens, byte as usize) as u32;
+                *token = self.byte_token(byte);
             }
             total += self.merge(room);
         }
@@ -126,10 +126,25 @@ impl<'a> Tokenizer<'a> {
             return Err(Error::Token { token, vocab: known as u32 });
         }
         self.walk(token, |first| {
-            let byte_token = |b: &u8| pair_u16(self.byte_tokens, *b as usize) as u32;
-            let byte = (0..=255u8).find(|b| byte_token(b) == first);
+            let byte = (0..=255u8).find(|&byte| self.byte_token(byte) == first);
             each(byte.unwrap_or(0));
         })
+    }
+
+    /// The token of a byte.
+    pub(crate) fn byte_token(&self, byte: u8) -> u32 {
+        pair_u16(self.byte_tokens, byte as usize) as u32
+    }
+
+    /// The byte token that `token` begins with; `None` for a token without text.
+    pub(crate) fn first(&self, mut token: u32) -> Option<u32> {
+        if token as usize >= 256 + self.merges.len() / 4 {
+            return None;
+        }
+        while token >= 256 {
+            token = pair(self.merges, token as usize - 256).0;
+        }
+        Some(token)
     }
 
     /// Calls `each` with the byte tokens of `token`, from left to right. Fails for a token of more
@@ -173,6 +188,11 @@ impl<'a> Tokenizer<'a> {
     }
 }
 
+/// White space, which separates words.
+pub(crate) fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
 fn pair(merges: &[u8], index: usize) -> (u32, u32) {
     (pair_u16(merges, 2 * index) as u32, pair_u16(merges, 2 * index + 1) as u32)
 }
@@ -186,7 +206,6 @@ impl<'a> Iterator for Pieces<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         let first = self.rest.first()?;
         let word_after_space = *first == b' ' && self.rest.get(1).is_some_and(|b| !is_space(b));
         let len = if is_space(first) && !word_after_space {

@@ -3,7 +3,7 @@
 use half::f16;
 
 /// Shares are in units of 2^−24 of the interval.
-pub(super) const TOTAL_BITS: u32 = 24;
+pub(crate) const TOTAL_BITS: u32 = 24;
 /// Fraction bits of logits: enough for weights within 2^−12, relative.
 const LOGIT_FRAC: u32 = 12;
 /// A weight this far below the largest (in units of 2^−12 nats) is below 2^−24.
@@ -20,15 +20,15 @@ const POWERS_Q24: [u32; 16] = [
 
 /// Part of an interval, in units of 2^−24 of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) start: u32,
+pub(crate) struct Share {
+    pub(crate) start: u32,
     /// At least 1.
-    pub(super) size: u32,
+    pub(crate) size: u32,
 }
 
 /// The shares of all tokens under some logits, at most 2^16 of them. No token's is empty, and
 /// together they are at most 2^24 (`docs/numerics.md`, section 16).
-pub(super) struct Shares<'a> {
+pub(crate) struct Shares<'a> {
     logits: &'a [f16],
     largest: i32,
     /// 2^32 times what a weight of 1 has of the interval.
@@ -36,7 +36,7 @@ pub(super) struct Shares<'a> {
 }
 
 impl<'a> Shares<'a> {
-    pub(super) fn new(logits: &'a [f16]) -> Self {
+    pub(crate) fn new(logits: &'a [f16]) -> Self {
         let logits = &logits[..logits.len().min(1 << 16)];
         let largest = logits.iter().map(|&logit| fixed(logit)).max().unwrap_or(0);
         let sum: u64 = logits.iter().map(|&logit| u64::from(weight(largest, logit))).sum();
@@ -52,15 +52,20 @@ impl<'a> Shares<'a> {
         1 + (product >> 32) as u32
     }
 
+    /// The sizes of all tokens' shares, in order.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = u32> {
+        self.logits.iter().map(|&logit| self.size(logit))
+    }
+
     /// The share of a token; `None` if it has no logit.
-    pub(super) fn of(&self, token: u32) -> Option<Share> {
+    pub(crate) fn of(&self, token: u32) -> Option<Share> {
         let (before, rest) = self.logits.split_at_checked(token as usize)?;
         let size = self.size(*rest.first()?);
         Some(Share { start: before.iter().map(|&logit| self.size(logit)).sum(), size })
     }
 
     /// The token in whose share a point lies; `None` in the rest that no token has.
-    pub(super) fn at(&self, point: u32) -> Option<(u32, Share)> {
+    pub(crate) fn at(&self, point: u32) -> Option<(u32, Share)> {
         let mut start = 0;
         for (token, &logit) in (0..).zip(self.logits) {
             let size = self.size(logit);
