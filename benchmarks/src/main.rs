@@ -2,10 +2,12 @@
 //! of its block with others, and of its codec with other compressors.
 
 mod blocks;
+mod endurance;
 mod kernels;
 mod messages;
 mod page;
 mod quantizers;
+mod suggestions;
 mod tokens;
 
 use std::process::ExitCode;
@@ -46,6 +48,16 @@ enum Command {
     ///
     /// benchmarks/messages/compare.py puts other compressors beside it.
     Messages(messages::Args),
+    /// The codec under random texts, random codes and flipped bits: all texts come back, whatever is
+    /// decoded ends, and damage is noticed.
+    ///
+    /// Examples:
+    ///     resnet-bk-benchmarks endurance models/16k/model.rbk --strings 1000000 --inputs 10000000
+    ///     resnet-bk-benchmarks endurance models/wikitext2/model.rbk --flips 1000
+    #[command(verbatim_doc_comment)]
+    Endurance(endurance::Args),
+    /// Words of the test split that suggestions offer, and the keystrokes that they save.
+    Suggestions(suggestions::Args),
     /// A page of plots from tables of models: bits per byte against bytes, memory and work.
     Page(page::Args),
     /// The tokens of a corpus as plain files, for training in benchmarks/blocks.
@@ -58,6 +70,8 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Blocks(args) => blocks::run(&args).map_err(|error| error as _),
         Command::Messages(args) => messages::run(&args),
+        Command::Endurance(args) => endurance::run(&args),
+        Command::Suggestions(args) => suggestions::run(&args),
         Command::Page(args) => page::run(&args),
         Command::Tokens(args) => tokens::run(&args),
     };

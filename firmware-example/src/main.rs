@@ -20,7 +20,7 @@ use resnet_bk_firmware::{board, settings};
 fn main() -> ! {
     let Some(peripherals) = cortex_m::Peripherals::take() else { board::exit(1) };
     board::protect_stack(peripherals.MPU);
-    report::end(run(&Meter::start(peripherals.SYST)))
+    report::end(run(&Meter::start(peripherals.SYST)), report::summary)
 }
 
 fn run(meter: &Meter) -> Result<Outcome, Error> {

@@ -26,7 +26,7 @@ impl Meter {
         Self(())
     }
 
-    /// Instructions since the start, in steps of [`board::TICK`].
+    /// Instructions since the start, in steps of a tick.
     pub fn instructions(&self) -> u64 {
         loop {
             let wraps = WRAPS.load(Ordering::Relaxed);
@@ -34,7 +34,8 @@ impl Meter {
             if wraps == WRAPS.load(Ordering::Relaxed) {
                 // The interrupt fires when the count reaches 0, so a period runs from 0 to 1.
                 let ticks = PERIOD.wrapping_sub(left) % PERIOD;
-                return (u64::from(wraps) * u64::from(PERIOD) + u64::from(ticks)) * board::TICK;
+                let ticks = u64::from(wraps) * u64::from(PERIOD) + u64::from(ticks);
+                return ticks * board::INSTRUCTIONS_IN_8_TICKS / 8;
             }
         }
     }

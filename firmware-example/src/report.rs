@@ -58,8 +58,8 @@ fn kernels(model: &Model<'_>) {
     }
 }
 
-/// Prints the summary of the run as `key=value` pairs and exits.
-pub fn end(result: Result<Outcome, Error>) -> ! {
+/// Prints the summary of a run with `summarize` and exits.
+pub fn end<T>(result: Result<T, Error>, summarize: fn(&T)) -> ! {
     match result {
         Ok(outcome) => {
             summarize(&outcome);
@@ -72,7 +72,8 @@ pub fn end(result: Result<Outcome, Error>) -> ! {
     }
 }
 
-fn summarize(outcome: &Outcome) {
+/// Prints what was generated or scored as `key=value` pairs.
+pub fn summary(outcome: &Outcome) {
     let stack = memory::stack_high_water();
     defmt::println!(
         "summary tokens={=u32} steps={=u32} digest={=u32:08x} instructions_per_token={=u64} \
@@ -84,6 +85,40 @@ fn summarize(outcome: &Outcome) {
         outcome.instructions / u64::from(outcome.digest.steps().max(1)),
         outcome.fed,
         outcome.fed_instructions / u64::from(outcome.fed.max(1)),
+        4 * settings::MEMORY_WORDS,
+        stack,
+        memory::static_bytes() + stack,
+        memory::flash_bytes(),
+    );
+}
+
+/// Messages that were compressed, and codes that were decompressed.
+#[derive(Default)]
+pub struct Exchange {
+    /// Bytes of the messages.
+    pub text_bytes: u64,
+    /// Bytes that they became.
+    pub code_bytes: u64,
+    /// Instructions of compression.
+    pub compressing: u64,
+    /// Bytes of the texts that the codes became.
+    pub read_bytes: u64,
+    /// Instructions of decompression.
+    pub decompressing: u64,
+}
+
+/// Prints what was exchanged as `key=value` pairs.
+pub fn exchanged(exchange: &Exchange) {
+    let stack = memory::stack_high_water();
+    defmt::println!(
+        "exchanged text_bytes={=u64} code_bytes={=u64} compress_instructions_per_byte={=u64} \
+         read_bytes={=u64} decompress_instructions_per_byte={=u64} session_bytes={=usize} \
+         stack_bytes={=usize} ram_bytes={=usize} flash_bytes={=usize}",
+        exchange.text_bytes,
+        exchange.code_bytes,
+        exchange.compressing / exchange.text_bytes.max(1),
+        exchange.read_bytes,
+        exchange.decompressing / exchange.read_bytes.max(1),
         4 * settings::MEMORY_WORDS,
         stack,
         memory::static_bytes() + stack,

@@ -1,10 +1,13 @@
 //! The device computes the same bits as the host: every logit, on an emulated Cortex-M4F.
 
 use anyhow::Result;
+use resnet_bk_core::Model;
+use resnet_bk_core::coder::{Check, Framing};
 use resnet_bk_tests::{blobs, full_chain, gated, repository, tiny};
+use resnet_bk_tools::compress::Link;
 use resnet_bk_tools::quantize::Source;
-use xtask::firmware::{Firmware, Job, Sampling};
-use xtask::{qemu, reference};
+use xtask::firmware::{Firmware, Job, Program, Sampling};
+use xtask::{Board, qemu, reference};
 
 /// Runs `job` with every kind of blob of a model on the device and on the host.
 fn compare(source: &Source, job: &Job, steps: u32) -> Result<()> {
@@ -67,7 +70,7 @@ fn pieces_beside_another_task_give_the_same_bits() -> Result<()> {
     let place = tempfile::tempdir()?;
     let elf = place.path().join("embassy.elf");
     let path = repository("models/wikitext2/model.rbk");
-    Firmware { embassy: true, ..Firmware::new(&path, job.clone()) }.build(&elf)?;
+    Firmware { program: Program::Embassy, ..Firmware::new(&path, job.clone()) }.build(&elf)?;
     let report = qemu::run(&elf, qemu::Options::default())?;
     let device = report.success()?;
     let host = reference::run(&std::fs::read(&path)?, &job)?;
@@ -85,4 +88,43 @@ fn pieces_beside_another_task_give_the_same_bits() -> Result<()> {
     assert!(blinks.abs_diff(pieces) <= 2, "{line}");
     assert!(longest.parse::<u64>()? < device.instructions_per_token / 8, "{line}");
     Ok(())
+}
+
+/// A Cortex-M4F and a Cortex-M0 compress messages to the host's bytes, and read what the host
+/// wrote, which is what lies beside the firmware.
+#[test]
+fn messages_are_the_same_bytes_on_device_and_host() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let (blob, example) =
+        (repository("models/wikitext2/model.rbk"), repository("firmware-example"));
+    let (messages, codes) = (example.join("messages.txt"), example.join("messages.hex"));
+    let text = std::fs::read_to_string(&messages)?;
+    let expected = std::fs::read_to_string(&codes)?;
+    let bytes = std::fs::read(&blob)?;
+    let framing = Framing { identity: true, check: Check::Bits16 };
+    let model = Model::from_bytes(&bytes)?;
+    let link = Link::new(&model, framing, false, b"")?;
+    let lines: Vec<&[u8]> = text.lines().map(str::as_bytes).collect();
+    let host: Vec<String> = link.send(&lines, |_| ())?.iter().map(|code| listed(code)).collect();
+    let written = host.iter().map(|code| code.replace(['[', ',', ' ', ']'], ""));
+    assert!(written.eq(expected.lines()), "messages.hex is of another blob");
+    for board in [Board::Mps2An386, Board::Microbit] {
+        let elf = place.path().join("messages.elf");
+        let program = Program::Messages { messages: messages.clone(), codes: codes.clone() };
+        let job = Job::Score { windows: 1, seed: 1 };
+        Firmware { program, board, ..Firmware::new(&blob, job) }.build(&elf)?;
+        let report = qemu::run(&elf, qemu::Options { board, ..Default::default() })?;
+        report.ended()?;
+        println!("{board:?}: {}", report.lines("exchanged").next().expect("no figures"));
+        assert_eq!(report.lines("code").collect::<Vec<_>>(), host, "{board:?}");
+        let read = text.lines().map(|line| format!("b{line:?}")).collect::<Vec<_>>();
+        assert_eq!(report.lines("read").collect::<Vec<_>>(), read, "{board:?}");
+    }
+    Ok(())
+}
+
+/// Bytes as the device logs them.
+fn listed(bytes: &[u8]) -> String {
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("[{}]", digits.join(", "))
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::qemu::{self, Event, Report};
 use xtask::terminal::{CLOSED_PIPE, ClosedPipe, Stderr, Stdout, checked};
-use xtask::{bench, checks, demo, frontier, reproducible, setup};
+use xtask::{Board, bench, checks, demo, frontier, reproducible, setup};
 
 /// Set-up, demo and tests of resnet-bk.
 ///
@@ -100,6 +100,9 @@ struct QemuArgs {
     /// Print one JSON object with all output of the firmware, and nothing else.
     #[arg(long)]
     json: bool,
+    /// The board that it was built for.
+    #[arg(long, value_enum, default_value_t)]
+    board: Board,
     /// Time limit of the run in seconds.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     time_limit: u64,
@@ -149,7 +152,8 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn run_qemu(args: &QemuArgs) -> Result<ExitCode> {
-    let options = qemu::Options { time_limit: Duration::from_secs(args.time_limit) };
+    let time_limit = Duration::from_secs(args.time_limit);
+    let options = qemu::Options { board: args.board, time_limit };
     let report = if args.json {
         qemu::run(&args.elf, options)?
     } else {

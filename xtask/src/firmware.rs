@@ -7,10 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{process, root, target_dir};
-
-/// The firmware's target.
-pub const TARGET: &str = "thumbv7em-none-eabihf";
+use crate::{Board, process, root, target_dir};
 
 /// Settings of the sampler.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +52,22 @@ pub enum Job {
     },
 }
 
+/// A program of `firmware-example`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Program {
+    /// Does the job.
+    Main,
+    /// Does it as a task of an embassy executor.
+    Embassy,
+    /// Compresses messages and decompresses codes instead.
+    Messages {
+        /// File with a message a line.
+        messages: PathBuf,
+        /// File with a code a line, as hexadecimal digits.
+        codes: PathBuf,
+    },
+}
+
 /// Firmware to build.
 #[derive(Clone, Debug)]
 pub struct Firmware {
@@ -64,8 +77,10 @@ pub struct Firmware {
     pub job: Job,
     /// Whether session memory is on the heap.
     pub alloc: bool,
-    /// Whether to build the program that runs inference as a task of an embassy executor.
-    pub embassy: bool,
+    /// The program to build.
+    pub program: Program,
+    /// The board to build it for.
+    pub board: Board,
     /// Whether to log the digest after every step, to locate the first difference.
     pub every_step: bool,
 }
@@ -73,7 +88,8 @@ pub struct Firmware {
 impl Firmware {
     /// Firmware without a heap and with minimal logging.
     pub fn new(blob: impl Into<PathBuf>, job: Job) -> Self {
-        Self { blob: blob.into(), job, alloc: false, embassy: false, every_step: false }
+        let (program, board) = (Program::Main, Board::default());
+        Self { blob: blob.into(), job, alloc: false, program, board, every_step: false }
     }
 
     /// Builds it and copies the result to `elf`, so that later builds do not overwrite it.
@@ -97,9 +113,15 @@ impl Firmware {
         if self.alloc {
             command.args(["--features", "alloc"]);
         }
-        if self.embassy {
-            command.args(["--features", "embassy", "--bin", "embassy"]);
-        }
+        command.args(["--target", self.board.target(), "--bin"]);
+        match &self.program {
+            Program::Main => command.arg("resnet-bk-firmware"),
+            Program::Embassy => command.args(["embassy", "--features", "embassy"]),
+            Program::Messages { messages, codes } => {
+                command.env("RESNET_BK_MESSAGES", messages).env("RESNET_BK_CODES", codes);
+                command.arg("messages")
+            }
+        };
         if self.every_step {
             command.env("DEFMT_LOG", "debug");
         }

@@ -12,6 +12,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod bench;
+mod board;
 pub mod checks;
 pub mod demo;
 pub mod emulator;
@@ -25,6 +26,8 @@ pub mod setup;
 mod steps;
 pub mod terminal;
 pub mod tools;
+
+pub use board::Board;
 
 use std::path::{Path, PathBuf};
 

@@ -53,7 +53,7 @@ async fn blink() {
 /// Continues the prompt and ends the program.
 #[embassy_executor::task]
 async fn infer(meter: Meter) {
-    report::end(generate(&meter).await)
+    report::end(generate(&meter).await, report::summary)
 }
 
 async fn generate(meter: &Meter) -> Result<Outcome, Error> {

@@ -8,10 +8,10 @@ use defmt_semihosting as _;
 /// Name of the board.
 pub const NAME: &str = "QEMU mps2-an386, Cortex-M4F";
 
-/// Instructions per SysTick tick. With `-icount shift=0` every instruction takes a nanosecond of
-/// virtual time, and a 25 MHz tick takes forty: the count is exact to a tick and reproducible. On
-/// hardware SysTick counts clock cycles, so set this to 1 and read cycles.
-pub const TICK: u64 = 40;
+/// Instructions in eight ticks of SysTick. With `-icount shift=0` every instruction takes a
+/// nanosecond of virtual time, and a 25 MHz tick takes forty: the count is exact to a tick and
+/// reproducible. On hardware SysTick counts clock cycles, so set this to 8 and read cycles.
+pub const INSTRUCTIONS_IN_8_TICKS: u64 = 320;
 
 /// Makes accesses below RAM fault. Most hardware does so anyway, but QEMU ignores such writes, so
 /// that a stack overflow would go unnoticed.

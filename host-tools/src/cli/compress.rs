@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::common::{bar, escaped, parse_blob, print_json, set};
+use super::hex::Hex;
 use super::pipe::Ends;
 use crate::cli::{Global, numbers};
 use crate::compress::{Container, Flags, MAX_CHUNK, Settings, compress, decompress};
@@ -26,6 +27,9 @@ Examples:
   both ends have:
       resnet-bk compress model.rbk messages.txt --lines --carry --prime examples.txt --out m.rbt
 
+  The bare bytes of every message, as a device sends them, with a check of 16 bits:
+      resnet-bk compress model.rbk messages.txt --hex --check 16 --out messages.hex
+
   In a pipe:
       dmesg | resnet-bk compress model.rbk > log.rbt
 
@@ -38,17 +42,19 @@ token of the text, on either end. docs/stream.md specifies the bytes.";
 pub(crate) struct Args {
     #[command(flatten)]
     ends: Ends,
-    /// Code every line as a message of its own.
-    #[arg(long)]
+    #[command(flatten)]
+    hex: Hex,
+    /// Code every line as a message of its own, in a container.
+    #[arg(long, group = "messages")]
     lines: bool,
     /// Let every line go on from those before it: shorter, but a lost one makes the rest of its
     /// chunk unreadable.
-    #[arg(long, requires = "lines")]
+    #[arg(long, requires = "messages")]
     carry: bool,
     /// Bytes of text in a chunk, at most but for a longer line. Chunks are compressed in parallel
     /// and damaged apart; each costs about 28 bytes and begins without the text before it.
     #[arg(long, value_parser = numbers::within(1..=MAX_CHUNK as u64), default_value_t = 1 << 16,
-        value_name = "N")]
+        value_name = "N", conflicts_with = "hex")]
     chunk: usize,
     /// Decompress the result and compare before it is written.
     #[arg(long)]
@@ -56,6 +62,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    if args.hex.is_wanted() {
+        return args.hex.compress(&args.ends, args.carry, args.verify, global);
+    }
     let sink = args.ends.sink(Some(Kind::Compressed))?;
     let blob = files::read(&args.ends.model)?;
     let model = parse_blob(&blob, &args.ends.model)?;
@@ -74,9 +83,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         progress.finish_and_clear();
         let read: Option<Vec<_>> = pieces.into_iter().map(std::result::Result::ok).collect();
         if read.is_none_or(|read| read.concat() != text) {
-            return Err(Error::Usage(
-                "the compressed text does not give the text back: please report this".into(),
-            ));
+            return Err(Error::Irreversible);
         }
     }
     sink.write(&bytes)?;

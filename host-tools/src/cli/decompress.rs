@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::common::{bar, escaped, parse_blob, print_json, set};
+use super::hex::Hex;
 use super::pipe::Ends;
 use crate::cli::Global;
 use crate::compress::{Container, Lost, decompress};
@@ -18,7 +19,11 @@ Examples:
   What is left of a damaged one; the parts that are lost are named:
       resnet-bk decompress model.rbk notes.rbt --salvage --out notes.txt
 
-Nothing is written that differs from the text that was compressed: every chunk has a check.";
+  Bare messages that a device has sent:
+      resnet-bk decompress model.rbk messages.hex --hex --check 16 --out messages.txt
+
+Nothing is written that differs from the text that was compressed: every chunk of a
+container has a check. Bare messages have the one of --check, or none.";
 
 /// Decompress what `compress` wrote.
 #[derive(Debug, clap::Args)]
@@ -26,12 +31,20 @@ Nothing is written that differs from the text that was compressed: every chunk h
 pub(crate) struct Args {
     #[command(flatten)]
     ends: Ends,
+    #[command(flatten)]
+    hex: Hex,
+    /// Bare messages go on from those before them.
+    #[arg(long, requires = "hex")]
+    carry: bool,
     /// Write what can be read of a damaged text. The exit code is still 1.
     #[arg(long)]
     salvage: bool,
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
+    if args.hex.is_wanted() {
+        return args.hex.decompress(args.ends, args.carry, args.salvage, global);
+    }
     let sink = args.ends.sink(None)?;
     let blob = files::read(&args.ends.model)?;
     let model = parse_blob(&blob, &args.ends.model)?;

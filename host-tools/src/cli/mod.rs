@@ -8,6 +8,7 @@ mod eval;
 mod finetune;
 mod generate;
 mod global;
+mod hex;
 mod import;
 mod inspect;
 mod kernels;
@@ -19,6 +20,7 @@ mod pipe;
 mod progress;
 mod quantize;
 mod report;
+mod suggest;
 mod teachers;
 mod train;
 mod upgrade;
@@ -81,6 +83,8 @@ enum Command {
     Report(report::Args),
     /// Generate text with a checkpoint or a blob.
     Generate(generate::Args),
+    /// Suggest how a text goes on.
+    Suggest(suggest::Args),
     /// Compress text with a blob.
     Compress(compress::Args),
     /// Decompress what `compress` wrote.
@@ -131,6 +135,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(args, cli.global),
         Command::Report(args) => report::run(args, cli.global),
         Command::Generate(args) => generate::run(args, cli.global),
+        Command::Suggest(args) => suggest::run(args, cli.global),
         Command::Compress(args) => compress::run(args, cli.global),
         Command::Decompress(args) => decompress::run(args, cli.global),
         Command::Upgrade(args) => upgrade::run(args, cli.global),

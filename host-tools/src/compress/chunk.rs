@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 pub(super) struct Coder<'a> {
     model: &'a core::Model<'a>,
     flags: Flags,
+    framing: Framing,
     /// The state after the text that comes before a chunk; none after no text.
     primed: Option<Vec<u8>>,
 }
@@ -23,12 +24,17 @@ pub(super) struct Coded {
     pub(super) code_bytes: usize,
 }
 
-type Sender<'a, 't> = Codec<'a, 't, Vec<u32>>;
+pub(super) type Sender<'a, 't> = Codec<'a, 't, Vec<u32>>;
 
 impl<'a> Coder<'a> {
-    pub(super) fn new(model: &'a core::Model<'a>, flags: Flags, prime: &[u8]) -> Result<Self> {
+    pub(super) fn new(
+        model: &'a core::Model<'a>,
+        flags: Flags,
+        framing: Framing,
+        prime: &[u8],
+    ) -> Result<Self> {
         let mut tokens = vec![0; prime.len()];
-        let mut coder = Self { model, flags, primed: None };
+        let mut coder = Self { model, flags, framing, primed: None };
         let mut codec = coder.codec(&mut tokens)?;
         if !prime.is_empty() {
             codec.read(prime).map_err(Error::Blob)?;
@@ -39,9 +45,10 @@ impl<'a> Coder<'a> {
         Ok(coder)
     }
 
-    fn codec<'t>(&self, tokens: &'t mut [u32]) -> Result<Sender<'a, 't>> {
+    /// A codec for messages of as many bytes as there are `tokens`.
+    pub(super) fn codec<'t>(&self, tokens: &'t mut [u32]) -> Result<Sender<'a, 't>> {
         let session = Session::allocate(self.model.clone()).map_err(Error::Blob)?;
-        Codec::new(session, tokens, Framing::default()).map_err(Error::Blob)
+        Codec::new(session, tokens, self.framing).map_err(Error::Blob)
     }
 
     /// The state before the message with this number in its chunk.
@@ -51,6 +58,38 @@ impl<'a> Coder<'a> {
             Some(snapshot) => Start::Primed(snapshot),
             None => Start::Fresh,
         }
+    }
+
+    /// Puts the model where the message with this number in its chunk begins.
+    fn begin(&self, codec: &mut Sender<'_, '_>, index: usize) -> Result<Start<'_>, core::Error> {
+        if index > 0 && self.flags.carried {
+            codec.read(b"\n")?;
+        }
+        Ok(self.start(index))
+    }
+
+    /// Compresses the message with this number in its chunk into `out`.
+    pub(super) fn send(
+        &self,
+        codec: &mut Sender<'_, '_>,
+        index: usize,
+        message: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize> {
+        let start = self.begin(codec, index).map_err(Error::Blob)?;
+        codec.compress(message, start, out).map_err(Error::Blob)
+    }
+
+    /// Decompresses the message with this number in its chunk into `out`.
+    pub(super) fn receive(
+        &self,
+        codec: &mut Sender<'_, '_>,
+        index: usize,
+        code: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, core::Error> {
+        let start = self.begin(codec, index)?;
+        codec.decompress(code, start, out)
     }
 
     /// Codes a text.
@@ -64,10 +103,7 @@ impl<'a> Coder<'a> {
             false => vec![text],
         };
         for (index, line) in lines.into_iter().enumerate() {
-            if index > 0 && self.flags.carried {
-                codec.read(b"\n").map_err(Error::Blob)?;
-            }
-            let len = codec.compress(line, self.start(index), &mut out).map_err(Error::Blob)?;
+            let len = self.send(&mut codec, index, line, &mut out)?;
             if self.flags.lines {
                 append_length(&mut coded.body, len);
             }
@@ -91,10 +127,7 @@ impl<'a> Coder<'a> {
                 true => take(&mut rest)?,
                 false => std::mem::take(&mut rest),
             };
-            if index > 0 && self.flags.carried {
-                codec.read(b"\n").ok()?;
-            }
-            len += codec.decompress(code, self.start(index), &mut text[len..]).ok()?;
+            len += self.receive(&mut codec, index, code, &mut text[len..]).ok()?;
             if rest.is_empty() {
                 break;
             }

@@ -100,6 +100,9 @@ impl Header {
             return Err("its header is damaged".into());
         }
         let flags = Flags { lines: word(20) & 1 != 0, carried: word(20) & 2 != 0 };
+        if word(20) > 3 || flags.carried && !flags.lines {
+            return Err("its header asks for what this version does not know".into());
+        }
         Ok(Self { model: (word(12), word(16)), flags, prime: word(24) })
     }
 

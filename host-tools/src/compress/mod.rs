@@ -1,15 +1,19 @@
 //! Containers of compressed text: chunks that are coded apart, each with a check, so that damage
-//! costs no more than the chunk that it hits. `docs/stream.md` specifies the bytes.
+//! costs no more than the chunk that it hits. `docs/stream.md` specifies the bytes. [`Link`] has
+//! bare messages instead, as a device sends them.
 
 mod chunk;
 mod container;
+mod messages;
 #[cfg(test)]
 mod tests;
 
 pub use container::{Container, Flags, Header, Lost, MAGIC, MAX_CHUNK};
+pub use messages::{LONGEST_MESSAGE, Link};
 
 use rayon::prelude::*;
 use resnet_bk_core as core;
+use resnet_bk_core::coder::Framing;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
@@ -54,7 +58,7 @@ pub fn compress(
     progress: impl Fn(f64) + Sync,
 ) -> Result<(Vec<u8>, Figures)> {
     let header = Header::new(model, settings.flags, settings.prime);
-    let coder = Coder::new(model, settings.flags, settings.prime)?;
+    let coder = Coder::new(model, settings.flags, Framing::default(), settings.prime)?;
     let chunks = divide(text, settings)?;
     let done = AtomicUsize::new(0);
     let bodies: Vec<_> = chunks
@@ -92,7 +96,7 @@ pub fn decompress(
     prime: &[u8],
     progress: impl Fn(f64) + Sync,
 ) -> Result<Vec<std::result::Result<Vec<u8>, Lost>>> {
-    let coder = Coder::new(model, container.header.flags, prime)?;
+    let coder = Coder::new(model, container.header.flags, Framing::default(), prime)?;
     let (done, total) = (AtomicUsize::new(0), container.pieces.len());
     let read = |piece: &std::result::Result<container::Chunk<'_>, Lost>| {
         let text = piece.and_then(|chunk| {

@@ -1,7 +1,8 @@
 //! Containers of a small model.
 
 use proptest::prelude::*;
-use resnet_bk_core::Model;
+use resnet_bk_core::coder::Check;
+use resnet_bk_core::{MessageProblem, Model};
 use std::sync::LazyLock;
 
 use super::*;
@@ -119,6 +120,12 @@ fn headers_say_what_does_not_fit() {
     other[8] = 1;
     other[20] ^= 1;
     assert!(refused(&other).contains("damaged"));
+    for flags in [2, 4, 0x101] {
+        let mut other = bytes[..28].to_vec();
+        other[20..24].copy_from_slice(&u32::to_le_bytes(flags));
+        other.extend(container::checksum(&other).to_le_bytes());
+        assert!(refused(&other).contains("does not know"), "{flags}");
+    }
     let model = Model::from_bytes(&BLOB).unwrap();
     let header = Container::parse(&bytes).unwrap().header;
     assert_eq!(header.check(&model, b"before"), Ok(()));
@@ -130,6 +137,32 @@ fn headers_say_what_does_not_fit() {
     let mut foreign = header;
     foreign.model.0 ^= 1;
     assert!(foreign.check(&model, b"before").unwrap_err().contains("checksum"));
+}
+
+/// Bare messages come back; a damaged one is lost, with all that go on from it.
+#[test]
+fn messages_come_back_over_a_link() {
+    let model = Model::from_bytes(&BLOB).unwrap();
+    let lines: Vec<&[u8]> = TEXT.split(|&byte| byte == b'\n').collect();
+    let framing = Framing { identity: true, check: Check::Bits16 };
+    for carried in [false, true] {
+        let link = Link::new(&model, framing, carried, b"Before.").unwrap();
+        let mut codes = link.send(&lines, |_| ()).unwrap();
+        let texts = |codes: &[Vec<u8>]| link.receive(codes, |_| ()).unwrap();
+        assert!(texts(&codes).into_iter().zip(&lines).all(|(a, b)| a.as_deref() == Ok(*b)));
+        let last = codes[1].len() - 1;
+        codes[1][last] ^= 1;
+        let lost = core::Error::Message(MessageProblem::Check);
+        for (index, text) in texts(&codes).into_iter().enumerate() {
+            match index == 1 || carried && index > 1 {
+                true => assert_eq!(text, Err(lost)),
+                false => assert_eq!(text.as_deref(), Ok(lines[index])),
+            }
+        }
+    }
+    let long = vec![b'a'; LONGEST_MESSAGE + 1];
+    let refused = Link::new(&model, framing, false, b"").unwrap().send(&[&long], |_| ());
+    assert!(matches!(refused, Err(Error::Usage(_))));
 }
 
 proptest! {

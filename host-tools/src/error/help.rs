@@ -109,6 +109,7 @@ impl Error {
                     .into()
             }
             Self::Blob(error) | Self::BlobFile { error, .. } => core_help(error).into(),
+            Self::Irreversible => "please report this with the blob and the text".into(),
             Self::Damaged { salvaged: true, .. } => {
                 "everything else was written; copy the compressed text again to get all of it"
                     .into()

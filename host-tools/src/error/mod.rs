@@ -229,6 +229,9 @@ pub enum Error {
     /// The integer core failed, or the FP32 model for the same reason.
     #[error("{0}")]
     Blob(resnet_bk_core::Error),
+    /// What was compressed does not come back.
+    #[error("the compressed text does not give the text back; nothing was written")]
+    Irreversible,
     /// Parts of a compressed text cannot be read.
     #[error("{} is damaged:{}", path.display(), list(lost))]
     Damaged {

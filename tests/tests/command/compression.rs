@@ -55,6 +55,57 @@ fn pipes_carry_both() {
     assert_eq!(run("decompress", &run("compress", b"")), b"");
 }
 
+/// Bare messages come back, and a damaged one is named.
+#[test]
+fn messages_are_lines_of_digits() {
+    let place = workplace();
+    let at = place.path();
+    let both = ["--hex", "--check", "16", "--identity", "--json"];
+    let compress = ["compress", "model.rbk", "text.txt", "--out", "text.hex", "--verify"];
+    let report = json(at, &[&compress[..], &both].concat());
+    assert_eq!((&report["messages"], &report["verified"]), (&4.into(), &true.into()));
+    let digits = fs::read_to_string(at.join("text.hex")).unwrap();
+    assert_eq!(digits.lines().map(|line| line.len() as u64 / 2).sum::<u64>(), report["bytes"]);
+    let decompress = ["decompress", "model.rbk", "text.hex", "--out", "again.txt"];
+    json(at, &[&decompress[..], &both].concat());
+    assert_eq!(fs::read_to_string(at.join("again.txt")).unwrap(), format!("{TEXT}\n"));
+
+    let mut lines: Vec<&str> = digits.lines().collect();
+    let damaged = lines[1].replace(char::is_numeric, "a");
+    lines[1] = &damaged;
+    fs::write(at.join("text.hex"), lines.join("\n")).unwrap();
+    let decompress = ["decompress", "model.rbk", "text.hex", "--out", "part.txt", "--salvage"];
+    fails(at, &[&decompress[..], &both].concat(), 1, "message 2 is lost");
+    let rest: Vec<&str> = TEXT.lines().enumerate().filter(|(i, _)| *i != 1).map(|l| l.1).collect();
+    assert_eq!(fs::read_to_string(at.join("part.txt")).unwrap(), rest.join("\n") + "\n");
+
+    fs::write(at.join("text.hex"), "0a1b\nxyz\n").unwrap();
+    let decompress = ["decompress", "model.rbk", "text.hex", "--out", "none.txt"];
+    fails(at, &[&decompress[..], &both].concat(), 1, "line 2 is not hexadecimal");
+    for more in [&["--check", "8"][..], &["--carry"], &["--hex", "--lines"]] {
+        let output = resnet_bk(at, &[&["compress", "model.rbk", "text.txt"][..], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+    }
+}
+
+#[test]
+fn words_are_suggested() {
+    let place = workplace();
+    let at = place.path();
+    let words = |text: &str, more: &[&str]| {
+        let report = json(at, &[&["suggest", "model.rbk", text, "--json"][..], more].concat());
+        let found = report["suggestions"].as_array().unwrap().clone();
+        let text = |word: &serde_json::Value| word["text"].as_str().unwrap().to_owned();
+        let each = found.iter().map(|word| (text(word), word["probability"].as_f64().unwrap()));
+        each.collect::<Vec<_>>()
+    };
+    let found = words("The castle was built in th", &[]);
+    assert_eq!(found[0].0, " the", "{found:?}");
+    assert!(found[0].1 > 0.3 && found.len() == 5, "{found:?}");
+    let found = words("The castle was ", &["--count", "30", "--tokens"]);
+    assert!(found.len() == 30 && found.is_sorted_by(|a, b| a.1 >= b.1), "{found:?}");
+}
+
 #[test]
 fn damage_is_named_and_salvaged_around() {
     let place = workplace();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{emulator, process, qemu, root, target_dir};
+use crate::{Board, emulator, process, qemu, root, target_dir};
 
 /// A core and the QEMU machine that represents it.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ pub(super) struct Machine {
 pub(super) const MACHINES: [Machine; 4] = [
     Machine {
         core: "Cortex-M4F",
-        target: "thumbv7em-none-eabihf",
+        target: Board::Mps2An386.target(),
         opt_level: "\"s\"",
         program: emulator::ARM,
-        arguments: &["-machine", "mps2-an386"],
+        arguments: Board::Mps2An386.arguments(),
         blob: 0x0010_0000,
     },
     Machine {
@@ -46,18 +46,10 @@ pub(super) const MACHINES: [Machine; 4] = [
     },
     Machine {
         core: "Cortex-M0",
-        target: "thumbv6m-none-eabi",
+        target: Board::Microbit.target(),
         opt_level: "3",
         program: emulator::ARM,
-        // QEMU's only machine with this core, with more memory than the chip, for any blob.
-        arguments: &[
-            "-machine",
-            "microbit",
-            "-global",
-            "nrf51-soc.flash-size=0x400000",
-            "-global",
-            "nrf51-soc.sram-size=0x100000",
-        ],
+        arguments: Board::Microbit.arguments(),
         blob: 0x0010_0000,
     },
     Machine {

@@ -18,10 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use defmt_decoder::{DecodeError, StreamDecoder, Table};
 
-use crate::emulator;
-
-/// Cortex-M4F board.
-const ARGUMENTS: [&str; 2] = ["-machine", "mps2-an386"];
+use crate::{Board, emulator};
 
 /// No display; with `-icount shift=0` every instruction takes a nanosecond of virtual time, so
 /// timers count instructions and every run gives the same numbers.
@@ -40,13 +37,15 @@ pub const QUIET: [&str; 9] = [
 /// Options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// The board that the ELF was built for.
+    pub board: Board,
     /// A longer run is killed and is an error.
     pub time_limit: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { time_limit: Duration::from_secs(600) }
+        Self { board: Board::default(), time_limit: Duration::from_secs(600) }
     }
 }
 
@@ -68,7 +67,7 @@ pub fn run_with(
     let mut decoder = table.new_stream_decoder();
     let mut report = Report::default();
 
-    let mut qemu = Qemu::start(elf)?;
+    let mut qemu = Qemu::start(elf, options.board)?;
     let deadline = Instant::now() + options.time_limit;
     loop {
         match qemu.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -129,9 +128,9 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn start(elf: &Path) -> Result<Self> {
+    fn start(elf: &Path, board: Board) -> Result<Self> {
         let mut child = emulator::command(emulator::ARM)
-            .args(ARGUMENTS)
+            .args(board.arguments())
             .args(QUIET)
             .arg("-kernel")
             .arg(elf)

@@ -110,6 +110,18 @@ impl Report {
 
     /// The summary of a successful run; otherwise an error with the last log line.
     pub fn success(&self) -> Result<&Summary> {
+        self.ended()?;
+        self.summary.as_ref().context("the firmware printed no summary")
+    }
+
+    /// The lines after a keyword at their beginning, of a program that prints no summary.
+    pub fn lines<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a str> {
+        let lines = self.logs.iter().filter_map(|line| line.split_once(' '));
+        lines.filter(move |(word, _)| *word == keyword).map(|(_, rest)| rest)
+    }
+
+    /// Fails with the last log line unless the run was successful.
+    pub fn ended(&self) -> Result<()> {
         ensure!(
             self.exit_code == 0,
             "the firmware ended with exit code {}: {} {}",
@@ -117,7 +129,7 @@ impl Report {
             self.logs.last().map_or("it logged nothing", String::as_str),
             self.emulator_messages.trim()
         );
-        self.summary.as_ref().context("the firmware printed no summary")
+        Ok(())
     }
 }
 

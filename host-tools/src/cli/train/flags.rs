@@ -11,6 +11,8 @@ use crate::cli::optimizer::OptimizerArgs;
 use crate::error::{Error, Result};
 use crate::train::Recipe;
 
+use super::flash::{Flash, Shape};
+
 const EXAMPLES: &str = "\
 Examples:
   Train the reference model on a directory with train.txt and valid.txt (about half an hour on
@@ -24,6 +26,11 @@ Examples:
   A gated chain: blocks with a memory (about an hour on two cores):
       resnet-bk train --corpus data/wikitext-2 --out runs/gated --block gated --lr 0.008 \\
           --weight-decay 0.2 --dropout 0.15 --batch 64 --steps 5000
+
+  A model of one's own messages, a line each, for 64 KB of flash (some minutes):
+      resnet-bk train --corpus data/messages --out runs/messages --flash 64K
+      resnet-bk finetune runs/messages/model.safetensors --corpus data/messages \\
+          --target-bytes 65536 --out messages.rbk
 
   The same with the predictions of earlier models as soft targets, which overfits less, so that
   it needs no dropout:
@@ -79,12 +86,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelArgs {
-    /// Vocabulary size of the tokenizer to train; at least 256.
-    #[arg(long, default_value_t = 1024, value_name = "N")]
-    pub(super) vocab: usize,
-    /// Width of the residual stream.
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    width: usize,
+    /// Size of flash that the model is to fit, in INT4 with its tokenizer: a gated chain with the
+    /// dimensions and the training of the model of this size in models/, but for what other flags
+    /// say. `finetune --target-bytes` then makes the blob.
+    #[arg(long, value_enum, conflicts_with_all = ["block", "init"], value_name = "SIZE")]
+    pub(super) flash: Option<Flash>,
+    /// Vocabulary size of the tokenizer to train; at least 256 [default: 1024].
+    #[arg(long, value_name = "N")]
+    vocab: Option<usize>,
+    /// Width of the residual stream [default: 128].
+    #[arg(long, value_name = "N")]
+    width: Option<usize>,
     /// Kind of block.
     #[arg(long, value_enum, default_value_t = BlockArg::Resolvent)]
     block: BlockArg,
@@ -138,9 +150,9 @@ pub(super) struct RecipeArgs {
     /// Seed of the initial weights and of the training windows.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Number of steps.
-    #[arg(long, value_parser = numbers::steps(), default_value_t = 11_000, value_name = "N")]
-    steps: u64,
+    /// Number of steps [default: 11000].
+    #[arg(long, value_parser = numbers::steps(), value_name = "N")]
+    steps: Option<u64>,
     /// Tokens per window [default: 128, or the length of the position table if that is shorter].
     #[arg(long, value_parser = numbers::window(), value_name = "N")]
     window: Option<usize>,
@@ -154,31 +166,45 @@ pub(super) struct RecipeArgs {
     /// to the teachers' predictions.
     #[arg(long, requires = "teacher", default_value_t = 0.2, value_name = "X")]
     cross_entropy: f32,
-    /// Peak learning rate.
-    #[arg(long, default_value_t = 4e-3, value_name = "X")]
-    lr: f64,
+    /// Peak learning rate [default: 0.004].
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
     #[command(flatten)]
     pub(super) optimizer: OptimizerArgs,
 }
 
 impl ModelArgs {
+    /// What `--flash` says.
+    pub(super) fn shape(&self) -> Option<Shape> {
+        self.flash.map(Flash::shape)
+    }
+
+    /// Vocabulary size of the tokenizer to train.
+    pub(super) fn vocab(&self) -> usize {
+        self.vocab.or(self.shape().map(|shape| shape.vocab)).unwrap_or(1024)
+    }
+
     pub(super) fn config(&self, vocab: usize) -> Result<ModelConfig> {
-        let gated = self.block == BlockArg::Gated;
+        let shape = self.shape();
+        let gated = self.block == BlockArg::Gated || shape.is_some();
+        let of_flash = |size: fn(&Shape) -> usize| shape.as_ref().map(size);
         let either = |given: Option<usize>, resolvent, of_gated| {
             given.unwrap_or(if gated { of_gated } else { resolvent })
         };
+        let width = self.width.or(of_flash(|shape| shape.width)).unwrap_or(128);
+        let channels = self.channels.or(of_flash(|shape| shape.channels));
         if self.channels.is_some() && !gated {
             return Err(Error::Usage("--channels is for --block gated".into()));
         }
         let experts = either(self.experts, 4, 1);
         let config = ModelConfig {
             vocab,
-            width: self.width,
-            layers: either(self.layers, 4, 10),
+            width,
+            layers: either(self.layers.or(of_flash(|shape| shape.layers)), 4, 10),
             experts,
             top_k: self.top_k.unwrap_or(experts.min(2)),
             hidden: either(self.hidden, 256, 0),
-            potentials: either(self.potentials, 64, 8),
+            potentials: either(self.potentials.or(of_flash(|shape| shape.potentials)), 64, 8),
             positions: self.positions,
             chain: match self.chain {
                 ChainArg::Half => Chain::Half,
@@ -186,11 +212,9 @@ impl ModelArgs {
             },
             eta_floor: self.eta_floor.unwrap_or(if gated { 1.0 / 256.0 } else { 1.0 / 32.0 }),
             off_diagonal: 1.0,
-            block: match self.block {
-                BlockArg::Resolvent => Block::Resolvent,
-                BlockArg::Gated => {
-                    Block::Gated { channels: self.channels.unwrap_or(self.width.saturating_mul(2)) }
-                }
+            block: match gated {
+                false => Block::Resolvent,
+                true => Block::Gated { channels: channels.unwrap_or(width.saturating_mul(2)) },
             },
         };
         match config.problem() {
@@ -202,9 +226,15 @@ impl ModelArgs {
 
 impl RecipeArgs {
     /// The recipe of these flags, for a model with this position table.
-    pub(super) fn recipe(&self, positions: Option<usize>, distils: bool) -> Result<Recipe> {
+    pub(super) fn recipe(
+        &self,
+        positions: Option<usize>,
+        distils: bool,
+        shape: Option<&Shape>,
+    ) -> Result<Recipe> {
         let optimizer = &self.optimizer;
-        optimizer.check(Some(self.lr))?;
+        let peak_rate = self.lr.or(shape.map(|shape| shape.rate)).unwrap_or(4e-3);
+        optimizer.check(Some(peak_rate))?;
         numbers::check(
             &[],
             &[
@@ -215,11 +245,14 @@ impl RecipeArgs {
         )?;
         Ok(Recipe {
             seed: self.seed,
-            steps: self.steps,
+            steps: self.steps.or(shape.map(|shape| shape.steps)).unwrap_or(11_000),
             batch: optimizer.batch,
-            window: numbers::fit_window(self.window, positions)?,
+            window: numbers::fit_window(
+                self.window.or(shape.map(|shape| shape.window)),
+                positions,
+            )?,
             shards: optimizer.shards,
-            peak_rate: self.lr,
+            peak_rate,
             final_fraction: optimizer.final_lr,
             warmup: optimizer.warmup,
             weight_decay: self.weight_decay,

@@ -1,6 +1,7 @@
 //! `resnet-bk train`.
 
 mod flags;
+mod flash;
 
 pub(crate) use flags::Args;
 
@@ -23,14 +24,14 @@ use std::path::PathBuf;
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     // Check dimensions before spending time on the tokenizer.
-    args.model.config(args.model.vocab)?;
+    args.model.config(args.model.vocab())?;
     let initial = args.init.as_deref().map(|path| Loaded::read(path, None, global)).transpose()?;
     let positions = match &initial {
         Some(initial) => initial.checkpoint.config.positions,
         None => args.model.positions,
     };
     let teacher = args.teacher.first().map(|path| Loaded::read(path, None, global)).transpose()?;
-    let recipe = args.recipe.recipe(positions, teacher.is_some())?;
+    let recipe = args.recipe.recipe(positions, teacher.is_some(), args.model.shape().as_ref())?;
     let corpus = Corpus::find(args.corpus.as_deref())?;
     let train_text = corpus.text(Split::Train)?;
     let valid_text = corpus.text(Split::Valid)?;
@@ -44,7 +45,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         (path, ..) => {
             own = match path {
                 Some(path) => Tokenizer::load(path)?,
-                None => Tokenizer::train(&[&train_text], args.model.vocab)?,
+                None => Tokenizer::train(&[&train_text], args.model.vocab())?,
             };
             &own
         }

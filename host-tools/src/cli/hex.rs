@@ -1,0 +1,150 @@
+//! Bare messages as lines of hexadecimal digits, for `compress` and `decompress`.
+
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use resnet_bk_core as core;
+use resnet_bk_core::coder::{Check, Framing};
+use serde_json::json;
+
+use super::common::{bar, escaped, parse_blob, print_json, set};
+use super::pipe::Ends;
+use crate::cli::Global;
+use crate::compress::Link;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::terminal::{Stderr, Stdout};
+
+/// What the two ends of a link have agreed on.
+#[derive(Debug, clap::Args)]
+pub(super) struct Hex {
+    /// Every line of text is a bare message, and every line of its other form these bytes as
+    /// hexadecimal digits, as a device sends them. There is no container.
+    #[arg(long, group = "messages")]
+    hex: bool,
+    /// Bits of the check at the end of a bare message.
+    #[arg(long, requires = "hex", value_name = "BITS", default_value = "0",
+        value_parser = ["0", "8", "16", "32"])]
+    check: String,
+    /// Two bytes of the model's checksum at the beginning of a bare message.
+    #[arg(long, requires = "hex")]
+    identity: bool,
+}
+
+impl Hex {
+    pub(super) fn is_wanted(&self) -> bool {
+        self.hex
+    }
+
+    fn framing(&self) -> Framing {
+        let check = match self.check.as_str() {
+            "8" => Check::Bits8,
+            "16" => Check::Bits16,
+            "32" => Check::Bits32,
+            _ => Check::None,
+        };
+        Framing { identity: self.identity, check }
+    }
+
+    /// Lines of text to lines of digits.
+    pub(super) fn compress(
+        &self,
+        ends: &Ends,
+        carry: bool,
+        verify: bool,
+        global: Global,
+    ) -> Result<()> {
+        let sink = ends.sink(None)?;
+        let blob = files::read(&ends.model)?;
+        let model = parse_blob(&blob, &ends.model)?;
+        let (prime, text) = (ends.prime()?, ends.read()?);
+        let link = Link::new(&model, self.framing(), carry, &prime)?;
+        let messages: Vec<&[u8]> = lines(&text).collect();
+        let progress = bar("compressing", global);
+        let codes = link.send(&messages, |share| set(&progress, share))?;
+        progress.finish_and_clear();
+        if verify {
+            let progress = bar("verifying", global);
+            let read = link.receive(&codes, |share| set(&progress, share))?;
+            progress.finish_and_clear();
+            if read.iter().zip(&messages).any(|(read, sent)| read.as_deref() != Ok(*sent)) {
+                return Err(Error::Irreversible);
+            }
+        }
+        let digits = codes.iter().map(|code| HEXLOWER.encode(code) + "\n").collect::<String>();
+        sink.write(digits.as_bytes())?;
+        let (from, to): (usize, usize) =
+            (messages.iter().map(|message| message.len()).sum(), codes.iter().map(Vec::len).sum());
+        let bits_per_byte = 8.0 * to as f64 / from.max(1) as f64;
+        let count = messages.len();
+        if global.json && sink.is_file() {
+            print_json(&json!({
+                "out": escaped(&ends.out), "messages": count, "text_bytes": from, "bytes": to,
+                "bits_per_byte": bits_per_byte, "verified": verify,
+            }))?;
+        } else if sink.is_file() {
+            let out = ends.out.display();
+            let figures = format!("{from} bytes to {to}: {bits_per_byte:.3} bits per byte");
+            writeln!(Stdout, "{out}: {count} messages, {figures}")?;
+        } else if !global.quiet {
+            let figures = format!("{from} bytes to {to}: {bits_per_byte:.3} bits per byte");
+            writeln!(Stderr, "{count} messages, {figures}");
+        }
+        Ok(())
+    }
+
+    /// Lines of digits to lines of text.
+    pub(super) fn decompress(
+        &self,
+        ends: Ends,
+        carry: bool,
+        salvage: bool,
+        global: Global,
+    ) -> Result<()> {
+        let sink = ends.sink(None)?;
+        let blob = files::read(&ends.model)?;
+        let model = parse_blob(&blob, &ends.model)?;
+        let (prime, digits) = (ends.prime()?, ends.read()?);
+        let link = Link::new(&model, self.framing(), carry, &prime)?;
+        let codes = lines(&digits).enumerate().map(|(index, line)| {
+            HEXLOWER_PERMISSIVE.decode(line.trim_ascii()).map_err(|error| Error::Format {
+                kind: "list of messages",
+                path: ends.input.clone(),
+                reason: format!("line {} is not hexadecimal: {error}", index + 1),
+            })
+        });
+        let codes: Vec<Vec<u8>> = codes.collect::<Result<_>>()?;
+        let progress = bar("decompressing", global);
+        let texts = link.receive(&codes, |share| set(&progress, share))?;
+        progress.finish_and_clear();
+        let lost: Vec<String> = texts.iter().enumerate().filter_map(name).collect();
+        if lost.is_empty() || salvage {
+            let readable = texts.iter().flatten();
+            let text: Vec<u8> = readable.flat_map(|text| [text, &b"\n"[..]].concat()).collect();
+            sink.write(&text)?;
+            let (count, of) = (texts.len() - lost.len(), texts.len());
+            if global.json && sink.is_file() {
+                print_json(&json!({
+                    "out": escaped(&ends.out), "messages": count, "text_bytes": text.len(),
+                    "lost": lost,
+                }))?;
+            } else if sink.is_file() {
+                writeln!(Stdout, "{}: {count} of {of} messages", ends.out.display())?;
+            } else if !global.quiet {
+                writeln!(Stderr, "{count} of {of} messages");
+            }
+        }
+        match lost.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Damaged { path: ends.input, lost, salvaged: salvage }),
+        }
+    }
+}
+
+/// The lines of a text, whose last one may end with the text.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n')
+}
+
+fn name((index, text): (usize, &Result<Vec<u8>, core::Error>)) -> Option<String> {
+    let error = text.as_ref().err()?;
+    Some(format!("message {} is lost: {error}", index + 1))
+}
