@@ -26,17 +26,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAMPLE = 256
 
 
+def parameters():
+    """Level 19 without what a stream between two that know each other can leave out."""
+    return zstandard.ZstdCompressionParameters.from_level(
+        19, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False,
+        write_checksum=False, write_dict_id=False,
+    )
+
+
 def dictionary(args):
     """zstd at level 19 with a dictionary of the blob's size."""
     train = (args.corpus / "train.txt").read_bytes()
     samples = [train[at : at + SAMPLE] for at in range(0, len(train), SAMPLE)]
     trained = zstandard.train_dictionary(args.blob.stat().st_size, samples)
-    # Without what a stream between two that know each other can leave out.
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        19, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False,
-        write_checksum=False, write_dict_id=False,
-    )
-    return zstandard.ZstdCompressor(dict_data=trained, compression_params=parameters).compress
+    return zstandard.ZstdCompressor(dict_data=trained, compression_params=parameters()).compress
 
 
 def smaz2(clone):

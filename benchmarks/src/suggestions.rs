@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use resnet_bk_core::suggest::{Suggester, Suggestion, Unit};
-use resnet_bk_core::{self as core, Context, Model, Session};
+use resnet_bk_core::{self as core, Model, Session};
 use resnet_bk_tools::corpus::{Corpus, Split};
 use resnet_bk_tools::files;
 
@@ -80,9 +80,9 @@ fn word(model: &Model<'_>, text: &[u8], at: usize, steps: usize) -> Result<Typed
     let back = text[..from - BEFORE / 2].iter().rposition(|byte| !is_inner(byte)).unwrap_or(0);
     let begin = back.max(from - BEFORE);
     let mut tokens = vec![0; 4 * BEFORE];
-    let session = || Session::allocate(model.clone());
-    let mut state = vec![0; Context::new(session()?).snapshot_len()];
-    let mut suggester = Suggester::new(session()?, &mut tokens, &mut state)?;
+    let mut state = vec![0; model.dims().context_len()];
+    let session = Session::allocate(model.clone())?;
+    let mut suggester = Suggester::new(session, &mut tokens, &mut state)?;
     let mut typed = Typed { letters: len + 1, strokes: len + 1, ..Typed::default() };
     for letters in 0..len {
         let mut shown = [Suggestion::NONE; SHOWN];

@@ -4,7 +4,9 @@ use core::fmt;
 
 use half::f16;
 
+use crate::blob::Dimensions;
 use crate::error::{Error, SnapshotProblem};
+use crate::memory::total;
 use crate::model::Model;
 use crate::session::Session;
 
@@ -28,6 +30,13 @@ enum Latest {
 
 /// Bytes of the latest token in a snapshot.
 const LATEST: usize = 4;
+
+impl Dimensions {
+    /// Bytes of a [`Context::snapshot`].
+    pub const fn context_len(&self) -> usize {
+        total([LATEST, self.snapshot_len()])
+    }
+}
 
 impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Context<'a, M> {
     /// An empty text: the session is reset.
@@ -83,20 +92,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Context<'a, M> {
         self.session.logits().ok_or(Error::Busy)
     }
 
-    /// Bytes of a [`Self::snapshot`].
-    pub fn snapshot_len(&self) -> usize {
-        LATEST + self.model().dims().snapshot_len()
-    }
-
-    /// Writes the state after the text to `bytes` and returns the length: 4 bytes for the latest
-    /// token plus 1, 0 for none, and a [`Session::snapshot`].
+    /// Writes the state after the text to the first [`Dimensions::context_len`] of `bytes` and
+    /// returns that length: 4 bytes for the latest token plus 1, 0 for none, and a
+    /// [`Session::snapshot`].
     ///
     /// # Errors
     ///
     /// [`Error::Buffer`] if `bytes` is too short; [`Error::Busy`] between [`Self::logits`] and the
     /// token that follows.
     pub fn snapshot(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        let (needed, given) = (self.snapshot_len(), bytes.len());
+        let (needed, given) = (self.model().dims().context_len(), bytes.len());
         let short = Error::Buffer { needed, given };
         let number = match self.latest {
             Latest::None => 0,

@@ -125,3 +125,17 @@ pub fn exchanged(exchange: &Exchange) {
         memory::flash_bytes(),
     );
 }
+
+/// Prints the cost of suggestions as `key=value` pairs.
+pub fn suggested(instructions: &u64) {
+    let stack = memory::stack_high_water();
+    defmt::println!(
+        "suggested instructions={=u64} session_bytes={=usize} stack_bytes={=usize} \
+         ram_bytes={=usize} flash_bytes={=usize}",
+        *instructions,
+        4 * settings::MEMORY_WORDS,
+        stack,
+        memory::static_bytes() + stack,
+        memory::flash_bytes(),
+    );
+}

@@ -1,8 +1,9 @@
 //! The device computes the same bits as the host: every logit, on an emulated Cortex-M4F.
 
 use anyhow::Result;
-use resnet_bk_core::Model;
 use resnet_bk_core::coder::{Check, Framing};
+use resnet_bk_core::suggest::{Suggester, Suggestion, Unit};
+use resnet_bk_core::{Model, Session};
 use resnet_bk_tests::{blobs, full_chain, gated, repository, tiny};
 use resnet_bk_tools::compress::Link;
 use resnet_bk_tools::quantize::Source;
@@ -120,6 +121,32 @@ fn messages_are_the_same_bytes_on_device_and_host() -> Result<()> {
         let read = text.lines().map(|line| format!("b{line:?}")).collect::<Vec<_>>();
         assert_eq!(report.lines("read").collect::<Vec<_>>(), read, "{board:?}");
     }
+    Ok(())
+}
+
+/// A device suggests the words that the host suggests, with the same probabilities.
+#[test]
+fn suggestions_are_the_same_on_device_and_host() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let (blob, elf) = (repository("models/wikitext2/model.rbk"), place.path().join("suggest.elf"));
+    let prompt = "He was born in the nor";
+    let sampling = Sampling::GREEDY;
+    let job = Job::Generate { prompt: prompt.into(), tokens: 1, sampling };
+    Firmware { program: Program::Suggest, ..Firmware::new(&blob, job) }.build(&elf)?;
+    let report = qemu::run(&elf, qemu::Options::default())?;
+    report.ended()?;
+    println!("{}", report.lines("suggested").next().expect("no figures"));
+    let bytes = std::fs::read(&blob)?;
+    let model = Model::from_bytes(&bytes)?;
+    let (mut tokens, mut state) = ([0; 64], vec![0; model.dims().context_len()]);
+    let mut suggester = Suggester::new(Session::allocate(model)?, &mut tokens, &mut state)?;
+    let mut found = [Suggestion::NONE; 3];
+    assert_eq!(suggester.suggest(prompt.as_bytes(), Unit::Word, 16, &mut found)?, 3);
+    let words = found.each_ref().map(|suggestion| {
+        let text = str::from_utf8(suggestion.text()).expect("a word");
+        format!("{} b{text:?}", suggestion.probability())
+    });
+    assert_eq!(report.lines("suggestion").collect::<Vec<_>>(), words);
     Ok(())
 }
 

@@ -9,6 +9,9 @@ use crate::target_dir;
 /// The emulator for Arm.
 pub const ARM: &str = "qemu-system-arm";
 
+/// The emulator of programs for Linux on AArch64. QEMU has it on Linux only.
+pub const AARCH64: &str = "qemu-aarch64";
+
 /// The emulator for RISC-V.
 pub const RISCV: &str = "qemu-system-riscv32";
 

@@ -66,6 +66,8 @@ pub enum Program {
         /// File with a code a line, as hexadecimal digits.
         codes: PathBuf,
     },
+    /// Suggests how the job's prompt goes on.
+    Suggest,
 }
 
 /// Firmware to build.
@@ -121,6 +123,7 @@ impl Firmware {
                 command.env("RESNET_BK_MESSAGES", messages).env("RESNET_BK_CODES", codes);
                 command.arg("messages")
             }
+            Program::Suggest => command.arg("suggest"),
         };
         if self.every_step {
             command.env("DEFMT_LOG", "debug");

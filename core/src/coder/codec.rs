@@ -134,7 +134,7 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
 
     /// Bytes of a [`Self::snapshot`].
     pub fn snapshot_len(&self) -> usize {
-        self.context.snapshot_len()
+        self.context.model().dims().context_len()
     }
 
     /// Writes the state of the model after what it has read to `bytes`, for [`Start::Primed`], and

@@ -9,6 +9,8 @@ mod tests;
 
 use heapless::Vec;
 
+#[cfg(doc)]
+use crate::blob::Dimensions;
 use crate::context::Context;
 use crate::error::Error;
 use crate::session::Session;
@@ -94,7 +96,7 @@ pub struct Suggester<'a, 't, M> {
 
 impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Suggester<'a, 't, M> {
     /// Suggests with the model of a session. A text may have half as many bytes as `tokens` has
-    /// elements; `snapshot` keeps the model's state after it, [`Context::snapshot_len`] bytes.
+    /// elements; `snapshot` keeps the model's state after it, [`Dimensions::context_len`] bytes.
     ///
     /// # Errors
     ///
@@ -106,7 +108,7 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Suggester<'a, 't, M> {
     ) -> Result<Self, Error> {
         let tokenizer = session.model().tokenizer()?;
         let context = Context::new(session);
-        let (needed, given) = (context.snapshot_len(), snapshot.len());
+        let (needed, given) = (context.model().dims().context_len(), snapshot.len());
         let snapshot = snapshot.get_mut(..needed).ok_or(Error::Buffer { needed, given })?;
         Ok(Self { context, tokenizer, tokens, read: 0, snapshot })
     }

@@ -217,3 +217,46 @@ fn short_buffers_are_refused() {
         assert!(matches!(result, Err(Error::Buffer { given, .. }) if given == room), "{result:?}");
     }
 }
+
+/// The messages of the firmware, which lie beside it with their bytes, under every kernel of this
+/// processor: devices write and read the same (`tests/tests/device.rs`).
+#[test]
+#[cfg_attr(miri, ignore = "too slow, and reads files")]
+fn messages_of_the_shipped_model_are_the_same_bytes() {
+    let read = |file: &str| {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        std::fs::read(root.join(file)).unwrap()
+    };
+    let text = |file| String::from_utf8(read(file)).unwrap();
+    let blob = read("models/wikitext2/model.rbk");
+    let (messages, codes) =
+        (text("firmware-example/messages.txt"), text("firmware-example/messages.hex"));
+    let compare = || {
+        let model = Model::from_bytes(&blob).unwrap();
+        let memory = vec![0; model.dims().session_words()];
+        let framing = Framing { identity: true, check: Check::Bits16 };
+        let (mut tokens, mut sent) = ([0; LONGEST], [0; LONGEST]);
+        let session = Session::new(model, memory).unwrap();
+        let mut codec = Codec::new(session, &mut tokens, framing).unwrap();
+        for (message, code) in messages.lines().zip(codes.lines()) {
+            let len = codec.compress(message.as_bytes(), Start::Fresh, &mut sent).unwrap();
+            let digits: String = sent[..len].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(digits, code, "{message}");
+            let mut read = [0; LONGEST];
+            let read_len = codec.decompress(&sent[..len], Start::Fresh, &mut read).unwrap();
+            assert_eq!(&read[..read_len], message.as_bytes());
+        }
+    };
+    assert_eq!(messages.lines().count(), codes.lines().count());
+    compare();
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    {
+        use resnet_bk_core::internals::HostKernels;
+        for kernels in [HostKernels::Portable, HostKernels::Avx2, HostKernels::Vnni] {
+            if kernels.select() {
+                compare();
+            }
+        }
+        HostKernels::Chosen.select();
+    }
+}

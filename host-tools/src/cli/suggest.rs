@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use resnet_bk_core::Session;
 use resnet_bk_core::suggest::{Suggester, Suggestion, Unit};
-use resnet_bk_core::{Context, Session};
 use serde_json::json;
 
 use super::common::{parse_blob, print_json};
@@ -50,11 +50,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let blob = files::read(&args.model)?;
     let model = parse_blob(&blob, &args.model)?;
-    let session = || Session::allocate(model.clone()).map_err(Error::Blob);
-    let mut snapshot = vec![0; Context::new(session()?).snapshot_len()];
+    let session = Session::allocate(model.clone()).map_err(Error::Blob)?;
+    let mut snapshot = vec![0; model.dims().context_len()];
     let mut scratch = vec![0; 2 * args.text.len().max(1)];
-    let mut suggester =
-        Suggester::new(session()?, &mut scratch, &mut snapshot).map_err(Error::Blob)?;
+    let suggester = Suggester::new(session, &mut scratch, &mut snapshot);
+    let mut suggester = suggester.map_err(Error::Blob)?;
     let unit = if args.tokens { Unit::Token } else { Unit::Word };
     let mut found = vec![Suggestion::NONE; args.count];
     let text = args.text.as_bytes();

@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::firmware::without_places;
-use crate::setup::TARGETS;
-use crate::{process, root};
+use crate::setup::{AARCH64, TARGETS, emulates_aarch64};
+use crate::{emulator, process, root};
 
 /// Feature sets that `core` is built with for every target.
 const CORE_FEATURES: [&str; 3] = ["", "defmt", "alloc"];
@@ -57,6 +57,8 @@ pub(super) fn all() -> Result<Vec<Step>> {
             vec![cargo(root(), &["test", "--workspace", "--exclude", "resnet-bk-benchmarks"])],
         ),
         step("core-targets", core_builds()),
+        // The host's other kernels: the same logits, and the same bytes of messages.
+        step("aarch64", aarch64_tests()),
         step("firmware", firmware_builds(&firmware, &denied)?),
         // The firmware image must not depend on the build directory.
         step("image", vec![cargo(root(), &["xtask", "reproducible"])]),
@@ -77,6 +79,29 @@ fn core_builds() -> Vec<Command> {
         .iter()
         .flat_map(|target| CORE_FEATURES.iter().map(move |features| build(*target, *features)))
         .collect()
+}
+
+/// Tests of `core` on emulated AArch64 processors with and without dot products; none where those
+/// cannot be emulated.
+fn aarch64_tests() -> Vec<Command> {
+    let test = |processor| {
+        let mut command = cargo(root(), &["test", "--package", "resnet-bk-core"]);
+        command.args(["--features", "std", "--target", AARCH64, "--test", "suite", "--"]);
+        command.args(["golden", "codec"]);
+        let mut emulator = emulator::command(emulator::AARCH64);
+        emulator.args(["-cpu", processor]);
+        // Where the unpacked one finds its libraries.
+        command.envs(emulator.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let variable = |name| format!("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_{name}");
+        command
+            .env(variable("LINKER"), "rust-lld")
+            .env(variable("RUNNER"), process::shown(&emulator));
+        command
+    };
+    match emulates_aarch64() {
+        true => vec![test("max"), test("cortex-a53")],
+        false => Vec::new(),
+    }
 }
 
 /// The firmware with every feature set: lints, then the release build, with the flags that tests

@@ -15,7 +15,7 @@ pub(super) struct Manager {
     pub(super) install: &'static [&'static str],
     pub(super) update: Option<&'static [&'static str]>,
     /// In the order of [`super::EMULATORS`].
-    pub(super) packages: [&'static str; 2],
+    pub(super) packages: [&'static str; 3],
     as_root: bool,
 }
 
@@ -25,7 +25,7 @@ pub(super) const APT: Manager = Manager {
     // Recommended packages can conflict with a QEMU from backports, and none is needed.
     install: &["install", "-y", "--no-remove", "--no-install-recommends"],
     update: Some(&["update"]),
-    packages: ["qemu-system-arm", "qemu-system-misc"],
+    packages: ["qemu-system-arm", "qemu-system-misc", "qemu-user"],
     as_root: true,
 };
 
@@ -36,7 +36,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
         // Without --allowerasing it removes nothing.
         install: &["install", "-y"],
         update: None,
-        packages: ["qemu-system-arm", "qemu-system-riscv"],
+        packages: ["qemu-system-arm", "qemu-system-riscv", "qemu-user"],
         as_root: true,
     },
     Manager {
@@ -44,7 +44,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
         // --noconfirm answers no to removing conflicting packages.
         install: &["-S", "--noconfirm"],
         update: None,
-        packages: ["qemu-system-arm", "qemu-system-riscv"],
+        packages: ["qemu-system-arm", "qemu-system-riscv", "qemu-user"],
         as_root: true,
     },
     Manager {
@@ -52,7 +52,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
         // A conflict leads to a question, which ends a non-interactive installation.
         install: &["--non-interactive", "install", "--no-force-resolution"],
         update: None,
-        packages: ["qemu-arm", "qemu-extra"],
+        packages: ["qemu-arm", "qemu-extra", "qemu-linux-user"],
         as_root: true,
     },
     Manager {
@@ -60,7 +60,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
         // Formulae do not conflict.
         install: &["install"],
         update: None,
-        packages: ["qemu", "qemu"],
+        packages: ["qemu", "qemu", "qemu"],
         as_root: false,
     },
 ];

@@ -26,19 +26,29 @@ pub const TARGETS: [&str; 6] = [
     "riscv32i-unknown-none-elf",
 ];
 
-/// The emulators.
-const EMULATORS: [&str; 2] = [emulator::ARM, emulator::RISCV];
+/// The target of tests for Linux on AArch64. It needs no linker but Rust's own.
+pub const AARCH64: &str = "aarch64-unknown-linux-musl";
+
+/// The emulators. The last one, for AArch64, is only for Linux ([`emulates_aarch64`]).
+const EMULATORS: [&str; 3] = [emulator::ARM, emulator::RISCV, emulator::AARCH64];
+
+/// Whether programs for Linux on AArch64 can be run here.
+pub fn emulates_aarch64() -> bool {
+    cfg!(target_os = "linux")
+}
 
 /// Installs what is missing.
 pub fn run_setup() -> Result<()> {
     rust_targets()?;
-    EMULATORS.iter().enumerate().try_for_each(|(index, program)| install(index, program))
+    let count = EMULATORS.len() - usize::from(!emulates_aarch64());
+    EMULATORS[..count].iter().enumerate().try_for_each(|(index, program)| install(index, program))
 }
 
 /// Installs Rust's targets with rustup.
 fn rust_targets() -> Result<()> {
     let mut missing = Vec::new();
-    for target in TARGETS {
+    let aarch64 = emulates_aarch64().then_some(AARCH64);
+    for target in TARGETS.into_iter().chain(aarch64) {
         if !has_target(target)? {
             missing.push(target);
         }
@@ -75,7 +85,7 @@ fn install(index: usize, program: &str) -> Result<()> {
     let Some(manager) = MANAGERS.iter().find(|manager| exists(manager.program)) else {
         bail!(
             "{program} is missing and no supported package manager was found: install \
-             QEMU's system emulators from https://www.qemu.org/download, then try again"
+             QEMU's emulators from https://www.qemu.org/download, then try again"
         );
     };
     let package = manager.packages[index];

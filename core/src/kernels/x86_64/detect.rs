@@ -20,6 +20,8 @@ impl Avx2 {
 pub enum HostKernels {
     /// The faster ones for each matrix, as without a measurement.
     Chosen,
+    /// The portable ones.
+    Portable,
     /// Those with AVX2 alone.
     Avx2,
     /// Those with AVX-512 VNNI wherever there are any, else those with AVX2.
@@ -33,6 +35,7 @@ impl HostKernels {
         let best = Features::ask();
         let (least, found) = match self {
             Self::Chosen => (Features::Nothing, best),
+            Self::Portable => (Features::Nothing, Features::Nothing),
             Self::Avx2 => (Features::Avx2, Features::Avx2),
             Self::Vnni => (Features::Vnni, Features::WideVnni),
         };
