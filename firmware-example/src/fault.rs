@@ -64,7 +64,7 @@ unsafe extern "C" fn HardFault() -> ! {
 
 extern "C" fn hard_fault(stack_pointer: *const u32) -> ! {
     if (stack_pointer as usize) < stack_end() as usize + MARGIN {
-        defmt::error!("stack overflow: enlarge STACK in memory.x");
+        defmt::error!("stack overflow: enlarge STACK in the board's memory map");
     } else {
         // SAFETY: the core has pushed a frame of eight words to the stack, all of it above the
         // stack's end.

@@ -1,4 +1,4 @@
-//! Board support: the only code to change for other hardware, together with `memory.x`.
+//! Board support: the only code to change for other hardware, together with its memory map.
 //!
 //! A board module provides
 //!
