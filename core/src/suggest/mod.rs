@@ -17,6 +17,9 @@ use crate::session::Session;
 use crate::tokenizer::{Tokenizer, is_space};
 use search::Search;
 
+/// Beginnings of suggestions that a search keeps at a time: the likeliest. Of more suggestions than
+/// that, some may be missing.
+pub const BEGINNINGS: usize = 16;
 /// Bytes of the longest suggestion.
 pub const LONGEST: usize = 48;
 /// Fraction bits of a probability.
@@ -115,10 +118,10 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Suggester<'a, 't, M> {
 
     /// Writes the likeliest continuations of `text` to `out`, best first, and returns their number.
     ///
-    /// It looks for them from the likeliest beginnings on, and asks the model for logits at most
-    /// `steps` times: with enough of them nothing likelier is left out, with fewer the suggestions
-    /// may be fewer. A longer `text` than before that begins with all of its whole words costs no
-    /// more than what is new.
+    /// It looks for them from the likeliest beginnings on, of which it keeps [`BEGINNINGS`], and
+    /// asks the model for logits at most `steps` times: with fewer, suggestions may be missing. A
+    /// longer `text` than before that begins with all of its whole words costs no more than what is
+    /// new.
     ///
     /// # Errors
     ///

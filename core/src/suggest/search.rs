@@ -3,14 +3,12 @@
 use half::f16;
 use heapless::Vec;
 
-use super::{BITS, LONGEST, Suggestion, Unit};
+use super::{BEGINNINGS, BITS, LONGEST, Suggestion, Unit};
 use crate::numeric::shares::{Shares, TOTAL_BITS};
 use crate::tokenizer::{Tokenizer, is_space};
 
 /// Tokens of the longest continuation.
 const DEPTH: usize = 16;
-/// Beginnings that are kept to be extended.
-const WIDTH: usize = 16;
 /// A probability of 1.
 const ONE: u32 = 1 << 31;
 
@@ -46,7 +44,7 @@ pub(super) struct Search<'a, 't, 'o> {
     /// What every continuation begins with.
     typed: &'t [u8],
     unit: Unit,
-    beginnings: Vec<Beginning, WIDTH>,
+    beginnings: Vec<Beginning, BEGINNINGS>,
     /// The best ones first. Their probabilities are in units of 2^−31 until the end.
     out: &'o mut [Suggestion],
     found: usize,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use resnet_bk_core::Session;
-use resnet_bk_core::suggest::{Suggester, Suggestion, Unit};
+use resnet_bk_core::suggest::{BEGINNINGS, Suggester, Suggestion, Unit};
 use serde_json::json;
 
 use super::common::{parse_blob, print_json};
@@ -35,13 +35,14 @@ pub(crate) struct Args {
     model: PathBuf,
     /// Text that has been typed so far. A space at its end says that its last word is whole.
     text: String,
-    /// Number of suggestions.
-    #[arg(long, value_parser = numbers::within(1..=100), default_value_t = 5, value_name = "N")]
+    /// Number of suggestions, at most 16.
+    #[arg(long, value_parser = numbers::within(1..=BEGINNINGS as u64), default_value_t = 5, value_name = "N")]
     count: usize,
     /// Suggest what one token adds instead of whole words.
     #[arg(long)]
     tokens: bool,
-    /// How often the model may be asked for logits, at most: with more, nothing likelier is missed.
+    /// How often the model may be asked for logits, at most; with few, suggestions may be
+    /// missing.
     #[arg(long, value_parser = numbers::within(1..=100_000), default_value_t = 100,
         value_name = "N")]
     steps: usize,
