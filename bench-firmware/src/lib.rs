@@ -3,6 +3,7 @@
 //! - `products` checks every kernel against the portable one, bit for bit, and counts the
 //!   instructions of complete matrix-vector products.
 //! - `token` generates with the blob that QEMU loads, and counts whole tokens and their pieces.
+//! - `messages` compresses and decompresses messages with it.
 //! - `footprint` contains inference only: its sections are the code size of inference.
 //!
 //! They print lines for the host to parse, and exit with 0 on success.

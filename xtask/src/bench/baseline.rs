@@ -44,6 +44,12 @@ impl Baseline {
                 counts.insert(format!("{core} coder {end} {blob}"), *instructions);
             }
         }
+        for line in &measured.messages {
+            let core = line.core;
+            counts.insert(format!("{core} compress a byte"), line.compress_per_byte);
+            counts.insert(format!("{core} decompress a byte"), line.decompress_per_byte);
+            counts.insert(format!("{core} RAM bytes of messages"), line.ram_bytes);
+        }
         for code in &measured.code {
             counts.insert(format!("{} code bytes", code.core), code.own);
         }

@@ -14,6 +14,8 @@ pub(super) struct Measured {
     pub(super) portable: Vec<Kernel>,
     /// Whole tokens on emulated targets.
     pub(super) tokens: Vec<Token>,
+    /// Messages through the shipped blob on emulated targets.
+    pub(super) messages: Vec<Exchange>,
     /// Throughput of this machine's kernels relative to others, timed in alternation.
     pub(super) host: Vec<Ratio>,
     /// Code size of inference by target.
@@ -64,6 +66,20 @@ pub(super) struct Token {
     pub(super) off_alignment: Option<u64>,
     pub(super) session_ram_bytes: u64,
     pub(super) stack_bytes: u64,
+}
+
+/// Messages of `firmware-example`, compressed and decompressed.
+#[derive(Debug, Serialize)]
+pub(super) struct Exchange {
+    pub(super) target: &'static str,
+    pub(super) core: &'static str,
+    /// Instructions per byte of text.
+    pub(super) compress_per_byte: u64,
+    /// Instructions per byte of text.
+    pub(super) decompress_per_byte: u64,
+    pub(super) stack_bytes: u64,
+    /// Session, tokens of the longest message and stack, buffers of both forms among it.
+    pub(super) ram_bytes: u64,
 }
 
 /// A kernel of this machine against another library's, or a whole model against the FP32 reference

@@ -21,7 +21,7 @@ use crate::tools::{Inspected, SubjectArgs, Tools};
 use crate::{process, root, setup};
 use baseline::Baseline;
 use machine::{MACHINES, Machine};
-use measured::{Kernel, Measured, Token};
+use measured::{Exchange, Kernel, Measured, Token};
 
 /// Policies under which whole tokens of the shipped model are counted.
 const POLICIES: [&str; 2] = ["static", INT4];
@@ -85,6 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
                 check_pieces(&token, &tools.inspect(blob)?)?;
                 measured.tokens.push(token);
             }
+            measured.messages.push(exchange(machine)?);
             measured.code.push(code::of(machine, &machine.build("footprint")?)?);
         }
     }
@@ -180,6 +181,32 @@ fn check_pieces(token: &Token, inspected: &Inspected) -> Result<()> {
         token.blob
     );
     Ok(())
+}
+
+/// Counts messages through the shipped blob on a machine, whose bytes must be those that lie beside
+/// the firmware, which are the host's (`core/tests/suite/codec.rs`).
+fn exchange(machine: &'static Machine) -> Result<Exchange> {
+    let expected = root().join("firmware-example/messages.hex");
+    let expected = fs::read_to_string(&expected)
+        .with_context(|| format!("cannot read {}", expected.display()))?;
+    let blob = SubjectArgs::default().model().join("model.rbk");
+    let lines = machine.run(&machine.build("messages")?, Some((&blob, 0)))?;
+    let words: Vec<_> = lines.iter().map(machine::Line::words).collect();
+    let codes = words.iter().filter(|words| words[..].first() == Some(&"code"));
+    let codes: Vec<&str> = codes.filter_map(|words| words.get(1).copied()).collect();
+    ensure!(
+        codes.iter().copied().eq(expected.lines()),
+        "{}: messages are compressed to {codes:?}, on this machine to {expected}",
+        machine.core
+    );
+    Ok(Exchange {
+        target: machine.target,
+        core: machine.core,
+        compress_per_byte: machine::number(&lines, "compress")?,
+        decompress_per_byte: machine::number(&lines, "decompress")?,
+        stack_bytes: machine::number(&lines, "stack_bytes")?,
+        ram_bytes: machine::number(&lines, "ram_bytes")?,
+    })
 }
 
 /// Counts whole tokens on a machine, whose logits must equal the host's.

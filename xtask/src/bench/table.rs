@@ -4,7 +4,7 @@ use std::fmt;
 
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
-use super::measured::{Code, Kernel, Measured, Ratio, Token};
+use super::measured::{Code, Exchange, Kernel, Measured, Ratio, Token};
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,6 +16,10 @@ impl fmt::Display for Measured {
         if !self.tokens.is_empty() {
             writeln!(f, "\nInstructions of a token, greedy, by kind of layer")?;
             writeln!(f, "{}", tokens(&self.tokens))?;
+        }
+        if !self.messages.is_empty() {
+            writeln!(f, "\nMessages through the shipped blob, instructions per byte of text")?;
+            writeln!(f, "{}", messages(&self.messages))?;
         }
         if !self.code.is_empty() {
             writeln!(f, "\nCode of inference alone, in bytes")?;
@@ -101,6 +105,18 @@ fn tokens(tokens: &[Token]) -> Table {
         });
     }
     row("stack bytes", &|token| Some(token.stack_bytes));
+    table
+}
+
+fn messages(messages: &[Exchange]) -> Table {
+    let heads = ["core", "compress", "decompress", "stack bytes", "RAM bytes"];
+    let mut table = table(heads.map(str::to_owned));
+    for line in messages {
+        let numbers =
+            [line.compress_per_byte, line.decompress_per_byte, line.stack_bytes, line.ram_bytes];
+        let cells = numbers.map(|number| right(number.to_string()));
+        table.add_row([Cell::new(line.core)].into_iter().chain(cells));
+    }
     table
 }
 
