@@ -48,8 +48,8 @@ enum Command {
     ///
     /// benchmarks/messages/compare.py puts other compressors beside it.
     Messages(messages::Args),
-    /// The codec under random texts, random codes and flipped bits: all texts come back, whatever is
-    /// decoded ends, and damage is noticed.
+    /// The codec under random texts, random codes and flipped bits: all texts come back, whatever
+    /// is decoded ends, and damage is noticed.
     ///
     /// Examples:
     ///     resnet-bk-benchmarks endurance models/16k/model.rbk --strings 1000000 --inputs 10000000

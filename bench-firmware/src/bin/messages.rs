@@ -2,7 +2,7 @@
 //! and the bytes that they become, for the host.
 //!
 //! Lines: `code <hexadecimal>` for each message, `compress <instructions>`, `decompress
-//! <instructions>` (both per byte), `stack_bytes <n>`, `ram_bytes <n>`: session, tokens and buffers.
+//! <instructions>` (both per byte), `stack_bytes <n>`, `ram_bytes <n>`: session, tokens and stack.
 #![no_std]
 #![no_main]
 
