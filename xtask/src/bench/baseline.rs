@@ -49,6 +49,7 @@ impl Baseline {
             counts.insert(format!("{core} compress a byte"), line.compress_per_byte);
             counts.insert(format!("{core} decompress a byte"), line.decompress_per_byte);
             counts.insert(format!("{core} RAM bytes of messages"), line.ram_bytes);
+            counts.insert(format!("{core} code bytes of messages"), line.code_bytes);
         }
         for code in &measured.code {
             counts.insert(format!("{} code bytes", code.core), code.own);

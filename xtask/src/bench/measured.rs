@@ -80,6 +80,8 @@ pub(super) struct Exchange {
     pub(super) stack_bytes: u64,
     /// Session, tokens of the longest message and stack, buffers of both forms among it.
     pub(super) ram_bytes: u64,
+    /// Flash beside the blob: code and constants of the whole program.
+    pub(super) code_bytes: u64,
 }
 
 /// A kernel of this machine against another library's, or a whole model against the FP32 reference

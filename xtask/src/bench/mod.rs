@@ -190,7 +190,9 @@ fn exchange(machine: &'static Machine) -> Result<Exchange> {
     let expected = fs::read_to_string(&expected)
         .with_context(|| format!("cannot read {}", expected.display()))?;
     let blob = SubjectArgs::default().model().join("model.rbk");
-    let lines = machine.run(&machine.build("messages")?, Some((&blob, 0)))?;
+    let program = machine.build("messages")?;
+    let lines = machine.run(&program, Some((&blob, 0)))?;
+    let code = code::of(machine, &program)?;
     let words: Vec<_> = lines.iter().map(machine::Line::words).collect();
     let codes = words.iter().filter(|words| words[..].first() == Some(&"code"));
     let codes: Vec<&str> = codes.filter_map(|words| words.get(1).copied()).collect();
@@ -206,6 +208,7 @@ fn exchange(machine: &'static Machine) -> Result<Exchange> {
         decompress_per_byte: machine::number(&lines, "decompress")?,
         stack_bytes: machine::number(&lines, "stack_bytes")?,
         ram_bytes: machine::number(&lines, "ram_bytes")?,
+        code_bytes: code.text + code.rodata,
     })
 }
 

@@ -109,11 +109,13 @@ fn tokens(tokens: &[Token]) -> Table {
 }
 
 fn messages(messages: &[Exchange]) -> Table {
-    let heads = ["core", "compress", "decompress", "stack bytes", "RAM bytes"];
+    let heads =
+        ["core", "compress", "decompress", "stack bytes", "RAM bytes", "flash beside the blob"];
     let mut table = table(heads.map(str::to_owned));
     for line in messages {
+        let Exchange { compress_per_byte, decompress_per_byte, stack_bytes, .. } = *line;
         let numbers =
-            [line.compress_per_byte, line.decompress_per_byte, line.stack_bytes, line.ram_bytes];
+            [compress_per_byte, decompress_per_byte, stack_bytes, line.ram_bytes, line.code_bytes];
         let cells = numbers.map(|number| right(number.to_string()));
         table.add_row([Cell::new(line.core)].into_iter().chain(cells));
     }
