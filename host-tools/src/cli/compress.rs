@@ -47,8 +47,8 @@ pub(crate) struct Args {
     /// Code every line as a message of its own, in a container.
     #[arg(long, group = "messages")]
     lines: bool,
-    /// Let every line go on from those before it: shorter, but a lost one makes the rest of its
-    /// chunk unreadable.
+    /// With --lines or --hex, let every line go on from those before it: shorter, but a lost one
+    /// makes all after it unreadable, in a container those of its chunk.
     #[arg(long, requires = "messages")]
     carry: bool,
     /// Bytes of text in a chunk, at most but for a longer line. Chunks are compressed in parallel

@@ -21,7 +21,7 @@ Examples:
   Those after a whole word, more of them, as JSON:
       resnet-bk suggest model.rbk 'The castle was ' --count 10 --json
 
-  What single tokens would add, for which the model is asked once:
+  What single tokens would add, for which the model is hardly ever asked more than once:
       resnet-bk suggest model.rbk 'The castle was bu' --tokens
 
 A device gets the same words with the same probabilities (resnet_bk_core::suggest).";

@@ -86,9 +86,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelArgs {
-    /// Size of flash that the model is to fit, in INT4 with its tokenizer: a gated chain with the
-    /// dimensions and the training of the model of this size in models/, but for what other flags
-    /// say. `finetune --target-bytes` then makes the blob.
+    /// Size of flash that the model is to fit, quantized and with its tokenizer: a gated chain with
+    /// the dimensions of the model of this size in models/, and learning rate, window and steps for
+    /// it. Other flags say otherwise. `finetune --target-bytes` then makes the blob.
     #[arg(long, value_enum, conflicts_with_all = ["block", "init"], value_name = "SIZE")]
     pub(super) flash: Option<Flash>,
     /// Vocabulary size of the tokenizer to train; at least 256 [default: 1024].
