@@ -36,7 +36,8 @@ pub(crate) struct Args {
     /// Text that has been typed so far. A space at its end says that its last word is whole.
     text: String,
     /// Number of suggestions, at most 16.
-    #[arg(long, value_parser = numbers::within(1..=BEGINNINGS as u64), default_value_t = 5, value_name = "N")]
+    #[arg(long, value_parser = numbers::within(1..=BEGINNINGS as u64), default_value_t = 5,
+        value_name = "N")]
     count: usize,
     /// Suggest what one token adds instead of whole words.
     #[arg(long)]
