@@ -115,6 +115,8 @@ impl Firmware {
         if self.alloc {
             command.args(["--features", "alloc"]);
         }
+        // None of the caller's.
+        command.env_remove("RESNET_BK_MESSAGES").env_remove("RESNET_BK_CODES");
         command.args(["--target", self.board.target(), "--bin"]);
         match &self.program {
             Program::Main => command.arg("resnet-bk-firmware"),

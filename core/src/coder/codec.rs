@@ -142,7 +142,7 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Buffer`] if `bytes` is too short.
+    /// As [`Context::snapshot`].
     pub fn snapshot(&self, bytes: &mut [u8]) -> Result<usize, Error> {
         self.context.snapshot(bytes)
     }

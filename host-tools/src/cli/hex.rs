@@ -75,18 +75,17 @@ impl Hex {
             (messages.iter().map(|message| message.len()).sum(), codes.iter().map(Vec::len).sum());
         let bits_per_byte = 8.0 * to as f64 / from.max(1) as f64;
         let count = messages.len();
+        let figures =
+            format!("{count} messages, {from} bytes to {to}: {bits_per_byte:.3} bits per byte");
         if global.json && sink.is_file() {
             print_json(&json!({
                 "out": escaped(&ends.out), "messages": count, "text_bytes": from, "bytes": to,
                 "bits_per_byte": bits_per_byte, "verified": verify,
             }))?;
         } else if sink.is_file() {
-            let out = ends.out.display();
-            let figures = format!("{from} bytes to {to}: {bits_per_byte:.3} bits per byte");
-            writeln!(Stdout, "{out}: {count} messages, {figures}")?;
+            writeln!(Stdout, "{}: {figures}", ends.out.display())?;
         } else if !global.quiet {
-            let figures = format!("{from} bytes to {to}: {bits_per_byte:.3} bits per byte");
-            writeln!(Stderr, "{count} messages, {figures}");
+            writeln!(Stderr, "{figures}");
         }
         Ok(())
     }
