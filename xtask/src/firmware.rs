@@ -1,5 +1,6 @@
 //! Builds the firmware for a blob and a job.
 
+use std::env::consts::EXE_EXTENSION;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +9,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{Board, process, root, target_dir};
+
+/// Name of the repository's root in panic messages and line tables.
+pub(crate) const ROOT: &str = "/resnet-bk";
+/// Package of the compiler of images.
+const WRAPPER: &str = "rustc-wrapper";
 
 /// Settings of the sampler.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,6 +148,7 @@ impl Firmware {
         let lock =
             File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
         lock.lock().context("cannot lock the firmware's build")?;
+        process::run(&mut wrapper_build())?;
         let messages = process::output(&mut command)?;
         let built = executable(&messages)?;
         if let Some(parent) = elf.parent() {
@@ -161,8 +168,17 @@ pub(crate) fn cargo_home() -> Result<PathBuf> {
     directory.context("neither CARGO_HOME nor a home directory is known")
 }
 
-/// Makes cargo strip absolute paths, which panic messages would otherwise store in flash, so that
-/// the image does not depend on directory or user. Keeps flags from the caller's environment.
+/// Builds [`without_places`]'s compiler.
+pub(crate) fn wrapper_build() -> Command {
+    let mut command = process::cargo();
+    command.args(["build", "--release", "--quiet", "--package", WRAPPER]);
+    command.current_dir(root()).env_remove("CARGO_BUILD_TARGET");
+    command
+}
+
+/// Makes the image independent of directory and user: keeps absolute paths out of panic messages,
+/// which are in flash, and of the names of symbols, which LLVM goes by. Keeps the flags and the
+/// compiler wrapper of the caller's environment. Wants [`wrapper_build`] before.
 pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
     const SEPARATOR: &str = "\u{1f}";
     let mut flags = match (std::env::var("CARGO_ENCODED_RUSTFLAGS"), std::env::var("RUSTFLAGS")) {
@@ -171,10 +187,16 @@ pub(crate) fn without_places(command: &mut Command, root: &Path) -> Result<()> {
         _ => Vec::new(),
     };
     let root = root.canonicalize().with_context(|| format!("cannot find {}", root.display()))?;
-    for (place, name) in [(cargo_home()?, "cargo"), (root, "resnet-bk")] {
+    for (place, name) in [(&cargo_home()?, "/cargo"), (&root, ROOT)] {
         flags.push(format!("--remap-path-prefix={}={name}", place.display()));
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR));
+    if let Some(wrapper) = std::env::var_os("RUSTC_WRAPPER") {
+        command.env("RESNET_BK_RUSTC_WRAPPER", wrapper);
+    }
+    let wrapper = target_dir().join("release").join(WRAPPER);
+    command.env("RUSTC_WRAPPER", wrapper.with_extension(EXE_EXTENSION));
+    command.env("RESNET_BK_ROOT", root);
     Ok(())
 }
 

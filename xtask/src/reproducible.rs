@@ -1,12 +1,12 @@
 //! `cargo xtask reproducible`: checks that the firmware's image does not depend on the build
 //! directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use object::{Object, ObjectSegment};
+use object::{Object, ObjectSegment, ObjectSymbol};
 
 use crate::firmware::{self, Firmware, Job, Sampling};
 use crate::terminal::Stdout;
@@ -19,19 +19,29 @@ const LEFT_OUT: [&str; 3] = [".git", "target", "models"];
 /// The embedded blob.
 const BLOB: &str = "models/wikitext2/model.rbk";
 
-/// Builds the image from two copies of the repository and compares the bytes that go to flash.
+/// Builds the image from two copies of the repository and compares the bytes that go to flash, and
+/// the symbols.
 pub fn run() -> Result<()> {
     let work = target_dir().join("reproducible");
     let images = DIRECTORIES.map(|directory| image(&work, directory));
     let [one, other] = images;
     let (one, other) = (one?, other?);
     compare(&one, &other)?;
-    let bytes: usize = one.values().map(Vec::len).sum();
-    writeln!(Stdout, "reproducible: two directories, the same {bytes} bytes of flash")
+    let (bytes, symbols) = (one.bytes(), one.symbols.len());
+    writeln!(
+        Stdout,
+        "reproducible: two directories, the same {bytes} bytes of flash and {symbols} symbols"
+    )
 }
 
-/// Bytes by load address.
-type Image = BTreeMap<u64, Vec<u8>>;
+/// What two builds must agree on.
+struct Image {
+    /// The bytes that go to flash, by load address.
+    segments: BTreeMap<u64, Vec<u8>>,
+    /// Addresses and names of symbols. LLVM and the linker go by names: where these differ, equal
+    /// bytes are luck.
+    symbols: BTreeSet<(u64, String)>,
+}
 
 /// Builds in a temporary copy of the repository.
 fn image(work: &Path, directory: &str) -> Result<Image> {
@@ -49,44 +59,54 @@ fn image(work: &Path, directory: &str) -> Result<Image> {
     let image = loaded(&elf)?;
     for place in [copy.as_path(), &firmware::cargo_home()?] {
         let place = place.display().to_string();
-        let found = |bytes: &Vec<u8>| bytes.windows(place.len()).any(|w| w == place.as_bytes());
-        ensure!(!image.values().any(found), "the image contains the path {place}");
+        ensure!(!image.contains(&place), "the image contains the path {place}");
     }
     fs::remove_dir_all(&copy).with_context(|| format!("cannot remove {}", copy.display()))?;
     Ok(image)
 }
 
-/// The loaded segments of an ELF.
 fn loaded(elf: &Path) -> Result<Image> {
     let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    let file =
-        object::File::parse(&*bytes).with_context(|| format!("cannot parse {}", elf.display()))?;
+    let parse = || format!("cannot parse {}", elf.display());
+    let file = object::File::parse(&*bytes).with_context(parse)?;
     let segments = file.segments().map(|s| Ok((s.address(), s.data()?.to_vec())));
-    let image: Image = segments.collect::<Result<_>>()?;
-    ensure!(image.values().any(|bytes| !bytes.is_empty()), "{} has no code", elf.display());
+    let symbols = file.symbols().map(|s| Ok((s.address(), s.name()?.to_owned())));
+    let image = Image {
+        segments: segments.collect::<Result<_>>().with_context(parse)?,
+        symbols: symbols.collect::<Result<_>>().with_context(parse)?,
+    };
+    ensure!(image.bytes() > 0 && !image.symbols.is_empty(), "{} has no code", elf.display());
     Ok(image)
 }
 
+impl Image {
+    fn bytes(&self) -> usize {
+        self.segments.values().map(Vec::len).sum()
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        let found = |bytes: &Vec<u8>| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+        self.segments.values().any(found)
+    }
+}
+
 fn compare(one: &Image, other: &Image) -> Result<()> {
-    for (address, bytes) in one {
-        let others = other.get(address);
-        let Some(others) = others.filter(|others| others.len() == bytes.len()) else {
-            bail!(
-                "at {address:#x} one image has {} bytes, the other {:?}",
-                bytes.len(),
-                others.map(Vec::len)
-            );
-        };
+    let sizes = |image: &Image| -> Vec<_> {
+        image.segments.iter().map(|(&address, bytes)| (address, bytes.len())).collect()
+    };
+    let (ours, others) = (sizes(one), sizes(other));
+    ensure!(
+        ours == others,
+        "segments (address, bytes): {ours:x?} in one, {others:x?} in the other"
+    );
+    for ((address, bytes), others) in one.segments.iter().zip(other.segments.values()) {
         if let Some(at) = (0..bytes.len()).find(|&at| bytes[at] != others[at]) {
             bail!("the images of two directories differ at {:#x}", address + at as u64);
         }
     }
-    ensure!(
-        one.len() == other.len(),
-        "one image has {} segments, the other {}",
-        one.len(),
-        other.len()
-    );
+    if let Some((address, name)) = one.symbols.symmetric_difference(&other.symbols).next() {
+        bail!("only the image of one directory has a symbol {name} at {address:#x}");
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 use super::machine::Machine;
 use super::measured::Code;
-use crate::root;
+use crate::firmware::ROOT;
 
 /// Path of the kernels.
 const KERNELS: &str = "resnet_bk_core::kernels::";
@@ -47,7 +47,7 @@ fn own(elf: &Path, text: object::Section<'_, '_>) -> Result<u64> {
     const STEP: u64 = 2;
     let unreadable = |error| anyhow!("cannot read the line tables of {}: {error}", elf.display());
     let lines = Loader::new(elf).map_err(unreadable)?;
-    let sources = root().join("core").join("src");
+    let sources = Path::new(ROOT).join("core").join("src");
     let mut own = 0;
     for address in (text.address()..text.address() + text.size()).step_by(STEP as usize) {
         let mut frames = lines.find_frames(address).map_err(unreadable)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::firmware::{without_places, wrapper_build};
 use crate::{Board, emulator, process, qemu, root, target_dir};
 
 /// A core and the QEMU machine that represents it.
@@ -99,6 +100,9 @@ impl Machine {
         command.args(arguments).arg("--target-dir").arg(&builds);
         let profile = "profile.release.package.resnet-bk-core.opt-level";
         command.arg("--config").arg(format!("{profile}={}", self.opt_level));
+        // Names decide what LLVM merges, and so a count.
+        process::run(&mut wrapper_build())?;
+        without_places(&mut command, root())?;
         process::run(&mut command)?;
         Ok(builds.join(self.target).join("release").join(program))
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::firmware::without_places;
+use crate::firmware::{without_places, wrapper_build};
 use crate::setup::{AARCH64, TARGETS, emulates_aarch64};
 use crate::{emulator, process, root};
 
@@ -107,7 +107,7 @@ fn aarch64_tests() -> Vec<Command> {
 /// The firmware with every feature set: lints, then the release build, with the flags that tests
 /// use.
 fn firmware_builds(firmware: &Path, denied: &[&str]) -> Result<Vec<Command>> {
-    let mut commands = Vec::new();
+    let mut commands = vec![wrapper_build()];
     for features in FIRMWARE_FEATURES {
         let lint = with_features(cargo(firmware, &["clippy", "--release"]), features);
         commands.push(with_arguments(lint, denied));
