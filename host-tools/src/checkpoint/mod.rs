@@ -25,6 +25,8 @@ const MASK: f32 = -1e30;
 /// Provenance key for the [`crate::tokenizer::Tokenizer::sha256`] of the tokenizer that the model
 /// was trained with. Imported checkpoints lack it.
 pub const TOKENIZER_KEY: &str = "tokenizer_sha256";
+/// Metadata key of the number of tokens that the weights were trained on.
+pub const TRAINING_TOKENS_KEY: &str = "training_tokens";
 
 /// An FP32 model with its provenance. [`Checkpoint::new`] and [`Checkpoint::read`] guarantee that
 /// `tensors` match `config` in names and shapes, and are finite.
@@ -39,6 +41,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Tokens that the weights were trained on, if recorded.
+    pub fn training_tokens(&self) -> Option<u64> {
+        self.provenance.get(TRAINING_TOKENS_KEY)?.parse().ok()
+    }
+
     /// Validates and creates a checkpoint. Before a softmax, a bias of −∞, which masks an output,
     /// is replaced by a finite one with the same effect.
     pub fn new(

@@ -10,6 +10,7 @@
 
 pub mod articles;
 pub mod divergence;
+mod integer;
 mod quality;
 pub mod sample;
 mod score;

@@ -10,13 +10,11 @@ use resnet_bk_core as core;
 
 use super::Subject;
 use super::divergence::{argmax, kl, log_softmax, log_sum_exp};
+use super::integer::for_each_position;
 use super::quality::Tally;
 use super::sums::Sums;
 use crate::error::{Error, Result};
 use crate::reference::{CHUNK, Hidden, Model};
-
-/// Positions per tile of the integer path.
-const TILE: usize = 128;
 
 /// Scores consecutive windows; the last token is only predicted.
 pub(super) fn score(
@@ -156,16 +154,10 @@ fn of_blob(
 ) -> Result<()> {
     let vocab = model.dims().vocab as usize;
     let (mut floats, mut probabilities) = (vec![0.0; vocab], Vec::with_capacity(vocab));
-    let longest = text.window.min(text.inputs.len());
-    let mut scorer = core::Window::allocate(model.clone(), longest, TILE).map_err(Error::Blob)?;
-    for (index, part) in text.inputs.chunks(text.window).enumerate() {
-        let score = |offset: usize, logits: &[f16]| {
-            log_softmax_of_halves(logits, &mut floats, &mut probabilities);
-            each(index * text.window + offset, &probabilities);
-        };
-        scorer.score(part, score).map_err(Error::Blob)?;
-    }
-    Ok(())
+    for_each_position(model, text.inputs, text.window, |position, logits| {
+        log_softmax_of_halves(logits, &mut floats, &mut probabilities);
+        each(position, &probabilities);
+    })
 }
 
 /// Log-probabilities from the integer path's FP16 logits; `floats` is scratch of the same length.

@@ -34,7 +34,7 @@ impl<'a> Teacher<'a> {
     /// Runs the teacher over `tokens`, complete windows of `window` tokens, and stores
     /// `keep(logits)` for each batch's logits `[positions, V]`.
     pub fn new(
-        model: &impl Predicts,
+        model: &(impl Predicts + ?Sized),
         tokens: &'a [u32],
         window: usize,
         keep: impl Fn(&[f32]) -> Vec<f32> + Sync,

@@ -9,15 +9,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Recipe, Step, Student, Tuner, ValidationSet};
+use crate::checkpoint::ModelConfig;
 use crate::corpus;
 use crate::error::Result;
-use crate::reference::Ensemble;
+use crate::reference::Predicts;
 use crate::train::{Log, Output, state};
 
 /// Blob, teacher, text and settings of a run.
 pub struct Run<'a> {
-    /// The teacher: first the checkpoint that the blob was made from.
-    pub teacher: Ensemble<'a>,
+    /// Dimensions of the checkpoint that the blob was made from.
+    pub checkpoint: &'a ModelConfig,
+    /// The teacher: that checkpoint, or its average with other models.
+    pub teacher: &'a dyn Predicts,
     /// The blob to start from.
     pub blob: &'a [u8],
     /// Training settings.
@@ -83,7 +86,7 @@ impl Run<'_> {
         let training = &self.recipe.training;
         corpus::require_window("the training text", self.train.len(), training.window)?;
         corpus::require_window("the validation text", self.valid.len(), training.window)?;
-        let held = ValidationSet::new(&self.teacher, self.valid, training.window);
+        let held = ValidationSet::new(self.teacher, self.valid, training.window);
         let (mut tuner, mut progress, mut best) = self.start(&held)?;
         if progress.step > 0 {
             show(Event::Resumed(progress.step));
@@ -156,7 +159,7 @@ impl Run<'_> {
     fn start(&self, held: &ValidationSet<'_>) -> Result<(Tuner<'_>, Progress, Vec<f32>)> {
         let blob =
             resnet_bk_core::Model::from_bytes(self.blob).map_err(crate::error::Error::Blob)?;
-        let student = Student::new(&blob, self.teacher.first().config())?;
+        let student = Student::new(&blob, self.checkpoint)?;
         let mut tuner = Tuner::new(self.teacher, student, self.recipe.clone());
         let names = ARRAYS.map(|name| (name, tuner.parameters().len()));
         let wanted = self.settings();
@@ -179,6 +182,6 @@ impl Run<'_> {
     }
 
     fn settings(&self) -> BTreeMap<String, String> {
-        state::settings(self.teacher.first().config(), &self.recipe, &self.data)
+        state::settings(self.checkpoint, &self.recipe, &self.data)
     }
 }

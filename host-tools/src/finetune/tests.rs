@@ -15,7 +15,7 @@ use crate::quantize::decode::substitute;
 use crate::quantize::division::Division;
 use crate::quantize::tests::{random_checkpoint, random_gated};
 use crate::quantize::{Origin, Source};
-use crate::reference::{Distillation, Ensemble, Model, Tape};
+use crate::reference::{Distillation, Ensemble, Model, Predicts, Tape};
 use crate::tensors::Assignment;
 use crate::tensors::layer_name;
 use crate::threads;
@@ -105,7 +105,8 @@ fn recipe(steps: u64) -> Recipe {
 
 fn run<'a>(teacher: &'a Model, made: &'a Fixture, directory: &Path, steps: u64) -> Run<'a> {
     Run {
-        teacher: teacher.into(),
+        checkpoint: &made.checkpoint.config,
+        teacher,
         blob: &made.blob,
         recipe: recipe(steps),
         train: &made.tokens[..3500],
@@ -172,7 +173,7 @@ fn an_untrained_student_is_its_blob() {
 fn a_trained_student_exports_what_its_training_saw() {
     for made in [false, true].into_iter().flat_map(|int8| all_made(mixed, int8)) {
         let teacher = Model::from_checkpoint(&made.checkpoint);
-        let mut tuner = Tuner::new((&teacher).into(), student(&made), recipe(30));
+        let mut tuner = Tuner::new(&teacher, student(&made), recipe(30));
         for _ in 0..30 {
             tuner.step(&made.tokens).unwrap();
         }
@@ -275,16 +276,18 @@ fn training_follows_the_average_of_teachers() {
     let [teacher, _] = &teachers;
     let directory = tempfile::tempdir().unwrap();
     let mut run = run(teacher, &made, directory.path(), 150);
-    run.teacher = Ensemble::new(&teachers);
+    let members = teachers.iter().map(|teacher| Box::new(teacher) as Box<dyn Predicts>);
+    let average = Ensemble::new(members.collect());
+    run.teacher = &average;
     let summary = run.tune(&mut |_| {}).unwrap();
     let (before, after) = (summary.before.kl, summary.after.kl);
     assert!(after < 0.9 * before, "{before} {after}");
     // The distance is that to the average, not to the student's own model.
-    let distance = |teacher: Ensemble<'_>| {
-        ValidationSet::new(&teacher, run.valid, WINDOW).score(&student(&made)).kl
+    let distance = |teacher: &dyn Predicts| {
+        ValidationSet::new(teacher, run.valid, WINDOW).score(&student(&made)).kl
     };
     assert!((distance(run.teacher) - before).abs() < 1e-6);
-    assert!(distance(teacher.into()) < before);
+    assert!(distance(teacher) < before);
 }
 
 #[test]
@@ -353,7 +356,7 @@ fn in_the_first_stage_codes_stay() {
     let teacher = Model::from_checkpoint(&made.checkpoint);
     let mut stay = recipe(20);
     stay.first_stage = 20;
-    let mut tuner = Tuner::new((&teacher).into(), student(&made), stay);
+    let mut tuner = Tuner::new(&teacher, student(&made), stay);
     for _ in 0..20 {
         tuner.step(&made.tokens).unwrap();
     }

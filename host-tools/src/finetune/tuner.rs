@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Student;
 use super::student::Segment;
 use crate::error::{Error, Result};
-use crate::reference::{Distillation, Ensemble, Predicts, Tape};
+use crate::reference::{Distillation, Predicts, Tape};
 use crate::threads;
 use crate::train::random::Random;
 use crate::train::{self, Batch, Shard};
@@ -30,7 +30,7 @@ pub struct Recipe {
 
 /// A student and its optimizer during a run.
 pub struct Tuner<'a> {
-    teacher: Ensemble<'a>,
+    teacher: &'a dyn Predicts,
     student: Student,
     recipe: Recipe,
     segments: Vec<Segment>,
@@ -61,7 +61,7 @@ pub struct Step {
 
 impl<'a> Tuner<'a> {
     /// A new run.
-    pub fn new(teacher: Ensemble<'a>, mut student: Student, recipe: Recipe) -> Self {
+    pub fn new(teacher: &'a dyn Predicts, mut student: Student, recipe: Recipe) -> Self {
         let shards = recipe.training.shards.clamp(1, recipe.training.batch);
         let parameters = student.take_parameters();
         let zeros = vec![0.0; parameters.len()];

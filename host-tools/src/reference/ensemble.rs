@@ -6,26 +6,18 @@ use super::{Tape, loss};
 
 /// What distillation learns from.
 pub trait Predicts: Sync {
-    /// Probabilities `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens,
-    /// in the memory of `tape`.
-    fn probabilities<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape)
-    -> &'t mut [f32];
-
-    /// The same as logits, which may differ from a model's by a constant of each row.
+    /// Logits `[rows, V]` of the successors of `tokens`, whole windows of `window` tokens, in
+    /// `tape.logits`. They may differ from a model's by a constant of each row.
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32];
 
-    /// Size of the vocabulary.
-    fn vocab(&self) -> usize;
-}
-
-impl Predicts for Model {
+    /// The same as probabilities, in the same memory.
     fn probabilities<'t>(
         &self,
         tokens: &[u32],
         window: usize,
         tape: &'t mut Tape,
     ) -> &'t mut [f32] {
-        self.forward_reusing(tokens, window, tape);
+        self.predict(tokens, window, tape);
         for row in tape.logits.chunks_exact_mut(self.vocab()) {
             let (_, sum) = loss::exponentials(row);
             loss::multiply(row, 1.0 / sum);
@@ -33,6 +25,11 @@ impl Predicts for Model {
         &mut tape.logits
     }
 
+    /// Size of the vocabulary.
+    fn vocab(&self) -> usize;
+}
+
+impl Predicts for Model {
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
         self.forward_reusing(tokens, window, tape)
     }
@@ -42,10 +39,19 @@ impl Predicts for Model {
     }
 }
 
+impl<P: Predicts + ?Sized> Predicts for &P {
+    fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
+        (**self).predict(tokens, window, tape)
+    }
+
+    fn vocab(&self) -> usize {
+        (**self).vocab()
+    }
+}
+
 /// Models of one vocabulary whose probabilities are averaged.
-#[derive(Clone, Copy)]
 pub struct Ensemble<'a> {
-    models: &'a [Model],
+    members: Vec<Box<dyn Predicts + 'a>>,
 }
 
 /// The smallest averaged probability: its logarithm stays finite.
@@ -56,21 +62,10 @@ impl<'a> Ensemble<'a> {
     ///
     /// # Panics
     /// If there is no model, or vocabularies differ in size.
-    pub fn new(models: &'a [Model]) -> Self {
-        assert!(models.iter().all(|other| other.vocab() == models[0].vocab()), "vocabularies");
-        assert!(!models.is_empty(), "no model");
-        Self { models }
-    }
-
-    /// The first model.
-    pub fn first(&self) -> &'a Model {
-        &self.models[0]
-    }
-}
-
-impl<'a> From<&'a Model> for Ensemble<'a> {
-    fn from(model: &'a Model) -> Self {
-        Self::new(std::slice::from_ref(model))
+    pub fn new(members: Vec<Box<dyn Predicts + 'a>>) -> Self {
+        assert!(members.iter().all(|other| other.vocab() == members[0].vocab()), "vocabularies");
+        assert!(!members.is_empty(), "no model");
+        Self { members }
     }
 }
 
@@ -82,17 +77,17 @@ impl Predicts for Ensemble<'_> {
         tape: &'t mut Tape,
     ) -> &'t mut [f32] {
         let mut sum = vec![0.0; tokens.len() * self.vocab()];
-        for model in self.models {
-            add_to(&mut sum, model.probabilities(tokens, window, tape));
+        for member in &self.members {
+            add_to(&mut sum, member.probabilities(tokens, window, tape));
         }
-        loss::multiply(&mut sum, 1.0 / self.models.len() as f32);
+        loss::multiply(&mut sum, 1.0 / self.members.len() as f32);
         tape.logits = sum;
         &mut tape.logits
     }
 
     fn predict<'t>(&self, tokens: &[u32], window: usize, tape: &'t mut Tape) -> &'t [f32] {
-        if let [model] = self.models {
-            return model.predict(tokens, window, tape);
+        if let [member] = &*self.members {
+            return member.predict(tokens, window, tape);
         }
         let probabilities = self.probabilities(tokens, window, tape);
         probabilities.iter_mut().for_each(|p| *p = p.max(LEAST).ln());
@@ -100,7 +95,7 @@ impl Predicts for Ensemble<'_> {
     }
 
     fn vocab(&self) -> usize {
-        self.first().vocab()
+        self.members[0].vocab()
     }
 }
 
@@ -114,7 +109,7 @@ mod tests {
         let models = [random_checkpoint(3, 2), random_gated(4, (0, 1, 1))];
         let models = models.map(|checkpoint| Model::from_checkpoint(&checkpoint));
         let [first, other] = &models;
-        let ensemble = Ensemble::new(&models);
+        let ensemble = Ensemble::new(vec![Box::new(first), Box::new(other)]);
         let (tokens, mut tape) = ([1, 5, 2, 7, 3, 0, 4, 6], Tape::default());
         let mut probabilities = |predicts: &dyn Predicts| -> Vec<f32> {
             let logits = predicts.predict(&tokens, 4, &mut tape);
@@ -129,7 +124,7 @@ mod tests {
         for (p, (a, b)) in both.iter().zip(alone[0].iter().zip(&alone[1])) {
             assert!((p - 0.5 * (a + b)).abs() < 1e-5, "{p} {a} {b}");
         }
-        let single = Ensemble::from(first);
+        let single = Ensemble::new(vec![Box::new(first)]);
         assert_eq!(probabilities(&single), alone[0]);
     }
 }

@@ -1,6 +1,6 @@
 //! A complete training run: steps, validation, log, resume file.
 
-use crate::checkpoint::{Checkpoint, ModelConfig};
+use crate::checkpoint::{Checkpoint, ModelConfig, TRAINING_TOKENS_KEY};
 use crate::corpus;
 use crate::error::{Error, Result};
 use crate::files;
@@ -53,7 +53,7 @@ pub struct Run<'a> {
     /// Dimensions of the model.
     pub config: ModelConfig,
     /// Initial weights, of these dimensions; `None` for random ones.
-    pub initial: Option<Model>,
+    pub initial: Option<&'a Checkpoint>,
     /// Training settings.
     pub recipe: Recipe,
     /// Training tokens.
@@ -153,7 +153,9 @@ impl Run<'_> {
         let load = |path: &Path| state::load(path, config.clone(), recipe.clone(), &self.data);
         match (self.output.resume(load)?, &self.initial) {
             (Some(trainer), _) => Ok(trainer),
-            (None, Some(initial)) => Ok(Trainer::from_model(initial.clone(), recipe)),
+            (None, Some(initial)) => {
+                Ok(Trainer::from_model(Model::from_checkpoint(initial), recipe))
+            }
             (None, None) => Trainer::new(config, recipe),
         }
     }
@@ -165,11 +167,12 @@ impl Run<'_> {
 
     fn provenance(&self, score: Score) -> BTreeMap<String, String> {
         let mut all = self.data.clone();
+        let before = self.initial.and_then(Checkpoint::training_tokens).unwrap_or(0);
         let tokens = self.recipe.steps * (self.recipe.batch * self.recipe.window) as u64;
         let recipe = serde_json::to_string(&self.recipe).expect("a plain struct serialises");
         all.insert("recipe".into(), recipe);
         all.insert("seed".into(), self.recipe.seed.to_string());
-        all.insert("training_tokens".into(), tokens.to_string());
+        all.insert(TRAINING_TOKENS_KEY.into(), (before + tokens).to_string());
         let bits = format!("{:.4}", score.bits_per_byte());
         all.insert("validation_bits_per_byte".into(), bits);
         all.insert("trained_with".into(), concat!("resnet-bk ", env!("CARGO_PKG_VERSION")).into());

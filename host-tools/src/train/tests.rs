@@ -97,6 +97,19 @@ fn the_number_of_threads_does_not_matter() {
     }
 }
 
+/// A run that starts from trained weights records the tokens of both.
+#[test]
+fn weights_record_all_tokens_that_they_were_trained_on() {
+    let (tokens, lengths) = (text(), vec![1; 20]);
+    let [first, second] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+    let one = run(&tokens, &lengths, first.path(), 3).train(&mut |_| {}).unwrap();
+    let mut again = run(&tokens, &lengths, second.path(), 5);
+    again.initial = Some(&one.checkpoint);
+    let both = again.train(&mut |_| {}).unwrap();
+    assert_eq!(one.checkpoint.training_tokens(), Some(one.tokens));
+    assert_eq!(both.checkpoint.training_tokens(), Some(one.tokens + both.tokens));
+}
+
 #[test]
 fn a_resumed_run_is_the_uninterrupted_run() {
     let (tokens, lengths) = (text(), vec![1; 20]);

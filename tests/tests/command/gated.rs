@@ -69,6 +69,11 @@ fn a_gated_chain_is_distilled_from_others() {
     let two = run("two", &["--teacher", MODEL, "--teacher", other, "--threads", "1"]);
     assert_ne!(one, two);
     assert_eq!(two, run("again", &["--teacher", MODEL, "--teacher", other, "--threads", "2"]));
+    // A blob teaches what it computes, with the tokenizer that it contains.
+    let quantize = ["quantize", MODEL, "--policy", "uniform-int4", "--out", "4.rbk", "--quiet"];
+    json(at, &[&quantize[..], &SHORT, &["--json"]].concat());
+    let of_blob = run("of-blob", &["--teacher", "4.rbk"]);
+    assert!(of_blob != one && of_blob != alone);
     // Of the text's own tokens alone, teachers say nothing.
     assert_eq!(alone, run("own", &["--teacher", MODEL, "--cross-entropy", "1"]));
 
@@ -76,6 +81,28 @@ fn a_gated_chain_is_distilled_from_others() {
     let words: Vec<String> =
         student("refused", &["--teacher", "foreign/model.safetensors", "--teacher", MODEL]);
     fails(at, &words.iter().map(String::as_str).collect::<Vec<_>>(), 2, "another tokenizer");
+
+    let finetune = ["finetune", MODEL, "--blob", "4.rbk", "--corpus", "."];
+    let short = ["--train-tokens", "7680", "--validation-tokens", "2048", "--json", "--quiet"];
+    let fast = ["--batch", "2", "--warmup", "2", "--lr", "1e-3", "--validate-every", "4"];
+    let tune = |out: &str, more: &[&str]| {
+        json(at, &[&finetune[..], &short, &fast, &["--out", out], more].concat());
+        std::fs::read(at.join(out)).unwrap()
+    };
+    assert!(tune("a.rbk", &[]) != tune("b.rbk", &["--teacher", "4.rbk"]));
+    let full = ["train", "--corpus", ".", "--out", "full", "--width", "16", "--layers", "1"];
+    let table = ["--experts", "1", "--hidden", "16", "--steps", "1", "--batch", "1", "--quiet"];
+    let positions = ["--positions", "64", "--window", "64", "--json"];
+    let made =
+        |more: &[&str]| json(at, &[&full[..], &table, &positions, &tokenizer, more].concat());
+    made(&[]);
+    let refused = |cause: &str| {
+        let teacher = ["--out", "c.rbk", "--teacher", "full/model.safetensors"];
+        fails(at, &[&finetune[..], &teacher].concat(), 2, cause);
+    };
+    refused("a table of 64 positions");
+    made(&["--chain", "full", "--force"]);
+    refused("full chains");
 }
 
 /// The whole path from a gated chain to blobs under every kind of policy, their text and their

@@ -28,8 +28,8 @@ Examples:
       resnet-bk finetune model.safetensors --blob budget.rbk --corpus data/wikitext-2 \\
           --out tuned.rbk
 
-  Towards the average of several checkpoints, which predicts better than each of them:
-      resnet-bk finetune model.safetensors --teacher other.safetensors --blob budget.rbk \\
+  Towards the average of several models, which predicts better than each of them:
+      resnet-bk finetune model.safetensors --teacher other.rbk --blob budget.rbk \\
           --corpus data/wikitext-2 --out tuned.rbk
 
   A run of a few minutes, to see what it gains:
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     /// Blob of this checkpoint to start from, instead of a policy or target.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "targets"])]
     pub(super) blob: Option<PathBuf>,
-    /// Another checkpoint of the same tokenizer, whose predictions are averaged with the
+    /// Another checkpoint or blob of the same tokenizer, whose predictions are averaged with the
     /// teacher's; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(super) teacher: Vec<PathBuf>,

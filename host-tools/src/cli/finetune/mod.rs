@@ -8,10 +8,12 @@ mod rounds;
 
 pub(crate) use flags::Args;
 
+use crate::checkpoint::Chain;
 use crate::cli::Global;
-use crate::cli::teachers::Teachers;
+use crate::cli::teachers::{Student, TeacherFile, Teachers};
 use crate::error::Result;
 use crate::files::{self, Lock};
+use crate::reference::Model;
 use flags::{Start, TUNED};
 use report::report;
 use rounds::{Finetuning, Round};
@@ -23,8 +25,17 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let loaded = args.making.load(&args.model, global)?;
     let given = args.given(&loaded)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
-    let teachers = Teachers::read(&loaded, &args.teacher, global)?;
-    let [train, valid, test] = args.texts(&recipe, &loaded, teachers.first(), global)?;
+    let teacher = Model::from_checkpoint(&loaded.checkpoint);
+    let files = TeacherFile::read_all(&args.teacher, global)?;
+    let config = &loaded.checkpoint.config;
+    let student = Student {
+        vocab: config.vocab,
+        tokenizer: loaded.tokenizer.as_ref(),
+        whole_windows: config.chain == Chain::Full,
+    };
+    let teachers = Teachers::new(Some((&teacher, loaded.sha256_hex())), &files, &student)?;
+    teachers.fit(recipe.training.window)?;
+    let [train, valid, test] = args.texts(&recipe, &loaded, &teacher, global)?;
     args.making.recorded = Some(test.clone());
     let start = match given {
         Some(blob) => Start { blob, made: None },
@@ -33,6 +44,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let finetuning = Finetuning {
         args: &args,
         loaded: &loaded,
+        teacher: &teacher,
         teachers: &teachers,
         recipe,
         train: &train,

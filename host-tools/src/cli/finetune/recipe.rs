@@ -138,8 +138,7 @@ impl RecipeArgs {
     /// Number of training tokens, at most a quarter of the checkpoint's: more would amount to
     /// continued training.
     fn tokens(&self, loaded: &Loaded) -> Result<u64> {
-        let seen = loaded.checkpoint.provenance.get("training_tokens");
-        let most = seen.and_then(|tokens| tokens.parse::<u64>().ok()).map(|tokens| tokens / 4);
+        let most = loaded.checkpoint.training_tokens().map(|tokens| tokens / 4);
         match (self.train_tokens, most) {
             (Some(wanted), Some(most)) if wanted > most => Err(Error::Usage(format!(
                 "--train-tokens {wanted} is more than {most}, a quarter of those that the checkpoint was \

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::text::Tokens;
 use crate::eval::{self, Subject};
 use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary, ValidationSet};
+use crate::reference::Model;
 use crate::tokenizer::Tokenizer;
 
 /// A round of fine-tuning: its initial blob and its result.
@@ -25,7 +26,10 @@ pub(super) struct Round {
 pub(super) struct Finetuning<'a> {
     pub(super) args: &'a Args,
     pub(super) loaded: &'a Loaded,
-    pub(super) teachers: &'a Teachers,
+    /// The model of the checkpoint.
+    pub(super) teacher: &'a Model,
+    /// It and others.
+    pub(super) teachers: &'a Teachers<'a>,
     pub(super) recipe: Recipe,
     pub(super) train: &'a Tokens,
     pub(super) valid: &'a Tokens,
@@ -39,7 +43,7 @@ impl Finetuning<'_> {
     /// trained so far or, if the precisions stay the same, with the previous round's blob.
     pub(super) fn rounds(&self, start: Start) -> Result<Vec<Round>> {
         let Start { mut blob, mut made } = start;
-        let teacher = self.teachers.first();
+        let teacher = self.teacher;
         let mut rounds: Vec<Round> = Vec::new();
         loop {
             let summary = self.run(&blob, rounds.len())?.tune(&mut self.progress())?;
@@ -70,17 +74,17 @@ impl Finetuning<'_> {
     }
 
     fn run<'a>(&'a self, blob: &'a [u8], round: usize) -> Result<Run<'a>> {
-        let Self { teachers, args: Args { recipe: flags, .. }, .. } = *self;
-        let (teacher, ensemble) = (teachers.first(), teachers.ensemble());
+        let Self { teacher, teachers, args: Args { recipe: flags, .. }, .. } = *self;
         let mut recipe = self.recipe.clone();
         let window = recipe.training.window;
         flags.choose_rate(&mut recipe, || {
             let student = Student::new(&parse_blob(blob, &self.args.out)?, teacher.config())?;
-            let held = ValidationSet::new(&ensemble, &self.valid.tokens, window);
+            let held = ValidationSet::new(teachers.average(), &self.valid.tokens, window);
             Ok(held.score(&student).kl)
         })?;
         Ok(Run {
-            teacher: ensemble,
+            checkpoint: teacher.config(),
+            teacher: teachers.average(),
             blob,
             recipe,
             train: &self.train.tokens,
@@ -109,8 +113,7 @@ impl Finetuning<'_> {
     /// The blob of the best step, measured on the integer path together with the first round's
     /// initial blob.
     pub(super) fn export(&self, first: &Round, best: &Round) -> Result<TunedBlob> {
-        let Self { loaded, teachers, valid, test, .. } = *self;
-        let teacher = teachers.first();
+        let Self { loaded, teacher, valid, test, .. } = *self;
         let out = &self.args.out;
         let [first, before] = [&first.blob, &best.blob];
         let size = first.len();

@@ -71,8 +71,8 @@ pub(crate) struct Args {
     /// Checkpoint with initial weights and dimensions, with its tokenizer.json beside it.
     #[arg(long, value_name = "FILE", conflicts_with = "tokenizer")]
     pub(super) init: Option<PathBuf>,
-    /// Checkpoint, with its tokenizer.json beside it, whose predictions are soft targets; may be
-    /// repeated: predictions are averaged.
+    /// Checkpoint, with its tokenizer.json beside it, or blob whose predictions are soft targets;
+    /// may be repeated: predictions are averaged.
     #[arg(long, value_name = "FILE")]
     pub(super) teacher: Vec<PathBuf>,
     /// JSON-lines log [default: train.jsonl in the output directory].

@@ -5,17 +5,17 @@ mod flash;
 
 pub(crate) use flags::Args;
 
-use crate::checkpoint::{Chain, TOKENIZER_KEY};
+use crate::checkpoint::TOKENIZER_KEY;
 use crate::cli::Global;
 use crate::cli::common::{Loaded, bar, escaped, model_files, set};
 use crate::cli::progress::Progress;
-use crate::cli::teachers::Teachers;
+use crate::cli::teachers::{Student, TeacherFile, Teachers};
 use crate::corpus::{Corpus, Split};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
 use crate::output::{self, Kind};
-use crate::reference::{Model, SoftTargets};
+use crate::reference::SoftTargets;
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Recipe, Run, Summary};
@@ -30,8 +30,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         Some(initial) => initial.checkpoint.config.positions,
         None => args.model.positions,
     };
-    let teacher = args.teacher.first().map(|path| Loaded::read(path, None, global)).transpose()?;
-    let recipe = args.recipe.recipe(positions, teacher.is_some(), args.model.shape().as_ref())?;
+    let files = TeacherFile::read_all(&args.teacher, global)?;
+    let distilled = !files.is_empty();
+    let recipe = args.recipe.recipe(positions, distilled, args.model.shape().as_ref())?;
     let corpus = Corpus::find(args.corpus.as_deref())?;
     let train_text = corpus.text(Split::Train)?;
     let valid_text = corpus.text(Split::Valid)?;
@@ -39,9 +40,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let _lock = Lock::acquire(&args.out.join("train.lock"))?;
     let places = args.places(&corpus)?;
     let own;
-    let tokenizer = match (&args.tokenizer, &initial, &teacher) {
-        (None, Some(initial), _) => beside(initial, "--init")?,
-        (None, None, Some(teacher)) => beside(teacher, "--teacher")?,
+    let tokenizer = match (&args.tokenizer, &initial, files.first()) {
+        (None, Some(initial), _) => present(initial.tokenizer.as_ref(), "beside", "--init")?,
+        (None, None, Some(teacher)) => present(teacher.tokenizer(), "with", "--teacher")?,
         (path, ..) => {
             own = match path {
                 Some(path) => Tokenizer::load(path)?,
@@ -50,8 +51,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             &own
         }
     };
-    let read = |first| read_teachers(first, &args.teacher[1..], tokenizer, global);
-    let teachers = teacher.as_ref().map(read).transpose()?;
+    let student =
+        Student { vocab: tokenizer.vocab(), tokenizer: Some(tokenizer), whole_windows: false };
+    let teachers = distilled.then(|| Teachers::new(None, &files, &student)).transpose()?;
     let config = match &initial {
         Some(initial) => initial.checkpoint.config.clone(),
         None => args.model.config(tokenizer.vocab())?,
@@ -69,7 +71,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let soft = teachers.as_ref().map(|teachers| || soft_targets(teachers, &train, global));
     let training = Run {
         config,
-        initial: initial.as_ref().map(|initial| Model::from_checkpoint(&initial.checkpoint)),
+        initial: initial.as_ref().map(|initial| &initial.checkpoint),
         recipe,
         train: &train,
         soft: soft.as_ref().map(|compute| compute as _),
@@ -104,42 +106,15 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     report(&summary, places.model.path(), global)
 }
 
-/// The tokenizer beside the checkpoint of a flag.
-fn beside<'a>(checkpoint: &'a Loaded, flag: &str) -> Result<&'a Tokenizer> {
-    let missing = || format!("there is no tokenizer.json beside the checkpoint of {flag}");
-    checkpoint.tokenizer.as_ref().ok_or_else(|| Error::Tokenizer(missing()))
+/// The tokenizer of a flag's file.
+fn present<'a>(of: Option<&'a Tokenizer>, place: &str, flag: &str) -> Result<&'a Tokenizer> {
+    of.ok_or_else(|| Error::Tokenizer(format!("there is no tokenizer {place} the file of {flag}")))
 }
 
-/// Teachers that predict the tokens of this tokenizer, from earlier ones alone.
-fn read_teachers(
-    first: &Loaded,
-    others: &[PathBuf],
-    tokenizer: &Tokenizer,
-    global: Global,
-) -> Result<Teachers> {
-    let teachers = Teachers::read(first, others, global)?;
-    if first.tokenizer.as_ref().map(Tokenizer::sha256) != Some(tokenizer.sha256()) {
-        return Err(Error::Usage(
-            "--teacher has another tokenizer than the model: both must predict the same tokens"
-                .into(),
-        ));
-    }
-    if teachers.models().iter().any(|model| model.config().chain == Chain::Full) {
-        return Err(Error::Usage(
-            "a --teacher has full chains and sees the tokens that it predicts: name one that was \
-             trained with --chain half"
-                .into(),
-        ));
-    }
-    Ok(teachers)
-}
-
-fn soft_targets(teachers: &Teachers, text: &[u32], global: Global) -> SoftTargets {
+fn soft_targets(teachers: &Teachers<'_>, text: &[u32], global: Global) -> SoftTargets {
     let progress = bar("predictions of the teachers", global);
-    let tables = teachers.models().iter().filter_map(|model| model.config().positions);
-    let longest = tables.min().unwrap_or(usize::MAX);
-    let done = |share| set(&progress, share);
-    let soft = SoftTargets::new(&teachers.ensemble(), text, longest, done);
+    let longest = teachers.longest().unwrap_or(usize::MAX);
+    let soft = SoftTargets::new(teachers.average(), text, longest, |share| set(&progress, share));
     progress.finish_and_clear();
     soft
 }
