@@ -74,21 +74,16 @@ pub fn end<T>(result: Result<T, Error>, summarize: fn(&T)) -> ! {
 
 /// Prints what was generated or scored as `key=value` pairs.
 pub fn summary(outcome: &Outcome) {
-    let stack = memory::stack_high_water();
     defmt::println!(
         "summary tokens={=u32} steps={=u32} digest={=u32:08x} instructions_per_token={=u64} \
-         fed={=u32} instructions_per_fed_token={=u64} session_bytes={=usize} stack_bytes={=usize} \
-         ram_bytes={=usize} flash_bytes={=usize}",
+         fed={=u32} instructions_per_fed_token={=u64} {}",
         outcome.tokens,
         outcome.digest.steps(),
         outcome.digest.value(),
         outcome.instructions / u64::from(outcome.digest.steps().max(1)),
         outcome.fed,
         outcome.fed_instructions / u64::from(outcome.fed.max(1)),
-        4 * settings::MEMORY_WORDS,
-        stack,
-        memory::static_bytes() + stack,
-        memory::flash_bytes(),
+        Footprint,
     );
 }
 
@@ -109,33 +104,36 @@ pub struct Exchange {
 
 /// Prints what was exchanged as `key=value` pairs.
 pub fn exchanged(exchange: &Exchange) {
-    let stack = memory::stack_high_water();
     defmt::println!(
         "exchanged text_bytes={=u64} code_bytes={=u64} compress_instructions_per_byte={=u64} \
-         read_bytes={=u64} decompress_instructions_per_byte={=u64} session_bytes={=usize} \
-         stack_bytes={=usize} ram_bytes={=usize} flash_bytes={=usize}",
+         read_bytes={=u64} decompress_instructions_per_byte={=u64} {}",
         exchange.text_bytes,
         exchange.code_bytes,
         exchange.compressing / exchange.text_bytes.max(1),
         exchange.read_bytes,
         exchange.decompressing / exchange.read_bytes.max(1),
-        4 * settings::MEMORY_WORDS,
-        stack,
-        memory::static_bytes() + stack,
-        memory::flash_bytes(),
+        Footprint,
     );
 }
 
 /// Prints the cost of suggestions as `key=value` pairs.
 pub fn suggested(instructions: &u64) {
-    let stack = memory::stack_high_water();
-    defmt::println!(
-        "suggested instructions={=u64} session_bytes={=usize} stack_bytes={=usize} \
-         ram_bytes={=usize} flash_bytes={=usize}",
-        *instructions,
-        4 * settings::MEMORY_WORDS,
-        stack,
-        memory::static_bytes() + stack,
-        memory::flash_bytes(),
-    );
+    defmt::println!("suggested instructions={=u64} {}", *instructions, Footprint);
+}
+
+/// The program's memory so far, as `key=value` pairs.
+struct Footprint;
+
+impl defmt::Format for Footprint {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        let stack = memory::stack_high_water();
+        defmt::write!(
+            f,
+            "session_bytes={=usize} stack_bytes={=usize} ram_bytes={=usize} flash_bytes={=usize}",
+            4 * settings::MEMORY_WORDS,
+            stack,
+            memory::static_bytes() + stack,
+            memory::flash_bytes(),
+        );
+    }
 }

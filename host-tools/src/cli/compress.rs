@@ -4,15 +4,13 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::common::{bar, escaped, parse_blob, print_json, set};
+use super::common::{bar, parse_blob, set};
 use super::hex::Hex;
-use super::pipe::Ends;
+use super::pipe::{Ends, Opened};
 use crate::cli::{Global, numbers};
 use crate::compress::{Container, Flags, MAX_CHUNK, Settings, compress, decompress};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::output::Kind;
-use crate::terminal::{Stderr, Stdout};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,10 +63,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     if args.hex.is_wanted() {
         return args.hex.compress(&args.ends, args.carry, args.verify, global);
     }
-    let sink = args.ends.sink(Some(Kind::Compressed))?;
-    let blob = files::read(&args.ends.model)?;
+    let Opened { sink, blob, prime } = args.ends.open(Some(Kind::Compressed))?;
     let model = parse_blob(&blob, &args.ends.model)?;
-    let (prime, text) = (args.ends.prime()?, args.ends.read()?);
+    let text = args.ends.read()?;
     let started = Instant::now();
     let flags = Flags { lines: args.lines, carried: args.carry };
     let settings = Settings { flags, prime: &prime, chunk: args.chunk };
@@ -88,15 +85,6 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     }
     sink.write(&bytes)?;
     let per_byte = |bytes: usize| 8.0 * bytes as f64 / text.len().max(1) as f64;
-    if global.json && sink.is_file() {
-        let mut report = serde_json::to_value(figures).expect("plain numbers serialise");
-        report["out"] = json!(escaped(&args.ends.out));
-        report["bits_per_byte"] = json!(per_byte(figures.bytes));
-        report["code_bits_per_byte"] = json!(per_byte(figures.code_bytes));
-        report["seconds"] = json!(seconds);
-        report["verified"] = json!(args.verify);
-        return print_json(&report);
-    }
     let summary = format!(
         "{} bytes to {} in {} messages and {} chunks: {:.3} bits per byte, {:.3} of them code; \
          {seconds:.1} s",
@@ -107,10 +95,10 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         per_byte(figures.bytes),
         per_byte(figures.code_bytes),
     );
-    match sink.is_file() {
-        true => writeln!(Stdout, "{}: {summary}", args.ends.out.display())?,
-        false if global.quiet => {}
-        false => writeln!(Stderr, "{summary}"),
-    }
-    Ok(())
+    let mut report = serde_json::to_value(figures).expect("plain numbers serialise");
+    report["bits_per_byte"] = json!(per_byte(figures.bytes));
+    report["code_bits_per_byte"] = json!(per_byte(figures.code_bytes));
+    report["seconds"] = json!(seconds);
+    report["verified"] = json!(args.verify);
+    args.ends.report(&sink, report, &summary, global)
 }

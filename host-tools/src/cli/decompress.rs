@@ -2,14 +2,12 @@
 
 use serde_json::json;
 
-use super::common::{bar, escaped, parse_blob, print_json, set};
+use super::common::{bar, parse_blob, set};
 use super::hex::Hex;
-use super::pipe::Ends;
+use super::pipe::{Ends, Opened};
 use crate::cli::Global;
 use crate::compress::{Container, Lost, decompress};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::terminal::{Stderr, Stdout};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,10 +43,9 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     if args.hex.is_wanted() {
         return args.hex.decompress(args.ends, args.carry, args.salvage, global);
     }
-    let sink = args.ends.sink(None)?;
-    let blob = files::read(&args.ends.model)?;
+    let Opened { sink, blob, prime } = args.ends.open(None)?;
     let model = parse_blob(&blob, &args.ends.model)?;
-    let (prime, bytes) = (args.ends.prime()?, args.ends.read()?);
+    let bytes = args.ends.read()?;
     let invalid = |reason| Error::Format {
         kind: "compressed text for this",
         path: args.ends.input.clone(),
@@ -65,21 +62,11 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         let text: Vec<u8> = pieces.iter().flatten().flatten().copied().collect();
         sink.write(&text)?;
         let chunks = pieces.iter().flatten().count();
-        if global.json && sink.is_file() {
-            print_json(&json!({
-                "out": escaped(&args.ends.out), "text_bytes": text.len(), "bytes": bytes.len(),
-                "chunks": chunks, "lost": lost,
-            }))?;
-        } else if sink.is_file() {
-            writeln!(
-                Stdout,
-                "{}: {} bytes in {chunks} chunks",
-                args.ends.out.display(),
-                text.len()
-            )?;
-        } else if !global.quiet {
-            writeln!(Stderr, "{} bytes in {chunks} chunks", text.len());
-        }
+        let figures = json!({
+            "text_bytes": text.len(), "bytes": bytes.len(), "chunks": chunks, "lost": lost,
+        });
+        let summary = format!("{} bytes in {chunks} chunks", text.len());
+        args.ends.report(&sink, figures, &summary, global)?;
     }
     match lost.is_empty() {
         true => Ok(()),

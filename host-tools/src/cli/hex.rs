@@ -5,13 +5,11 @@ use resnet_bk_core as core;
 use resnet_bk_core::coder::{Check, Framing};
 use serde_json::json;
 
-use super::common::{bar, escaped, parse_blob, print_json, set};
-use super::pipe::Ends;
+use super::common::{bar, parse_blob, set};
+use super::pipe::{Ends, Opened};
 use crate::cli::Global;
 use crate::compress::Link;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::terminal::{Stderr, Stdout};
 
 /// What the two ends of a link have agreed on.
 #[derive(Debug, clap::Args)]
@@ -52,10 +50,9 @@ impl Hex {
         verify: bool,
         global: Global,
     ) -> Result<()> {
-        let sink = ends.sink(None)?;
-        let blob = files::read(&ends.model)?;
+        let Opened { sink, blob, prime } = ends.open(None)?;
         let model = parse_blob(&blob, &ends.model)?;
-        let (prime, text) = (ends.prime()?, ends.read()?);
+        let text = ends.read()?;
         let link = Link::new(&model, self.framing(), carry, &prime)?;
         let messages: Vec<&[u8]> = lines(&text).collect();
         let progress = bar("compressing", global);
@@ -75,19 +72,13 @@ impl Hex {
             (messages.iter().map(|message| message.len()).sum(), codes.iter().map(Vec::len).sum());
         let bits_per_byte = 8.0 * to as f64 / from.max(1) as f64;
         let count = messages.len();
-        let figures =
+        let figures = json!({
+            "messages": count, "text_bytes": from, "bytes": to,
+            "bits_per_byte": bits_per_byte, "verified": verify,
+        });
+        let summary =
             format!("{count} messages, {from} bytes to {to}: {bits_per_byte:.3} bits per byte");
-        if global.json && sink.is_file() {
-            print_json(&json!({
-                "out": escaped(&ends.out), "messages": count, "text_bytes": from, "bytes": to,
-                "bits_per_byte": bits_per_byte, "verified": verify,
-            }))?;
-        } else if sink.is_file() {
-            writeln!(Stdout, "{}: {figures}", ends.out.display())?;
-        } else if !global.quiet {
-            writeln!(Stderr, "{figures}");
-        }
-        Ok(())
+        ends.report(&sink, figures, &summary, global)
     }
 
     /// Lines of digits to lines of text.
@@ -98,10 +89,9 @@ impl Hex {
         salvage: bool,
         global: Global,
     ) -> Result<()> {
-        let sink = ends.sink(None)?;
-        let blob = files::read(&ends.model)?;
+        let Opened { sink, blob, prime } = ends.open(None)?;
         let model = parse_blob(&blob, &ends.model)?;
-        let (prime, digits) = (ends.prime()?, ends.read()?);
+        let digits = ends.read()?;
         let link = Link::new(&model, self.framing(), carry, &prime)?;
         let codes = lines(&digits).enumerate().map(|(index, line)| {
             HEXLOWER_PERMISSIVE.decode(line.trim_ascii()).map_err(|error| Error::Format {
@@ -120,16 +110,8 @@ impl Hex {
             let text: Vec<u8> = readable.flat_map(|text| [text, &b"\n"[..]].concat()).collect();
             sink.write(&text)?;
             let (count, of) = (texts.len() - lost.len(), texts.len());
-            if global.json && sink.is_file() {
-                print_json(&json!({
-                    "out": escaped(&ends.out), "messages": count, "text_bytes": text.len(),
-                    "lost": lost,
-                }))?;
-            } else if sink.is_file() {
-                writeln!(Stdout, "{}: {count} of {of} messages", ends.out.display())?;
-            } else if !global.quiet {
-                writeln!(Stderr, "{count} of {of} messages");
-            }
+            let figures = json!({ "messages": count, "text_bytes": text.len(), "lost": lost });
+            ends.report(&sink, figures, &format!("{count} of {of} messages"), global)?;
         }
         match lost.is_empty() {
             true => Ok(()),

@@ -3,11 +3,14 @@
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use super::common::Force;
+use serde_json::{Value, json};
+
+use super::common::{Force, escaped, print_json};
+use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::output::{Kind, Output};
-use crate::terminal::Stdout;
+use crate::terminal::{Stderr, Stdout};
 
 /// The flags of both ends of a compressed text.
 #[derive(Debug, clap::Args)]
@@ -29,8 +32,17 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Checks the output before the work begins. It may replace a file of this kind, if any.
-    pub(super) fn sink(&self, kind: Option<Kind>) -> Result<Sink> {
+    /// Reads what both ends have, after a check of the output, which may replace a file of this
+    /// kind, if any.
+    pub(super) fn open(&self, kind: Option<Kind>) -> Result<Opened> {
+        let sink = self.sink(kind)?;
+        let blob = files::read(&self.model)?;
+        // The text of no --prime is that of no bytes.
+        let prime = self.prime.as_deref().map_or(Ok(Vec::new()), files::read)?;
+        Ok(Opened { sink, blob, prime })
+    }
+
+    fn sink(&self, kind: Option<Kind>) -> Result<Sink> {
         if is_pipe(&self.out) {
             if kind.is_some() && std::io::stdout().is_terminal() {
                 return Err(Error::Usage(
@@ -48,9 +60,26 @@ impl Ends {
         Ok(if output.is_standard_output() { Sink::Stdout } else { Sink::File(output) })
     }
 
-    /// The text of `--prime`; none is that of no bytes.
-    pub(super) fn prime(&self) -> Result<Vec<u8>> {
-        self.prime.as_deref().map_or(Ok(Vec::new()), files::read)
+    /// Says what was done: where it leaves standard output free, there, as JSON if wanted.
+    pub(super) fn report(
+        &self,
+        sink: &Sink,
+        mut figures: Value,
+        summary: &str,
+        global: Global,
+    ) -> Result<()> {
+        match sink {
+            Sink::File(_) if global.json => {
+                figures["out"] = json!(escaped(&self.out));
+                print_json(&figures)
+            }
+            Sink::File(_) => writeln!(Stdout, "{}: {summary}", self.out.display()),
+            Sink::Stdout if global.quiet => Ok(()),
+            Sink::Stdout => {
+                writeln!(Stderr, "{summary}");
+                Ok(())
+            }
+        }
     }
 
     /// All of the input.
@@ -63,6 +92,15 @@ impl Ends {
         stdin.map_err(Error::io("read", Path::new("standard input")))?;
         Ok(bytes)
     }
+}
+
+/// What both ends have before the text is read.
+pub(super) struct Opened {
+    pub(super) sink: Sink,
+    /// Bytes of the blob.
+    pub(super) blob: Vec<u8>,
+    /// The text of `--prime`.
+    pub(super) prime: Vec<u8>,
 }
 
 /// Whether a path means standard input or output.
@@ -82,10 +120,5 @@ impl Sink {
             Self::Stdout => Stdout.write_bytes(bytes),
             Self::File(output) => output.write(bytes),
         }
-    }
-
-    /// Whether standard output is free for a report.
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self, Self::File(_))
     }
 }
