@@ -274,9 +274,7 @@ impl fmt::Display for Error {
                 "the tokens of the blob's tokenizer have more than {limit} bytes in total; train \
                  one with fewer or shorter tokens"
             ),
-            Self::NoTokenizer => f.write_str(
-                "the blob carries no tokenizer; quantize with `--tokenizer`, or pass token ids",
-            ),
+            Self::NoTokenizer => f.write_str("the blob carries no tokenizer"),
             Self::Token { token, vocab } => write!(
                 f,
                 "token {token} is out of range: the model has tokens 0 to {}",

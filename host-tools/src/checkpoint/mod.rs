@@ -1,6 +1,8 @@
 //! A trained model on disk: configuration, FP32 weights and provenance.
 
 pub mod config;
+#[cfg(test)]
+mod documented;
 pub mod safetensors;
 mod tensor;
 
