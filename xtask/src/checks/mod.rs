@@ -62,6 +62,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let started = Instant::now();
         writeln!(Stderr, "\n==> {}/{count} {}", index + 1, step.name);
         let before = failures.len();
+        if step.commands.is_empty() {
+            writeln!(Stderr, "    this machine lacks what it needs: nothing was checked");
+        }
         for mut command in step.commands {
             writeln!(Stderr, "    {}", shown(&command));
             if let Err(failure) = watch(step.name, &mut command) {

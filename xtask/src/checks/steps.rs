@@ -59,6 +59,8 @@ pub(super) fn all() -> Result<Vec<Step>> {
         step("core-targets", core_builds()),
         // The host's other kernels: the same logits, and the same bytes of messages.
         step("aarch64", aarch64_tests()),
+        // Where Python and PyTorch are installed: neither belongs to the set-up.
+        step("pytorch", pytorch_tests()),
         step("firmware", firmware_builds(&firmware, &denied)?),
         // The firmware image must not depend on the build directory.
         step("image", vec![cargo(root(), &["xtask", "reproducible"])]),
@@ -101,6 +103,19 @@ fn aarch64_tests() -> Vec<Command> {
     match emulates_aarch64() {
         true => vec![test("max"), test("cortex-a53")],
         false => Vec::new(),
+    }
+}
+
+/// Tests of the PyTorch package; they say so themselves where it lacks what they need.
+fn pytorch_tests() -> Vec<Command> {
+    let python = |arguments: &[&str]| {
+        let mut command = Command::new("python3");
+        command.current_dir(root());
+        with_arguments(command, arguments)
+    };
+    match python(&["--version"]).output() {
+        Ok(_) => vec![python(&["pytorch/tests/run.py"])],
+        Err(_) => Vec::new(),
     }
 }
 
