@@ -70,6 +70,16 @@ def test_what_is_not_finite_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", fixtures.KINDS)
+def test_a_model_is_one_graph(kind):
+    model = fixtures.made(kind)
+    tokens = torch.randint(19, (2, 9))
+    whole = torch.compile(model, backend="aot_eager", fullgraph=True)
+    assert torch.allclose(whole(tokens), model(tokens), atol=1e-5)
+    whole(tokens).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_wrapped_models_are_saved(tmp_path):
     model = fixtures.made("gated")
     save(torch.compile(model), tmp_path / "model.safetensors")
