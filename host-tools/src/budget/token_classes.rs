@@ -67,7 +67,7 @@ fn matter(source: &Source, calibration: &Calibration, table: TensorId) -> Vec<f6
     let weight: Vec<f64> = if table.is_embedding() {
         (0..rows).map(|token| calibration.count(token as u32) as f64).collect()
     } else {
-        statistics.outputs.diagonal().collect()
+        statistics.outputs.diagonal()
     };
     let mut matter: Vec<f64> =
         squares.zip(weight).map(|(square, weight)| square * weight).collect();

@@ -15,7 +15,7 @@ mod channels;
 mod statistics;
 mod sums;
 
-pub use statistics::{Statistics, Symmetric};
+pub use statistics::{OutputMoments, Statistics, Symmetric};
 
 use std::collections::BTreeMap;
 

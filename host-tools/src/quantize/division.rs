@@ -14,7 +14,7 @@ use resnet_bk_schema::{Step, Steps};
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use super::calibration::{Calibration, Statistics, Symmetric};
+use super::calibration::{Calibration, Statistics};
 use super::symmetry::Rearrangement;
 use crate::error::{Error, Result};
 use crate::tensors::layer_name;
@@ -240,23 +240,12 @@ impl Selection {
 
     /// Statistics of the selection.
     pub(super) fn of_statistics(&self, mut whole: Statistics) -> Statistics {
-        let among = |all: &Symmetric, chosen: &[usize]| Symmetric {
-            size: chosen.len(),
-            values: chosen
-                .iter()
-                .flat_map(|&i| chosen.iter().map(move |&j| all.row(i)[j]))
-                .collect(),
-        };
         match self {
             Self::Whole | Self::Transposed(_) => {}
-            Self::Rows(rows) if whole.outputs.size > 0 => {
-                whole.outputs = among(&whole.outputs, rows);
-            }
-            // An embedding has no statistics of its outputs.
-            Self::Rows(_) => {}
+            Self::Rows(rows) => whole.outputs = whole.outputs.among(rows),
             Self::Columns(first) => {
                 let columns: Vec<usize> = (0..*first).collect();
-                whole.inputs = among(&whole.inputs, &columns);
+                whole.inputs = whole.inputs.among(&columns);
                 whole.mean.truncate(*first);
                 whole.shift.truncate(*first);
             }

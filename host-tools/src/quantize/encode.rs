@@ -95,7 +95,7 @@ impl<'a> Encoder<'a> {
 
     fn integer(&mut self, storage: Storage) -> Result<u8> {
         let Matrix { cols, statistics, steps, .. } = self.matrix;
-        let layout = Layout::new(self.matrix.id, cols, storage);
+        let layout = Layout::new(cols, storage);
         let metric = |statistics: &Statistics| {
             Metric::new(&statistics.inputs, damping(cols, statistics.rows))
         };

@@ -1,12 +1,10 @@
 //! Scales and codes of a matrix in an integer precision.
 
-use resnet_bk_core::blob::TensorId;
 use resnet_bk_schema::{Step, Steps, Storage};
 
-use super::calibration::{Statistics, Symmetric};
+use super::calibration::{OutputMoments, Statistics, Symmetric};
 use super::code_search::{Metric, Rounded, Target, cost, descend, gptq, nearest, refit};
 use super::grid::{self, Levels, RowGrid, nearest_multiple};
-use crate::tensors::{feeds_a_choice, layer_name};
 
 /// Damping of A as a fraction of its mean diagonal: larger for few samples per column, as for
 /// experts that rarely get a token.
@@ -31,16 +29,12 @@ pub(super) struct Layout {
     /// Columns per scale.
     pub(super) group: usize,
     pub(super) levels: Levels,
-    /// Whether to apply cross-row error compensation. Not before a ReLU or softmax, where the input
-    /// decides which outputs count and an average over inputs does not describe that.
-    pub(super) joint: bool,
 }
 
 impl Layout {
-    pub(super) fn new(id: TensorId, cols: usize, storage: Storage) -> Self {
+    pub(super) fn new(cols: usize, storage: Storage) -> Self {
         let group = if storage.precision.is_grouped() { storage.group } else { cols };
-        let joint = !feeds_a_choice(&layer_name(id));
-        Self { cols, group, levels: Levels::of(storage.precision), joint }
+        Self { cols, group, levels: Levels::of(storage.precision) }
     }
 
     fn target<'a>(&self, weights: &'a [f64], scales: &'a [f64]) -> Target<'a> {
@@ -150,9 +144,11 @@ pub(super) fn codes(
         .collect();
     // Errors compensate each other only in rows that read the same inputs.
     let ([metric], [statistics]) = (metrics, statistics) else { return codes };
-    if steps.has(Step::Outputs) && layout.joint && statistics.outputs.size == rows.len() {
+    if let OutputMoments::Full(outputs) = &statistics.outputs
+        && steps.has(Step::Outputs)
+    {
         let trust = trust(rows.len(), statistics.rows);
-        joint(rows, scales, metric, (&statistics.outputs, trust), layout, steps, &mut codes);
+        joint(rows, scales, metric, (outputs, trust), layout, steps, &mut codes);
     }
     codes
 }

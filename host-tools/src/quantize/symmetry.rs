@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use resnet_bk_schema::{Step, Steps};
 use serde::{Deserialize, Serialize};
 
-use super::calibration::{Calibration, Statistics, Symmetric};
+use super::calibration::{Calibration, OutputMoments, Statistics, Symmetric};
 use crate::checkpoint::Checkpoint;
 
 /// A symmetry applied to the hidden units of an expert.
@@ -123,7 +123,18 @@ impl Rearrangement {
     pub fn apply_statistics(&self, calibration: &mut Calibration, up: &str, down: &str) {
         if let Some(Statistics { outputs, .. }) = calibration.layer_mut(up) {
             // Gradients with respect to scaled activations are divided by the scale.
-            *outputs = self.rearranged(outputs, |scale| 1.0 / scale);
+            *outputs = match outputs {
+                OutputMoments::None => OutputMoments::None,
+                OutputMoments::Diagonal(old) => {
+                    let units = self.order.iter().zip(&self.scales);
+                    let scaled =
+                        |(&i, scale): (&usize, &f64)| old[i] * (1.0 / scale) * (1.0 / scale);
+                    OutputMoments::Diagonal(units.map(scaled).collect())
+                }
+                OutputMoments::Full(old) => {
+                    OutputMoments::Full(self.rearranged(old, |scale| 1.0 / scale))
+                }
+            };
         }
         if let Some(Statistics { inputs, mean, shift, .. }) = calibration.layer_mut(down) {
             *inputs = self.rearranged(inputs, |scale| scale);

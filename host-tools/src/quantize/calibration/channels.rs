@@ -8,7 +8,7 @@
 
 use resnet_bk_core::blob::TAPS;
 
-use super::statistics::{Statistics, Symmetric};
+use super::statistics::{OutputMoments, Statistics, Symmetric};
 use crate::reference::ConvolutionGradient;
 
 /// Sums over positions, for each channel.
@@ -87,7 +87,7 @@ impl ChannelSums {
                 rows: self.rows,
                 shift: vec![0.0; TAPS],
                 inputs: Symmetric { size: TAPS, values },
-                outputs: Symmetric::default(),
+                outputs: OutputMoments::None,
                 mean,
             }
         };

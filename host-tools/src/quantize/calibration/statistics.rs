@@ -26,6 +26,54 @@ impl Symmetric {
     pub fn row(&self, i: usize) -> &[f64] {
         &self.values[i * self.size..][..self.size]
     }
+
+    /// Rows and columns `chosen`, in their order.
+    pub fn among(&self, chosen: &[usize]) -> Self {
+        let values = chosen.iter().flat_map(|&i| chosen.iter().map(move |&j| self.row(i)[j]));
+        Self { size: chosen.len(), values: values.collect() }
+    }
+}
+
+/// G: second moment of the gradients of a matrix's outputs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputMoments {
+    /// Of an embedding, whose A it is, and of a convolution.
+    None,
+    /// Its diagonal, of outputs that feed a ReLU or a softmax ([`crate::tensors::feeds_a_choice`]).
+    /// There the input decides which outputs count, and an average over inputs does not describe
+    /// how errors compensate each other; and an output layer has a row for every token.
+    Diagonal(Vec<f64>),
+    /// All of it.
+    Full(Symmetric),
+}
+
+impl OutputMoments {
+    /// The diagonal; nothing without moments.
+    pub fn diagonal(&self) -> Vec<f64> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Diagonal(diagonal) => diagonal.clone(),
+            Self::Full(full) => full.diagonal().collect(),
+        }
+    }
+
+    /// The moments of the outputs `chosen`, in their order.
+    pub fn among(&self, chosen: &[usize]) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Diagonal(all) => Self::Diagonal(chosen.iter().map(|&i| all[i]).collect()),
+            Self::Full(full) => Self::Full(full.among(chosen)),
+        }
+    }
+
+    fn is_finite(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Diagonal(values) | Self::Full(Symmetric { values, .. }) => {
+                values.iter().all(|value| value.is_finite())
+            }
+        }
+    }
 }
 
 /// Statistics of one matrix.
@@ -40,26 +88,25 @@ pub struct Statistics {
     pub shift: Vec<f64>,
     /// A: covariance of the inputs.
     pub inputs: Symmetric,
-    /// G: second moment of the outputs' gradients; only its diagonal where a ReLU or softmax
-    /// follows ([`crate::tensors::feeds_a_choice`]). Empty for an embedding, whose A is that second
-    /// moment, and for a convolution.
-    pub outputs: Symmetric,
+    /// G: second moment of the outputs' gradients.
+    pub outputs: OutputMoments,
 }
 
 impl Statistics {
     pub(super) fn is_finite(&self) -> bool {
-        let all = [&self.mean, &self.inputs.values, &self.outputs.values];
-        all.into_iter().flatten().all(|value| value.is_finite())
+        let inputs = self.mean.iter().chain(&self.inputs.values);
+        inputs.copied().all(f64::is_finite) && self.outputs.is_finite()
     }
 
-    /// Placeholder for a matrix that no token of the text reached.
+    /// Placeholder for a matrix that no token of the text reached: inputs and outputs are
+    /// uncorrelated.
     pub(super) fn unknown(rows: usize, cols: usize) -> Self {
         Self {
             rows: 0,
             mean: vec![0.0; cols],
             shift: vec![0.0; cols],
             inputs: Symmetric::identity(cols),
-            outputs: Symmetric::identity(rows),
+            outputs: OutputMoments::Diagonal(vec![1.0; rows]),
         }
     }
 }

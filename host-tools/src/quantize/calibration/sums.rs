@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::channels::ChannelSums;
-use super::statistics::{Statistics, Symmetric};
+use super::statistics::{OutputMoments, Statistics, Symmetric};
 use crate::reference::{LayerGradient, LinearGradient, add_gram};
 use crate::tensors::feeds_a_choice;
 
@@ -23,7 +23,9 @@ struct LayerSums {
     weight: f64,
     mean: Vec<f64>,
     inputs: Vec<f64>,
+    /// `[N, N]`, or `[N]` where only the diagonal is wanted.
     outputs: Vec<f64>,
+    diagonal: bool,
 }
 
 impl Sums {
@@ -51,7 +53,8 @@ impl Sums {
         }
         let layer = self.layers.get_mut(seen.name).expect("inserted just above");
         layer.rows += rows;
-        layer.outputs.resize(outputs * outputs, 0.0);
+        layer.diagonal = feeds_a_choice(seen.name);
+        layer.outputs.resize(if layer.diagonal { outputs } else { outputs * outputs }, 0.0);
         let inputs = seen.inputs.len() / rows;
         layer.mean.resize(inputs, 0.0);
         layer.inputs.resize(inputs * inputs, 0.0);
@@ -64,10 +67,9 @@ impl Sums {
             let factor = if inputs == 0 { 1.0 } else { (square(x) + 1.0).sqrt() };
             scratch.extend(g.iter().map(|&g| f64::from(g) * factor));
         }
-        if feeds_a_choice(seen.name) {
+        if layer.diagonal {
             for row in scratch.chunks_exact(outputs) {
-                let diagonal = layer.outputs.iter_mut().step_by(outputs + 1);
-                diagonal.zip(row).for_each(|(sum, g)| *sum += g * g);
+                layer.outputs.iter_mut().zip(row).for_each(|(sum, g)| *sum += g * g);
             }
         } else {
             add_gram(&mut layer.outputs, scratch, outputs);
@@ -111,6 +113,7 @@ impl Sums {
 impl LayerSums {
     fn add(&mut self, other: &Self) {
         self.rows += other.rows;
+        self.diagonal |= other.diagonal;
         self.weight += other.weight;
         for (own, other) in [
             (&mut self.mean, &other.mean),
@@ -125,18 +128,21 @@ impl LayerSums {
     fn finish(mut self) -> Statistics {
         let count = self.rows.max(1) as f64;
         self.outputs.iter_mut().for_each(|value| *value /= count);
-        let outputs = self.outputs.len().isqrt();
-        let outputs = Symmetric { size: outputs, values: self.outputs };
+        let full = |values: Vec<f64>| Symmetric { size: values.len().isqrt(), values };
         if self.mean.is_empty() {
-            let size = outputs.size;
+            let inputs = full(self.outputs);
             return Statistics {
                 rows: self.rows,
-                mean: vec![0.0; size],
-                shift: vec![0.0; size],
-                inputs: outputs,
-                outputs: Symmetric::default(),
+                mean: vec![0.0; inputs.size],
+                shift: vec![0.0; inputs.size],
+                inputs,
+                outputs: OutputMoments::None,
             };
         }
+        let outputs = match self.diagonal {
+            true => OutputMoments::Diagonal(self.outputs),
+            false => OutputMoments::Full(full(self.outputs)),
+        };
         let weight = self.weight.max(f64::MIN_POSITIVE);
         self.mean.iter_mut().for_each(|value| *value /= weight);
         let size = self.mean.len();
