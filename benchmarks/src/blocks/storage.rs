@@ -13,7 +13,7 @@ use resnet_bk_core::blob::{TensorId, align_up};
 use resnet_bk_schema::{Step, Steps, Storage};
 use resnet_bk_tools::checkpoint::{Tensor, safetensors};
 use resnet_bk_tools::files;
-use resnet_bk_tools::quantize::calibration::{Statistics, Symmetric};
+use resnet_bk_tools::quantize::calibration::{OutputMoments, Statistics, Symmetric};
 use resnet_bk_tools::quantize::encode::{Matrix, encode};
 use serde_json::Value;
 
@@ -99,24 +99,25 @@ impl Moments {
         let mut layers = BTreeMap::new();
         for (name, mean) in &container.tensors {
             let Some(layer) = name.strip_suffix(".mean") else { continue };
-            let symmetric = |part: &str, size: Option<usize>| -> Result<Symmetric, Failure> {
+            let symmetric = |part: &str| -> Result<Option<Symmetric>, Failure> {
                 let name = format!("{layer}.{part}");
-                let Some(tensor) = container.tensors.get(&name) else {
-                    return Ok(Symmetric::default());
-                };
-                let side = tensor.data.len().isqrt();
-                if tensor.shape != [side, side] || size.is_some_and(|size| size != side) {
+                let Some(tensor) = container.tensors.get(&name) else { return Ok(None) };
+                let size = tensor.data.len().isqrt();
+                if tensor.shape != [size, size] {
                     return Err(format!("{name} in {} is not square", path.display()).into());
                 }
                 let values = tensor.data.iter().map(|&x| f64::from(x)).collect();
-                Ok(Symmetric { size: side, values })
+                Ok(Some(Symmetric { size, values }))
             };
+            let inputs = symmetric("inputs")?.filter(|inputs| inputs.size == mean.data.len());
+            let missing = || format!("{layer}.inputs in {} does not fit", path.display());
             let statistics = Statistics {
                 rows: rows[layer].as_u64().unwrap_or(0) as usize,
                 mean: mean.data.iter().map(|&x| f64::from(x)).collect(),
                 shift: vec![0.0; mean.data.len()],
-                inputs: symmetric("inputs", Some(mean.data.len()))?,
-                outputs: symmetric("outputs", None)?,
+                inputs: inputs.ok_or_else(missing)?,
+                // Of outputs that feed a choice there are none.
+                outputs: symmetric("outputs")?.map_or(OutputMoments::None, OutputMoments::Full),
             };
             layers.insert(layer.to_owned(), statistics);
         }
@@ -214,7 +215,7 @@ fn plain(cols: usize) -> Statistics {
         mean: vec![0.0; cols],
         shift: vec![0.0; cols],
         inputs: Symmetric::identity(cols),
-        outputs: Symmetric::default(),
+        outputs: OutputMoments::None,
     }
 }
 

@@ -146,6 +146,7 @@ pub(super) fn codes(
     let ([metric], [statistics]) = (metrics, statistics) else { return codes };
     if let OutputMoments::Full(outputs) = &statistics.outputs
         && steps.has(Step::Outputs)
+        && outputs.size == rows.len()
     {
         let trust = trust(rows.len(), statistics.rows);
         joint(rows, scales, metric, (outputs, trust), layout, steps, &mut codes);
