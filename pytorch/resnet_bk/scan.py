@@ -5,9 +5,14 @@ unknown start; a short loop over chunks then finds the starts.
 """
 
 import math
+from typing import Callable
 
 import torch
 from torch import Tensor
+
+# A real number is one tensor, a complex one two: real part, imaginary part.
+Number = tuple[Tensor, ...]
+Complex = tuple[Tensor, Tensor]
 
 
 def _chunks(window: int) -> tuple[int, int]:
@@ -30,23 +35,37 @@ def _joined(parts: list[Tensor], window: int) -> Tensor:
     return torch.stack(parts, 2).flatten(1, 2)[:, :window]
 
 
+def _scan(decay: Number, x: Number, product: Callable[[Number, Number], Number]) -> Number:
+    """s_t = decay_t s_{t−1} + x_t with s_0 = 0; all `[B, T, C]`. Without gradients."""
+
+    def plus(a: Number, b: Number) -> Number:
+        return tuple(one + other for one, other in zip(a, b))
+
+    def chunk(a: Number, index: int) -> Number:
+        return tuple(part[:, index] for part in a)
+
+    window = x[0].shape[1]
+    factors = list(zip(*(_cut(part, fill) for part, fill in zip(decay, (1.0, 0.0)))))
+    terms = list(zip(*(_cut(part, 0.0) for part in x)))
+    total, through = terms[0], factors[0]
+    partial, products = [total], [through]
+    for factor, term in zip(factors[1:], terms[1:]):
+        total, through = plus(product(factor, total), term), product(factor, through)
+        partial.append(total)
+        products.append(through)
+    start = tuple(torch.zeros_like(part) for part in chunk(total, 0))
+    starts = [start]
+    for index in range(total[0].shape[1] - 1):
+        start = plus(product(chunk(through, index), start), chunk(total, index))
+        starts.append(start)
+    before = tuple(torch.stack(part, 1) for part in zip(*starts))
+    sums = [plus(own, product(factor, before)) for own, factor in zip(partial, products)]
+    return tuple(_joined(list(part), window) for part in zip(*sums))
+
+
 def linear_scan(decay: Tensor, x: Tensor) -> Tensor:
     """s_t = decay_t s_{t−1} + x_t with s_0 = 0; all `[B, T, C]`. Without gradients."""
-    window = x.shape[1]
-    decay_parts, x_parts = _cut(decay, 1.0), _cut(x, 0.0)
-    total, products = x_parts[0], [decay_parts[0]]
-    partial = [total]
-    for d, own in zip(decay_parts[1:], x_parts[1:]):
-        total = d * total + own
-        partial.append(total)
-        products.append(products[-1] * d)
-    start = torch.zeros_like(total[:, 0])
-    starts = [start]
-    for chunk in range(total.shape[1] - 1):
-        start = products[-1][:, chunk] * start + total[:, chunk]
-        starts.append(start)
-    before = torch.stack(starts, 1)
-    return _joined([p + d * before for p, d in zip(partial, products)], window)
+    return _scan((decay,), (x,), lambda a, b: (a[0] * b[0],))[0]
 
 
 class _Memory(torch.autograd.Function):
@@ -71,10 +90,6 @@ class _Memory(torch.autograd.Function):
 def memory(decay: Tensor, x: Tensor) -> Tensor:
     """s_t = decay_t s_{t−1} + x_t with s_0 = 0; all `[B, T, C]`."""
     return _Memory.apply(decay, x)
-
-
-# Complex numbers are pairs of real tensors: real part, imaginary part.
-Complex = tuple[Tensor, Tensor]
 
 
 def multiply(a: Complex, b: Complex) -> Complex:
@@ -128,28 +143,8 @@ def _half_chain(alpha: Complex, beta: float) -> Complex:
 
 def _complex_scan_backwards(factor: Complex, x: Complex) -> Complex:
     """λ_t = x_t + factor_t λ_{t+1}, 0 after the last; all `[B, T, K]`."""
-    window = x[0].shape[1]
-    f = [_cut(part.flip(1), fill) for part, fill in zip(factor, (1.0, 0.0))]
-    y = [_cut(part.flip(1), 0.0) for part in x]
-    total, product = (y[0][0], y[1][0]), (f[0][0], f[1][0])
-    partial, products = [total], [product]
-    for i in range(1, y[0].shape[0]):
-        own = (f[0][i], f[1][i])
-        total = multiply(own, total)
-        total = (total[0] + y[0][i], total[1] + y[1][i])
-        product = multiply(own, product)
-        partial.append(total)
-        products.append(product)
-    start = (torch.zeros_like(total[0][:, 0]), torch.zeros_like(total[0][:, 0]))
-    starts = [start]
-    for i in range(total[0].shape[1] - 1):
-        start = multiply((product[0][:, i], product[1][:, i]), start)
-        start = (start[0] + total[0][:, i], start[1] + total[1][:, i])
-        starts.append(start)
-    before = tuple(torch.stack(part, 1) for part in zip(*starts))
-    sums = [(p, multiply(d, before)) for p, d in zip(partial, products)]
-    parts = zip(*((p[0] + q[0], p[1] + q[1]) for p, q in sums))
-    return tuple(_joined(list(part), window).flip(1) for part in parts)
+    factor, x = (tuple(part.flip(1) for part in pair) for pair in (factor, x))
+    return tuple(part.flip(1) for part in _scan(factor, x, multiply))
 
 
 class _HalfChain(torch.autograd.Function):
