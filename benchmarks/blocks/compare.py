@@ -72,6 +72,7 @@ class Comparison:
     def command(self, name, rate, seed):
         """Trains one model: the same recipe in both trainers."""
         preset, flags = self.preset, dict(self.preset.models[name])
+        flags.pop("rates", None)
         folder = self.folder(name, rate, seed)
         flags |= {"out": folder, "width": preset.width, "lr": rate, "seed": seed}
         flags |= {"steps": preset.steps, "batch": preset.batch, "window": preset.window}
@@ -111,9 +112,10 @@ class Comparison:
 
     def best_rate(self, name):
         """The learning rate with the lowest loss of the first seed, inside of what was tried."""
-        if len(self.preset.rates) == 1:
-            return self.preset.rates[0]
-        tried = {rate: self.train(name, rate, 1) for rate in self.preset.rates}
+        rates = self.preset.models[name].get("rates", self.preset.rates)
+        if len(rates) == 1:
+            return rates[0]
+        tried = {rate: self.train(name, rate, 1) for rate in rates}
         while True:
             best = min(tried, key=tried.get)
             if best == max(tried):

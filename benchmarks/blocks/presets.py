@@ -16,7 +16,8 @@ class Preset:
     seeds: int
     half: bool  # weights in f16
     budgets: tuple  # bytes of whole models
-    # Flags of train.py by name; the gated chain is trained by `resnet-bk train` instead.
+    # Flags of train.py by name, and rates of its own if any; the gated chain is trained by
+    # `resnet-bk train` instead.
     models: dict
     rates: tuple = (0.018, 0.027)
     window: int = 128
@@ -40,14 +41,15 @@ SMALL = Preset(
     },
 )
 
+# Half the best rates of the small size: this one is twice as wide.
 FULL = Preset(
-    width=128, steps=3646, batch=64, seeds=1, half=True, budgets=(512_000, 712_000, 1_048_576),
+    width=128, steps=1221, batch=64, seeds=1, half=True, budgets=(512_000, 712_000, 1_048_576),
     models={
-        "gated": model("gated", 11, potentials=8),
-        "mamba16": model("mamba", 10, states=16),
-        "mamba1": model("mamba", 11, states=1),
-        "gru": model("gru", 5, hidden=512),
-        "attention": model("attention", 6, hidden=480),
+        "gated": model("gated", 11, potentials=8, rates=(0.0135,)),
+        "mamba16": model("mamba", 10, states=16, rates=(0.009,)),
+        "mamba1": model("mamba", 11, states=1, rates=(0.009,)),
+        "gru": model("gru", 5, hidden=512, rates=(0.006,)),
+        "attention": model("attention", 6, hidden=480, rates=(0.009,)),
     },
 )
 

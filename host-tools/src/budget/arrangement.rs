@@ -6,6 +6,7 @@ use resnet_bk_core::blob::{Precision, TensorId};
 use super::Bench;
 use crate::error::Result;
 use crate::quantize::calibration::Calibration;
+use crate::quantize::decode;
 use crate::quantize::encode::Encoded;
 use crate::quantize::symmetry::{Symmetries, Symmetry};
 use crate::tensors::{layer_name, weight_name};
@@ -29,17 +30,20 @@ pub fn choose_arrangement(
         .map(|&(l, e)| {
             let id = TensorId::ExpertDown(l, e);
             let (up, down) = (layer_name(TensorId::ExpertUp(l, e)), layer_name(id));
-            let plain = source.encode(id, STORAGE, calibration)?;
-            let mut best = (bench.kl_with(id, &plain)?, None);
+            let decoded = |encoded: &Encoded| {
+                let tensor = encoded.tensor(&source.dims, id);
+                (decode::weights(id, &tensor), decode::biases(&tensor))
+            };
+            let (weights, biases) = decoded(&source.encode(id, STORAGE, calibration)?);
+            let mut best = (bench.kl_with(id, &weights, Some(&biases))?, None);
             for symmetry in Symmetry::allowed(source.steps) {
                 let weights = &source.folded.tensors[&weight_name(id)].data;
                 let rearrangement = symmetry.rearrangement(weights, source.dims.hidden as usize);
                 let (mut changed, mut known) = (source.clone(), calibration.clone());
                 rearrangement.apply(&mut changed.folded, &up, &down);
                 rearrangement.apply_statistics(&mut known, &up, &down);
-                let encoded = changed.encode(id, STORAGE, &known)?;
-                let decoded = rearrangement.restore(&encoded.decoded);
-                let kl = bench.kl_with(id, &Encoded { decoded, ..encoded })?;
+                let (weights, biases) = decoded(&changed.encode(id, STORAGE, &known)?);
+                let kl = bench.kl_with(id, &rearrangement.restore(&weights), Some(&biases))?;
                 if kl < best.0 {
                     best = (kl, Some((down.clone(), symmetry)));
                 }

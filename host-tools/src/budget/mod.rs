@@ -23,6 +23,7 @@ mod search;
 mod sensitivity;
 mod sequential;
 mod token_classes;
+mod variants;
 
 pub use arrangement::choose_arrangement;
 pub use bench::Bench;

@@ -32,7 +32,7 @@ pub(super) fn needed(
         for row in without.chunks_exact_mut(hidden) {
             dropped.iter().for_each(|&unit| row[unit] = 0.0);
         }
-        if bench.kl_with_weights(down, &without)? > LARGEST_RISE {
+        if bench.kl_with(down, &without, None)? > LARGEST_RISE {
             break;
         }
         enough = Some(kept);

@@ -1,6 +1,5 @@
 //! Searches mixes: solves the knapsack, then remeasures and improves.
 
-use rayon::prelude::*;
 use resnet_bk_core::blob::align_up;
 
 use super::{Bench, Choice, Limit, Sensitivities, solve};
@@ -197,7 +196,7 @@ impl<'a> Search<'a> {
         let chosen: Vec<(Storage, Choice)> =
             mix.iter().zip(&self.options).map(|(&i, options)| options[i]).collect();
         let storage: Vec<Storage> = chosen.iter().map(|c| c.0).collect();
-        let measured = self.kl(mix)?;
+        let measured = self.bench.kl(&self.stored(mix))?;
         Ok(Mix {
             storage,
             bytes: chosen.iter().map(|c| align_up(c.1.bytes)).sum(),
@@ -206,9 +205,9 @@ impl<'a> Search<'a> {
         })
     }
 
-    fn kl(&self, mix: &[usize]) -> Result<f64> {
-        let storage = mix.iter().zip(&self.options).map(|(&i, options)| Some(options[i].0));
-        self.bench.kl(&storage.collect::<Vec<_>>())
+    /// Storages of a mix.
+    fn stored(&self, mix: &[usize]) -> Vec<Option<Storage>> {
+        mix.iter().zip(&self.options).map(|(&i, options)| Some(options[i].0)).collect()
     }
 
     /// Replaces costs by the measured cost of moving each tensor one step up or down from this mix.
@@ -230,17 +229,12 @@ impl<'a> Search<'a> {
                 [down, up].into_iter().flatten()
             })
             .collect();
+        let mixed = self.bench.base(&self.stored(mix))?;
         let mut deltas = Vec::with_capacity(steps.len());
         for part in steps.chunks(8) {
-            let measured: Vec<f64> = part
-                .par_iter()
-                .map(|&(t, i)| {
-                    let mut mix = mix.to_vec();
-                    mix[t] = i;
-                    Ok(self.kl(&mix)? - base)
-                })
-                .collect::<Result<_>>()?;
-            deltas.extend(measured);
+            let part: Vec<_> = part.iter().map(|&(t, i)| (t, self.options[t][i].0)).collect();
+            let measured = self.bench.kl_of_each(&mixed, &part)?;
+            deltas.extend(measured.into_iter().map(|measured| measured - base));
             progress(Progress::Steps(deltas.len() as f64 / steps.len() as f64));
         }
         let old: Vec<Vec<Choice>> = self.costs();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
 use resnet_bk_schema::Storage;
 
 use super::Bench;
@@ -43,20 +42,13 @@ pub fn measure(
     known: &Sensitivities,
     mut save: impl FnMut(&Sensitivities, f64) -> Result<()>,
 ) -> Result<Sensitivities> {
-    let dims = &bench.source().dims;
     let all: Vec<Entry> = entries(bench).collect();
     let jobs: Vec<_> = all.iter().filter(|entry| !is_known(known, entry)).collect();
     let mut table = known.clone();
     let mut left = jobs.len();
     for part in jobs.chunks(PART) {
-        let measured: Vec<f64> = part
-            .par_iter()
-            .map(|&&(index, _, storage)| {
-                let mut mix = vec![None; dims.tensor_count()];
-                mix[index] = Some(storage);
-                bench.kl(&mix)
-            })
-            .collect::<Result<_>>()?;
+        let steps: Vec<_> = part.iter().map(|&&(index, _, storage)| (index, storage)).collect();
+        let measured = bench.kl_of_each(bench.exact(), &steps)?;
         for ((_, name, storage), kl) in part.iter().zip(measured) {
             table.entry(name.clone()).or_default().insert(*storage, kl);
         }

@@ -11,7 +11,7 @@ use resnet_bk_core::blob::{Block, Dimensions, TensorId};
 use super::Bench;
 use crate::error::Result;
 use crate::quantize::encode::Encoded;
-use crate::quantize::input_shift::shifts;
+use crate::quantize::input_shift::Prefix;
 use crate::tensors::layer_name;
 use resnet_bk_schema::Storage;
 
@@ -36,55 +36,58 @@ pub fn refine(
     }
     let mut calibration = bench.calibration().clone();
     let mut again = first.clone();
-    let stages = stages(dims);
-    for (count, stage) in stages.iter().enumerate() {
-        let layers: BTreeSet<String> = stage.iter().copied().map(layer_name).collect();
-        for (layer, shift) in shifts(bench.reference(), &real, &layers, tokens, window) {
-            calibration.set_shift(&layer, shift);
+    let mut prefix = Prefix::new(bench.reference(), &real, tokens, window);
+    for l in 0..=dims.layers {
+        for stage in stages(dims, l) {
+            let layers: BTreeSet<String> = stage.iter().copied().map(layer_name).collect();
+            for (layer, shift) in prefix.shifts(&real, &layers) {
+                calibration.set_shift(&layer, shift);
+            }
+            let encoded: Vec<Encoded> = stage
+                .par_iter()
+                .map(|&id| source.encode(id, storage[dims.index(id)], &calibration))
+                .collect::<Result<_>>()?;
+            for (&id, encoded) in stage.iter().zip(encoded) {
+                let index = dims.index(id);
+                bench.put(index, &encoded, &mut real);
+                again[index] = encoded;
+            }
         }
-        let encoded: Vec<Encoded> = stage
-            .par_iter()
-            .map(|&id| source.encode(id, storage[dims.index(id)], &calibration))
-            .collect::<Result<_>>()?;
-        for (&id, encoded) in stage.iter().zip(encoded) {
-            let index = dims.index(id);
-            bench.put(index, &encoded, &mut real);
-            again[index] = encoded;
+        if l < dims.layers {
+            prefix.advance(&real);
         }
-        progress((count + 1) as f64 / stages.len() as f64);
+        progress(f64::from(l + 1) / f64::from(dims.layers + 1));
     }
     let after = bench.kl_of(&real)?;
     Ok(if after < before { (again, after) } else { (first, before) })
 }
 
-/// Linear layers in order of inference; layers whose inputs do not depend on each other share a
-/// stage.
-fn stages(dims: &Dimensions) -> Vec<Vec<TensorId>> {
-    let blocks = (0..dims.layers).flat_map(|l| {
-        let ups = || (0..dims.experts).map(move |e| TensorId::ExpertUp(l, e));
-        let downs = || (0..dims.experts).map(move |e| TensorId::ExpertDown(l, e));
-        let (v_proj, output_proj) = ([TensorId::VProj(l)], [TensorId::OutputProj(l)]);
-        let gate = [TensorId::Gate(l)];
-        match dims.block {
-            Block::Resolvent => vec![
-                v_proj.into_iter().chain(gate).chain(ups()).collect(),
-                output_proj.into_iter().chain(downs()).collect(),
-            ],
-            Block::Gated { .. } => vec![
-                vec![TensorId::InProj(l)],
-                vec![TensorId::Convolution(l)],
-                v_proj.into(),
-                output_proj.into(),
-                gate.into_iter().chain(ups()).collect(),
-                downs().collect(),
-            ],
-        }
-    });
-    let head = (0..dims.token_classes).map(TensorId::LmHead).collect();
+/// Linear layers of a block in order of inference, the output layer after the last block; layers
+/// whose inputs do not depend on each other share a stage.
+fn stages(dims: &Dimensions, l: u32) -> Vec<Vec<TensorId>> {
+    let ups = || (0..dims.experts).map(move |e| TensorId::ExpertUp(l, e));
+    let downs = || (0..dims.experts).map(move |e| TensorId::ExpertDown(l, e));
+    let (v_proj, output_proj) = ([TensorId::VProj(l)], [TensorId::OutputProj(l)]);
+    let gate = [TensorId::Gate(l)];
+    let all = match dims.block {
+        _ if l == dims.layers => vec![(0..dims.token_classes).map(TensorId::LmHead).collect()],
+        Block::Resolvent => vec![
+            v_proj.into_iter().chain(gate).chain(ups()).collect(),
+            output_proj.into_iter().chain(downs()).collect(),
+        ],
+        Block::Gated { .. } => vec![
+            vec![TensorId::InProj(l)],
+            vec![TensorId::Convolution(l)],
+            v_proj.into(),
+            output_proj.into(),
+            gate.into_iter().chain(ups()).collect(),
+            downs().collect(),
+        ],
+    };
     let stored = |stage: Vec<TensorId>| -> Vec<TensorId> {
         stage.into_iter().filter(|&id| dims.contains(id)).collect()
     };
-    blocks.chain([head]).map(stored).filter(|stage| !stage.is_empty()).collect()
+    all.into_iter().map(stored).filter(|stage| !stage.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -102,8 +105,8 @@ mod tests {
         for checkpoint in gated.into_iter().chain([random_checkpoint(3, 2)]) {
             let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
             let dims = &source.dims;
-            let mut staged: Vec<usize> =
-                stages(dims).concat().into_iter().map(|id| dims.index(id)).collect();
+            let all = (0..=dims.layers).flat_map(|l| stages(dims, l).concat());
+            let mut staged: Vec<usize> = all.map(|id| dims.index(id)).collect();
             staged.sort_unstable();
             let linear = dims.tensors().filter(|id| !id.is_embedding()).map(|id| dims.index(id));
             assert!(linear.eq(staged));

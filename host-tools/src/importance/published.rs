@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::LayerImportance;
 use crate::error::Result;
-use crate::reference::{LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
+use crate::reference::{LinearCall, Model, Observer, Tape, windows_per_pass};
 use crate::tensors::{dimensions, is_linear, layer_name};
 
 /// Observations of one metric: one value per batch, by layer.
@@ -30,8 +30,9 @@ pub fn publish(
         (Observations::new(), Observations::new(), Observations::new());
     let (mut tape, mut gradient) = (Tape::default(), vec![0f32; model.parameters().len()]);
     let predictions = tokens.len().saturating_sub(1) / window * window;
-    for start in (0..predictions).step_by(window * WINDOWS_PER_PASS) {
-        let end = predictions.min(start + window * WINDOWS_PER_PASS);
+    let step = window * windows_per_pass(model.config().vocab, window);
+    for start in (0..predictions).step_by(step) {
+        let end = predictions.min(start + step);
         let inputs = &tokens[start..end];
         let targets = &tokens[start + 1..end + 1];
         let mut outputs = OutputVariance::default();

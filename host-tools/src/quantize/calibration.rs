@@ -27,7 +27,7 @@ use resnet_bk_core::blob::TAPS;
 use self::sums::Sums;
 use super::expectation::{Counts, Expectation};
 use crate::error::{Error, Result};
-use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, WINDOWS_PER_PASS};
+use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, windows_per_pass};
 use crate::tensors::{dimensions, is_linear, layer_name};
 
 /// Parts of the text that are summed separately, then added in order, so that sums do not depend on
@@ -76,7 +76,7 @@ impl Calibration {
                 random.set_stream(index as u64);
                 let mut tape = Tape::default();
                 let mut gradient = vec![0.0; model.parameters().len()];
-                for batch in part.chunks(window * WINDOWS_PER_PASS) {
+                for batch in part.chunks(window * windows_per_pass(model.config().vocab, window)) {
                     model.forward_tape(batch, window, &mut tape);
                     if !tape.logits.iter().all(|logit| logit.is_finite()) {
                         return Err(overflow(model, batch, window));

@@ -5,73 +5,13 @@
 //! compensates its error in the columns not yet fixed; coordinate descent then revisits codes until
 //! no single change lowers the cost.
 
-use nalgebra::DMatrix;
+use super::metric::{Metric, add_rows};
+use crate::reference::simd;
 
-use super::calibration::Symmetric;
-
+/// Columns whose errors GPTQ compensates together in the columns after them.
+const BLOCK: usize = 32;
 /// Maximum sweeps of coordinate descent; it rarely needs five.
 const SWEEPS: usize = 12;
-
-/// A, with the Cholesky factor of its inverse.
-#[derive(Clone, Debug)]
-pub(super) struct Metric {
-    size: usize,
-    /// A with damping.
-    values: Vec<f64>,
-    /// Columns in the order in which GPTQ fixes them: largest diagonal first.
-    order: Vec<usize>,
-    /// Upper triangle U with UᵀU = A⁻¹, rows and columns in that order.
-    factor: Vec<f64>,
-}
-
-impl Metric {
-    /// Adds `damping` × the mean of the diagonal, growing tenfold until the matrix is positive
-    /// definite. `None` if no damping suffices, which cannot happen for finite entries: no
-    /// eigenvalue exceeds the sum of their magnitudes, so damping of the order of the matrix size
-    /// is enough.
-    pub(super) fn new(second: &Symmetric, damping: f64) -> Option<Self> {
-        let size = second.size;
-        let mean = (second.diagonal().sum::<f64>() / size.max(1) as f64).max(1e-30);
-        let mut order: Vec<usize> = (0..size).collect();
-        let diagonal: Vec<f64> = second.diagonal().collect();
-        order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
-        let mut damping = damping.max(1e-9);
-        while mean.is_finite() && damping < 100.0 * size.max(1) as f64 {
-            let mut values = second.values.clone();
-            values.iter_mut().step_by(size + 1).for_each(|value| *value += damping * mean);
-            let ordered = DMatrix::from_fn(size, size, |i, j| values[order[i] * size + order[j]]);
-            let factor = ordered
-                .cholesky()
-                .and_then(|factor| factor.inverse().cholesky())
-                .map(|factor| factor.l());
-            if let Some(lower) = factor {
-                // U is the transpose of the lower factor; nalgebra stores that column-major, so its
-                // memory is U row-major.
-                return Some(Self { size, values, order, factor: lower.as_slice().to_vec() });
-            }
-            damping *= 10.0;
-        }
-        None
-    }
-
-    /// Diagonal of the damped A.
-    pub(super) fn diagonal(&self) -> impl Iterator<Item = f64> {
-        self.values.iter().step_by(self.size + 1).copied()
-    }
-
-    fn row(&self, j: usize) -> &[f64] {
-        &self.values[j * self.size..][..self.size]
-    }
-
-    /// A·e.
-    fn times(&self, error: &[f64]) -> Vec<f64> {
-        let mut product = vec![0.0; self.size];
-        for (j, &e) in error.iter().enumerate().filter(|(_, e)| **e != 0.0) {
-            product.iter_mut().zip(self.row(j)).for_each(|(p, a)| *p += a * e);
-        }
-        product
-    }
-}
 
 /// A row to be rounded to codes `low..=high`, multiplied by the scale of each column.
 #[derive(Clone, Copy, Debug)]
@@ -106,91 +46,166 @@ pub(super) struct Rounded {
 }
 
 /// Round to nearest.
-pub(super) fn nearest(metric: &Metric, target: Target<'_>) -> Rounded {
-    let codes: Vec<i8> =
-        target.weights.iter().enumerate().map(|(j, &w)| target.round(j, w)).collect();
-    let cost = cost(metric, target, &codes);
-    Rounded { codes, cost }
+pub(super) fn nearest(target: Target<'_>) -> Vec<i8> {
+    target.weights.iter().enumerate().map(|(j, &w)| target.round(j, w)).collect()
 }
 
-/// GPTQ: rounds columns in order, compensating each error in the remaining ones.
-pub(super) fn gptq(metric: &Metric, target: Target<'_>) -> Vec<i8> {
+/// GPTQ: rounds columns in order, compensating each error in the remaining ones, in those beyond a
+/// block of columns only after the block. Targets share the reading of the factor.
+pub(super) fn gptq(metric: &Metric, targets: &[Target<'_>]) -> Vec<Vec<i8>> {
     let size = metric.size;
-    let mut free: Vec<f64> = metric.order.iter().map(|&j| target.weights[j]).collect();
-    let mut codes = vec![0; size];
-    for (i, &j) in metric.order.iter().enumerate() {
-        let code = target.round(j, free[i]);
-        codes[j] = code;
-        let row = &metric.factor[i * size..][i..size];
-        let error = (free[i] - f64::from(code) * target.scales[j]) / row[0];
-        free[i..].iter_mut().zip(row).for_each(|(w, u)| *w -= error * u);
-    }
+    let ordered = |target: &Target<'_>| metric.order.iter().map(|&j| target.weights[j]).collect();
+    let mut free: Vec<Vec<f64>> = targets.iter().map(ordered).collect();
+    let mut codes = vec![vec![0; size]; targets.len()];
+    simd(
+        #[inline(always)]
+        || {
+            for from in (0..size).step_by(BLOCK) {
+                let to = size.min(from + BLOCK);
+                let rows = &metric.factor[from * size..to * size];
+                for (target, (free, codes)) in targets.iter().zip(free.iter_mut().zip(&mut codes)) {
+                    let mut errors = [0.0; BLOCK];
+                    for i in from..to {
+                        let (j, row) = (metric.order[i], &rows[(i - from) * size..][i..to]);
+                        let code = target.round(j, free[i]);
+                        codes[j] = code;
+                        let error = (free[i] - f64::from(code) * target.scales[j]) / row[0];
+                        free[i..to].iter_mut().zip(row).for_each(|(w, u)| *w -= error * u);
+                        errors[i - from] = -error;
+                    }
+                    add_rows(rows, (size, to), &errors, &mut free[to..]);
+                }
+            }
+        },
+    );
     codes
 }
 
-/// Coordinate descent: changes one code at a time while that lowers the cost.
-pub(super) fn descend(metric: &Metric, target: Target<'_>, mut codes: Vec<i8>) -> Rounded {
-    let mut errors = target.errors(&codes);
-    let mut product = metric.times(&errors);
-    for _ in 0..SWEEPS {
-        let mut changed = false;
-        for j in 0..metric.size {
-            let row = metric.row(j);
-            let scale = target.scales[j];
-            let ideal = f64::from(codes[j]) * scale + product[j] / row[j];
-            let code = target.round(j, ideal);
-            if code == codes[j] {
-                continue;
+/// Coordinate descent from each of these codes: changes one code at a time while that lowers the
+/// cost.
+pub(super) fn descend(metric: &Metric, starts: Vec<(Target<'_>, Vec<i8>)>) -> Vec<Rounded> {
+    let errors: Vec<Vec<f64>> = starts.iter().map(|(target, codes)| target.errors(codes)).collect();
+    let products = metric.times(&errors);
+    let each = starts.into_iter().zip(errors.into_iter().zip(products));
+    let from =
+        |((target, codes), (errors, product))| descend_from(metric, target, codes, errors, product);
+    each.map(from).collect()
+}
+
+fn descend_from(
+    metric: &Metric,
+    target: Target<'_>,
+    mut codes: Vec<i8>,
+    mut errors: Vec<f64>,
+    mut product: Vec<f64>,
+) -> Rounded {
+    simd(
+        #[inline(always)]
+        || {
+            for _ in 0..SWEEPS {
+                let mut changed = false;
+                for j in 0..metric.size {
+                    let row = metric.row(j);
+                    let scale = target.scales[j];
+                    let ideal = f64::from(codes[j]) * scale + product[j] / row[j];
+                    let code = target.round(j, ideal);
+                    if code == codes[j] {
+                        continue;
+                    }
+                    let step = scale * (f64::from(code) - f64::from(codes[j]));
+                    codes[j] = code;
+                    errors[j] -= step;
+                    product.iter_mut().zip(row).for_each(|(p, a)| *p -= step * a);
+                    changed = true;
+                }
+                if !changed {
+                    break;
+                }
             }
-            let step = scale * (f64::from(code) - f64::from(codes[j]));
-            codes[j] = code;
-            errors[j] -= step;
-            product.iter_mut().zip(row).for_each(|(p, a)| *p -= step * a);
-            changed = true;
-        }
-        if !changed {
-            break;
-        }
-    }
+        },
+    );
     let cost = errors.iter().zip(&product).map(|(e, p)| e * p).sum();
     Rounded { codes, cost }
 }
 
-/// The cost e·A·eᵀ.
-pub(super) fn cost(metric: &Metric, target: Target<'_>, codes: &[i8]) -> f64 {
-    let errors = target.errors(codes);
-    errors.iter().zip(metric.times(&errors)).map(|(e, p)| e * p).sum()
+/// The cost e·A·eᵀ of each of these codes.
+pub(super) fn cost(metric: &Metric, starts: Vec<(Target<'_>, Vec<i8>)>) -> Vec<Rounded> {
+    let errors: Vec<Vec<f64>> = starts.iter().map(|(target, codes)| target.errors(codes)).collect();
+    let products = metric.times(&errors);
+    let each = starts.into_iter().zip(errors.iter().zip(products));
+    let of = |((_, codes), (errors, product)): ((_, Vec<i8>), (&Vec<f64>, Vec<f64>))| Rounded {
+        codes,
+        cost: errors.iter().zip(product).map(|(e, p)| e * p).sum(),
+    };
+    each.map(of).collect()
 }
 
-/// Least-squares scales of groups of `group` columns for fixed codes, by a few rounds of
-/// Gauss-Seidel over groups.
-pub(super) fn refit(metric: &Metric, target: Target<'_>, codes: &[i8], group: usize) -> Vec<f64> {
+/// Least-squares scales of groups of `group` columns for the fixed codes of each target, by a few
+/// rounds of Gauss-Seidel over groups.
+pub(super) fn refit(
+    metric: &Metric,
+    starts: &[(Target<'_>, &[i8])],
+    group: usize,
+) -> Vec<Vec<f64>> {
     let size = metric.size;
+    let errors: Vec<Vec<f64>> = starts.iter().map(|(target, codes)| target.errors(codes)).collect();
+    // A times the codes of each group, which moves the product as its scale moves.
+    let factors: Vec<Vec<f64>> =
+        starts.iter().map(|(_, codes)| codes.iter().map(|&c| f64::from(c)).collect()).collect();
+    let mut directions = vec![vec![vec![0.0; size]; size.div_ceil(group)]; starts.len()];
+    simd(
+        #[inline(always)]
+        || {
+            for (g, rows) in metric.values.chunks(group * size).enumerate() {
+                for (factors, directions) in factors.iter().zip(&mut directions) {
+                    add_rows(rows, (size, 0), &factors[g * group..], &mut directions[g]);
+                }
+            }
+        },
+    );
+    let each = starts.iter().zip(metric.times(&errors).into_iter().zip(directions));
+    let of_target =
+        |(&(target, codes), (product, directions)): (&(Target<'_>, &[i8]), (_, Vec<_>))| {
+            refit_from(target, codes, group, product, &directions)
+        };
+    each.map(of_target).collect()
+}
+
+fn refit_from(
+    target: Target<'_>,
+    codes: &[i8],
+    group: usize,
+    mut product: Vec<f64>,
+    directions: &[Vec<f64>],
+) -> Vec<f64> {
+    let size = codes.len();
     let mut scales: Vec<f64> = target.scales.chunks(group).map(|scales| scales[0]).collect();
-    let mut product = metric.times(&target.errors(codes));
-    for _ in 0..4 {
-        for (g, scale) in scales.iter_mut().enumerate() {
-            let columns = g * group..size.min((g + 1) * group);
-            let mut direction = vec![0.0; size];
-            for j in columns.clone().filter(|&j| codes[j] != 0) {
-                let code = f64::from(codes[j]);
-                direction.iter_mut().zip(metric.row(j)).for_each(|(d, a)| *d += a * code);
+    simd(
+        #[inline(always)]
+        || {
+            for _ in 0..4 {
+                for (g, (scale, direction)) in scales.iter_mut().zip(directions).enumerate() {
+                    let columns = g * group..size.min((g + 1) * group);
+                    let dot = |v: &[f64]| {
+                        columns.clone().map(|j| f64::from(codes[j]) * v[j]).sum::<f64>()
+                    };
+                    let curvature = dot(direction);
+                    if curvature <= 0.0 {
+                        continue;
+                    }
+                    let step = dot(&product) / curvature;
+                    *scale += step;
+                    product.iter_mut().zip(direction).for_each(|(p, d)| *p -= step * d);
+                }
             }
-            let dot = |v: &[f64]| columns.clone().map(|j| f64::from(codes[j]) * v[j]).sum::<f64>();
-            let curvature = dot(&direction);
-            if curvature <= 0.0 {
-                continue;
-            }
-            let step = dot(&product) / curvature;
-            *scale += step;
-            product.iter_mut().zip(&direction).for_each(|(p, d)| *p -= step * d);
-        }
-    }
+        },
+    );
     scales
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::calibration::Symmetric;
     use super::*;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -213,6 +228,15 @@ mod tests {
         (Symmetric { size: SIZE, values }, weights, scales)
     }
 
+    /// e·A·eᵀ by its definition.
+    fn cost_of(metric: &Metric, target: Target<'_>, codes: &[i8]) -> f64 {
+        let errors = target.errors(codes);
+        let of_row = |(j, e): (usize, &f64)| {
+            e * metric.row(j).iter().zip(&errors).map(|(a, e)| a * e).sum::<f64>()
+        };
+        errors.iter().enumerate().map(of_row).sum()
+    }
+
     #[test]
     fn every_step_costs_less_than_the_one_before() {
         let (mut plain, mut compensated, mut descended) = (0.0, 0.0, 0.0);
@@ -220,22 +244,21 @@ mod tests {
             let (second, weights, scales) = problem(seed);
             let metric = Metric::new(&second, 0.01).unwrap();
             let target = Target { weights: &weights, scales: &scales, low: -4.0, high: 3.0 };
-            let nearest = nearest(&metric, target);
-            assert!((nearest.cost - cost(&metric, target, &nearest.codes)).abs() < 1e-9);
-            let codes = gptq(&metric, target);
+            let nearest = cost_of(&metric, target, &nearest(target));
+            let codes = gptq(&metric, &[target]).remove(0);
             assert!(codes.iter().all(|code| (-4..=3).contains(code)));
-            let found = descend(&metric, target, codes.clone());
-            assert!((found.cost - cost(&metric, target, &found.codes)).abs() < 1e-9);
-            assert!(found.cost <= cost(&metric, target, &codes) + 1e-12);
-            plain += nearest.cost;
-            compensated += cost(&metric, target, &codes);
+            let found = descend(&metric, vec![(target, codes.clone())]).remove(0);
+            assert!((found.cost - cost_of(&metric, target, &found.codes)).abs() < 1e-9);
+            assert!(found.cost <= cost_of(&metric, target, &codes) + 1e-12);
+            plain += nearest;
+            compensated += cost_of(&metric, target, &codes);
             descended += found.cost;
             // No change of a single code lowers the cost.
             for j in 0..SIZE {
                 for step in [-1, 1] {
                     let mut other = found.codes.clone();
                     other[j] = (other[j] + step).clamp(-4, 3);
-                    assert!(cost(&metric, target, &other) >= found.cost - 1e-9);
+                    assert!(cost_of(&metric, target, &other) >= found.cost - 1e-9);
                 }
             }
         }
@@ -248,49 +271,27 @@ mod tests {
         let (second, weights, scales) = problem(5);
         let metric = Metric::new(&second, 0.01).unwrap();
         let target = Target { weights: &weights, scales: &scales, low: -4.0, high: 3.0 };
-        let codes = gptq(&metric, target);
-        let fitted = refit(&metric, target, &codes, SIZE / 2);
+        let codes = gptq(&metric, &[target]).remove(0);
+        let fitted = refit(&metric, &[(target, &codes)], SIZE / 2).remove(0);
         let with = |a: f64, b: f64| {
             let scales: Vec<f64> = (0..SIZE).map(|j| if j < SIZE / 2 { a } else { b }).collect();
-            cost(&metric, Target { scales: &scales, ..target }, &codes)
+            cost_of(&metric, Target { scales: &scales, ..target }, &codes)
         };
         let best = with(fitted[0], fitted[1]);
-        assert!(best <= cost(&metric, target, &codes));
+        assert!(best <= cost_of(&metric, target, &codes));
         for (a, b) in [(1.01, 1.0), (0.99, 1.0), (1.0, 1.01), (1.0, 0.99)] {
             assert!(with(a * fitted[0], b * fitted[1]) >= best);
         }
     }
 
-    #[test]
-    fn a_singular_matrix_is_damped_until_it_is_not() {
-        let second = Symmetric { size: 3, values: vec![1.0; 9] };
-        let metric = Metric::new(&second, 0.0).unwrap();
-        assert_eq!(metric.size, 3);
-        let zero = Symmetric { size: 3, values: vec![0.0; 9] };
-        assert!(Metric::new(&zero, 0.01).unwrap().diagonal().all(|d| d > 0.0));
-    }
     /// A change from one end of INT8 to the other overflows eight bits.
     #[test]
     fn a_code_may_cross_the_whole_range() {
         let metric = Metric::new(&Symmetric::identity(2), 0.01).unwrap();
         let (weights, scales) = ([12.7, -12.7], [0.1, 0.1]);
         let target = Target { weights: &weights, scales: &scales, low: -127.0, high: 127.0 };
-        let found = descend(&metric, target, vec![-127, 127]);
+        let found = descend(&metric, vec![(target, vec![-127, 127])]).remove(0);
         assert_eq!(found.codes, [127, -127]);
         assert!(found.cost < 1e-9, "{}", found.cost);
-    }
-
-    #[test]
-    fn no_damping_is_tried_for_ever() {
-        for value in [f64::NAN, f64::INFINITY, 1e308] {
-            let mut second = Symmetric::identity(3);
-            second.values[1] = value;
-            second.values[3] = value;
-            assert!(Metric::new(&second, 0.01).is_none(), "{value}");
-            second = Symmetric::identity(3);
-            second.values[4] = value;
-            let metric = Metric::new(&second, 0.01);
-            assert_eq!(metric.is_some(), value.is_finite(), "{value}");
-        }
     }
 }

@@ -1,13 +1,13 @@
 //! Encoding: from FP32 weights to the bytes of a section.
 
 use half::f16;
-use resnet_bk_core::blob::{Precision, TensorId, TensorRecord};
+use resnet_bk_core::blob::{Dimensions, Precision, Tensor, TensorId, TensorRecord};
 use resnet_bk_schema::{Step, Steps, Storage};
 
 use super::calibration::Statistics;
-use super::code_search::Metric;
 use super::grid::RowGrid;
 use super::integer::{self, Layout, damping};
+use super::metric::Metric;
 use super::stored;
 use crate::error::{Error, Result};
 
@@ -38,15 +38,27 @@ pub struct Encoded {
     pub record: TensorRecord,
     /// Its section, unpadded.
     pub section: Vec<u8>,
-    /// The dequantized weights, `[rows, cols]`.
-    pub decoded: Vec<f32>,
-    /// The dequantized biases, `[rows]`.
-    pub decoded_biases: Vec<f32>,
+}
+
+impl Encoded {
+    /// The matrix as a blob of these dimensions holds it.
+    pub fn tensor(&self, dims: &Dimensions, id: TensorId) -> Tensor<'_> {
+        Tensor::new(&self.section, dims, id, &self.record).expect("encoding writes valid sections")
+    }
+}
+
+/// Dequantized numbers, as encoding computes them.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    /// `[rows, cols]`.
+    pub(super) weights: Vec<f32>,
+    /// `[rows]`.
+    pub(super) biases: Vec<f32>,
 }
 
 /// Quantizes a matrix: scale search, codes, and a bias that compensates the mean error of the
 /// weights, b + W·E\[x\] − Ŵ·E\[x̂\] with x̂ the inputs at inference.
-pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<Encoded> {
+pub(super) fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<(Encoded, Decoded)> {
     let rows = matrix.weights.len() / matrix.cols;
     let mut encoder = Encoder::new(matrix, rows);
     let exponent = match storage.precision {
@@ -58,7 +70,7 @@ pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<Encoded> {
     let Encoder { codes, scales, biases, decoded, decoded_biases, .. } = encoder;
     let section = [codes, scales, biases].concat();
     debug_assert_eq!(section.len(), storage.layout(matrix.id, rows, matrix.cols).len());
-    Ok(Encoded { record, section, decoded, decoded_biases })
+    Ok((Encoded { record, section }, Decoded { weights: decoded, biases: decoded_biases }))
 }
 
 struct Encoder<'a> {

@@ -5,8 +5,6 @@
 //! equals the entropy of the predictions, so their difference is near 0; and tokens that the model
 //! predicts do occur somewhere in the text.
 
-use std::collections::BTreeMap;
-
 /// A text is surprising if its cross-entropy exceeds the model's entropy by more nats per token.
 const SURPRISE: f64 = 1.0;
 /// A text is narrow if tokens absent from it get a larger share of the predictions.
@@ -14,21 +12,20 @@ const MISSING: f64 = 0.2;
 
 /// Occurrences of each token in a text.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Counts(BTreeMap<u32, usize>);
+pub struct Counts(Vec<usize>);
 
 impl Counts {
     /// Counts the tokens of a text.
     pub(super) fn of(tokens: &[u32]) -> Self {
-        let mut counts = BTreeMap::new();
-        for &token in tokens {
-            *counts.entry(token).or_default() += 1;
-        }
+        let length = tokens.iter().max().map_or(0, |&most| most as usize + 1);
+        let mut counts = vec![0; length];
+        tokens.iter().for_each(|&token| counts[token as usize] += 1);
         Self(counts)
     }
 
     /// Occurrences of a token.
     pub fn of_token(&self, token: u32) -> usize {
-        self.0.get(&token).copied().unwrap_or(0)
+        self.0.get(token as usize).copied().unwrap_or(0)
     }
 }
 

@@ -8,41 +8,81 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
-use crate::reference::{LinearCall, Model, Observer, WINDOWS_PER_PASS};
+use crate::reference::{LinearCall, Model, Observer, Tape, windows_per_pass};
 
-/// Mean of the exact minus the actual inputs of some layers, over positions that reach them in both
-/// models.
-pub fn shifts(
-    exact: &Model,
-    quantized: &Model,
-    layers: &BTreeSet<String>,
-    tokens: &[u32],
+/// A text on its way through an exact and a quantized model, a block at a time.
+#[derive(Debug)]
+pub struct Prefix<'a> {
+    exact: &'a Model,
     window: usize,
-) -> BTreeMap<String, Vec<f64>> {
-    let tokens = &tokens[..tokens.len() / window * window];
-    let parts: Vec<BTreeMap<String, (usize, Vec<f64>)>> = tokens
-        .par_chunks(window * WINDOWS_PER_PASS)
-        .map(|tokens| {
-            let [x, real] = [exact, quantized].map(|model| {
-                let mut inputs = Inputs { wanted: layers, layers: BTreeMap::new() };
-                model.forward_observed(tokens, window, &mut inputs);
-                inputs.layers
-            });
-            let both =
-                x.into_iter().filter_map(|(layer, x)| Some((x.minus(real.get(&layer)?), layer)));
-            both.map(|(sums, layer)| (layer, sums)).collect()
-        })
-        .collect();
-    let mut total: BTreeMap<String, (usize, Vec<f64>)> = BTreeMap::new();
-    for (layer, (count, sums)) in parts.into_iter().flatten() {
-        let (all, total) = total.entry(layer).or_insert_with(|| (0, vec![0.0; sums.len()]));
-        *all += count;
-        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    /// Residual streams before the next block, `[positions, d]` of each batch, in both models.
+    streams: Vec<[Vec<f32>; 2]>,
+    /// The next block.
+    block: usize,
+}
+
+impl<'a> Prefix<'a> {
+    /// Before the first block, of models whose embeddings may differ.
+    pub fn new(exact: &'a Model, quantized: &Model, tokens: &[u32], window: usize) -> Self {
+        let tokens = &tokens[..tokens.len() / window * window];
+        let batches = tokens.par_chunks(window * windows_per_pass(exact.config().vocab, window));
+        let both = |tokens| [exact, quantized].map(|model| model.stream(tokens, window));
+        Self { exact, window, streams: batches.map(both).collect(), block: 0 }
     }
-    let mean = |(count, sums): (usize, Vec<f64>)| {
-        sums.into_iter().map(|sum| sum / count.max(1) as f64).collect()
-    };
-    total.into_iter().map(|(layer, sums)| (layer, mean(sums))).collect()
+
+    /// Mean of the exact minus the actual inputs of some layers of the next block, or of the output
+    /// layer after the last one, over positions that reach them in both models. `quantized` has the
+    /// weights of [`Prefix::new`] and [`Prefix::advance`] before this block.
+    pub fn shifts(
+        &self,
+        quantized: &Model,
+        layers: &BTreeSet<String>,
+    ) -> BTreeMap<String, Vec<f64>> {
+        let blocks = self.exact.config().layers;
+        let inputs = |model: &Model, stream: &[f32], tape: &mut Tape| {
+            let mut inputs = Inputs { wanted: layers, layers: BTreeMap::new() };
+            match self.block < blocks {
+                true => {
+                    let stream = &mut stream.to_vec();
+                    model.advance(self.block, self.window, stream, tape, Some(&mut inputs));
+                }
+                false => {
+                    model.logits_from(blocks, self.window, stream, tape, Some(&mut inputs));
+                }
+            }
+            inputs.layers
+        };
+        let of_batch = |tape: &mut Tape, [exact, real]: &[Vec<f32>; 2]| {
+            let exact = inputs(self.exact, exact, tape);
+            let real = inputs(quantized, real, tape);
+            let both = exact.into_iter();
+            let both = both.filter_map(|(layer, x)| Some((x.minus(real.get(&layer)?), layer)));
+            both.map(|(sums, layer)| (layer, sums)).collect()
+        };
+        let parts: Vec<BTreeMap<String, (usize, Vec<f64>)>> =
+            self.streams.par_iter().map_init(Tape::default, of_batch).collect();
+        let mut total: BTreeMap<String, (usize, Vec<f64>)> = BTreeMap::new();
+        for (layer, (count, sums)) in parts.into_iter().flatten() {
+            let (all, total) = total.entry(layer).or_insert_with(|| (0, vec![0.0; sums.len()]));
+            *all += count;
+            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        }
+        let mean = |(count, sums): (usize, Vec<f64>)| {
+            sums.into_iter().map(|sum| sum / count.max(1) as f64).collect()
+        };
+        total.into_iter().map(|(layer, sums)| (layer, mean(sums))).collect()
+    }
+
+    /// Goes through the next block.
+    pub fn advance(&mut self, quantized: &Model) {
+        let (exact, block, window) = (self.exact, self.block, self.window);
+        self.streams.par_iter_mut().for_each_init(Tape::default, |tape, streams| {
+            for (model, stream) in [exact, quantized].into_iter().zip(streams) {
+                model.advance(block, window, stream, tape, None);
+            }
+        });
+        self.block += 1;
+    }
 }
 
 /// Records the inputs of selected layers.
@@ -109,13 +149,18 @@ mod tests {
             Model::from_checkpoint(&checkpoint)
         });
         let wanted = BTreeSet::from([down.clone()]);
-        let found = shifts(&exact, &off, &wanted, &tokens, 12);
+        let shifts = |quantized: &Model| {
+            let mut prefix = Prefix::new(&exact, quantized, &tokens, 12);
+            prefix.advance(quantized);
+            prefix.shifts(quantized, &wanted)
+        };
+        let found = shifts(&off);
         assert!(found.keys().eq(&wanted));
         for (unit, shift) in found[&down].iter().enumerate() {
             let expected = if unit == 4 { -2.0 } else { 0.0 };
             assert!((shift - expected).abs() < 1e-4, "{unit}: {shift}");
         }
-        let same = shifts(&exact, &exact, &wanted, &tokens, 12);
+        let same = shifts(&exact);
         assert!(same[&down].iter().all(|&shift| shift == 0.0));
     }
 }

@@ -1,10 +1,12 @@
 //! Scales and codes of a matrix in an integer precision.
 
+use rayon::prelude::*;
 use resnet_bk_schema::{Step, Steps, Storage};
 
 use super::calibration::{OutputMoments, Statistics, Symmetric};
-use super::code_search::{Metric, Rounded, Target, cost, descend, gptq, nearest, refit};
+use super::code_search::{Rounded, Target, cost, descend, gptq, nearest, refit};
 use super::grid::{self, Levels, RowGrid, nearest_multiple};
+use super::metric::Metric;
 
 /// Damping of A as a fraction of its mean diagonal: larger for few samples per column, as for
 /// experts that rarely get a token.
@@ -17,6 +19,8 @@ fn trust(outputs: usize, samples: usize) -> f64 {
     0.9 * samples as f64 / (samples + outputs) as f64
 }
 
+/// Rows that are rounded together, which share the reading of their metric.
+const ROWS: usize = 8;
 /// Passes of cross-row error compensation.
 const JOINT_PASSES: usize = 3;
 /// Rounds of alternately refitting scales and codes.
@@ -40,6 +44,13 @@ impl Layout {
     fn target<'a>(&self, weights: &'a [f64], scales: &'a [f64]) -> Target<'a> {
         Target { weights, scales, low: self.levels.low, high: self.levels.high }
     }
+
+    /// Each row with its scales, of which there are equally many for each row.
+    fn targets<'a>(&self, rows: &'a [Vec<f64>], scales: &'a [Vec<f64>]) -> Vec<Target<'a>> {
+        let of_each = scales.len() / rows.len();
+        let target = |(i, scales): (usize, &'a Vec<f64>)| self.target(&rows[i / of_each], scales);
+        scales.iter().enumerate().map(target).collect()
+    }
 }
 
 /// Finds the scales of every row, before rounding to their stored form. `metrics` has one metric
@@ -50,79 +61,141 @@ pub(super) fn scales(
     layout: Layout,
     steps: Steps,
 ) -> Vec<RowGrid> {
-    let row = |(weights, metric): (&Vec<f64>, &Metric)| {
+    let of_block = |(rows, metric): (&[Vec<f64>], &Metric)| {
         if !steps.has(Step::ScaleSearch) {
-            return grid::plain(weights, layout.group, layout.levels);
+            return rows.iter().map(|row| grid::plain(row, layout.group, layout.levels)).collect();
         }
         let importance: Vec<f64> = metric.diagonal().collect();
-        let first = grid::search(weights, &importance, layout.group, layout.levels);
-        if steps.has(Step::Refit) { improve(weights, first, metric, layout, steps) } else { first }
+        let first = |row: &Vec<f64>| grid::search(row, &importance, layout.group, layout.levels);
+        let first: Vec<RowGrid> = rows.iter().map(first).collect();
+        if steps.has(Step::Refit) { improve(rows, first, metric, layout, steps) } else { first }
     };
-    rows.iter().zip(metrics.iter().cycle()).map(row).collect()
+    let blocks: Vec<Vec<RowGrid>> = blocks(rows, metrics).map(of_block).collect();
+    blocks.concat()
+}
+
+/// Blocks of rows with their metric.
+fn blocks<'a>(
+    rows: &'a [Vec<f64>],
+    metrics: &'a [Metric],
+) -> impl IndexedParallelIterator<Item = (&'a [Vec<f64>], &'a Metric)> {
+    let size = block_size(metrics);
+    rows.par_chunks(size).enumerate().map(|(i, rows)| (rows, &metrics[i % metrics.len()]))
+}
+
+/// Rows that are rounded together: those of one metric.
+fn block_size(metrics: &[Metric]) -> usize {
+    if metrics.len() == 1 { ROWS } else { 1 }
 }
 
 /// Tries units around the first, each with its own codes, then alternately refits scales and codes;
-/// keeps the lowest cost.
+/// keeps the lowest cost of each row.
 fn improve(
-    weights: &[f64],
-    first: RowGrid,
+    rows: &[Vec<f64>],
+    first: Vec<RowGrid>,
     metric: &Metric,
     layout: Layout,
     steps: Steps,
-) -> RowGrid {
-    let try_grid = |grid: &RowGrid| {
-        let scales = grid.columns(layout.cols, layout.group);
-        round(metric, layout.target(weights, &scales), None, steps)
-    };
-    let mut best = (try_grid(&first), first.clone());
-    for factor in [0.92, 0.96, 1.04, 1.08] {
-        let grid = RowGrid { unit: first.unit * factor, ..first.clone() };
-        let rounded = try_grid(&grid);
-        if rounded.cost < best.0.cost {
-            best = (rounded, grid);
-        }
-    }
+) -> Vec<RowGrid> {
+    let factors = [1.0, 0.92, 0.96, 1.04, 1.08];
+    let scaled = |grid: &RowGrid, factor: f64| RowGrid { unit: grid.unit * factor, ..grid.clone() };
+    let grids = first.iter().flat_map(|grid| factors.map(|factor| scaled(grid, factor)));
+    let tried = round_grids(metric, rows, layout, &grids.collect::<Vec<_>>(), steps);
+    let mut tried = tried.into_iter();
+    let mut best: Vec<(Rounded, RowGrid)> = first
+        .iter()
+        .map(|grid| {
+            let of_row = tried.by_ref().take(factors.len()).zip(factors);
+            lowest(of_row.map(|(rounded, factor)| (rounded, scaled(grid, factor))))
+        })
+        .collect();
+    let mut improving: Vec<usize> = (0..rows.len()).collect();
     for _ in 0..REFITS {
-        let scales = best.1.columns(layout.cols, layout.group);
-        let target = layout.target(weights, &scales);
-        let fitted = refit(metric, target, &best.0.codes, layout.group);
-        let largest = fitted.iter().copied().fold(0.0, f64::max);
-        let mut improved = false;
+        let columns: Vec<Vec<f64>> =
+            improving.iter().map(|&i| best[i].1.columns(layout.cols, layout.group)).collect();
+        let starts: Vec<(Target<'_>, &[i8])> = improving
+            .iter()
+            .zip(&columns)
+            .map(|(&i, scales)| (layout.target(&rows[i], scales), best[i].0.codes.as_slice()))
+            .collect();
+        let fitted = refit(metric, &starts, layout.group);
+        let mut improved = vec![false; rows.len()];
         for multiple in [15, 13, 11, 9].map(|m| m.min(layout.levels.multiple)) {
-            let unit = largest / f64::from(multiple);
-            let multiples =
-                fitted.iter().map(|&step| nearest_multiple(step, unit, layout.levels)).collect();
-            let grid = RowGrid { unit, multiples };
-            let scales = grid.columns(layout.cols, layout.group);
-            let codes = best.0.codes.clone();
-            let rounded = finish(metric, layout.target(weights, &scales), codes, steps);
-            if rounded.cost < best.0.cost {
-                best = (rounded, grid);
-                improved = true;
+            let grid = |fitted: &Vec<f64>| {
+                let unit = fitted.iter().copied().fold(0.0, f64::max) / f64::from(multiple);
+                let nearest = |&step: &f64| nearest_multiple(step, unit, layout.levels);
+                RowGrid { unit, multiples: fitted.iter().map(nearest).collect() }
+            };
+            let grids: Vec<RowGrid> = fitted.iter().map(grid).collect();
+            let columns: Vec<Vec<f64>> =
+                grids.iter().map(|grid| grid.columns(layout.cols, layout.group)).collect();
+            let starts = improving
+                .iter()
+                .zip(&columns)
+                .map(|(&i, scales)| (layout.target(&rows[i], scales), best[i].0.codes.clone()))
+                .collect();
+            let found = finish(metric, starts, steps);
+            for ((&i, grid), rounded) in improving.iter().zip(grids).zip(found) {
+                if rounded.cost < best[i].0.cost {
+                    best[i] = (rounded, grid);
+                    improved[i] = true;
+                }
             }
         }
-        if !improved {
-            break;
-        }
+        improving.retain(|&i| improved[i]);
     }
-    best.1
+    best.into_iter().map(|(_, grid)| grid).collect()
 }
 
-/// Codes of one row, from scratch or improving given codes.
-fn round(metric: &Metric, target: Target<'_>, codes: Option<Vec<i8>>, steps: Steps) -> Rounded {
-    let fresh = if steps.has(Step::Gptq) { Some(gptq(metric, target)) } else { None };
-    let starts = [fresh, codes.or_else(|| Some(nearest(metric, target).codes))];
-    let found = starts.into_iter().flatten().map(|codes| finish(metric, target, codes, steps));
-    found.min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("there is always a start")
+/// Codes of each row in each of its grids, those of the first row first.
+fn round_grids(
+    metric: &Metric,
+    rows: &[Vec<f64>],
+    layout: Layout,
+    grids: &[RowGrid],
+    steps: Steps,
+) -> Vec<Rounded> {
+    let columns: Vec<Vec<f64>> =
+        grids.iter().map(|grid| grid.columns(layout.cols, layout.group)).collect();
+    let targets = layout.targets(rows, &columns);
+    round(metric, &targets, None, steps)
+}
+
+/// Codes of each target, from scratch or improving given codes.
+fn round(
+    metric: &Metric,
+    targets: &[Target<'_>],
+    codes: Option<&[i8]>,
+    steps: Steps,
+) -> Vec<Rounded> {
+    let mut starts: Vec<(Target<'_>, Vec<i8>)> = Vec::new();
+    if steps.has(Step::Gptq) {
+        starts.extend(targets.iter().copied().zip(gptq(metric, targets)));
+    }
+    for target in targets {
+        starts.push((*target, codes.map_or_else(|| nearest(*target), <[i8]>::to_vec)));
+    }
+    let mut found = finish(metric, starts, steps);
+    let second = found.split_off(targets.len());
+    for (first, second) in found.iter_mut().zip(second) {
+        if second.cost < first.cost {
+            *first = second;
+        }
+    }
+    found
 }
 
 /// Coordinate descent if enabled, and the cost.
-fn finish(metric: &Metric, target: Target<'_>, codes: Vec<i8>, steps: Steps) -> Rounded {
-    if steps.has(Step::Descent) {
-        descend(metric, target, codes)
-    } else {
-        Rounded { cost: cost(metric, target, &codes), codes }
-    }
+fn finish(metric: &Metric, starts: Vec<(Target<'_>, Vec<i8>)>, steps: Steps) -> Vec<Rounded> {
+    if steps.has(Step::Descent) { descend(metric, starts) } else { cost(metric, starts) }
+}
+
+/// The first of those with the lowest cost.
+fn lowest<T>(all: impl Iterator<Item = (Rounded, T)>) -> (Rounded, T) {
+    let lower = |best: (Rounded, T), next: (Rounded, T)| {
+        if next.0.cost < best.0.cost { next } else { best }
+    };
+    all.reduce(lower).expect("there is one")
 }
 
 /// Codes of every row, given scales as stored (per row, one per column).
@@ -134,12 +207,11 @@ pub(super) fn codes(
     layout: Layout,
     steps: Steps,
 ) -> Vec<Vec<i8>> {
-    let mut codes: Vec<Vec<i8>> = rows
-        .iter()
-        .zip(scales)
-        .zip(metrics.iter().cycle())
-        .map(|((weights, scales), metric)| {
-            round(metric, layout.target(weights, scales), None, steps).codes
+    let mut codes: Vec<Vec<i8>> = blocks(rows, metrics)
+        .zip(scales.par_chunks(block_size(metrics)))
+        .flat_map_iter(|((rows, metric), scales)| {
+            let targets = layout.targets(rows, scales);
+            round(metric, &targets, None, steps).into_iter().map(|rounded| rounded.codes)
         })
         .collect();
     // Errors compensate each other only in rows that read the same inputs.
@@ -183,7 +255,7 @@ fn joint(
                 target.iter_mut().zip(error).for_each(|(t, e)| *t += share * e);
             }
             let target = layout.target(&target, &scales[i]);
-            let rounded = round(metric, target, Some(codes[i].clone()), steps);
+            let rounded = round(metric, &[target], Some(&codes[i]), steps).remove(0);
             if rounded.codes != codes[i] {
                 errors[i] = error(i, &rounded.codes);
                 codes[i] = rounded.codes;

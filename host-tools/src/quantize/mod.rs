@@ -28,6 +28,7 @@ pub mod fold;
 mod grid;
 pub mod input_shift;
 mod integer;
+mod metric;
 mod source;
 pub(crate) mod stored;
 pub mod symmetry;

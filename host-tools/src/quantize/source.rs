@@ -9,7 +9,7 @@ use resnet_bk_schema::{Steps, Storage};
 use super::calibration::Calibration;
 use super::encode::{self, Encoded, Matrix};
 use super::symmetry::{Symmetries, Symmetry};
-use super::{balance, chain, clip, fold, writer};
+use super::{balance, chain, clip, decode, fold, writer};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::tensors::{Assignment, dimensions, layer_name, weight_name};
@@ -115,7 +115,11 @@ impl Source {
             statistics: &statistics,
             steps: self.steps,
         };
-        encode::encode(matrix, storage)
+        let (encoded, decoded) = encode::encode(matrix, storage)?;
+        let tensor = encoded.tensor(&self.dims, id);
+        debug_assert_eq!(decode::weights(id, &tensor), decoded.weights, "{storage} {id:?}");
+        debug_assert_eq!(decode::biases(&tensor), decoded.biases, "{storage} {id:?}");
+        Ok(encoded)
     }
 
     /// Bytes of a matrix's section, unpadded.

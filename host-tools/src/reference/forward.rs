@@ -99,29 +99,39 @@ impl<T: Real> Model<T> {
         tape: &mut Tape<T>,
         after: &mut dyn FnMut(Stage, &Tape<T>),
     ) {
-        let d = self.config().width;
         assert!(window > 0 && tokens.len().is_multiple_of(window), "not whole windows");
-        let rows = tokens.len();
-        size(&mut tape.h, rows * d);
+        size(&mut tape.h, tokens.len() * self.config().width);
         self.embed(tokens, window, &mut tape.h);
-        tape.blocks.resize_with(self.config().layers, BlockTape::default);
-        for (l, block) in self.layout.blocks.iter().enumerate() {
-            let dropout = tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
-            let (tapes, h) = (&mut tape.blocks[l], &mut tape.h);
-            match block {
-                BlockLayout::Resolvent(block) => {
-                    let tapes = &mut tapes.resolvent;
-                    tapes.buffers.moe.dropout = dropout;
-                    block.forward(self, window, h, tape.fake_quant, tapes);
-                }
-                BlockLayout::Gated(block) => {
-                    let positions = Positions::Windows(window);
-                    let (fake_quant, tapes) = (tape.fake_quant, &mut tapes.gated);
-                    block.forward(self, positions, h, dropout, fake_quant, tapes);
-                }
-            }
+        for l in 0..self.config().layers {
+            self.block(l, window, tape);
             after(Stage::Block(l), tape);
         }
+        self.head(tape);
+        after(Stage::Head, tape);
+    }
+
+    /// Block `l`, on the residual stream in the tape.
+    pub(crate) fn block(&self, l: usize, window: usize, tape: &mut Tape<T>) {
+        tape.blocks.resize_with(self.config().layers, BlockTape::default);
+        let dropout = tape.dropout.map(|(share, seed)| Dropout::new(share, seed, l as u64));
+        let (tapes, h) = (&mut tape.blocks[l], &mut tape.h);
+        match &self.layout.blocks[l] {
+            BlockLayout::Resolvent(block) => {
+                let tapes = &mut tapes.resolvent;
+                tapes.buffers.moe.dropout = dropout;
+                block.forward(self, window, h, tape.fake_quant, tapes);
+            }
+            BlockLayout::Gated(block) => {
+                let positions = Positions::Windows(window);
+                let (fake_quant, tapes) = (tape.fake_quant, &mut tapes.gated);
+                block.forward(self, positions, h, dropout, fake_quant, tapes);
+            }
+        }
+    }
+
+    /// Final normalisation and output layer, on the residual stream in the tape.
+    pub(crate) fn head(&self, tape: &mut Tape<T>) {
+        let (d, rows) = (self.config().width, tape.h.len() / self.config().width);
         size(&mut tape.final_u, rows * d);
         let (norm, head) = (&self.layout.norm, &self.layout.head);
         norm.forward(&self.parameters, &tape.h, &mut tape.final_u, &mut tape.final_norm);
@@ -130,7 +140,6 @@ impl<T: Real> Model<T> {
         }
         size(&mut tape.logits, rows * self.config().vocab);
         head.forward(&self.parameters, &tape.final_u, &mut tape.logits);
-        after(Stage::Head, tape);
     }
 
     /// h = token embedding (+ position embedding).
@@ -166,12 +175,20 @@ impl Model<f32> {
     ) -> Vec<f32> {
         let mut tape = Tape::default();
         self.forward_with(tokens, window, &mut tape, &mut |stage, tape| match stage {
-            Stage::Block(l) => report_block(&self.layout.blocks[l], l, &tape.blocks[l], observer),
-            Stage::Head => {
-                observer.linear(call(&self.layout.head, &tape.final_u, &tape.logits, None))
-            }
+            Stage::Block(l) => self.report_block(l, tape, observer),
+            Stage::Head => self.report_head(tape, observer),
         });
         tape.logits
+    }
+
+    /// Passes what block `l` computed to `observer`.
+    pub(crate) fn report_block(&self, l: usize, tape: &Tape, observer: &mut dyn Observer) {
+        report_block(&self.layout.blocks[l], l, &tape.blocks[l], observer);
+    }
+
+    /// Passes what the output layer computed to `observer`.
+    pub(crate) fn report_head(&self, tape: &Tape, observer: &mut dyn Observer) {
+        observer.linear(call(&self.layout.head, &tape.final_u, &tape.logits, None));
     }
 }
 

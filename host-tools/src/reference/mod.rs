@@ -23,6 +23,7 @@ mod moe;
 mod observer;
 mod real;
 mod resolvent;
+mod resume;
 mod silu;
 mod simd;
 mod soft_targets;
@@ -47,4 +48,11 @@ pub use soft_targets::{SoftTargets, SoftWindows};
 pub use stream::Stream;
 
 /// Windows per forward pass unless memory requires fewer; larger batches are not faster.
-pub const WINDOWS_PER_PASS: usize = 8;
+pub(crate) const WINDOWS_PER_PASS: usize = 8;
+/// Logits of a pass, unless one window has more: 64 MiB.
+const LOGITS_PER_PASS: usize = 1 << 24;
+
+/// Windows of `window` tokens that a forward pass of a vocabulary of `vocab` computes at once.
+pub fn windows_per_pass(vocab: usize, window: usize) -> usize {
+    (LOGITS_PER_PASS / vocab / window).clamp(1, WINDOWS_PER_PASS)
+}

@@ -8,7 +8,7 @@ pub(super) fn wave(n: usize, f: f64) -> Vec<f64> {
     (0..n).map(|i| ((i + 1) as f64 * f).sin()).collect()
 }
 
-fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
+pub(super) fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
     ModelConfig {
         vocab: 11,
         width: 6,
@@ -26,7 +26,7 @@ fn config(chain: Chain, potentials: usize, top_k: usize) -> ModelConfig {
 }
 
 /// A gated chain: with experts and a gate, with one expert, or with none.
-fn gated(hidden: usize, experts: usize, top_k: usize) -> ModelConfig {
+pub(super) fn gated(hidden: usize, experts: usize, top_k: usize) -> ModelConfig {
     let config = config(Chain::Half, 2, top_k);
     ModelConfig { hidden, experts, positions: None, block: Block::Gated { channels: 6 }, ..config }
 }
@@ -114,7 +114,7 @@ fn every_gradient_equals_finite_differences_full_chain() {
     check_gradients(config(Chain::Full, 3, 2));
 }
 
-fn single(config: ModelConfig) -> Model {
+pub(super) fn single(config: ModelConfig) -> Model {
     let source = model(config.clone());
     let mut model = Model::<f32>::zeros(config).unwrap();
     for (to, from) in model.parameters_mut().iter_mut().zip(source.parameters()) {

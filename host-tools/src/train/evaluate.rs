@@ -1,6 +1,6 @@
 //! Loss on a text in bits per byte.
 
-use crate::reference::{Model, Tape, WINDOWS_PER_PASS, negative_log_likelihoods};
+use crate::reference::{Model, Tape, negative_log_likelihoods, windows_per_pass};
 use crate::threads;
 
 /// The loss on a text.
@@ -40,7 +40,7 @@ pub fn evaluate(
     let limit = limit.unwrap_or(usize::MAX).saturating_mul(window);
     let predictions = tokens.len().saturating_sub(1).min(limit);
     let whole = predictions / window * window;
-    let step = window * WINDOWS_PER_PASS;
+    let step = window * windows_per_pass(model.config().vocab, window);
     // (start, length, window) of each forward pass.
     let mut jobs: Vec<(usize, usize, usize)> =
         (0..whole).step_by(step).map(|at| (at, step.min(whole - at), window)).collect();

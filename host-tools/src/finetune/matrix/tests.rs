@@ -21,7 +21,7 @@ fn gradients_are_those_of_the_decoded_numbers() {
         let storage = Storage { precision, group };
         let encoded = source.encode(id, storage, &Calibration::default()).unwrap();
         let dims = source.dims;
-        let tensor = Tensor::new(&encoded.section, &dims, id, &encoded.record).unwrap();
+        let tensor = encoded.tensor(&dims, id);
         let (rows, cols) = (tensor.rows, tensor.cols);
         let size = rows * cols;
         let mut matrix =
@@ -39,7 +39,7 @@ fn gradients_are_those_of_the_decoded_numbers() {
         };
         let mut decoded = Decoded::default();
         matrix.decode(kinds(&mut all), &mut decoded).unwrap();
-        for (own, decoded) in decoded.weights.iter().zip(&encoded.decoded) {
+        for (own, decoded) in decoded.weights.iter().zip(&weights(id, &tensor)) {
             assert!((own - decoded).abs() <= 1e-6 * decoded.abs(), "{own} {decoded}");
         }
         let mut gradient = all.clone();
@@ -79,7 +79,7 @@ fn a_row_of_zeros_has_finite_parameters() {
     let id = TensorId::LmHead(0);
     for storage in [Storage::INT8, Storage::INT4] {
         let encoded = source.encode(id, storage, &Calibration::default()).unwrap();
-        let tensor = Tensor::new(&encoded.section, &source.dims, id, &encoded.record).unwrap();
+        let tensor = encoded.tensor(&source.dims, id);
         let size = tensor.rows * tensor.cols;
         let bias = size..size + tensor.rows;
         let mut matrix =
@@ -92,7 +92,7 @@ fn a_row_of_zeros_has_finite_parameters() {
         matrix.decode(kinds(&mut all), &mut decoded).unwrap();
         assert_eq!(decoded.weights[..16], [0.0; 16]);
         // Units pass through their logarithm.
-        for (&a, &b) in decoded.weights.iter().zip(&encoded.decoded) {
+        for (&a, &b) in decoded.weights.iter().zip(&weights(id, &tensor)) {
             assert!((a - b).abs() <= 1e-6 * b.abs(), "{storage}: {a} instead of {b}");
         }
         assert!(all.iter().flatten().all(|parameter| parameter.is_finite()), "{storage}");

@@ -1,0 +1,136 @@
+//! The metric of a row's error: A, and the factor of its inverse that GPTQ needs.
+
+use nalgebra::DMatrix;
+
+use super::calibration::Symmetric;
+use crate::reference::simd;
+
+/// A, with the Cholesky factor of its inverse.
+#[derive(Clone, Debug)]
+pub(super) struct Metric {
+    pub(super) size: usize,
+    /// A with damping.
+    pub(super) values: Vec<f64>,
+    /// Columns in the order in which GPTQ fixes them: largest diagonal first.
+    pub(super) order: Vec<usize>,
+    /// Upper triangle U with UᵀU = A⁻¹, rows and columns in that order.
+    pub(super) factor: Vec<f64>,
+}
+
+impl Metric {
+    /// Adds `damping` × the mean of the diagonal, growing tenfold until the matrix is positive
+    /// definite. `None` if no damping suffices, which cannot happen for finite entries: no
+    /// eigenvalue exceeds the sum of their magnitudes, so damping of the order of the matrix size
+    /// is enough.
+    pub(super) fn new(second: &Symmetric, damping: f64) -> Option<Self> {
+        let size = second.size;
+        let mean = (second.diagonal().sum::<f64>() / size.max(1) as f64).max(1e-30);
+        let mut order: Vec<usize> = (0..size).collect();
+        let diagonal: Vec<f64> = second.diagonal().collect();
+        order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
+        let mut damping = damping.max(1e-9);
+        while mean.is_finite() && damping < 100.0 * size.max(1) as f64 {
+            let mut values = second.values.clone();
+            values.iter_mut().step_by(size + 1).for_each(|value| *value += damping * mean);
+            let ordered = DMatrix::from_fn(size, size, |i, j| values[order[i] * size + order[j]]);
+            let factor = ordered
+                .cholesky()
+                .and_then(|factor| factor.inverse().cholesky())
+                .map(|factor| factor.l());
+            if let Some(lower) = factor {
+                // U is the transpose of the lower factor; nalgebra stores that column-major, so its
+                // memory is U row-major.
+                return Some(Self { size, values, order, factor: lower.as_slice().to_vec() });
+            }
+            damping *= 10.0;
+        }
+        None
+    }
+
+    /// Diagonal of the damped A.
+    pub(super) fn diagonal(&self) -> impl Iterator<Item = f64> {
+        self.values.iter().step_by(self.size + 1).copied()
+    }
+
+    pub(super) fn row(&self, j: usize) -> &[f64] {
+        &self.values[j * self.size..][..self.size]
+    }
+
+    /// A·e of several errors, which share the reading of A.
+    pub(super) fn times(&self, errors: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let mut products: Vec<Vec<f64>> = errors.iter().map(|_| vec![0.0; self.size]).collect();
+        simd(
+            #[inline(always)]
+            || {
+                for from in (0..self.size).step_by(TILE) {
+                    let tile = from..self.size.min(from + TILE);
+                    for (four, rows) in self.values.chunks(4 * self.size).enumerate() {
+                        for (error, product) in errors.iter().zip(&mut products) {
+                            let product = &mut product[tile.clone()];
+                            add_rows(rows, (self.size, tile.start), &error[4 * four..], product);
+                        }
+                    }
+                }
+            },
+        );
+        products
+    }
+}
+
+/// Columns of A that are multiplied at a time: they and the products stay in the L1 cache.
+const TILE: usize = 256;
+
+/// Adds `factors[r]` times row r of `rows` to `sums`, four rows at a time; each sum is in the order
+/// of the rows. Rows hold `size` numbers, the first of which that counts is the one at `start`.
+#[inline(always)]
+pub(super) fn add_rows(
+    rows: &[f64],
+    (size, start): (usize, usize),
+    factors: &[f64],
+    sums: &mut [f64],
+) {
+    let n = sums.len();
+    let count = rows.len() / size;
+    let row = |r: usize| &rows[r * size + start..][..n];
+    for r in (0..count).step_by(4) {
+        if r + 4 > count {
+            for r in r..count {
+                sums.iter_mut().zip(row(r)).for_each(|(sum, a)| *sum += a * factors[r]);
+            }
+            break;
+        }
+        let [a, b, c, d] = [row(r), row(r + 1), row(r + 2), row(r + 3)];
+        let [e, f, g, h] = [factors[r], factors[r + 1], factors[r + 2], factors[r + 3]];
+        for i in 0..n {
+            let sum = sums[i] + a[i] * e + b[i] * f;
+            sums[i] = sum + c[i] * g + d[i] * h;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_singular_matrix_is_damped_until_it_is_not() {
+        let second = Symmetric { size: 3, values: vec![1.0; 9] };
+        let metric = Metric::new(&second, 0.0).unwrap();
+        assert_eq!(metric.size, 3);
+        let zero = Symmetric { size: 3, values: vec![0.0; 9] };
+        assert!(Metric::new(&zero, 0.01).unwrap().diagonal().all(|d| d > 0.0));
+    }
+    #[test]
+    fn no_damping_is_tried_for_ever() {
+        for value in [f64::NAN, f64::INFINITY, 1e308] {
+            let mut second = Symmetric::identity(3);
+            second.values[1] = value;
+            second.values[3] = value;
+            assert!(Metric::new(&second, 0.01).is_none(), "{value}");
+            second = Symmetric::identity(3);
+            second.values[4] = value;
+            let metric = Metric::new(&second, 0.01);
+            assert_eq!(metric.is_some(), value.is_finite(), "{value}");
+        }
+    }
+}
