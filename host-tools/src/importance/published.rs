@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 
 use super::LayerImportance;
 use crate::error::Result;
-use crate::reference::{LinearCall, Model, Observer, Tape, windows_per_pass};
+use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, windows_per_pass};
 use crate::tensors::{dimensions, is_linear, layer_name};
+use crate::threads;
 
 /// Observations of one metric: one value per batch, by layer.
 type Observations = BTreeMap<String, Vec<f64>>;
@@ -23,43 +24,53 @@ pub fn publish(
     model: &Model,
     tokens: &[u32],
     window: usize,
-    mut progress: impl FnMut(f64),
+    progress: impl Fn(f64) + Sync,
 ) -> Result<BTreeMap<String, LayerImportance>> {
     let dims = dimensions(model.config());
-    let (mut gradients, mut variances, mut magnitudes) =
-        (Observations::new(), Observations::new(), Observations::new());
-    let (mut tape, mut gradient) = (Tape::default(), vec![0f32; model.parameters().len()]);
+    let range = |layer: &str| {
+        model.range(&format!("{layer}.weight")).expect("an observed layer has a weight")
+    };
     let predictions = tokens.len().saturating_sub(1) / window * window;
     let step = window * windows_per_pass(model.config().vocab, window);
-    for start in (0..predictions).step_by(step) {
+    let starts: Vec<usize> = (0..predictions).step_by(step).collect();
+    let mut batches: Vec<BTreeMap<String, (f64, f64)>> = vec![BTreeMap::new(); starts.len()];
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let mut states =
+        threads::states(starts.len(), || (Tape::default(), vec![0f32; model.parameters().len()]));
+    let items = starts.iter().zip(&mut batches);
+    threads::for_each(&mut states, items, |(tape, gradient), (&start, batch)| {
         let end = predictions.min(start + step);
-        let inputs = &tokens[start..end];
-        let targets = &tokens[start + 1..end + 1];
+        let (inputs, targets) = (&tokens[start..end], &tokens[start + 1..end + 1]);
         let mut outputs = OutputVariance::default();
-        model.forward_observed(inputs, window, &mut outputs);
+        model.forward_observed_in(inputs, window, tape, &mut outputs);
         gradient.fill(0.0);
         let scale = 1.0 / targets.len() as f32;
-        model.add_gradient(inputs, targets, window, scale, &mut tape, &mut gradient);
+        let all = &mut |_: LayerGradient<'_, f32>| true;
+        model.backward_tape(inputs, targets, window, scale, tape, gradient, all);
         for (layer, variance) in outputs.layers {
-            variances.entry(layer.clone()).or_default().push(variance);
-            let range =
-                model.range(&format!("{layer}.weight")).expect("an observed layer has a weight");
-            gradients
-                .entry(layer.clone())
-                .or_default()
-                .push(mean_magnitude(&gradient[range.clone()]));
-            magnitudes.entry(layer).or_default().push(mean_magnitude(&model.parameters()[range]));
+            let gradient = mean_magnitude(&gradient[range(&layer)]);
+            batch.insert(layer, (gradient, variance));
         }
-        progress(end as f64 / predictions as f64);
+        let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        progress(count as f64 / starts.len() as f64);
+    });
+    let weights = |layer: &str| mean_magnitude(&model.parameters()[range(layer)]);
+    let own: BTreeMap<String, f64> = dims
+        .tensors()
+        .filter(|&id| is_linear(id))
+        .map(|id| (layer_name(id), weights(&layer_name(id))))
+        .collect();
+    let (mut gradients, mut variances, mut magnitudes) =
+        (Observations::new(), Observations::new(), Observations::new());
+    for (layer, (gradient, variance)) in batches.into_iter().flatten() {
+        magnitudes.entry(layer.clone()).or_default().push(own[&layer]);
+        variances.entry(layer.clone()).or_default().push(variance);
+        gradients.entry(layer).or_default().push(gradient);
     }
     let z = [&gradients, &variances, &magnitudes].map(Standard::of);
     // An expert without tokens has zero gradient and zero output variance.
     let mean_of = |observations: &Observations, layer: &str| {
         observations.get(layer).map_or(0.0, |observed| mean(observed))
-    };
-    let weights = |layer: &str| {
-        let range = model.range(&format!("{layer}.weight")).expect("a layer has a weight");
-        mean_magnitude(&model.parameters()[range])
     };
     let layers = dims
         .tensors()
@@ -68,7 +79,7 @@ pub fn publish(
             let layer = &layer_name(id);
             let gradient = mean_of(&gradients, layer);
             let variance = mean_of(&variances, layer);
-            let magnitude = magnitudes.get(layer).map_or_else(|| weights(layer), |m| mean(m));
+            let magnitude = magnitudes.get(layer).map_or_else(|| own[layer], |m| mean(m));
             let score = 0.5 * z[0].score(gradient)
                 + 0.3 * z[1].score(variance)
                 + 0.2 * z[2].score(magnitude);

@@ -14,6 +14,7 @@
 mod channels;
 mod statistics;
 mod sums;
+mod turns;
 
 pub use statistics::{OutputMoments, Statistics, Symmetric};
 
@@ -21,18 +22,14 @@ use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
-use resnet_bk_core::blob::TAPS;
+use resnet_bk_core::blob::{TAPS, TensorId};
 
-use self::sums::Sums;
+use self::turns::Turns;
 use super::expectation::{Counts, Expectation};
 use crate::error::{Error, Result};
 use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, windows_per_pass};
 use crate::tensors::{dimensions, is_linear, layer_name};
-
-/// Parts of the text that are summed separately, then added in order, so that sums do not depend on
-/// the number of threads.
-const PARTS: usize = 4;
+use crate::threads;
 
 /// Statistics of every matrix by layer name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,47 +62,52 @@ impl Calibration {
         let windows = tokens.len() / window;
         let tokens = &tokens[..windows * window];
         let counts = Counts::of(tokens);
-        let part = windows.div_ceil(PARTS).max(1) * window;
+        let dims = dimensions(model.config());
+        let names = |convolutions: bool| {
+            let of_kind =
+                move |id: &TensorId| matches!(id, TensorId::Convolution(_)) == convolutions;
+            dims.tensors().filter(of_kind).map(layer_name)
+        };
+        let turns = Turns::new(names(false), names(true));
+        let batches: Vec<&[u32]> =
+            tokens.chunks(window * windows_per_pass(model.config().vocab, window)).collect();
+        let mut found: Vec<Result<Expectation>> =
+            batches.iter().map(|_| Ok(Expectation::default())).collect();
         let done = std::sync::atomic::AtomicUsize::new(0);
-        let parts: Vec<(Sums, Expectation)> = tokens
-            .par_chunks(part)
-            .enumerate()
-            .map(|(index, part)| {
-                let (mut sums, mut expectation) = (Sums::default(), Expectation::default());
+        let mut states = threads::states(batches.len(), || {
+            (Tape::default(), vec![0.0; model.parameters().len()], Vec::new())
+        });
+        let items = batches.iter().zip(&mut found).enumerate();
+        threads::for_each(
+            &mut states,
+            items,
+            |(tape, gradient, scratch), (index, (batch, found))| {
+                let pass = turns.pass(index);
+                model.forward_tape(batch, window, tape);
+                if !tape.logits.iter().all(|logit| logit.is_finite()) {
+                    *found = Err(overflow(model, batch, window));
+                    return;
+                }
+                if let Ok(expectation) = found {
+                    expectation.add(&tape.logits, batch, window, &counts);
+                }
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
                 random.set_stream(index as u64);
-                let mut tape = Tape::default();
-                let mut gradient = vec![0.0; model.parameters().len()];
-                for batch in part.chunks(window * windows_per_pass(model.config().vocab, window)) {
-                    model.forward_tape(batch, window, &mut tape);
-                    if !tape.logits.iter().all(|logit| logit.is_finite()) {
-                        return Err(overflow(model, batch, window));
-                    }
-                    expectation.add(&tape.logits, batch, window, &counts);
-                    let drawn = draw(&tape.logits, batch.len(), &mut random);
-                    let mut each = |seen: LayerGradient<'_, f32>| sums.add_layer(seen);
-                    model.backward_tape(
-                        batch,
-                        &drawn,
-                        window,
-                        1.0,
-                        &mut tape,
-                        &mut gradient,
-                        &mut each,
-                    );
-                    let count = done.fetch_add(batch.len(), std::sync::atomic::Ordering::Relaxed);
-                    progress((count + batch.len()) as f64 / tokens.len() as f64);
-                }
-                Ok((sums, expectation))
-            })
-            .collect::<Result<_>>()?;
-        let (mut total, mut expectation) = (Sums::default(), Expectation::default());
-        for (sums, part) in parts {
-            total.add(sums);
-            expectation.merge(&part);
+                let drawn = draw(&tape.logits, batch.len(), &mut random);
+                let mut each = |seen: LayerGradient<'_, f32>| {
+                    pass.add(seen, scratch);
+                    false
+                };
+                model.backward_tape(batch, &drawn, window, 1.0, tape, gradient, &mut each);
+                let count = done.fetch_add(batch.len(), std::sync::atomic::Ordering::Relaxed);
+                progress((count + batch.len()) as f64 / tokens.len() as f64);
+            },
+        );
+        let mut expectation = Expectation::default();
+        for part in found {
+            expectation.merge(&part?);
         }
-        let (mut layers, convolutions) = total.finish();
-        let dims = dimensions(model.config());
+        let (mut layers, convolutions) = turns.finish();
         for id in dims.tensors().filter(|&id| is_linear(id)) {
             let (rows, cols) = dims.shape(id);
             let unknown = || Statistics::unknown(rows as usize, cols as usize);

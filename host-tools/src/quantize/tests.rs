@@ -123,3 +123,17 @@ fn follows_the_reference(checkpoint: &Checkpoint) {
         assert!(relative < limit, "{storage:?} {:?}: {relative}", checkpoint.config);
     }
 }
+
+#[test]
+fn calibration_does_not_depend_on_the_number_of_threads() {
+    for checkpoint in [random_checkpoint(3, 2), random_gated(3, (24, 3, 2))] {
+        let model = reference::Model::from_checkpoint(&checkpoint);
+        let tokens: Vec<u32> = (0..12 * 60).map(|i| i * i % 40).collect();
+        let collect = |threads| {
+            let calibrate = || Calibration::collect(&model, &tokens, 12, 1, |_| {}).unwrap();
+            crate::threads::with(threads, calibrate)
+        };
+        let one = collect(1);
+        assert!([2, 5].into_iter().all(|threads| collect(threads) == one));
+    }
+}

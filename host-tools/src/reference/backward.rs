@@ -69,7 +69,7 @@ impl<T: Real> Model<T> {
     ) -> L {
         self.forward_tape(inputs, window, tape);
         let found = loss(&mut tape.logits);
-        self.backward_logits(inputs, window, tape, gradient, &mut |_| {});
+        self.backward_logits(inputs, window, tape, gradient, &mut |_| true);
         found
     }
 
@@ -136,23 +136,18 @@ impl<T: Real> Model<T> {
                 }
             }
         }
-        each(LayerGradient::Linear(LinearGradient {
-            name: "token_embedding",
-            rows: inputs.len(),
-            inputs: &[],
-            outputs: &scratch.dh,
-        }));
-        let table = &mut gradient[self.layout.embedding.clone()];
-        for (row, &token) in scratch.dh.chunks_exact(d).zip(inputs) {
-            add_to(&mut table[token as usize * d..][..d], row);
+        let of = |name| {
+            let (rows, outputs) = (inputs.len(), scratch.dh.as_slice());
+            LayerGradient::Linear(LinearGradient { name, rows, inputs: &[], outputs })
+        };
+        if each(of("token_embedding")) {
+            let table = &mut gradient[self.layout.embedding.clone()];
+            for (row, &token) in scratch.dh.chunks_exact(d).zip(inputs) {
+                add_to(&mut table[token as usize * d..][..d], row);
+            }
         }
-        if let Some(positions) = &self.layout.positions {
-            each(LayerGradient::Linear(LinearGradient {
-                name: "position_embedding",
-                rows: inputs.len(),
-                inputs: &[],
-                outputs: &scratch.dh,
-            }));
+        let Some(positions) = &self.layout.positions else { return };
+        if each(of("position_embedding")) {
             let table = &mut gradient[positions.clone()];
             for (i, row) in scratch.dh.chunks_exact(d).enumerate() {
                 add_to(&mut table[i % window * d..][..d], row);

@@ -174,11 +174,22 @@ impl Model<f32> {
         observer: &mut dyn Observer,
     ) -> Vec<f32> {
         let mut tape = Tape::default();
-        self.forward_with(tokens, window, &mut tape, &mut |stage, tape| match stage {
+        self.forward_observed_in(tokens, window, &mut tape, observer);
+        tape.logits
+    }
+
+    /// As [`Model::forward_observed`], leaving activations and logits in `tape`.
+    pub(crate) fn forward_observed_in(
+        &self,
+        tokens: &[u32],
+        window: usize,
+        tape: &mut Tape,
+        observer: &mut dyn Observer,
+    ) {
+        self.forward_with(tokens, window, tape, &mut |stage, tape| match stage {
             Stage::Block(l) => self.report_block(l, tape, observer),
             Stage::Head => self.report_head(tape, observer),
         });
-        tape.logits
     }
 
     /// Passes what block `l` computed to `observer`.

@@ -99,8 +99,7 @@ impl Linear {
         product(y, true, a, b, (rows, self.inputs, self.outputs));
     }
 
-    /// Adds the gradients of weight and bias, given those of the outputs, and passes them to
-    /// `each`.
+    /// Adds the gradients of weight and bias, given those of the outputs, if `each` wants them.
     pub(crate) fn backward_parameters<T: Real>(
         &self,
         gradient: &mut [T],
@@ -110,7 +109,9 @@ impl Linear {
     ) {
         let rows = x.len() / self.inputs;
         let seen = LinearGradient { name: &self.name, rows, inputs: x, outputs: dy };
-        each(LayerGradient::Linear(seen));
+        if !each(LayerGradient::Linear(seen)) {
+            return;
+        }
         let (a, b) = (transposed(dy, self.outputs), plain(x, self.inputs));
         let dw = &mut gradient[self.weight.clone()];
         product(dw, true, a, b, (self.outputs, rows, self.inputs));
@@ -151,7 +152,7 @@ mod tests {
         let mut y = vec![0.0; rows * outputs];
         layer.forward(&parameters, &x, &mut y);
         let mut gradient = vec![1.0; 24];
-        layer.backward_parameters(&mut gradient, &x, &dy, &mut |_| {});
+        layer.backward_parameters(&mut gradient, &x, &dy, &mut |_| true);
         let mut dx = vec![0.5; rows * inputs];
         layer.backward_input(&parameters, &dy, &mut dx, true);
         let mut expected_gradient = vec![1.0; 24];

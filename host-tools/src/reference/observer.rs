@@ -85,5 +85,6 @@ pub enum LayerGradient<'a, T> {
     Convolution(ConvolutionGradient<'a, T>),
 }
 
-/// Callback for every layer of a backward pass.
-pub(crate) type Each<'a, T> = dyn FnMut(LayerGradient<'_, T>) + 'a;
+/// Callback for every layer of a backward pass; says whether the gradients of the weights of a
+/// linear layer or an embedding are wanted, too.
+pub(crate) type Each<'a, T> = dyn FnMut(LayerGradient<'_, T>) -> bool + 'a;

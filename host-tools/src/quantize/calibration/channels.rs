@@ -59,19 +59,6 @@ impl ChannelSums {
         self.second.resize(TAPS * TAPS * channels, 0.0);
     }
 
-    /// Adds the sums of another part of the text.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.resize(other.weight.len());
-        self.rows += other.rows;
-        for (own, other) in [
-            (&mut self.weight, &other.weight),
-            (&mut self.mean, &other.mean),
-            (&mut self.second, &other.second),
-        ] {
-            own.iter_mut().zip(other).for_each(|(a, b)| *a += b);
-        }
-    }
-
     /// Statistics of every channel.
     pub(super) fn finish(self) -> Vec<Statistics> {
         let channels = self.weight.len();

@@ -1,24 +1,20 @@
-//! Sums over the positions of a text, from which statistics of layers follow.
-
-use std::collections::BTreeMap;
+//! Sums over the positions of a text, from which a layer's statistics follow.
 
 use super::channels::ChannelSums;
 use super::statistics::{OutputMoments, Statistics, Symmetric};
 use crate::reference::{LayerGradient, LinearGradient, add_gram};
 use crate::tensors::feeds_a_choice;
 
-/// Sums of every layer, by name.
-#[derive(Default)]
-pub(super) struct Sums {
-    layers: BTreeMap<String, LayerSums>,
-    convolutions: BTreeMap<String, ChannelSums>,
-    scratch: Vec<f64>,
+/// Sums of one layer.
+pub(super) enum Sums {
+    Linear(LayerSums),
+    Convolution(ChannelSums),
 }
 
 /// Sums over rows: x and x·xᵀ weighted by |g|², g·gᵀ weighted by |x|² + 1 (the 1 is the bias's
 /// input).
 #[derive(Default)]
-struct LayerSums {
+pub(super) struct LayerSums {
     rows: usize,
     weight: f64,
     mean: Vec<f64>,
@@ -29,37 +25,30 @@ struct LayerSums {
 }
 
 impl Sums {
-    /// Adds what a backward pass saw of a layer.
-    pub(super) fn add_layer(&mut self, seen: LayerGradient<'_, f32>) {
-        match seen {
-            LayerGradient::Linear(seen) => self.add_linear(seen),
-            LayerGradient::Convolution(seen) => {
-                if !self.convolutions.contains_key(seen.name) {
-                    self.convolutions.insert(seen.name.into(), ChannelSums::default());
-                }
-                self.convolutions.get_mut(seen.name).expect("inserted just above").add_rows(seen);
-            }
+    /// Adds what a backward pass saw of the layer. `scratch` is a buffer.
+    pub(super) fn add(&mut self, seen: LayerGradient<'_, f32>, scratch: &mut Vec<f64>) {
+        match (self, seen) {
+            (Self::Linear(sums), LayerGradient::Linear(seen)) => sums.add(seen, scratch),
+            (Self::Convolution(sums), LayerGradient::Convolution(seen)) => sums.add_rows(seen),
+            _ => unreachable!("a layer is of one kind"),
         }
     }
+}
 
-    fn add_linear(&mut self, seen: LinearGradient<'_, f32>) {
+impl LayerSums {
+    fn add(&mut self, seen: LinearGradient<'_, f32>, scratch: &mut Vec<f64>) {
         let rows = seen.rows;
         if rows == 0 {
             return;
         }
         let outputs = seen.outputs.len() / rows;
-        if !self.layers.contains_key(seen.name) {
-            self.layers.insert(seen.name.into(), LayerSums::default());
-        }
-        let layer = self.layers.get_mut(seen.name).expect("inserted just above");
-        layer.rows += rows;
-        layer.diagonal = feeds_a_choice(seen.name);
-        layer.outputs.resize(if layer.diagonal { outputs } else { outputs * outputs }, 0.0);
+        self.rows += rows;
+        self.diagonal = feeds_a_choice(seen.name);
+        self.outputs.resize(if self.diagonal { outputs } else { outputs * outputs }, 0.0);
         let inputs = seen.inputs.len() / rows;
-        layer.mean.resize(inputs, 0.0);
-        layer.inputs.resize(inputs * inputs, 0.0);
+        self.mean.resize(inputs, 0.0);
+        self.inputs.resize(inputs * inputs, 0.0);
         let square = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-        let scratch = &mut self.scratch;
         scratch.clear();
         for r in 0..rows {
             let (x, g) =
@@ -67,12 +56,12 @@ impl Sums {
             let factor = if inputs == 0 { 1.0 } else { (square(x) + 1.0).sqrt() };
             scratch.extend(g.iter().map(|&g| f64::from(g) * factor));
         }
-        if layer.diagonal {
+        if self.diagonal {
             for row in scratch.chunks_exact(outputs) {
-                layer.outputs.iter_mut().zip(row).for_each(|(sum, g)| *sum += g * g);
+                self.outputs.iter_mut().zip(row).for_each(|(sum, g)| *sum += g * g);
             }
         } else {
-            add_gram(&mut layer.outputs, scratch, outputs);
+            add_gram(&mut self.outputs, scratch, outputs);
         }
         if inputs == 0 {
             return;
@@ -82,50 +71,21 @@ impl Sums {
             let (x, g) =
                 (&seen.inputs[r * inputs..][..inputs], &seen.outputs[r * outputs..][..outputs]);
             let weight = square(g);
-            layer.weight += weight;
-            layer.mean.iter_mut().zip(x).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+            self.weight += weight;
+            self.mean.iter_mut().zip(x).for_each(|(sum, &x)| *sum += weight * f64::from(x));
             let factor = weight.sqrt();
             scratch.extend(x.iter().map(|&x| f64::from(x) * factor));
         }
-        add_gram(&mut layer.inputs, scratch, inputs);
+        add_gram(&mut self.inputs, scratch, inputs);
     }
 
-    /// Adds the sums of another part of the text.
-    pub(super) fn add(&mut self, other: Self) {
-        for (name, sums) in other.layers {
-            self.layers.entry(name).or_default().add(&sums);
-        }
-        for (name, sums) in other.convolutions {
-            self.convolutions.entry(name).or_default().add(&sums);
-        }
+    /// Whether no position was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows == 0
     }
 
-    /// Statistics of linear layers and embeddings, and of every channel of the convolutions.
-    pub(super) fn finish(
-        self,
-    ) -> (BTreeMap<String, Statistics>, BTreeMap<String, Vec<Statistics>>) {
-        let layers = self.layers.into_iter().map(|(name, sums)| (name, sums.finish()));
-        let convolutions = self.convolutions.into_iter().map(|(name, sums)| (name, sums.finish()));
-        (layers.collect(), convolutions.collect())
-    }
-}
-
-impl LayerSums {
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.diagonal |= other.diagonal;
-        self.weight += other.weight;
-        for (own, other) in [
-            (&mut self.mean, &other.mean),
-            (&mut self.inputs, &other.inputs),
-            (&mut self.outputs, &other.outputs),
-        ] {
-            own.resize(other.len(), 0.0);
-            own.iter_mut().zip(other).for_each(|(a, b)| *a += b);
-        }
-    }
-
-    fn finish(mut self) -> Statistics {
+    /// The layer's statistics.
+    pub(super) fn finish(mut self) -> Statistics {
         let count = self.rows.max(1) as f64;
         self.outputs.iter_mut().for_each(|value| *value /= count);
         let full = |values: Vec<f64>| Symmetric { size: values.len().isqrt(), values };
