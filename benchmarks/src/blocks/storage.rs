@@ -198,11 +198,11 @@ pub(super) fn store(
         statistics: std::slice::from_ref(&statistics),
         steps,
     };
-    let encoded = encode(matrix, role.storage(matrices, cols))?;
-    let decoded = if transposes { transposed(&encoded.decoded, cols) } else { encoded.decoded };
-    let mut values = vec![(name.to_owned(), Tensor { shape: tensor.shape.clone(), data: decoded })];
-    if !encoded.decoded_biases.is_empty() {
-        values.push((bias_name, Tensor { shape: vec![rows], data: encoded.decoded_biases }));
+    let (encoded, decoded) = encode(matrix, role.storage(matrices, cols))?;
+    let data = if transposes { transposed(&decoded.weights, cols) } else { decoded.weights };
+    let mut values = vec![(name.to_owned(), Tensor { shape: tensor.shape.clone(), data })];
+    if !decoded.biases.is_empty() {
+        values.push((bias_name, Tensor { shape: vec![rows], data: decoded.biases }));
     }
     Ok(Stored { values, bytes: align_up(encoded.section.len()) })
 }

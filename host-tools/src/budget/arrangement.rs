@@ -29,7 +29,7 @@ pub fn choose_arrangement(
         .par_iter()
         .map(|&(l, e)| {
             let id = TensorId::ExpertDown(l, e);
-            let (up, down) = (layer_name(TensorId::ExpertUp(l, e)), layer_name(id));
+            let down = layer_name(id);
             let decoded = |encoded: &Encoded| {
                 let tensor = encoded.tensor(&source.dims, id);
                 (decode::weights(id, &tensor), decode::biases(&tensor))
@@ -39,10 +39,8 @@ pub fn choose_arrangement(
             for symmetry in Symmetry::allowed(source.steps) {
                 let weights = &source.folded.tensors[&weight_name(id)].data;
                 let rearrangement = symmetry.rearrangement(weights, source.dims.hidden as usize);
-                let (mut changed, mut known) = (source.clone(), calibration.clone());
-                rearrangement.apply(&mut changed.folded, &up, &down);
-                rearrangement.apply_statistics(&mut known, &up, &down);
-                let (weights, biases) = decoded(&changed.encode(id, STORAGE, &known)?);
+                let encoded = source.encode_rearranged(id, STORAGE, &rearrangement, calibration)?;
+                let (weights, biases) = decoded(&encoded);
                 let kl = bench.kl_with(id, &rearrangement.restore(&weights), Some(&biases))?;
                 if kl < best.0 {
                     best = (kl, Some((down.clone(), symmetry)));

@@ -20,8 +20,8 @@ use crate::tensors::layer_name;
 use crate::threads;
 use resnet_bk_schema::Storage;
 
-/// The most log-probabilities of the teacher that are kept, 512 MiB; those of a larger vocabulary or
-/// a longer text are computed again each time.
+/// The most log-probabilities of the teacher that are kept, 512 MiB; those of a larger vocabulary
+/// or a longer text are computed again each time.
 const KEPT: usize = 1 << 27;
 
 /// Measures mixes on one text with the FP32 model and dequantized weights: the loss of the weights
@@ -195,8 +195,8 @@ impl<'a> Bench<'a> {
         found.into_iter().collect()
     }
 
-    /// KL divergence in nats per token with one matrix's weights, and its biases if given, replaced,
-    /// all others in FP32.
+    /// KL divergence in nats per token with one matrix's weights, and its biases if given,
+    /// replaced, all others in FP32.
     pub fn kl_with(&self, id: TensorId, weights: &[f32], biases: Option<&[f32]>) -> Result<f64> {
         let mut model = self.reference.model.clone();
         for place in self.tensors.iter().filter(|place| place.id == id) {

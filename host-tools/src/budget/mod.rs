@@ -16,6 +16,7 @@
 mod arrangement;
 mod bench;
 mod divide;
+mod estimate;
 mod knapsack;
 mod limit;
 mod pruning;
@@ -28,8 +29,9 @@ mod variants;
 pub use arrangement::choose_arrangement;
 pub use bench::Bench;
 pub use divide::divide;
+pub use estimate::estimate;
 pub use knapsack::{Choice, solve};
 pub use limit::Limit;
 pub use search::{Mix, Progress, Search};
-pub use sensitivity::{Sensitivities, is_complete, measure};
+pub use sensitivity::{Entries, Part, Sensitivities, is_complete, measure};
 pub use sequential::refine;

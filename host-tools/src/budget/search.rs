@@ -260,7 +260,7 @@ impl<'a> Search<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::measure;
+    use crate::budget::{Entries, Part, measure};
     use crate::eval::sample::sample;
     use crate::quantize::Source;
     use crate::quantize::calibration::Calibration;
@@ -278,15 +278,28 @@ mod tests {
         let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(&source, &calibration, &tokens, 16);
         let mut saved = Sensitivities::new();
-        let table = measure(&bench, &saved.clone(), |table, _| {
+        let table = measure(&bench, &saved.clone(), Entries::Part(Part::WHOLE), |table, _| {
             saved.clone_from(table);
             Ok(())
         })
         .unwrap();
         assert_eq!(table, saved);
         // A complete table is not measured again.
-        let again = measure(&bench, &table, |_, _| unreachable!("nothing is left to measure"));
+        let again = measure(&bench, &table, Entries::Part(Part::WHOLE), |_, _| {
+            unreachable!("nothing is left to measure")
+        });
         assert_eq!(again.unwrap(), table);
+        // Parts are measured alone, and add up to it.
+        let mut joined = Sensitivities::new();
+        for number in 0..=3 {
+            let part = Entries::Part(Part { number, of: 3 });
+            let own = measure(&bench, &Sensitivities::new(), part, |_, _| Ok(())).unwrap();
+            assert_eq!(own.is_empty(), number == 0);
+            for (tensor, costs) in own {
+                joined.entry(tensor).or_default().extend(costs);
+            }
+        }
+        assert_eq!(joined, table);
 
         let search = Search::new(&bench, &table, None).unwrap();
         let (smallest, largest) = search.range();
@@ -316,7 +329,9 @@ mod tests {
         let tokens = sample(&model, 512, 1, |_| {}).unwrap();
         let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(&source, &calibration, &tokens, 16);
-        let table = measure(&bench, &Sensitivities::new(), |_, _| Ok(())).unwrap();
+        let table =
+            measure(&bench, &Sensitivities::new(), Entries::Part(Part::WHOLE), |_, _| Ok(()))
+                .unwrap();
         let core = resnet_bk_core::kernels::Core::CortexM4F;
         let capacity = Search::new(&bench, &table, None).unwrap().range().1 / 2;
         let mut before: Option<(f64, f64)> = None;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::common::{Force, Loaded, TextArgs, bar, escaped, model_files, print_json, set};
 use super::measured::{Measuring, StepArgs};
+use crate::budget::{Entries, Part};
 use crate::cli::Global;
 use crate::cli::numbers;
 use crate::corpus::Split;
@@ -25,6 +26,14 @@ Examples:
 
   On real text, with more tokens for the measurement:
       resnet-bk analyze model.safetensors --corpus data/wikitext-2 --measure-tokens 32768 \\
+          --out importance.json
+
+  Eight jobs that measure a table together, here with GNU parallel; a Slurm array does the same
+  with $SLURM_ARRAY_TASK_ID:
+      resnet-bk analyze model.safetensors --part 0/8 --out part0.json
+      seq 8 | parallel 'cp part0.json part{}.json &&
+          resnet-bk analyze model.safetensors --part {}/8 --out part{}.json'
+      resnet-bk analyze model.safetensors $(printf -- '--merge part%d.json ' $(seq 8)) \\
           --out importance.json
 
   Merge tables that two machines measured on different texts:
@@ -57,6 +66,10 @@ pub(crate) struct Args {
     /// Tokens to measure each tensor and precision on; 0 skips the measurement.
     #[arg(long, value_parser = numbers::tokens(0), default_value_t = 4_096, value_name = "N")]
     measure_tokens: usize,
+    /// Measure one of several parts of the table, such as 3/8 on the third of eight machines; 0/8
+    /// only arranges and divides the model, which all parts need. `--merge` joins the parts.
+    #[arg(long, value_name = "K/N", conflicts_with = "merge")]
+    part: Option<Part>,
     /// Merge these importance files instead of measuring.
     #[arg(long, value_name = "FILE")]
     merge: Vec<PathBuf>,
@@ -127,7 +140,8 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             global,
         };
         measuring.arrange(&mut source, &mut calibration, &mut importance)?;
-        measuring.measure(&measuring.bench(&source, &calibration), &mut importance)?;
+        let entries = Entries::Part(args.part.unwrap_or(Part::WHOLE));
+        measuring.measure(&measuring.bench(&source, &calibration), &mut importance, entries)?;
     }
     conclude(&out, &importance, global)
 }

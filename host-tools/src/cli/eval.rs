@@ -16,7 +16,7 @@ use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, Subject};
 use crate::files;
-use crate::quantize::decode::substitute;
+use crate::quantize::substitute::substitute;
 use crate::reference::Model;
 use crate::table::table;
 use crate::terminal::Stdout;

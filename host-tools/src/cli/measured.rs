@@ -6,7 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use resnet_bk_schema::{Step, Steps};
 
 use super::common::{TextArgs, bar, set};
-use crate::budget::{self, Bench};
+use crate::budget::{self, Bench, Entries};
 use crate::cli::Global;
 use crate::error::Result;
 use crate::eval::text::Tokens;
@@ -86,15 +86,20 @@ impl Measuring<'_> {
         }
     }
 
-    /// Measures the missing entries of the table.
-    pub(super) fn measure(&self, bench: &Bench<'_>, importance: &mut Importance) -> Result<()> {
-        if budget::is_complete(bench, &importance.measured) {
+    /// Measures what is missing of these entries of the table.
+    pub(super) fn measure(
+        &self,
+        bench: &Bench<'_>,
+        importance: &mut Importance,
+        entries: Entries,
+    ) -> Result<()> {
+        if budget::is_complete(bench, &importance.measured, entries) {
             return Ok(());
         }
         importance.measure_on(Text::of(self.held_out), self.path)?;
         let progress = bar("measured importance", self.global);
         let known = std::mem::take(&mut importance.measured);
-        let table = budget::measure(bench, &known, |table, share| {
+        let table = budget::measure(bench, &known, entries, |table, share| {
             importance.measured.clone_from(table);
             set(&progress, share);
             (self.save)(importance)

@@ -132,12 +132,12 @@ fn descend_from(
 pub(super) fn cost(metric: &Metric, starts: Vec<(Target<'_>, Vec<i8>)>) -> Vec<Rounded> {
     let errors: Vec<Vec<f64>> = starts.iter().map(|(target, codes)| target.errors(codes)).collect();
     let products = metric.times(&errors);
-    let each = starts.into_iter().zip(errors.iter().zip(products));
-    let of = |((_, codes), (errors, product)): ((_, Vec<i8>), (&Vec<f64>, Vec<f64>))| Rounded {
+    let each = starts.into_iter().zip(errors.iter().zip(&products));
+    each.map(|((_, codes), (errors, product))| Rounded {
         codes,
         cost: errors.iter().zip(product).map(|(e, p)| e * p).sum(),
-    };
-    each.map(of).collect()
+    })
+    .collect()
 }
 
 /// Least-squares scales of groups of `group` columns for the fixed codes of each target, by a few

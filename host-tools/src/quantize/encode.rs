@@ -49,16 +49,16 @@ impl Encoded {
 
 /// Dequantized numbers, as encoding computes them.
 #[derive(Debug)]
-pub(super) struct Decoded {
+pub struct Decoded {
     /// `[rows, cols]`.
-    pub(super) weights: Vec<f32>,
+    pub weights: Vec<f32>,
     /// `[rows]`.
-    pub(super) biases: Vec<f32>,
+    pub biases: Vec<f32>,
 }
 
 /// Quantizes a matrix: scale search, codes, and a bias that compensates the mean error of the
 /// weights, b + W·E\[x\] − Ŵ·E\[x̂\] with x̂ the inputs at inference.
-pub(super) fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<(Encoded, Decoded)> {
+pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<(Encoded, Decoded)> {
     let rows = matrix.weights.len() / matrix.cols;
     let mut encoder = Encoder::new(matrix, rows);
     let exponent = match storage.precision {

@@ -31,6 +31,7 @@ mod integer;
 mod metric;
 mod source;
 pub(crate) mod stored;
+pub mod substitute;
 pub mod symmetry;
 pub mod writer;
 

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
-use resnet_bk_schema::{Steps, Storage};
+use resnet_bk_schema::{Step, Steps, Storage};
 
-use super::calibration::Calibration;
+use super::calibration::{Calibration, Statistics};
 use super::encode::{self, Encoded, Matrix};
-use super::symmetry::{Symmetries, Symmetry};
+use super::symmetry::{Rearrangement, Symmetries, Symmetry};
 use super::{balance, chain, clip, decode, fold, writer};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -90,22 +90,63 @@ impl Source {
         storage: Storage,
         calibration: &Calibration,
     ) -> Result<Encoded> {
+        self.encode_by(id, storage, calibration, self.steps)
+    }
+
+    /// Σ G_ii A_jj E_ij² of the errors E of a matrix that is rounded to nearest after a search of
+    /// its scales, with the diagonals of its calibration.
+    pub fn rounding_loss(
+        &self,
+        id: TensorId,
+        storage: Storage,
+        calibration: &Calibration,
+    ) -> Result<f64> {
+        let steps = Steps::NONE.with(Step::ScaleSearch);
+        let encoded = self.encode_by(id, storage, calibration, steps)?;
+        let weights = decode::weights(id, &encoded.tensor(&self.dims, id));
+        let (layer, part) = (layer_name(id), self.part(id));
+        let whole = &self.folded.tensors[&format!("{layer}.weight")];
+        let exact = part.of_matrix(&whole.data, whole.shape[1]);
+        let statistics = self.statistics(id, calibration);
+        let cols = self.shape(id).1;
+        let rows = exact.chunks_exact(cols).zip(weights.chunks_exact(cols)).enumerate();
+        let of_row = |(i, (exact, stored)): (usize, (&[f32], &[f32]))| {
+            let of_inputs = &statistics[i % statistics.len()].inputs;
+            let errors = exact.iter().zip(stored).map(|(&w, &s)| f64::from(w - s).powi(2));
+            errors.zip(of_inputs.diagonal()).map(|(error, a)| error * a).sum::<f64>()
+        };
+        let outputs = statistics[0].outputs.diagonal();
+        let weight = |i: usize| outputs.get(i).copied().unwrap_or(1.0);
+        Ok(rows.map(|row| weight(row.0) * of_row(row)).sum())
+    }
+
+    /// Statistics of a matrix, or of each row of a convolution.
+    fn statistics(&self, id: TensorId, calibration: &Calibration) -> Vec<Statistics> {
+        let layer = layer_name(id);
+        if let TensorId::Convolution(_) = id {
+            return calibration.of_channels(&layer);
+        }
+        let shape = &self.folded.tensors[&format!("{layer}.weight")].shape;
+        vec![self.part(id).of_statistics(calibration.statistics(&layer, shape[0], shape[1]))]
+    }
+
+    fn encode_by(
+        &self,
+        id: TensorId,
+        storage: Storage,
+        calibration: &Calibration,
+        steps: Steps,
+    ) -> Result<Encoded> {
         let (rows, cols) = self.shape(id);
         writer::check(&self.dims, id, &storage.record(rows, cols))?;
         let (layer, part) = (layer_name(id), self.part(id));
         let whole = &self.folded.tensors[&format!("{layer}.weight")];
-        let [whole_rows, whole_cols] = [whole.shape[0], whole.shape[1]];
+        let whole_cols = whole.shape[1];
         let biases = match id.is_embedding() {
             true => Cow::default(),
             false => part.of_biases(&self.folded.tensors[&format!("{layer}.bias")].data),
         };
-        let statistics = match id {
-            TensorId::Convolution(_) => calibration.of_channels(&layer),
-            _ => {
-                let whole = calibration.statistics(&layer, whole_rows, whole_cols);
-                vec![part.of_statistics(whole)]
-            }
-        };
+        let statistics = self.statistics(id, calibration);
         let matrix = Matrix {
             id,
             name: &weight_name(id),
@@ -113,13 +154,39 @@ impl Source {
             cols,
             biases: &biases,
             statistics: &statistics,
-            steps: self.steps,
+            steps,
         };
         let (encoded, decoded) = encode::encode(matrix, storage)?;
         let tensor = encoded.tensor(&self.dims, id);
         debug_assert_eq!(decode::weights(id, &tensor), decoded.weights, "{storage} {id:?}");
         debug_assert_eq!(decode::biases(&tensor), decoded.biases, "{storage} {id:?}");
         Ok(encoded)
+    }
+
+    /// Encodes an expert's second matrix with its hidden units rearranged, of an undivided model.
+    pub fn encode_rearranged(
+        &self,
+        id: TensorId,
+        storage: Storage,
+        rearrangement: &Rearrangement,
+        calibration: &Calibration,
+    ) -> Result<Encoded> {
+        let (rows, cols) = self.shape(id);
+        let layer = layer_name(id);
+        let mut weights = self.folded.tensors[&weight_name(id)].data.clone();
+        let mut statistics = calibration.statistics(&layer, rows, cols);
+        rearrangement.rearrange(&mut weights);
+        rearrangement.rearrange_statistics(&mut statistics);
+        let matrix = Matrix {
+            id,
+            name: &weight_name(id),
+            weights: &weights,
+            cols,
+            biases: &self.folded.tensors[&format!("{layer}.bias")].data,
+            statistics: &[statistics],
+            steps: self.steps,
+        };
+        Ok(encode::encode(matrix, storage)?.0)
     }
 
     /// Bytes of a matrix's section, unpadded.

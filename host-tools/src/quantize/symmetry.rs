@@ -99,9 +99,14 @@ impl Rearrangement {
                 new.iter_mut().zip(row).for_each(|(n, &w)| *n = (f64::from(w) * scale) as f32);
             }
         }
-        for row in checkpoint.data_mut(&format!("{down}.weight")).chunks_exact_mut(hidden) {
+        self.rearrange(checkpoint.data_mut(&format!("{down}.weight")));
+    }
+
+    /// Rearranges the second matrix, `[d, hidden]`.
+    pub fn rearrange(&self, down: &mut [f32]) {
+        for row in down.chunks_exact_mut(self.order.len()) {
             let old = row.to_vec();
-            for (new, (&unit, scale)) in row.iter_mut().zip(units()) {
+            for (new, (&unit, scale)) in row.iter_mut().zip(self.order.iter().zip(&self.scales)) {
                 *new = (f64::from(old[unit]) / scale) as f32;
             }
         }
@@ -136,12 +141,18 @@ impl Rearrangement {
                 }
             };
         }
-        if let Some(Statistics { inputs, mean, shift, .. }) = calibration.layer_mut(down) {
-            *inputs = self.rearranged(inputs, |scale| scale);
-            for mean in [mean, shift] {
-                let units = self.order.iter().zip(&self.scales);
-                *mean = units.map(|(&unit, scale)| mean[unit] * scale).collect();
-            }
+        if let Some(statistics) = calibration.layer_mut(down) {
+            self.rearrange_statistics(statistics);
+        }
+    }
+
+    /// Rearranges the statistics of the second matrix.
+    pub fn rearrange_statistics(&self, of_down: &mut Statistics) {
+        let Statistics { inputs, mean, shift, .. } = of_down;
+        *inputs = self.rearranged(inputs, |scale| scale);
+        for mean in [mean, shift] {
+            let units = self.order.iter().zip(&self.scales);
+            *mean = units.map(|(&unit, scale)| mean[unit] * scale).collect();
         }
     }
 

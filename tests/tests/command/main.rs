@@ -8,6 +8,7 @@ mod arguments;
 mod common;
 mod compression;
 mod gated;
+mod importance;
 mod options;
 mod outputs;
 mod refusals;

@@ -236,32 +236,6 @@ fn an_imported_full_chain_model_is_quantized_for_a_target() {
 }
 
 #[test]
-fn importance_files_are_merged_and_know_their_settings() {
-    let place = workplace();
-    let at = place.path();
-    let analyze = |out: &str, more: &[&str]| {
-        let arguments = ["analyze", "model.safetensors", "--out", out, "--quiet", "--json"];
-        json(at, &[&arguments[..], &["--tokens", "1024"], more].concat())
-    };
-    analyze("one.json", &["--measure-tokens", "256"]);
-    let merge = ["--merge", "one.json", "--merge", "one.json"];
-    let merged = analyze("both.json", &merge);
-    let read = |name: &str| std::fs::read(at.join(name)).unwrap();
-    assert_eq!(read("one.json"), read("both.json"), "the same text twice counts once");
-    assert_eq!(merged["importance"]["measured"].as_object().unwrap().len(), 22);
-
-    analyze("other.json", &["--measure-tokens", "256", "--without", "gptq"]);
-    let arguments = ["analyze", "model.safetensors", "--out", "no.json"];
-    let unlike = ["--merge", "one.json", "--merge", "other.json"];
-    fails(at, &[&arguments[..], &unlike].concat(), 1, "different calibration or steps");
-    assert!(!at.join("no.json").exists());
-    let quantize = ["quantize", "model.safetensors", "--target-ratio", "5", "--out", "no.rbk"];
-    let unlike = [&quantize[..], &["--importance", "other.json"], &SHORT].concat();
-    fails(at, &unlike, 1, "other steps or another calibration");
-    assert!(!at.join("no.rbk").exists());
-}
-
-#[test]
 fn a_report_is_a_page_and_its_plots() {
     let place = workplace();
     let at = place.path();

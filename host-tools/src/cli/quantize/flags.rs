@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use resnet_bk_core::blob::Measured;
 use resnet_bk_core::kernels::Core;
 use resnet_bk_schema::Storage;
@@ -63,6 +64,18 @@ impl Target {
     }
 }
 
+/// Where the table of sensitivities comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TableArg {
+    /// Every entry is measured.
+    Measured,
+    /// One entry of every tensor and all of a few are measured.
+    Estimated,
+}
+
+/// Parameters beyond which a table is estimated by default.
+const LARGE: usize = 10_000_000;
+
 /// Flags for converting a checkpoint to a blob.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct QuantizeArgs {
@@ -79,6 +92,11 @@ pub(in crate::cli) struct QuantizeArgs {
     /// and steps.
     #[arg(long, value_name = "FILE")]
     pub(super) importance: Option<PathBuf>,
+    /// For a target: whether the loss of every tensor in every precision is measured, or most are
+    /// estimated from the calibration and a sample [default: measured, or estimated for models of
+    /// more than 10 million parameters].
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(super) table: Option<TableArg>,
     /// Tokenizer, if not the tokenizer.json beside the checkpoint.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) tokenizer: Option<PathBuf>,
@@ -106,6 +124,12 @@ pub(in crate::cli) struct QuantizeArgs {
 }
 
 impl QuantizeArgs {
+    /// Where the table comes from, for a model of so many parameters.
+    pub(super) fn table(&self, parameters: usize) -> TableArg {
+        let default = if parameters > LARGE { TableArg::Estimated } else { TableArg::Measured };
+        self.table.unwrap_or(default)
+    }
+
     /// Whether precisions are chosen for a target.
     pub(in crate::cli) fn has_target(&self) -> bool {
         self.target.is_some()
