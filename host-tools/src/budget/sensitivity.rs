@@ -55,7 +55,7 @@ impl FromStr for Part {
 pub enum Entries {
     /// Those of a part. Parts take turns, so that each has an equal share of every tensor.
     Part(Part),
-    /// What [`super::estimate`] needs: one of every tensor, all of a few tensors.
+    /// What [`super::estimate()`] needs: one of every tensor, all of a few tensors.
     Sample,
 }
 
