@@ -16,10 +16,12 @@ use resnet_bk_schema::Storage;
 const STORAGE: Storage = Storage::grouped(Precision::Int3, 32);
 
 /// Tries every symmetry that `steps` allows on each expert alone, with everything else in FP32, and
-/// keeps those that lower the measured KL divergence. `progress` receives the completed fraction.
+/// keeps those that lower the KL divergence, measured, or estimated to second order by the
+/// calibration, which takes no forward pass. `progress` receives the completed fraction.
 pub fn choose_arrangement(
     bench: &Bench<'_>,
     calibration: &Calibration,
+    estimates: bool,
     progress: impl Fn(f64) + Sync,
 ) -> Result<Symmetries> {
     let source = bench.source();
@@ -35,15 +37,19 @@ pub fn choose_arrangement(
                 (decode::weights(id, &tensor), decode::biases(&tensor))
             };
             let (weights, biases) = decoded(&source.encode(id, STORAGE, calibration)?);
-            let mut best = (bench.kl_with(id, &weights, Some(&biases))?, None);
+            let loss = |weights: &[f32], biases: &[f32]| match estimates {
+                true => Ok(source.stored_loss(id, weights, calibration)),
+                false => bench.kl_with(id, weights, Some(biases)),
+            };
+            let mut best = (loss(&weights, &biases)?, None);
             for symmetry in Symmetry::allowed(source.steps) {
                 let weights = &source.folded.tensors[&weight_name(id)].data;
                 let rearrangement = symmetry.rearrangement(weights, source.dims.hidden as usize);
                 let encoded = source.encode_rearranged(id, STORAGE, &rearrangement, calibration)?;
                 let (weights, biases) = decoded(&encoded);
-                let kl = bench.kl_with(id, &rearrangement.restore(&weights), Some(&biases))?;
-                if kl < best.0 {
-                    best = (kl, Some((down.clone(), symmetry)));
+                let loss = loss(&rearrangement.restore(&weights), &biases)?;
+                if loss < best.0 {
+                    best = (loss, Some((down.clone(), symmetry)));
                 }
             }
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

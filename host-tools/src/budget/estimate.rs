@@ -72,7 +72,7 @@ pub fn estimate(bench: &Bench<'_>, measured: &Sensitivities) -> Result<Sensitivi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::{Entries, Part, measure};
+    use crate::budget::{Entries, measure};
     use crate::eval::sample::sample;
     use crate::quantize::Source;
     use crate::quantize::calibration::Calibration;
@@ -90,7 +90,7 @@ mod tests {
             let bench = Bench::new(&source, &calibration, &tokens, 16);
             let none = Sensitivities::new();
             let table = |entries| measure(&bench, &none, entries, |_, _| Ok(())).unwrap();
-            let (whole, some) = (table(Entries::Part(Part::WHOLE)), table(Entries::Sample));
+            let (whole, some) = (table(Entries::WHOLE), table(Entries::Sample));
             let count = |table: &Sensitivities| table.values().map(BTreeMap::len).sum::<usize>();
             assert!(count(&some) < count(&whole) && some.len() == whole.len());
             let all = estimate(&bench, &some).unwrap();

@@ -278,14 +278,14 @@ mod tests {
         let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(&source, &calibration, &tokens, 16);
         let mut saved = Sensitivities::new();
-        let table = measure(&bench, &saved.clone(), Entries::Part(Part::WHOLE), |table, _| {
+        let table = measure(&bench, &saved.clone(), Entries::WHOLE, |table, _| {
             saved.clone_from(table);
             Ok(())
         })
         .unwrap();
         assert_eq!(table, saved);
         // A complete table is not measured again.
-        let again = measure(&bench, &table, Entries::Part(Part::WHOLE), |_, _| {
+        let again = measure(&bench, &table, Entries::WHOLE, |_, _| {
             unreachable!("nothing is left to measure")
         });
         assert_eq!(again.unwrap(), table);
@@ -329,9 +329,7 @@ mod tests {
         let tokens = sample(&model, 512, 1, |_| {}).unwrap();
         let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(&source, &calibration, &tokens, 16);
-        let table =
-            measure(&bench, &Sensitivities::new(), Entries::Part(Part::WHOLE), |_, _| Ok(()))
-                .unwrap();
+        let table = measure(&bench, &Sensitivities::new(), Entries::WHOLE, |_, _| Ok(())).unwrap();
         let core = resnet_bk_core::kernels::Core::CortexM4F;
         let capacity = Search::new(&bench, &table, None).unwrap().range().1 / 2;
         let mut before: Option<(f64, f64)> = None;

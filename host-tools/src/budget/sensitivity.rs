@@ -28,9 +28,6 @@ pub struct Part {
 }
 
 impl Part {
-    /// The whole table.
-    pub const WHOLE: Self = Self { number: 1, of: 1 };
-
     /// Whether the entry at this place belongs to the part.
     fn has(self, place: usize) -> bool {
         place % self.of + 1 == self.number
@@ -63,6 +60,9 @@ pub enum Entries {
 const SAMPLED: usize = 8;
 
 impl Entries {
+    /// All of them.
+    pub const WHOLE: Self = Self::Part(Part { number: 1, of: 1 });
+
     /// These entries of a model's table.
     fn of<'a>(self, bench: &'a Bench<'_>) -> impl Iterator<Item = Entry> + 'a {
         let source = bench.source();
@@ -77,8 +77,11 @@ impl Entries {
             let entry = move |storage| (index, weight_name(id), storage);
             candidates.into_iter().filter(wanted).map(entry)
         });
-        let part = if let Self::Part(part) = self { part } else { Part::WHOLE };
-        all.enumerate().filter(move |(place, _)| part.has(*place)).map(|(_, entry)| entry)
+        let wanted = move |place| match self {
+            Self::Part(part) => part.has(place),
+            Self::Sample => true,
+        };
+        all.enumerate().filter(move |(place, _)| wanted(*place)).map(|(_, entry)| entry)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::common::{Force, Loaded, TextArgs, bar, escaped, model_files, print_json, set};
-use super::measured::{Measuring, StepArgs};
+use super::measured::{Measuring, StepArgs, TableArgs};
 use crate::budget::{Entries, Part};
 use crate::cli::Global;
 use crate::cli::numbers;
@@ -74,6 +74,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     merge: Vec<PathBuf>,
     #[command(flatten)]
+    table: TableArgs,
+    #[command(flatten)]
     steps: StepArgs,
     #[command(flatten)]
     text: TextArgs,
@@ -135,12 +137,17 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         let measuring = Measuring {
             text: &args.text,
             held_out: &held_out,
+            estimates: args.table.estimates(trained.config()),
             path: out.path(),
             save: &save,
             global,
         };
         measuring.arrange(&mut source, &mut calibration, &mut importance)?;
-        let entries = Entries::Part(args.part.unwrap_or(Part::WHOLE));
+        let entries = match args.part {
+            Some(part) => Entries::Part(part),
+            None if measuring.estimates => Entries::Sample,
+            None => Entries::WHOLE,
+        };
         measuring.measure(&measuring.bench(&source, &calibration), &mut importance, entries)?;
     }
     conclude(&out, &importance, global)

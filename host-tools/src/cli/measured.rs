@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use resnet_bk_schema::{Step, Steps};
 
 use super::common::{TextArgs, bar, set};
 use crate::budget::{self, Bench, Entries};
+use crate::checkpoint::ModelConfig;
 use crate::cli::Global;
 use crate::error::Result;
 use crate::eval::text::Tokens;
@@ -37,10 +39,41 @@ fn step_parser() -> impl TypedValueParser<Value = Step> {
     })
 }
 
+/// The flag that chooses how a table comes about.
+#[derive(Debug, clap::Args)]
+pub(super) struct TableArgs {
+    /// Whether the loss of every tensor in every precision is measured, or most are estimated from
+    /// the calibration and a sample [default: measured, or estimated for models of more than 10
+    /// million parameters].
+    #[arg(long, value_enum, value_name = "HOW")]
+    table: Option<TableArg>,
+}
+
+/// Where the table of sensitivities comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TableArg {
+    /// Every entry is measured, and what experts gain by rearranging them.
+    Measured,
+    /// One entry of every tensor and all of a few are measured, the rest is estimated.
+    Estimated,
+}
+
+/// Parameters beyond which a table is estimated by default.
+const LARGE: usize = 10_000_000;
+
+impl TableArgs {
+    /// Whether the table of such a model is estimated.
+    pub(super) fn estimates(&self, config: &ModelConfig) -> bool {
+        self.table.map_or(config.parameters() > LARGE, |how| how == TableArg::Estimated)
+    }
+}
+
 /// Measures on a text and saves the results.
 pub(super) struct Measuring<'a> {
     pub(super) text: &'a TextArgs,
     pub(super) held_out: &'a Tokens,
+    /// Whether most of it is estimated.
+    pub(super) estimates: bool,
     /// The importance file, for messages.
     pub(super) path: &'a Path,
     /// Saves what is known so far.
@@ -63,8 +96,9 @@ impl Measuring<'_> {
         if importance.symmetries.is_none() {
             let bench = self.bench(source, calibration);
             let progress = bar("symmetries", self.global);
-            let found =
-                budget::choose_arrangement(&bench, calibration, |share| set(&progress, share));
+            let found = budget::choose_arrangement(&bench, calibration, self.estimates, |share| {
+                set(&progress, share);
+            });
             progress.finish_and_clear();
             importance.symmetries = Some(found?);
             (self.save)(importance)?;

@@ -80,6 +80,16 @@ impl Metric {
 /// Columns of A that are multiplied at a time: they and the products stay in the L1 cache.
 const TILE: usize = 256;
 
+/// e·A·eᵀ.
+pub(super) fn quadratic(a: &Symmetric, errors: &[f64]) -> f64 {
+    let mut product = vec![0.0; a.size];
+    simd(
+        #[inline(always)]
+        || add_rows(&a.values, (a.size, 0), errors, &mut product),
+    );
+    errors.iter().zip(product).map(|(e, p)| e * p).sum()
+}
+
 /// Adds `factors[r]` times row r of `rows` to `sums`, four rows at a time; each sum is in the order
 /// of the rows. Rows hold `size` numbers, the first of which that counts is the one at `start`.
 #[inline(always)]
@@ -111,6 +121,19 @@ pub(super) fn add_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quadratic_forms_are_sums_of_products() {
+        for size in [3, 7, 9] {
+            let values: Vec<f64> =
+                (0..size * size).map(|i| (i % size * 3 + i / size * 3) as f64).collect();
+            let errors: Vec<f64> = (0..size).map(|i| i as f64 - 1.5).collect();
+            let term = |i: usize| errors[i / size] * values[i] * errors[i % size];
+            let exact: f64 = (0..size * size).map(term).sum();
+            let found = quadratic(&Symmetric { size, values: values.clone() }, &errors);
+            assert!((found - exact).abs() < 1e-9, "{found} {exact}");
+        }
+    }
 
     #[test]
     fn a_singular_matrix_is_damped_until_it_is_not() {

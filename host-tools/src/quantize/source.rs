@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
 use resnet_bk_schema::{Step, Steps, Storage};
 
-use super::calibration::{Calibration, Statistics};
+use super::calibration::{Calibration, Statistics, Symmetric};
 use super::encode::{self, Encoded, Matrix};
 use super::symmetry::{Rearrangement, Symmetries, Symmetry};
-use super::{balance, chain, clip, decode, fold, writer};
+use super::{balance, chain, clip, decode, fold, metric, writer};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::tensors::{Assignment, dimensions, layer_name, weight_name};
@@ -104,20 +104,37 @@ impl Source {
         let steps = Steps::NONE.with(Step::ScaleSearch);
         let encoded = self.encode_by(id, storage, calibration, steps)?;
         let weights = decode::weights(id, &encoded.tensor(&self.dims, id));
-        let (layer, part) = (layer_name(id), self.part(id));
-        let whole = &self.folded.tensors[&format!("{layer}.weight")];
-        let exact = part.of_matrix(&whole.data, whole.shape[1]);
+        Ok(self.loss(id, &weights, calibration, |a, errors| {
+            errors.iter().zip(a.diagonal()).map(|(error, a)| error * error * a).sum()
+        }))
+    }
+
+    /// Σ G_ii e_i A e_iᵀ of the errors of the rows of a matrix with these `weights` instead of its
+    /// own, with the diagonal of G.
+    pub fn stored_loss(&self, id: TensorId, weights: &[f32], calibration: &Calibration) -> f64 {
+        self.loss(id, weights, calibration, metric::quadratic)
+    }
+
+    fn loss(
+        &self,
+        id: TensorId,
+        weights: &[f32],
+        calibration: &Calibration,
+        of_row: impl Fn(&Symmetric, &[f64]) -> f64,
+    ) -> f64 {
+        let whole = &self.folded.tensors[&format!("{}.weight", layer_name(id))];
+        let exact = self.part(id).of_matrix(&whole.data, whole.shape[1]);
         let statistics = self.statistics(id, calibration);
+        let outputs = statistics[0].outputs.diagonal();
         let cols = self.shape(id).1;
         let rows = exact.chunks_exact(cols).zip(weights.chunks_exact(cols)).enumerate();
-        let of_row = |(i, (exact, stored)): (usize, (&[f32], &[f32]))| {
-            let of_inputs = &statistics[i % statistics.len()].inputs;
-            let errors = exact.iter().zip(stored).map(|(&w, &s)| f64::from(w - s).powi(2));
-            errors.zip(of_inputs.diagonal()).map(|(error, a)| error * a).sum::<f64>()
+        let loss = |(i, (exact, stored)): (usize, (&[f32], &[f32]))| {
+            let errors: Vec<f64> =
+                exact.iter().zip(stored).map(|(&w, &s)| f64::from(w - s)).collect();
+            let weight = outputs.get(i).copied().unwrap_or(1.0);
+            weight * of_row(&statistics[i % statistics.len()].inputs, &errors)
         };
-        let outputs = statistics[0].outputs.diagonal();
-        let weight = |i: usize| outputs.get(i).copied().unwrap_or(1.0);
-        Ok(rows.map(|row| weight(row.0) * of_row(row)).sum())
+        rows.map(loss).sum()
     }
 
     /// Statistics of a matrix, or of each row of a convolution.

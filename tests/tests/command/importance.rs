@@ -54,3 +54,28 @@ fn a_table_is_measured_in_parts() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("third of eight"));
 }
+
+#[test]
+fn a_table_is_estimated_from_a_sample() {
+    let place = workplace();
+    let at = place.path();
+    let analyze = ["analyze", "model.safetensors", "--out", "some.json", "--quiet", "--json"];
+    let sizes = ["--tokens", "1024", "--measure-tokens", "512", "--table", "estimated"];
+    let analysis = json(at, &[&analyze[..], &sizes].concat());
+    let measured = analysis["importance"]["measured"].as_object().unwrap();
+    let entries = |costs: &serde_json::Value| costs.as_object().unwrap().len();
+    let all: usize = measured.values().map(entries).sum();
+    assert_eq!(measured.len(), 22);
+    assert!((22..100).contains(&all), "{all} entries are measured");
+    let quantize = ["quantize", "model.safetensors", "--target-ratio", "6", "--json", "--quiet"];
+    let made =
+        |out: &str, how: &[&str]| json(at, &[&quantize[..], &["--out", out], &SHORT, how].concat());
+    let estimated = made("estimated.rbk", &["--table", "estimated", "--importance", "some.json"]);
+    let measured = made("measured.rbk", &[]);
+    assert!(estimated["ratio"].as_f64().unwrap() >= 6.0, "{estimated}");
+    let eval = ["eval", "model.safetensors", "estimated.rbk", "measured.rbk", "--tokens", "4096"];
+    let scores = json(at, &[&eval[..], &["--json", "--quiet"]].concat());
+    let kl = |i: usize| scores["blobs"][i]["fidelity"]["kl"].as_f64().unwrap();
+    // On so few tokens both are far from the best.
+    assert!(kl(0) < 1.5 * kl(1), "{} instead of {}: {measured}", kl(0), kl(1));
+}

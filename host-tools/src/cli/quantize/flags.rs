@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use resnet_bk_core::blob::Measured;
 use resnet_bk_core::kernels::Core;
 use resnet_bk_schema::Storage;
@@ -11,7 +10,7 @@ use crate::budget::{Bench, Limit, refine};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, model_files, set};
 use crate::cli::kernels::core_parser;
-use crate::cli::measured::StepArgs;
+use crate::cli::measured::{StepArgs, TableArgs};
 use crate::cli::numbers;
 use crate::error::Result;
 use crate::eval::text::Tokens;
@@ -64,18 +63,6 @@ impl Target {
     }
 }
 
-/// Where the table of sensitivities comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum TableArg {
-    /// Every entry is measured.
-    Measured,
-    /// One entry of every tensor and all of a few are measured.
-    Estimated,
-}
-
-/// Parameters beyond which a table is estimated by default.
-const LARGE: usize = 10_000_000;
-
 /// Flags for converting a checkpoint to a blob.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct QuantizeArgs {
@@ -92,11 +79,8 @@ pub(in crate::cli) struct QuantizeArgs {
     /// and steps.
     #[arg(long, value_name = "FILE")]
     pub(super) importance: Option<PathBuf>,
-    /// For a target: whether the loss of every tensor in every precision is measured, or most are
-    /// estimated from the calibration and a sample [default: measured, or estimated for models of
-    /// more than 10 million parameters].
-    #[arg(long, value_enum, value_name = "HOW")]
-    pub(super) table: Option<TableArg>,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
     /// Tokenizer, if not the tokenizer.json beside the checkpoint.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) tokenizer: Option<PathBuf>,
@@ -124,12 +108,6 @@ pub(in crate::cli) struct QuantizeArgs {
 }
 
 impl QuantizeArgs {
-    /// Where the table comes from, for a model of so many parameters.
-    pub(super) fn table(&self, parameters: usize) -> TableArg {
-        let default = if parameters > LARGE { TableArg::Estimated } else { TableArg::Measured };
-        self.table.unwrap_or(default)
-    }
-
     /// Whether precisions are chosen for a target.
     pub(in crate::cli) fn has_target(&self) -> bool {
         self.target.is_some()

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use resnet_bk_schema::{Step, Storage};
 
-use super::flags::{QuantizeArgs, TableArg, Target};
+use super::flags::{QuantizeArgs, Target};
 use super::model::{QuantizedModel, TargetMix};
 use super::write::preview;
-use crate::budget::{self, Bench, Entries, Mix, Part, Progress, Search};
+use crate::budget::{self, Bench, Entries, Mix, Progress, Search};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, note, parse_blob, set};
 use crate::cli::measured::Measuring;
@@ -54,19 +54,23 @@ pub(super) fn make(
         Some(path) => files::write_atomically(path, &importance.to_bytes()),
         None => Ok(()),
     };
-    let measuring = Measuring { text: &args.text, held_out: &held_out, path, save: &save, global };
+    let measuring = Measuring {
+        text: &args.text,
+        held_out: &held_out,
+        estimates: args.table.estimates(&source.folded.config),
+        path,
+        save: &save,
+        global,
+    };
     measuring.arrange(source, &mut calibration, &mut importance)?;
     let source = &*source;
     let bench = measuring.bench(source, &calibration);
-    let table = match args.table(source.folded.config.parameters()) {
-        TableArg::Estimated => {
-            measuring.measure(&bench, &mut importance, Entries::Sample)?;
-            budget::estimate(&bench, &importance.measured)?
-        }
-        TableArg::Measured => {
-            measuring.measure(&bench, &mut importance, Entries::Part(Part::WHOLE))?;
-            importance.measured
-        }
+    let table = if measuring.estimates {
+        measuring.measure(&bench, &mut importance, Entries::Sample)?;
+        budget::estimate(&bench, &importance.measured)?
+    } else {
+        measuring.measure(&bench, &mut importance, Entries::WHOLE)?;
+        importance.measured
     };
     let search = Search::new(&bench, &table, args.limit.limit()?.as_ref())?;
     let recorded = args.recorded(&folded, tokenizer, global)?;
