@@ -1,15 +1,21 @@
 //! Importance files: merged, and measured in parts.
 
+use std::path::Path;
+
+use serde_json::Value;
+
 use crate::common::{SHORT, fails, json, resnet_bk, workplace};
+
+fn analyze(at: &Path, out: &str, more: &[&str]) -> Value {
+    let arguments = ["analyze", "model.safetensors", "--out", out, "--quiet", "--json"];
+    json(at, &[&arguments[..], &["--tokens", "1024"], more].concat())
+}
 
 #[test]
 fn importance_files_are_merged_and_know_their_settings() {
     let place = workplace();
     let at = place.path();
-    let analyze = |out: &str, more: &[&str]| {
-        let arguments = ["analyze", "model.safetensors", "--out", out, "--quiet", "--json"];
-        json(at, &[&arguments[..], &["--tokens", "1024"], more].concat())
-    };
+    let analyze = |out: &str, more: &[&str]| analyze(at, out, more);
     analyze("one.json", &["--measure-tokens", "256"]);
     let merge = ["--merge", "one.json", "--merge", "one.json"];
     let merged = analyze("both.json", &merge);
@@ -32,10 +38,7 @@ fn importance_files_are_merged_and_know_their_settings() {
 fn a_table_is_measured_in_parts() {
     let place = workplace();
     let at = place.path();
-    let analyze = |out: &str, more: &[&str]| {
-        let arguments = ["analyze", "model.safetensors", "--out", out, "--quiet", "--json"];
-        json(at, &[&arguments[..], &["--tokens", "1024"], more].concat())
-    };
+    let analyze = |out: &str, more: &[&str]| analyze(at, out, more);
     let sizes = ["--measure-tokens", "256"];
     analyze("whole.json", &sizes);
     let none = analyze("part0.json", &[&sizes[..], &["--part", "0/2"]].concat());
@@ -59,11 +62,9 @@ fn a_table_is_measured_in_parts() {
 fn a_table_is_estimated_from_a_sample() {
     let place = workplace();
     let at = place.path();
-    let analyze = ["analyze", "model.safetensors", "--out", "some.json", "--quiet", "--json"];
-    let sizes = ["--tokens", "1024", "--measure-tokens", "512", "--table", "estimated"];
-    let analysis = json(at, &[&analyze[..], &sizes].concat());
+    let analysis = analyze(at, "some.json", &["--measure-tokens", "512", "--table", "estimated"]);
     let measured = analysis["importance"]["measured"].as_object().unwrap();
-    let entries = |costs: &serde_json::Value| costs.as_object().unwrap().len();
+    let entries = |costs: &Value| costs.as_object().unwrap().len();
     let all: usize = measured.values().map(entries).sum();
     assert_eq!(measured.len(), 22);
     assert!((22..100).contains(&all), "{all} entries are measured");
