@@ -6,8 +6,7 @@ use resnet_bk_core::blob::{Precision, TensorId};
 use super::Bench;
 use crate::error::Result;
 use crate::quantize::calibration::Calibration;
-use crate::quantize::decode;
-use crate::quantize::encode::Encoded;
+use crate::quantize::encode::Decoded;
 use crate::quantize::symmetry::{Symmetries, Symmetry};
 use crate::tensors::{layer_name, weight_name};
 use resnet_bk_schema::Storage;
@@ -31,25 +30,23 @@ pub fn choose_arrangement(
         .par_iter()
         .map(|&(l, e)| {
             let id = TensorId::ExpertDown(l, e);
-            let down = layer_name(id);
-            let decoded = |encoded: &Encoded| {
-                let tensor = encoded.tensor(&source.dims, id);
-                (decode::weights(id, &tensor), decode::biases(&tensor))
+            let weights = &source.folded.tensors[&weight_name(id)].data;
+            let loss = |symmetry: Option<Symmetry>| {
+                let hidden = source.dims.hidden as usize;
+                let rearrangement =
+                    symmetry.map(|symmetry| symmetry.rearrangement(weights, hidden));
+                let Decoded { weights, biases } =
+                    source.rounded(id, STORAGE, rearrangement.as_ref(), calibration)?;
+                match estimates {
+                    true => Ok(source.stored_loss(id, &weights, calibration)),
+                    false => bench.kl_with(id, &weights, Some(&biases)),
+                }
             };
-            let (weights, biases) = decoded(&source.encode(id, STORAGE, calibration)?);
-            let loss = |weights: &[f32], biases: &[f32]| match estimates {
-                true => Ok(source.stored_loss(id, weights, calibration)),
-                false => bench.kl_with(id, weights, Some(biases)),
-            };
-            let mut best = (loss(&weights, &biases)?, None);
+            let mut best = (loss(None)?, None);
             for symmetry in Symmetry::allowed(source.steps) {
-                let weights = &source.folded.tensors[&weight_name(id)].data;
-                let rearrangement = symmetry.rearrangement(weights, source.dims.hidden as usize);
-                let encoded = source.encode_rearranged(id, STORAGE, &rearrangement, calibration)?;
-                let (weights, biases) = decoded(&encoded);
-                let loss = loss(&rearrangement.restore(&weights), &biases)?;
+                let loss = loss(Some(symmetry))?;
                 if loss < best.0 {
-                    best = (loss, Some((down.clone(), symmetry)));
+                    best = (loss, Some((layer_name(id), symmetry)));
                 }
             }
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

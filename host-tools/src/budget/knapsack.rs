@@ -90,6 +90,14 @@ mod tests {
         fitting.map(|(_, cost)| cost).min_by(f64::total_cmp)
     }
 
+    /// Cells are no multiple of such a size.
+    #[test]
+    fn a_capacity_for_everything_is_enough() {
+        let [large, small] =
+            [(9_870_241, 0.0), (1, 4.9)].map(|(bytes, cost)| Choice { bytes, cost });
+        assert_eq!(solve(&[vec![large, small]], 30_000_000), Some(vec![0]));
+    }
+
     proptest! {
         #[test]
         fn nothing_is_better(

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::common::{Force, Loaded, TextArgs, bar, escaped, model_files, print_json, set};
 use super::measured::{Measuring, StepArgs, TableArgs};
-use crate::budget::{Entries, Part};
+use crate::budget::Part;
 use crate::cli::Global;
 use crate::cli::numbers;
 use crate::corpus::Split;
@@ -143,12 +143,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             global,
         };
         measuring.arrange(&mut source, &mut calibration, &mut importance)?;
-        let entries = match args.part {
-            Some(part) => Entries::Part(part),
-            None if measuring.estimates => Entries::Sample,
-            None => Entries::WHOLE,
-        };
-        measuring.measure(&measuring.bench(&source, &calibration), &mut importance, entries)?;
+        measuring.measure(&measuring.bench(&source, &calibration), &mut importance, args.part)?;
     }
     conclude(&out, &importance, global)
 }

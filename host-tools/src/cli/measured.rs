@@ -7,7 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use resnet_bk_schema::{Step, Steps};
 
 use super::common::{TextArgs, bar, set};
-use crate::budget::{self, Bench, Entries};
+use crate::budget::{self, Bench, Entries, Part};
 use crate::checkpoint::ModelConfig;
 use crate::cli::Global;
 use crate::error::Result;
@@ -120,13 +120,15 @@ impl Measuring<'_> {
         }
     }
 
-    /// Measures what is missing of these entries of the table.
+    /// Measures what is missing of this part of the table; without a part, of what it takes.
     pub(super) fn measure(
         &self,
         bench: &Bench<'_>,
         importance: &mut Importance,
-        entries: Entries,
+        part: Option<Part>,
     ) -> Result<()> {
+        let all = if self.estimates { Entries::Sample } else { Entries::WHOLE };
+        let entries = part.map_or(all, Entries::Part);
         if budget::is_complete(bench, &importance.measured, entries) {
             return Ok(());
         }

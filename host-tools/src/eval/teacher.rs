@@ -1,8 +1,6 @@
-//! A teacher's outputs on a short text, kept in memory and compared with many students.
-//!
-//! Budgets compare hundreds of mixes with the FP32 model on one text, and fine-tuning compares the
-//! same student repeatedly; both use this. Long texts and blobs use
-//! [`evaluate`](crate::eval::evaluate), which stores no logits.
+//! A teacher's outputs on a short text, kept in memory and compared with a student repeatedly, as
+//! fine-tuning does. Budgets compare variants of one model ([`crate::budget::Bench`]); long texts
+//! and blobs use [`evaluate`](crate::eval::evaluate), which stores no logits.
 
 use std::ops::Range;
 
@@ -14,9 +12,8 @@ use crate::reference::{Predicts, Tape, WINDOWS_PER_PASS};
 pub struct Teacher<'a> {
     tokens: &'a [u32],
     window: usize,
-    vocab: usize,
-    /// `[positions, V]` in batches of [`WINDOWS_PER_PASS`] windows.
-    values: Vec<Vec<f32>>,
+    /// Logits `[positions, V]` in batches of [`WINDOWS_PER_PASS`] windows.
+    logits: Vec<Vec<f32>>,
 }
 
 /// A batch of consecutive windows.
@@ -26,39 +23,21 @@ pub struct Batch<'b> {
     pub positions: Range<usize>,
     /// Tokens of those positions.
     pub inputs: &'b [u32],
-    /// The teacher's values `[positions, V]`.
+    /// The teacher's logits `[positions, V]`.
     pub teacher: &'b [f32],
 }
 
 impl<'a> Teacher<'a> {
-    /// Runs the teacher over `tokens`, complete windows of `window` tokens, and stores
-    /// `keep(logits)` for each batch's logits `[positions, V]`.
-    pub fn new(
-        model: &(impl Predicts + ?Sized),
-        tokens: &'a [u32],
-        window: usize,
-        keep: impl Fn(&[f32]) -> Vec<f32> + Sync,
-    ) -> Self {
+    /// Runs the teacher over `tokens`, complete windows of `window` tokens.
+    pub fn new(model: &(impl Predicts + ?Sized), tokens: &'a [u32], window: usize) -> Self {
         let batches = tokens.par_chunks(window * WINDOWS_PER_PASS);
-        let values = batches
-            .map_init(Tape::default, |tape, inputs| keep(model.predict(inputs, window, tape)));
-        let values = values.collect();
-        Self { tokens, window, vocab: model.vocab(), values }
-    }
-
-    /// The text.
-    pub fn tokens(&self) -> &'a [u32] {
-        self.tokens
+        let predict = |tape: &mut Tape, inputs| model.predict(inputs, window, tape).to_vec();
+        Self { tokens, window, logits: batches.map_init(Tape::default, predict).collect() }
     }
 
     /// Tokens of a window.
     pub fn window(&self) -> usize {
         self.window
-    }
-
-    /// Size of the vocabulary.
-    pub fn vocab(&self) -> usize {
-        self.vocab
     }
 
     /// Results of `compare` on every batch, in text order; `tape` creates buffers for the student's
@@ -69,7 +48,7 @@ impl<'a> Teacher<'a> {
         compare: impl Fn(&mut Tape, Batch<'_>) -> R + Sync + Send,
     ) -> Vec<R> {
         let step = self.window * WINDOWS_PER_PASS;
-        let inputs = self.tokens.par_chunks(step).zip(&self.values).enumerate();
+        let inputs = self.tokens.par_chunks(step).zip(&self.logits).enumerate();
         let results = inputs.map_init(tape, |tape, (index, (inputs, teacher))| {
             let positions = index * step..index * step + inputs.len();
             compare(tape, Batch { positions, inputs, teacher })
@@ -88,7 +67,7 @@ mod tests {
     fn batches_are_the_text_in_its_order() {
         let model = Model::from_checkpoint(&random_checkpoint(1, 2));
         let tokens: Vec<u32> = (0..12 * 19).map(|i| i * 7 % 40).collect();
-        let teacher = Teacher::new(&model, &tokens, 12, <[f32]>::to_vec);
+        let teacher = Teacher::new(&model, &tokens, 12);
         let found = teacher.batches(Tape::default, |tape, batch| {
             assert_eq!(batch.inputs, &tokens[batch.positions.clone()]);
             assert_eq!(model.forward_reusing(batch.inputs, 12, tape), batch.teacher);

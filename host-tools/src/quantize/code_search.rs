@@ -11,7 +11,7 @@ use crate::reference::simd;
 /// Columns whose errors GPTQ compensates together in the columns after them.
 const BLOCK: usize = 32;
 /// Maximum sweeps of coordinate descent; it rarely needs five.
-const SWEEPS: usize = 12;
+pub(super) const SWEEPS: usize = 12;
 
 /// A row to be rounded to codes `low..=high`, multiplied by the scale of each column.
 #[derive(Clone, Copy, Debug)]
@@ -82,13 +82,16 @@ pub(super) fn gptq(metric: &Metric, targets: &[Target<'_>]) -> Vec<Vec<i8>> {
 }
 
 /// Coordinate descent from each of these codes: changes one code at a time while that lowers the
-/// cost.
-pub(super) fn descend(metric: &Metric, starts: Vec<(Target<'_>, Vec<i8>)>) -> Vec<Rounded> {
+/// cost e·A·eᵀ, in at most so many sweeps over the columns; without any they stay as they are.
+pub(super) fn descend(
+    metric: &Metric,
+    starts: Vec<(Target<'_>, Vec<i8>)>,
+    sweeps: usize,
+) -> Vec<Rounded> {
     let errors: Vec<Vec<f64>> = starts.iter().map(|(target, codes)| target.errors(codes)).collect();
     let products = metric.times(&errors);
     let each = starts.into_iter().zip(errors.into_iter().zip(products));
-    let from =
-        |((target, codes), (errors, product))| descend_from(metric, target, codes, errors, product);
+    let from = |((target, codes), at)| descend_from(metric, target, codes, at, sweeps);
     each.map(from).collect()
 }
 
@@ -96,13 +99,13 @@ fn descend_from(
     metric: &Metric,
     target: Target<'_>,
     mut codes: Vec<i8>,
-    mut errors: Vec<f64>,
-    mut product: Vec<f64>,
+    (mut errors, mut product): (Vec<f64>, Vec<f64>),
+    sweeps: usize,
 ) -> Rounded {
     simd(
         #[inline(always)]
         || {
-            for _ in 0..SWEEPS {
+            for _ in 0..sweeps {
                 let mut changed = false;
                 for j in 0..metric.size {
                     let row = metric.row(j);
@@ -126,18 +129,6 @@ fn descend_from(
     );
     let cost = errors.iter().zip(&product).map(|(e, p)| e * p).sum();
     Rounded { codes, cost }
-}
-
-/// The cost e·A·eᵀ of each of these codes.
-pub(super) fn cost(metric: &Metric, starts: Vec<(Target<'_>, Vec<i8>)>) -> Vec<Rounded> {
-    let errors: Vec<Vec<f64>> = starts.iter().map(|(target, codes)| target.errors(codes)).collect();
-    let products = metric.times(&errors);
-    let each = starts.into_iter().zip(errors.iter().zip(&products));
-    each.map(|((_, codes), (errors, product))| Rounded {
-        codes,
-        cost: errors.iter().zip(product).map(|(e, p)| e * p).sum(),
-    })
-    .collect()
 }
 
 /// Least-squares scales of groups of `group` columns for the fixed codes of each target, by a few
@@ -247,7 +238,7 @@ mod tests {
             let nearest = cost_of(&metric, target, &nearest(target));
             let codes = gptq(&metric, &[target]).remove(0);
             assert!(codes.iter().all(|code| (-4..=3).contains(code)));
-            let found = descend(&metric, vec![(target, codes.clone())]).remove(0);
+            let found = descend(&metric, vec![(target, codes.clone())], SWEEPS).remove(0);
             assert!((found.cost - cost_of(&metric, target, &found.codes)).abs() < 1e-9);
             assert!(found.cost <= cost_of(&metric, target, &codes) + 1e-12);
             plain += nearest;
@@ -290,7 +281,7 @@ mod tests {
         let metric = Metric::new(&Symmetric::identity(2), 0.01).unwrap();
         let (weights, scales) = ([12.7, -12.7], [0.1, 0.1]);
         let target = Target { weights: &weights, scales: &scales, low: -127.0, high: 127.0 };
-        let found = descend(&metric, vec![(target, vec![-127, 127])]).remove(0);
+        let found = descend(&metric, vec![(target, vec![-127, 127])], SWEEPS).remove(0);
         assert_eq!(found.codes, [127, -127]);
         assert!(found.cost < 1e-9, "{}", found.cost);
     }

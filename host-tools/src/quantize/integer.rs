@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use resnet_bk_schema::{Step, Steps, Storage};
 
 use super::calibration::{OutputMoments, Statistics, Symmetric};
-use super::code_search::{Rounded, Target, cost, descend, gptq, nearest, refit};
+use super::code_search::{Rounded, SWEEPS, Target, descend, gptq, nearest, refit};
 use super::grid::{self, Levels, RowGrid, nearest_multiple};
 use super::metric::Metric;
 
@@ -187,7 +187,7 @@ fn round(
 
 /// Coordinate descent if enabled, and the cost.
 fn finish(metric: &Metric, starts: Vec<(Target<'_>, Vec<i8>)>, steps: Steps) -> Vec<Rounded> {
-    if steps.has(Step::Descent) { descend(metric, starts) } else { cost(metric, starts) }
+    descend(metric, starts, if steps.has(Step::Descent) { SWEEPS } else { 0 })
 }
 
 /// The first of those with the lowest cost.

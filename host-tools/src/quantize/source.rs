@@ -7,7 +7,7 @@ use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRec
 use resnet_bk_schema::{Step, Steps, Storage};
 
 use super::calibration::{Calibration, Statistics, Symmetric};
-use super::encode::{self, Encoded, Matrix};
+use super::encode::{self, Decoded, Encoded, Matrix};
 use super::symmetry::{Rearrangement, Symmetries, Symmetry};
 use super::{balance, chain, clip, decode, fold, metric, writer};
 use crate::checkpoint::Checkpoint;
@@ -90,7 +90,33 @@ impl Source {
         storage: Storage,
         calibration: &Calibration,
     ) -> Result<Encoded> {
-        self.encode_by(id, storage, calibration, self.steps)
+        let statistics = self.statistics(id, calibration);
+        let how = (id, storage, self.steps);
+        Ok(self.encode_weights(how, &self.weights(id), &statistics)?.0)
+    }
+
+    /// What is stored of one matrix, dequantized; of an expert's second matrix perhaps with its
+    /// hidden units rearranged, and brought back to their order and scales.
+    pub fn rounded(
+        &self,
+        id: TensorId,
+        storage: Storage,
+        rearrangement: Option<&Rearrangement>,
+        calibration: &Calibration,
+    ) -> Result<Decoded> {
+        let mut statistics = self.statistics(id, calibration);
+        let mut weights = self.weights(id);
+        if let Some(rearrangement) = rearrangement {
+            rearrangement.rearrange(weights.to_mut());
+            statistics.iter_mut().for_each(|each| rearrangement.rearrange_statistics(each));
+        }
+        let how = (id, storage, self.steps);
+        let (_, Decoded { weights, biases }) = self.encode_weights(how, &weights, &statistics)?;
+        let weights = match rearrangement {
+            Some(rearrangement) => rearrangement.restore(&weights),
+            None => weights,
+        };
+        Ok(Decoded { weights, biases })
     }
 
     /// Σ G_ii A_jj E_ij² of the errors E of a matrix that is rounded to nearest after a search of
@@ -101,10 +127,10 @@ impl Source {
         storage: Storage,
         calibration: &Calibration,
     ) -> Result<f64> {
-        let steps = Steps::NONE.with(Step::ScaleSearch);
-        let encoded = self.encode_by(id, storage, calibration, steps)?;
-        let weights = decode::weights(id, &encoded.tensor(&self.dims, id));
-        Ok(self.loss(id, &weights, calibration, |a, errors| {
+        let how = (id, storage, Steps::NONE.with(Step::ScaleSearch));
+        let statistics = self.statistics(id, calibration);
+        let (_, decoded) = self.encode_weights(how, &self.weights(id), &statistics)?;
+        Ok(self.loss(id, &decoded.weights, &statistics, |a, errors| {
             errors.iter().zip(a.diagonal()).map(|(error, a)| error * error * a).sum()
         }))
     }
@@ -112,19 +138,17 @@ impl Source {
     /// Σ G_ii e_i A e_iᵀ of the errors of the rows of a matrix with these `weights` instead of its
     /// own, with the diagonal of G.
     pub fn stored_loss(&self, id: TensorId, weights: &[f32], calibration: &Calibration) -> f64 {
-        self.loss(id, weights, calibration, metric::quadratic)
+        self.loss(id, weights, &self.statistics(id, calibration), metric::quadratic)
     }
 
     fn loss(
         &self,
         id: TensorId,
         weights: &[f32],
-        calibration: &Calibration,
+        statistics: &[Statistics],
         of_row: impl Fn(&Symmetric, &[f64]) -> f64,
     ) -> f64 {
-        let whole = &self.folded.tensors[&format!("{}.weight", layer_name(id))];
-        let exact = self.part(id).of_matrix(&whole.data, whole.shape[1]);
-        let statistics = self.statistics(id, calibration);
+        let exact = self.weights(id);
         let outputs = statistics[0].outputs.diagonal();
         let cols = self.shape(id).1;
         let rows = exact.chunks_exact(cols).zip(weights.chunks_exact(cols)).enumerate();
@@ -147,63 +171,35 @@ impl Source {
         vec![self.part(id).of_statistics(calibration.statistics(&layer, shape[0], shape[1]))]
     }
 
-    fn encode_by(
+    /// Encodes a matrix with these `weights` instead of its own.
+    fn encode_weights(
         &self,
-        id: TensorId,
-        storage: Storage,
-        calibration: &Calibration,
-        steps: Steps,
-    ) -> Result<Encoded> {
+        (id, storage, steps): (TensorId, Storage, Steps),
+        weights: &[f32],
+        statistics: &[Statistics],
+    ) -> Result<(Encoded, Decoded)> {
         let (rows, cols) = self.shape(id);
         writer::check(&self.dims, id, &storage.record(rows, cols))?;
-        let (layer, part) = (layer_name(id), self.part(id));
-        let whole = &self.folded.tensors[&format!("{layer}.weight")];
-        let whole_cols = whole.shape[1];
         let biases = match id.is_embedding() {
             true => Cow::default(),
-            false => part.of_biases(&self.folded.tensors[&format!("{layer}.bias")].data),
+            false => {
+                let whole = &self.folded.tensors[&format!("{}.bias", layer_name(id))];
+                self.part(id).of_biases(&whole.data)
+            }
         };
-        let statistics = self.statistics(id, calibration);
-        let matrix = Matrix {
-            id,
-            name: &weight_name(id),
-            weights: &part.of_matrix(&whole.data, whole_cols),
-            cols,
-            biases: &biases,
-            statistics: &statistics,
-            steps,
-        };
+        let name = &weight_name(id);
+        let matrix = Matrix { id, name, weights, cols, biases: &biases, statistics, steps };
         let (encoded, decoded) = encode::encode(matrix, storage)?;
         let tensor = encoded.tensor(&self.dims, id);
         debug_assert_eq!(decode::weights(id, &tensor), decoded.weights, "{storage} {id:?}");
         debug_assert_eq!(decode::biases(&tensor), decoded.biases, "{storage} {id:?}");
-        Ok(encoded)
+        Ok((encoded, decoded))
     }
 
-    /// Encodes an expert's second matrix with its hidden units rearranged, of an undivided model.
-    pub fn encode_rearranged(
-        &self,
-        id: TensorId,
-        storage: Storage,
-        rearrangement: &Rearrangement,
-        calibration: &Calibration,
-    ) -> Result<Encoded> {
-        let (rows, cols) = self.shape(id);
-        let layer = layer_name(id);
-        let mut weights = self.folded.tensors[&weight_name(id)].data.clone();
-        let mut statistics = calibration.statistics(&layer, rows, cols);
-        rearrangement.rearrange(&mut weights);
-        rearrangement.rearrange_statistics(&mut statistics);
-        let matrix = Matrix {
-            id,
-            name: &weight_name(id),
-            weights: &weights,
-            cols,
-            biases: &self.folded.tensors[&format!("{layer}.bias")].data,
-            statistics: &[statistics],
-            steps: self.steps,
-        };
-        Ok(encode::encode(matrix, storage)?.0)
+    /// The matrix's own weights, `[rows, cols]`.
+    fn weights(&self, id: TensorId) -> Cow<'_, [f32]> {
+        let whole = &self.folded.tensors[&format!("{}.weight", layer_name(id))];
+        self.part(id).of_matrix(&whole.data, whole.shape[1])
     }
 
     /// Bytes of a matrix's section, unpadded.

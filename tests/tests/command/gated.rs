@@ -160,12 +160,12 @@ fn a_gated_chain_is_quantized_scored_sampled_and_finetuned() {
         quantize("int3.rbk", &["--policy", "uniform-int3"]);
         let tune = |out: &str, threads: &str| {
             let finetune = ["finetune", MODEL, "--blob", "int3.rbk", "--out", out, "--quiet"];
-            let short = ["--train-tokens", "7680", "--validation-tokens", "2048", "--json"];
+            let short = ["--train-tokens", "7680", "--validation-tokens", "8192", "--json"];
             let fast = ["--batch", "2", "--warmup", "2", "--lr", "1e-3", "--validate-every", "4"];
             json(at, &[&finetune[..], &short, &fast, &["--threads", threads]].concat())
         };
         let tuned = tune("tuned.rbk", "2");
-        let kl = |which: &str| kl(&tuned["chosen"][which]) + kl(&tuned["measured"][which]);
+        let kl = |which: &str| kl(&tuned["measured"][which]);
         assert!(kl("after") < kl("before"), "{tuned}");
         tune("tuned-again.rbk", "1");
         assert!(read("tuned.rbk") == read("tuned-again.rbk"), "the same bytes");

@@ -7,7 +7,7 @@ use resnet_bk_schema::{Step, Storage};
 use super::flags::{QuantizeArgs, Target};
 use super::model::{QuantizedModel, TargetMix};
 use super::write::preview;
-use crate::budget::{self, Bench, Entries, Mix, Progress, Search};
+use crate::budget::{self, Bench, Mix, Progress, Search};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, note, parse_blob, set};
 use crate::cli::measured::Measuring;
@@ -65,12 +65,10 @@ pub(super) fn make(
     measuring.arrange(source, &mut calibration, &mut importance)?;
     let source = &*source;
     let bench = measuring.bench(source, &calibration);
-    let table = if measuring.estimates {
-        measuring.measure(&bench, &mut importance, Entries::Sample)?;
-        budget::estimate(&bench, &importance.measured)?
-    } else {
-        measuring.measure(&bench, &mut importance, Entries::WHOLE)?;
-        importance.measured
+    measuring.measure(&bench, &mut importance, None)?;
+    let table = match measuring.estimates {
+        true => budget::estimate(&bench, &importance.measured)?,
+        false => importance.measured,
     };
     let search = Search::new(&bench, &table, args.limit.limit()?.as_ref())?;
     let recorded = args.recorded(&folded, tokenizer, global)?;
