@@ -1,6 +1,6 @@
 //! The shared thread pool, and parallel work whose result does not depend on its size.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -45,6 +45,43 @@ pub(crate) fn for_each<S: Send, I: Send>(
     });
 }
 
+/// A value that numbered items change in their order, whichever thread computes them: a sum of
+/// floats then does not depend on the number of threads.
+///
+/// Every number from 0 on must have its turn, also that of an item whose work failed: the next ones
+/// wait for it.
+pub(crate) struct Turn<T> {
+    /// The value, and the item that changes it next.
+    value: Mutex<(T, usize)>,
+    passed: Condvar,
+}
+
+impl<T> Turn<T> {
+    /// A value that no item has changed.
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Mutex::new((value, 0)), passed: Condvar::new() }
+    }
+
+    /// Lets `item` change the value when it is its turn, then lets the next one pass; does nothing
+    /// if it has passed before.
+    pub(crate) fn take(&self, item: usize, work: impl FnOnce(&mut T)) {
+        let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        while value.1 < item {
+            value = self.passed.wait(value).unwrap_or_else(PoisonError::into_inner);
+        }
+        if value.1 == item {
+            work(&mut value.0);
+            value.1 = item + 1;
+            self.passed.notify_all();
+        }
+    }
+
+    /// The value after the last item.
+    pub(crate) fn into_inner(self) -> T {
+        self.value.into_inner().unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
 /// Runs `work` on a separate pool of this many threads.
 #[cfg(test)]
 pub(crate) fn with<R: Send>(count: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -54,6 +91,18 @@ pub(crate) fn with<R: Send>(count: usize, work: impl FnOnce() -> R + Send) -> R 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_take_turns_in_their_order() {
+        let order = Turn::new(Vec::new());
+        with(3, || {
+            for_each(&mut states(3, || ()), 0..50, |(), item| {
+                order.take(item, |order| order.push(item));
+                order.take(item, |_| unreachable!("it has passed"));
+            });
+        });
+        assert_eq!(order.into_inner(), (0..50).collect::<Vec<_>>());
+    }
 
     #[test]
     fn every_item_is_worked_on_once_by_any_number_of_threads() {

@@ -15,14 +15,10 @@ use crate::quantize::calibration::Calibration;
 use crate::quantize::decode;
 use crate::quantize::division::Selection;
 use crate::quantize::encode::Encoded;
-use crate::reference::{Model, Tape, windows_per_pass};
+use crate::reference::{KEPT_LOGITS, Model, Tape, windows_per_pass};
 use crate::tensors::layer_name;
 use crate::threads;
 use resnet_bk_schema::Storage;
-
-/// The most log-probabilities of the teacher that are kept, 512 MiB; those of a larger vocabulary
-/// or a longer text are computed again each time.
-const KEPT: usize = 1 << 27;
 
 /// Measures mixes on one text with the FP32 model and dequantized weights: the loss of the weights
 /// alone, activations staying FP32. Caches encoded tensors.
@@ -118,7 +114,7 @@ impl<'a> Bench<'a> {
             teacher: None,
             encoded: Mutex::default(),
         };
-        if tokens.len() * vocab <= KEPT {
+        if tokens.len() * vocab <= KEPT_LOGITS {
             let batches = (0..tokens.len().div_ceil(batch)).into_par_iter();
             let kept = batches.map_init(Tape::default, |tape, batch| {
                 let mut values = Vec::new();

@@ -23,6 +23,7 @@ mod pruning;
 mod search;
 mod sensitivity;
 mod sequential;
+mod steps;
 mod token_classes;
 mod variants;
 

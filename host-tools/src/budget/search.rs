@@ -2,6 +2,7 @@
 
 use resnet_bk_core::blob::align_up;
 
+use super::steps::{Step, around, nearest};
 use super::{Bench, Choice, Limit, Sensitivities, solve};
 use crate::error::{Error, Result};
 use crate::tensors::weight_name;
@@ -51,6 +52,8 @@ pub struct Search<'a> {
     options: Vec<Vec<(Storage, Choice)>>,
     /// Instructions of each of these, and how many a mix may take.
     limit: Option<(Vec<Vec<f64>>, f64)>,
+    /// The most steps that a round measures.
+    remeasured: usize,
 }
 
 impl<'a> Search<'a> {
@@ -96,7 +99,14 @@ impl<'a> Search<'a> {
             };
             (dims.tensors().zip(&options).map(of_tensor).collect(), limit.total(source))
         });
-        Ok(Self { bench, options, limit })
+        Ok(Self { bench, options, limit, remeasured: usize::MAX })
+    }
+
+    /// The same, measuring in each round only the `most` steps nearest the decision: for models
+    /// whose measurements take long.
+    #[must_use]
+    pub fn remeasuring(self, most: usize) -> Self {
+        Self { remeasured: most, ..self }
     }
 
     /// The mix of the smallest summed cost within `capacity` aligned bytes and the limit.
@@ -210,8 +220,9 @@ impl<'a> Search<'a> {
         mix.iter().zip(&self.options).map(|(&i, options)| Some(options[i].0)).collect()
     }
 
-    /// Replaces costs by the measured cost of moving each tensor one step up or down from this mix.
-    /// Costs of steps beyond are rescaled by the ratio of measured to tabulated.
+    /// Replaces costs by the measured cost of moving tensors one step up or down from this mix, all
+    /// of them or those nearest the decision. Costs of steps beyond are rescaled by the ratio of
+    /// measured to tabulated.
     fn remeasure(
         &self,
         mix: &[usize],
@@ -219,26 +230,18 @@ impl<'a> Search<'a> {
         costs: &mut [Vec<Choice>],
         progress: &mut impl FnMut(Progress),
     ) -> Result<()> {
-        let steps: Vec<(usize, usize)> = mix
-            .iter()
-            .enumerate()
-            .flat_map(|(t, &i)| {
-                let last = self.options[t].len() - 1;
-                let down = (i > 0).then(|| (t, i - 1));
-                let up = (i < last).then(|| (t, i + 1));
-                [down, up].into_iter().flatten()
-            })
-            .collect();
+        let steps = nearest(around(mix, costs), mix, costs, self.remeasured);
         let mixed = self.bench.base(&self.stored(mix))?;
         let mut deltas = Vec::with_capacity(steps.len());
         for part in steps.chunks(8) {
-            let part: Vec<_> = part.iter().map(|&(t, i)| (t, self.options[t][i].0)).collect();
+            let storage = |step: &Step| (step.tensor, self.options[step.tensor][step.choice].0);
+            let part: Vec<_> = part.iter().map(storage).collect();
             let measured = self.bench.kl_of_each(&mixed, &part)?;
             deltas.extend(measured.into_iter().map(|measured| measured - base));
             progress(Progress::Steps(deltas.len() as f64 / steps.len() as f64));
         }
         let old: Vec<Vec<Choice>> = self.costs();
-        for (&(t, i), delta) in steps.iter().zip(deltas) {
+        for (&Step { tensor: t, choice: i }, delta) in steps.iter().zip(deltas) {
             let (here, old) = (mix[t], &old[t]);
             let own = costs[t][here].cost;
             // Under a limit on instructions, choices of more bytes may cost as much.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use safetensors::Container;
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 
 const CONFIG_KEY: &str = "resnet_bk_config";
@@ -112,16 +113,24 @@ impl Checkpoint {
 
     /// The bytes of the file; deterministic.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut metadata = self.provenance.clone();
-        let config = serde_json::to_string(&self.config).expect("a plain struct serialises");
-        metadata.insert(CONFIG_KEY.into(), config);
-        metadata.insert(FORMAT_KEY.into(), FORMAT.into());
-        safetensors::to_bytes(&Container { tensors: self.tensors.clone(), metadata })
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes).expect("a vector takes everything");
+        bytes
     }
 
     /// Writes the file atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write_atomically(path, &self.to_bytes())
+        files::write_atomically_by(path, |out| self.write_to(out))
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut metadata = self.provenance.clone();
+        let config = serde_json::to_string(&self.config).expect("a plain struct serialises");
+        metadata.insert(CONFIG_KEY.into(), config);
+        metadata.insert(FORMAT_KEY.into(), FORMAT.into());
+        let tensors = self.tensors.iter();
+        let tensors = tensors.map(|(name, t)| (name.as_str(), &t.shape[..], &t.data[..]));
+        safetensors::write(tensors, &metadata, out)
     }
 }
 

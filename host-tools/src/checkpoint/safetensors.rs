@@ -8,10 +8,14 @@ use crate::error::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Magic number of a ZIP archive, as PyTorch writes it.
 const ZIP: &[u8] = b"PK\x03\x04";
+
+/// Elements that are written at a time.
+const PART: usize = 1 << 14;
 
 /// Content of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,35 +26,50 @@ pub struct Container {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Serializes a container: an 8-byte little-endian header length, the JSON header, then the tensors
-/// as little-endian F32 in the order of their names.
+/// Serializes a container, as [`write`] does.
 pub fn to_bytes(container: &Container) -> Vec<u8> {
+    let tensors = container.tensors.iter();
+    let tensors = tensors.map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()));
+    let mut bytes = Vec::new();
+    write(tensors, &container.metadata, &mut bytes).expect("a vector takes everything");
+    bytes
+}
+
+/// Writes tensors (names ascending, shapes, elements): an 8-byte little-endian header length, the
+/// JSON header, then the elements as little-endian F32.
+pub fn write<'a>(
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [f32])> + Clone,
+    metadata: &BTreeMap<String, String>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     // `serde_json::Map` sorts its keys; `__metadata__` sorts before every lower-case name.
     let mut header = Map::new();
     let metadata: Map<String, Value> =
-        container.metadata.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
+        metadata.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
     header.insert("__metadata__".into(), Value::Object(metadata));
     let mut offset = 0;
-    for (name, tensor) in &container.tensors {
-        let end = offset + 4 * tensor.data.len();
+    for (name, shape, data) in tensors.clone() {
+        let end = offset + 4 * data.len();
         header.insert(
-            name.clone(),
-            json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [offset, end] }),
+            name.into(),
+            json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, end] }),
         );
         offset = end;
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     // Pads with spaces to align the data for memory mapping.
     header.resize(header.len().next_multiple_of(8), b' ');
-    let mut bytes = Vec::with_capacity(8 + header.len() + offset);
-    bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&header);
-    for tensor in container.tensors.values() {
-        for value in &tensor.data {
-            bytes.extend_from_slice(&value.to_le_bytes());
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    let mut bytes = Vec::new();
+    for (_, _, data) in tensors {
+        for part in data.chunks(PART) {
+            bytes.clear();
+            bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
+            out.write_all(&bytes)?;
         }
     }
-    bytes
+    Ok(())
 }
 
 /// Reads a container; F16 and BF16 tensors are widened, other types are rejected by name. `path` is

@@ -4,12 +4,36 @@ use std::sync::LazyLock;
 
 use half::f16;
 
+use crate::reference::{Real, maximum, simd};
+
+/// Independent partial sums, for SIMD lanes.
+const LANES: usize = 16;
+
 /// Appends the log-probabilities of logits.
 pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from((l - largest).exp())).sum();
-    let normaliser = largest + sum.ln() as f32;
+    let normaliser = simd(
+        #[inline(always)]
+        || {
+            let largest = maximum(logits);
+            let sum = sum_of(logits, logits, |l, _| f64::from(Real::exp(l - largest)));
+            largest + sum.ln() as f32
+        },
+    );
     out.extend(logits.iter().map(|l| l - normaliser));
+}
+
+/// Σ term(aᵢ, bᵢ), summed by lane.
+#[inline(always)]
+fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] += term(a[i], b[i]);
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(&a, &b)| term(a, b));
+    lanes.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
 /// Log-sum-exp of FP16 logits, by a table over all FP16 values. `None` where FP32 would overflow or
@@ -35,13 +59,19 @@ pub fn log_sum_exp(logits: &[f16]) -> Option<f32> {
 
 /// KL divergence D(p ‖ q) in nats from log-probabilities.
 pub fn kl(log_p: &[f32], log_q: &[f32]) -> f64 {
-    // Terms of probability 0 are 0, also where log q is −∞.
-    let term = |(&p, &q): (&f32, &f32)| match p.exp() {
-        0.0 => 0.0,
-        probability => f64::from(probability) * f64::from(p - q),
-    };
+    // The exponential's range ends there; terms of probability 0 are 0, also where log q is −∞.
+    const LEAST: f32 = -87.0;
+    let sum = simd(
+        #[inline(always)]
+        || {
+            sum_of(log_p, log_q, |p, q| match p < LEAST {
+                true => 0.0,
+                false => f64::from(Real::exp(p)) * f64::from(p - q),
+            })
+        },
+    );
     // Rounding can make the sum for equal distributions slightly negative.
-    log_p.iter().zip(log_q).map(term).sum::<f64>().max(0.0)
+    sum.max(0.0)
 }
 
 /// Index of the largest logit; ties go to the first.

@@ -1,19 +1,23 @@
-//! A teacher's outputs on a short text, kept in memory and compared with a student repeatedly, as
-//! fine-tuning does. Budgets compare variants of one model ([`crate::budget::Bench`]); long texts
-//! and blobs use [`evaluate`](crate::eval::evaluate), which stores no logits.
+//! A teacher's outputs on a short text, compared with a student repeatedly, as fine-tuning does.
+//! Budgets compare variants of one model ([`crate::budget::Bench`]); blobs use
+//! [`evaluate`](crate::eval::evaluate).
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::reference::{Predicts, Tape, WINDOWS_PER_PASS};
+use crate::reference::{KEPT_LOGITS, Predicts, Tape, windows_per_pass};
 
 /// Complete windows of a text, with the teacher's values for every position.
 pub struct Teacher<'a> {
+    model: &'a dyn Predicts,
     tokens: &'a [u32],
     window: usize,
-    /// Logits `[positions, V]` in batches of [`WINDOWS_PER_PASS`] windows.
-    logits: Vec<Vec<f32>>,
+    /// Windows of a batch.
+    windows: usize,
+    /// Logits `[positions, V]` by batch; `None` if they are too many to keep, and computed again
+    /// for every student.
+    logits: Option<Vec<Vec<f32>>>,
 }
 
 /// A batch of consecutive windows.
@@ -28,11 +32,16 @@ pub struct Batch<'b> {
 }
 
 impl<'a> Teacher<'a> {
-    /// Runs the teacher over `tokens`, complete windows of `window` tokens.
-    pub fn new(model: &(impl Predicts + ?Sized), tokens: &'a [u32], window: usize) -> Self {
-        let batches = tokens.par_chunks(window * WINDOWS_PER_PASS);
-        let predict = |tape: &mut Tape, inputs| model.predict(inputs, window, tape).to_vec();
-        Self { tokens, window, logits: batches.map_init(Tape::default, predict).collect() }
+    /// The teacher of `tokens`, complete windows of `window` tokens.
+    pub fn new(model: &'a dyn Predicts, tokens: &'a [u32], window: usize) -> Self {
+        let windows = windows_per_pass(model.vocab(), window);
+        let keeps = tokens.len() * model.vocab() <= KEPT_LOGITS;
+        let logits = keeps.then(|| {
+            let batches = tokens.par_chunks(window * windows);
+            let predict = |tape: &mut Tape, inputs| model.predict(inputs, window, tape).to_vec();
+            batches.map_init(Tape::default, predict).collect()
+        });
+        Self { model, tokens, window, windows, logits }
     }
 
     /// Tokens of a window.
@@ -47,10 +56,15 @@ impl<'a> Teacher<'a> {
         tape: impl Fn() -> Tape + Sync + Send,
         compare: impl Fn(&mut Tape, Batch<'_>) -> R + Sync + Send,
     ) -> Vec<R> {
-        let step = self.window * WINDOWS_PER_PASS;
-        let inputs = self.tokens.par_chunks(step).zip(&self.logits).enumerate();
-        let results = inputs.map_init(tape, |tape, (index, (inputs, teacher))| {
+        let step = self.window * self.windows;
+        let batches = self.tokens.par_chunks(step).enumerate();
+        let tapes = || (tape(), Tape::default());
+        let results = batches.map_init(tapes, |(tape, own), (index, inputs)| {
             let positions = index * step..index * step + inputs.len();
+            let teacher = match &self.logits {
+                Some(kept) => &kept[index],
+                None => self.model.predict(inputs, self.window, own),
+            };
             compare(tape, Batch { positions, inputs, teacher })
         });
         results.collect()

@@ -5,7 +5,7 @@ mod replace;
 
 pub use lock::Lock;
 pub(crate) use replace::{follow, is_special, is_standard_output, probe};
-pub use replace::{remove_leftovers, write_atomically};
+pub use replace::{remove_leftovers, write_atomically, write_atomically_by};
 
 use crate::error::{Error, Result};
 use std::fs;

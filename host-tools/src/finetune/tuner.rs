@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::reference::{Distillation, Predicts, Tape};
 use crate::threads;
 use crate::train::random::Random;
-use crate::train::{self, Batch, Shard};
+use crate::train::{self, Batch, CHUNK, Shard};
 
 /// Every setting that affects the result, besides blob, teacher and text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,8 +40,6 @@ pub struct Tuner<'a> {
     pub(super) first: Vec<f32>,
     pub(super) second: Vec<f32>,
     gradient: Vec<f32>,
-    /// All zero: no weight decay, since the teacher is the target, not zero.
-    decays: Vec<f32>,
     batch: Batch,
     /// A teacher tape and a student tape for each thread.
     tapes: Vec<(Tape, Tape)>,
@@ -72,8 +70,7 @@ impl<'a> Tuner<'a> {
             segments: student.segments(recipe.scale_rate),
             first: zeros.clone(),
             second: zeros.clone(),
-            gradient: zeros.clone(),
-            decays: zeros,
+            gradient: zeros,
             step: 0,
             teacher,
             student,
@@ -115,8 +112,8 @@ impl<'a> Tuner<'a> {
         let count = (batch * window) as f64;
         let (teacher, student, how) =
             (self.teacher, self.student.model(), self.recipe.distillation);
-        let work = |tapes: &mut (Tape, Tape), shard: &mut Shard, _| {
-            let Shard { inputs, targets, gradient, .. } = shard;
+        let work = |tapes: &mut (Tape, Tape), shard: &Shard, gradient: &mut [f32], _| {
+            let Shard { inputs, targets, .. } = shard;
             let exact = teacher.predict(inputs, window, &mut tapes.0);
             let scale = (1.0 / count) as f32;
             let learnt = (targets.as_slice(), exact);
@@ -144,19 +141,20 @@ impl<'a> Tuner<'a> {
         let (mut parameters, mut first) =
             (self.parameters.as_mut_slice(), self.first.as_mut_slice());
         let (mut second, mut gradient) = (self.second.as_mut_slice(), self.gradient.as_slice());
-        let items: Vec<_> = self
-            .segments
-            .iter()
-            .map(|&Segment { length, rate: own, weights }| {
-                let arrays = [&mut parameters, &mut first, &mut second];
-                let arrays = arrays.map(|all| all.split_off_mut(..length).expect("one of each"));
-                let gradient = gradient.split_off(..length).expect("one of each");
-                let own = if weights && stay { 0.0 } else { f64::from(own) };
-                (training.update(self.step, rate * own, clipping), arrays, gradient)
-            })
-            .collect();
-        let decays = &self.decays;
-        threads::for_each(&mut self.tapes, items.into_iter(), |_, (update, [p, m, v], g)| {
+        let mut items = Vec::new();
+        for &Segment { length, rate: own, weights } in &self.segments {
+            let arrays = [&mut parameters, &mut first, &mut second];
+            let arrays = arrays.map(|all| all.split_off_mut(..length).expect("one of each"));
+            let gradient = gradient.split_off(..length).expect("one of each");
+            let own = if weights && stay { 0.0 } else { f64::from(own) };
+            let update = training.update(self.step, rate * own, clipping);
+            let [p, m, v] = arrays.map(|array| array.chunks_mut(CHUNK));
+            let chunks = p.zip(m).zip(v).zip(gradient.chunks(CHUNK));
+            items.extend(chunks.map(|chunk| (update, chunk)));
+        }
+        // No weight decay: the teacher is the target, not zero.
+        let decays = [0.0; CHUNK];
+        threads::for_each(&mut self.tapes, items.into_iter(), |_, (update, (((p, m), v), g))| {
             update.apply(p, m, v, g, &decays[..g.len()]);
         });
     }

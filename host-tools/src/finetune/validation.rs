@@ -15,7 +15,7 @@ pub struct ValidationSet<'a> {
 
 impl<'a> ValidationSet<'a> {
     /// The complete windows of `tokens`, each with the token after it.
-    pub fn new(teacher: &dyn Predicts, tokens: &'a [u32], window: usize) -> Self {
+    pub fn new(teacher: &'a dyn Predicts, tokens: &'a [u32], window: usize) -> Self {
         let whole = tokens.len().saturating_sub(1) / window * window;
         let teacher = Teacher::new(teacher, &tokens[..whole], window);
         Self { tokens: &tokens[..whole + 1], teacher }

@@ -1,6 +1,6 @@
 //! Next-token cross-entropy, and the distillation loss.
 
-use crate::reference::real::{Real, dot, sum};
+use crate::reference::real::{Real, dot, maximum, sum};
 use crate::reference::simd::simd;
 use serde::{Deserialize, Serialize};
 
@@ -122,19 +122,6 @@ pub(super) fn multiply<T: Real>(row: &mut [T], factor: T) {
         #[inline(always)]
         || row.iter_mut().for_each(|x| *x = *x * factor),
     );
-}
-
-#[inline]
-fn maximum<T: Real>(row: &[T]) -> T {
-    // In lanes, like reductions: a running maximum would be a sequential dependency.
-    let mut lanes = [row[0]; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for i in 0..16 {
-            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
-        }
-    }
-    lanes.iter().chain(rest).fold(row[0], |a, &b| if b > a { b } else { a })
 }
 
 #[cfg(test)]

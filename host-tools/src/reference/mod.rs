@@ -42,7 +42,7 @@ pub use observer::{
     ChainCall, ConvolutionGradient, LayerGradient, LinearCall, LinearGradient, Observer, Routed,
 };
 pub use real::Real;
-pub(crate) use real::{add_to, dot};
+pub(crate) use real::{add_to, dot, maximum};
 pub(crate) use simd::simd;
 pub use soft_targets::{SoftTargets, SoftWindows};
 pub use stream::Stream;
@@ -51,6 +51,10 @@ pub use stream::Stream;
 pub(crate) const WINDOWS_PER_PASS: usize = 8;
 /// Logits of a pass, unless one window has more: 64 MiB.
 const LOGITS_PER_PASS: usize = 1 << 24;
+
+/// The most logits of a teacher that are kept, 1 GiB; those of a larger vocabulary or a longer text
+/// are computed again each time.
+pub(crate) const KEPT_LOGITS: usize = 1 << 28;
 
 /// Windows of `window` tokens that a forward pass of a vocabulary of `vocab` computes at once.
 pub fn windows_per_pass(vocab: usize, window: usize) -> usize {

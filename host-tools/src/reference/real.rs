@@ -137,6 +137,20 @@ pub(crate) fn sum<T: Real>(a: &[T]) -> T {
     lanes.into_iter().sum::<T>() + rest.iter().copied().sum::<T>()
 }
 
+/// The largest element; `a` is not empty.
+#[inline]
+pub(crate) fn maximum<T: Real>(a: &[T]) -> T {
+    // In lanes, like reductions: a running maximum would be a sequential dependency.
+    let mut lanes = [a[0]; 16];
+    let (chunks, rest) = a.as_chunks::<16>();
+    for chunk in chunks {
+        for i in 0..16 {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+        }
+    }
+    lanes.iter().chain(rest).fold(a[0], |a, &b| if b > a { b } else { a })
+}
+
 /// y += x.
 #[inline]
 pub(crate) fn add_to<T: Real>(y: &mut [T], x: &[T]) {

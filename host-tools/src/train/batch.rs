@@ -1,12 +1,14 @@
 //! A batch in shards, whose gradient sum does not depend on the number of threads.
 
 use crate::reference::{add_to, simd};
-use crate::threads;
+use crate::threads::{self, Turn};
 use crate::train::random::Random;
 
 /// Parameters per chunk of parallel work. Part of the recipe: it fixes the order in which squares
 /// of the gradient are summed.
 pub(crate) const CHUNK: usize = 1 << 14;
+/// Parameters that a shard adds to the sum of gradients at a time.
+const PIECE: usize = 1 << 17;
 
 /// A shard: one part of a batch.
 #[derive(Default)]
@@ -17,8 +19,6 @@ pub(crate) struct Shard {
     pub(crate) starts: Vec<usize>,
     /// The token after each input.
     pub(crate) targets: Vec<u32>,
-    /// Gradient of the shard's loss.
-    pub(crate) gradient: Vec<f32>,
     loss: f64,
 }
 
@@ -26,6 +26,8 @@ pub(crate) struct Shard {
 pub(crate) struct Batch {
     shards: Vec<Shard>,
     pub(crate) gradient: Vec<f32>,
+    /// A shard's gradient, one for each thread.
+    buffers: Vec<Vec<f32>>,
 }
 
 impl Batch {
@@ -34,6 +36,7 @@ impl Batch {
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             gradient: vec![0.0; parameters],
+            buffers: Vec::new(),
         }
     }
 
@@ -67,44 +70,67 @@ impl Batch {
         }
     }
 
-    /// Lets `work` add the gradient of every shard, one thread per state, with a random number for
-    /// each shard. Returns the summed losses and the norm of the summed gradient.
+    /// Lets `work` add the gradient of every shard to zeros, one thread per state, with a random
+    /// number for each shard. Returns the summed losses and the norm of the summed gradient.
     pub(crate) fn backward<S: Send>(
         &mut self,
         states: &mut [S],
         mut random: Random,
-        work: impl Fn(&mut S, &mut Shard, u64) -> f64 + Sync,
+        work: impl Fn(&mut S, &Shard, &mut [f32], u64) -> f64 + Sync,
     ) -> (f64, f64) {
         let parameters = self.gradient.len();
-        let shards = self.shards.iter_mut().map(|shard| (shard, random.word()));
-        threads::for_each(states, shards, |state, (shard, seed)| {
-            shard.gradient.resize(parameters, 0.0);
-            shard.gradient.fill(0.0);
-            shard.loss = work(state, shard, seed);
+        self.buffers.resize_with(states.len(), || vec![0.0; parameters]);
+        let mut threads: Vec<_> = states.iter_mut().zip(&mut self.buffers).collect();
+        // Shards add to one piece after the other: while one is at the second, the next is at the
+        // first.
+        let pieces: Vec<Turn<&mut [f32]>> =
+            self.gradient.chunks_mut(PIECE).map(Turn::new).collect();
+        let shards = self.shards.iter_mut().enumerate();
+        let shards = shards.map(|(index, shard)| (index, shard, random.word()));
+        threads::for_each(&mut threads, shards, |(state, buffer), (index, shard, seed)| {
+            let pass = Pass { pieces: &pieces, shard: index };
+            buffer.fill(0.0);
+            shard.loss = work(state, shard, buffer, seed);
+            pass.add(buffer);
         });
-        (self.shards.iter().map(|shard| shard.loss).sum(), self.reduce(states))
+        drop(pieces);
+        (self.shards.iter().map(|shard| shard.loss).sum(), self.norm(states))
     }
 
-    /// Sums the shards' gradients in a fixed order and returns the norm of the sum.
-    fn reduce<S: Send>(&mut self, states: &mut [S]) -> f64 {
-        let shards = &self.shards;
-        let chunks = self.gradient.chunks_mut(CHUNK);
+    /// The norm of the gradient, its squares summed in a fixed order.
+    fn norm<S: Send>(&self, states: &mut [S]) -> f64 {
+        let chunks = self.gradient.chunks(CHUNK);
         let mut squares = vec![0.0f64; chunks.len()];
-        let items = chunks.zip(&mut squares).enumerate();
-        threads::for_each(states, items, |_, (i, (gradient, square))| {
-            let range = i * CHUNK..i * CHUNK + gradient.len();
-            gradient.copy_from_slice(&shards[0].gradient[range.clone()]);
-            simd(
-                #[inline(always)]
-                || {
-                    for shard in &shards[1..] {
-                        add_to(gradient, &shard.gradient[range.clone()]);
-                    }
-                },
-            );
+        threads::for_each(states, chunks.zip(&mut squares), |_, (gradient, square)| {
             *square = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
         });
         squares.iter().sum::<f64>().sqrt()
+    }
+}
+
+/// A shard on its way through the pieces of the gradient; dropping it lets the next one pass.
+struct Pass<'a, 'b> {
+    pieces: &'a [Turn<&'b mut [f32]>],
+    shard: usize,
+}
+
+impl Pass<'_, '_> {
+    fn add(&self, own: &[f32]) {
+        for (piece, own) in self.pieces.iter().zip(own.chunks(PIECE)) {
+            piece.take(self.shard, |sum| match self.shard {
+                0 => sum.copy_from_slice(own),
+                _ => simd(
+                    #[inline(always)]
+                    || add_to(sum, own),
+                ),
+            });
+        }
+    }
+}
+
+impl Drop for Pass<'_, '_> {
+    fn drop(&mut self) {
+        self.pieces.iter().for_each(|piece| piece.take(self.shard, |_| {}));
     }
 }
 

@@ -16,7 +16,7 @@ pub mod state;
 mod tests;
 mod trainer;
 
-pub(crate) use batch::{Batch, Shard};
+pub(crate) use batch::{Batch, CHUNK, Shard};
 pub use evaluate::{Score, evaluate};
 pub use initial::initial_model;
 pub(crate) use log::Log;

@@ -1,7 +1,7 @@
 //! The resume file: everything needed to continue an interrupted run with the same result.
 
-use crate::checkpoint::safetensors::{self, Container};
-use crate::checkpoint::{ModelConfig, Tensor};
+use crate::checkpoint::ModelConfig;
+use crate::checkpoint::safetensors;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::reference::Model;
@@ -46,12 +46,12 @@ pub(crate) fn write<'a>(
     mut settings: BTreeMap<String, String>,
     progress: &impl Serialize,
 ) -> Result<()> {
-    let tensor = |data: &[f32]| Tensor { shape: vec![data.len()], data: data.to_vec() };
-    let tensors = arrays.into_iter().map(|(name, array)| (name.to_string(), tensor(array)));
+    let mut arrays: Vec<_> = arrays.into_iter().map(|(name, a)| (name, [a.len()], a)).collect();
+    arrays.sort_unstable_by_key(|&(name, ..)| name);
     let progress = serde_json::to_string(progress).expect("a plain struct serialises");
     settings.insert(PROGRESS.into(), progress);
-    let container = Container { tensors: tensors.collect(), metadata: settings };
-    files::write_atomically(path, &safetensors::to_bytes(&container))
+    let tensors = arrays.iter().map(|(name, shape, array)| (*name, shape.as_slice(), *array));
+    files::write_atomically_by(path, |out| safetensors::write(tensors, &settings, out))
 }
 
 /// Reads the progress and arrays of these lengths, if the settings match.

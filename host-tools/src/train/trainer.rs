@@ -135,9 +135,9 @@ impl Trainer {
         let scale = 1.0 / (batch * window) as f32;
         let cross_entropy = self.recipe.cross_entropy.unwrap_or(0.0);
         let (model, random) = (&self.model, Random::dropout(seed, self.step));
-        let work = |tape: &mut Tape, shard: &mut Shard, seed| {
+        let work = |tape: &mut Tape, shard: &Shard, gradient: &mut [f32], seed| {
             tape.set_dropout(dropout, seed);
-            let Shard { starts, inputs, targets, gradient, .. } = shard;
+            let Shard { starts, inputs, targets, .. } = shard;
             let Some(text) = soft else {
                 return model.add_gradient(inputs, targets, window, scale, tape, gradient);
             };

@@ -1,10 +1,11 @@
 //! Importance files: merged, and measured in parts.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{SHORT, fails, json, resnet_bk, workplace};
+use crate::common::{PROGRAM, SHORT, fails, json, refused, resnet_bk, wait, workplace};
 
 fn analyze(at: &Path, out: &str, more: &[&str]) -> Value {
     let arguments = ["analyze", "model.safetensors", "--out", out, "--quiet", "--json"];
@@ -79,4 +80,31 @@ fn a_table_is_estimated_from_a_sample() {
     let kl = |i: usize| scores["blobs"][i]["fidelity"]["kl"].as_f64().unwrap();
     // On so few tokens both are far from the best.
     assert!(kl(0) < 1.5 * kl(1), "{} instead of {}: {measured}", kl(0), kl(1));
+}
+
+#[test]
+fn an_interrupted_target_resumes() {
+    let place = workplace();
+    let at = place.path();
+    let quantize = ["quantize", "model.safetensors", "--target-ratio", "6", "--json", "--quiet"];
+    let to = |out: &'static str| [&quantize[..], &["--out", out], &SHORT].concat();
+    json(at, &to("whole.rbk"));
+    let kept = at.join("part.rbk.importance");
+    let mut running = Command::new(PROGRAM)
+        .args(to("part.rbk"))
+        .current_dir(at)
+        .env_remove("WIKITEXT2_DIR")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait("no measurements are kept", || kept.exists());
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(kept.exists() && !at.join("part.rbk").exists(), "it was too late for an interruption");
+    let other = [&to("part.rbk")[..], &["--seed", "2"]].concat();
+    refused(at, &other, "the seed was 1, is now 2");
+    json(at, &to("part.rbk"));
+    assert!(!kept.exists(), "measurements are kept after the run");
+    let read = |name: &str| std::fs::read(at.join(name)).unwrap();
+    assert!(read("part.rbk") == read("whole.rbk"), "the interruption changed the result");
 }

@@ -116,7 +116,7 @@ impl Args {
     }
 
     /// The blob to write, if it and the files beside it may be written.
-    pub(super) fn output(&self) -> Result<Output> {
+    pub(super) fn output(&mut self) -> Result<Output> {
         let inputs = self.making.inputs(&self.model);
         let mut plan = self.force.plan(inputs).reads(&self.blob).reads(&self.teacher);
         let out = plan.writes(&self.out, Kind::Blob)?;
@@ -126,6 +126,7 @@ impl Args {
                 self.out.display()
             )));
         }
+        self.making.keep(&out, &mut plan)?;
         for round in 0..self.recipe.rounds {
             plan.writes(&self.beside(round, "state"), Kind::State)?;
             plan.writes(&self.beside(round, "jsonl"), Kind::Log)?;

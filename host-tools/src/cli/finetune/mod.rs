@@ -57,9 +57,10 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let (best, _) = rounds.iter().enumerate().min_by(|a, b| better(a.1, b.1)).expect("one round");
     let finished = finetuning.export(&rounds[0], &rounds[best])?;
     out.write(&finished.blob)?;
-    // The blob is written: the resume files are no longer needed.
+    // The blob is written: what was kept for resuming is no longer needed.
     for round in 0..args.recipe.rounds {
         files::remove(&args.beside(round, "state"))?;
     }
+    args.making.remove_kept()?;
     report(&args.out, &loaded, &rounds, best, &finished, global)
 }

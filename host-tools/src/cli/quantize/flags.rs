@@ -6,6 +6,7 @@ use resnet_bk_core::blob::Measured;
 use resnet_bk_core::kernels::Core;
 use resnet_bk_schema::Storage;
 
+use super::kept::KeptMeasurements;
 use crate::budget::{Bench, Limit, refine};
 use crate::cli::Global;
 use crate::cli::common::{Loaded, TextArgs, bar, model_files, set};
@@ -15,6 +16,7 @@ use crate::cli::numbers;
 use crate::error::Result;
 use crate::eval::text::Tokens;
 use crate::importance::{self, Importance, Settings};
+use crate::output::{Output, Plan};
 use crate::quantize::Origin;
 use crate::quantize::encode::Encoded;
 use crate::reference::Model;
@@ -74,9 +76,9 @@ pub(in crate::cli) struct QuantizeArgs {
     #[command(flatten)]
     pub(super) limit: LimitArgs,
     /// Importance file written by `analyze`, for the dynamic policy, for targets, and for the
-    /// arrangement of experts under any policy. Measurements that a target needs are added to it,
-    /// so an interrupted run resumes; a target needs a file with the same calibration, window, seed
-    /// and steps.
+    /// arrangement of experts under any policy. Measurements that a target needs are added to it; a
+    /// target needs a file with the same calibration, window, seed and steps. Without a file, they
+    /// are kept in OUT.importance while the run lasts. Either way an interrupted run resumes.
     #[arg(long, value_name = "FILE")]
     pub(super) importance: Option<PathBuf>,
     #[command(flatten)]
@@ -105,6 +107,9 @@ pub(in crate::cli) struct QuantizeArgs {
     /// and length are part of the blob.
     #[arg(skip)]
     pub(in crate::cli) recorded: Option<Tokens>,
+    /// Where measurements for a target are kept while a run without an importance file lasts.
+    #[arg(skip)]
+    pub(in crate::cli) kept: Option<KeptMeasurements>,
 }
 
 impl QuantizeArgs {
@@ -133,6 +138,19 @@ impl QuantizeArgs {
         let loaded = Loaded::read(model, self.tokenizer.as_deref(), global)?;
         self.text.fit(loaded.checkpoint.config.positions)?;
         Ok(loaded)
+    }
+
+    /// Keeps measurements beside the output.
+    pub(in crate::cli) fn keep(&mut self, out: &Output, plan: &mut Plan) -> Result<()> {
+        if self.has_target() && self.importance.is_none() {
+            self.kept = KeptMeasurements::beside(out, plan)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the kept measurements: the result is written.
+    pub(in crate::cli) fn remove_kept(&self) -> Result<()> {
+        self.kept.as_ref().map_or(Ok(()), KeptMeasurements::remove)
     }
 
     /// Text that the blob will be measured on, if any.

@@ -1,6 +1,7 @@
 //! `resnet-bk quantize`.
 
 mod flags;
+mod kept;
 mod make;
 mod model;
 mod target;
@@ -89,11 +90,17 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let Args { model, mut making, out, force, dry_run } = args;
     let out = match (dry_run, out) {
         (true, _) => None,
-        (false, Some(out)) => Some(force.plan(making.inputs(&model)).writes(&out, Kind::Blob)?),
+        (false, Some(out)) => {
+            let mut plan = force.plan(making.inputs(&model));
+            let out = plan.writes(&out, Kind::Blob)?;
+            making.keep(&out, &mut plan)?;
+            Some(out)
+        }
         (false, None) => return Err(Error::Usage("--out is missing".into())),
     };
     let loaded = making.load(&model, global)?;
     let Some((source, made)) = making.make(&loaded, dry_run, global)? else { return Ok(()) };
     let out: Output = out.expect("a dry run makes nothing");
-    write(&making, &out, &loaded, &source, &made, global)
+    write(&making, &out, &loaded, &source, &made, global)?;
+    making.remove_kept()
 }

@@ -1,10 +1,12 @@
 //! `resnet-bk quantize --target-bytes | --target-ratio | --max-kl`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use resnet_bk_schema::{Step, Storage};
 
 use super::flags::{QuantizeArgs, Target};
+use super::kept::KeptMeasurements;
 use super::model::{QuantizedModel, TargetMix};
 use super::write::preview;
 use crate::budget::{self, Bench, Mix, Progress, Search};
@@ -26,6 +28,9 @@ use crate::tokenizer::Tokenizer;
 /// Bisection steps over blob size in the search for `--max-kl`.
 const HALVINGS: usize = 9;
 
+/// Steps that a round of the search measures where the table is estimated.
+const REMEASURED: usize = 64;
+
 /// Quantizes to the target; a dry run prints the result and returns `None`.
 pub(super) fn make(
     args: &QuantizeArgs,
@@ -41,18 +46,29 @@ pub(super) fn make(
     let folded = Model::from_checkpoint(&source.folded);
     let limit = Some(args.measured_on());
     let held_out = args.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
+    let settings = args.settings(loaded, &text);
+    let kept = args.kept.as_ref().filter(|_| args.importance.is_none());
     // Without a file, the path is not used in messages.
-    let path = args.importance.as_deref().unwrap_or(Path::new(""));
-    let mut importance = match importance {
-        Some(importance) => {
-            importance.require(&args.settings(loaded, &text), path)?;
+    let path = args.importance.as_deref().or(kept.map(KeptMeasurements::path));
+    let path = path.unwrap_or(Path::new(""));
+    let mut importance = match (importance, kept) {
+        (Some(importance), _) => {
+            importance.require(&settings, path)?;
             importance
         }
-        None => args.publish(loaded, &text, global)?,
+        (None, Some(kept)) => match kept.read(loaded, &settings)? {
+            Some(before) => {
+                note(global, &format!("resuming with the measurements in {}", path.display()));
+                before
+            }
+            None => Importance::new(settings, BTreeMap::new()),
+        },
+        (None, None) => Importance::new(settings, BTreeMap::new()),
     };
-    let save = |importance: &Importance| match &args.importance {
-        Some(path) => files::write_atomically(path, &importance.to_bytes()),
-        None => Ok(()),
+    let save = |importance: &Importance| match (&args.importance, kept) {
+        (Some(path), _) => files::write_atomically(path, &importance.to_bytes()),
+        (None, Some(kept)) => kept.write(importance),
+        (None, None) => Ok(()),
     };
     let measuring = Measuring {
         text: &args.text,
@@ -70,7 +86,10 @@ pub(super) fn make(
         true => budget::estimate(&bench, &importance.measured)?,
         false => importance.measured,
     };
-    let search = Search::new(&bench, &table, args.limit.limit()?.as_ref())?;
+    let mut search = Search::new(&bench, &table, args.limit.limit()?.as_ref())?;
+    if measuring.estimates {
+        search = search.remeasuring(REMEASURED);
+    }
     let recorded = args.recorded(&folded, tokenizer, global)?;
     let origin = args.origin(&text, recorded.as_ref());
     let overhead = overhead(args, source, &origin)?;

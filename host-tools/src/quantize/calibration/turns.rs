@@ -5,22 +5,16 @@
 //! it has passed there: batches follow each other through the model.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::channels::ChannelSums;
 use super::statistics::Statistics;
 use super::sums::{LayerSums, Sums};
 use crate::reference::LayerGradient;
+use crate::threads::Turn;
 
 /// The sums of every layer, by name.
 pub(super) struct Turns {
-    layers: BTreeMap<String, Turn>,
-}
-
-/// A layer's sums, and the batch that adds to them next.
-struct Turn {
-    sums: Mutex<(usize, Sums)>,
-    passed: Condvar,
+    layers: BTreeMap<String, Turn<Sums>>,
 }
 
 /// A batch on its way; dropping it lets the next one pass everywhere.
@@ -38,8 +32,7 @@ impl Turns {
         let linear = linear.map(|name| (name, Sums::Linear(LayerSums::default())));
         let convolutions =
             convolutions.map(|name| (name, Sums::Convolution(ChannelSums::default())));
-        let turn =
-            |(name, sums)| (name, Turn { sums: Mutex::new((0, sums)), passed: Condvar::new() });
+        let turn = |(name, sums)| (name, Turn::new(sums));
         Self { layers: linear.chain(convolutions).map(turn).collect() }
     }
 
@@ -55,7 +48,7 @@ impl Turns {
     ) -> (BTreeMap<String, Statistics>, BTreeMap<String, Vec<Statistics>>) {
         let (mut layers, mut convolutions) = (BTreeMap::new(), BTreeMap::new());
         for (name, turn) in self.layers {
-            match turn.sums.into_inner().unwrap_or_else(PoisonError::into_inner).1 {
+            match turn.into_inner() {
                 Sums::Linear(sums) if sums.is_empty() => {}
                 Sums::Linear(sums) => {
                     layers.insert(name, sums.finish());
@@ -66,21 +59,6 @@ impl Turns {
             }
         }
         (layers, convolutions)
-    }
-}
-
-impl Turn {
-    /// Lets `batch` work on the sums when it is its turn, then lets the next one pass.
-    fn take(&self, batch: usize, work: impl FnOnce(&mut Sums)) {
-        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        while sums.0 < batch {
-            sums = self.passed.wait(sums).unwrap_or_else(PoisonError::into_inner);
-        }
-        if sums.0 == batch {
-            work(&mut sums.1);
-            sums.0 = batch + 1;
-            self.passed.notify_all();
-        }
     }
 }
 

@@ -1,0 +1,60 @@
+//! Measurements for a target, kept beside the output while a run lasts: an interrupted one resumes.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::common::Loaded;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::importance::{Importance, Settings};
+use crate::output::{Kind, Output, Plan};
+
+/// The file `OUT.importance`.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct KeptMeasurements {
+    output: Output,
+    /// Whether a file of other settings is replaced.
+    force: bool,
+}
+
+impl KeptMeasurements {
+    /// The file beside `out`; none beside a device or a pipe.
+    pub(in crate::cli) fn beside(out: &Output, plan: &mut Plan) -> Result<Option<Self>> {
+        if !out.is_file() {
+            return Ok(None);
+        }
+        let mut name = out.path().as_os_str().to_owned();
+        name.push(".importance");
+        let output = plan.writes(&PathBuf::from(name), Kind::Importance)?;
+        Ok(Some(Self { output, force: plan.force() }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.output.path()
+    }
+
+    /// What an interrupted run of the same settings measured, if there was one.
+    pub(super) fn read(&self, loaded: &Loaded, settings: &Settings) -> Result<Option<Importance>> {
+        if !self.output.is_occupied() {
+            return Ok(None);
+        }
+        let found = loaded.importance(self.path()).and_then(|found| {
+            found.require(settings, self.path())?;
+            Ok(found)
+        });
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(_) if self.force => Ok(None),
+            Err(Error::Format { path, reason, .. }) => Err(Error::Overwrite { path, reason }),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn write(&self, importance: &Importance) -> Result<()> {
+        self.output.write(&importance.to_bytes())
+    }
+
+    /// Removes the file: the result is written.
+    pub(in crate::cli) fn remove(&self) -> Result<()> {
+        files::remove(self.path())
+    }
+}
