@@ -62,7 +62,26 @@ impl<'a> Model<'a> {
     // Outlined so that it is compiled in this crate, with its optimization for size on devices.
     #[inline(never)]
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
-        let preamble = Preamble::parse(bytes)?;
+        Self::read::<true>(bytes)
+    }
+
+    /// [`Model::from_bytes`] for a large blob that was verified before, such as a file mapped into
+    /// memory: checks everything but the checksum and the FP16 weights. Time is linear in the
+    /// number of matrices and in the bytes of text, token classes and copies of matrices; other
+    /// weights are not read. Whatever they are, no access goes out of bounds and nothing panics,
+    /// but logits may be NaN.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::from_bytes`].
+    #[cfg(feature = "std")]
+    pub fn from_verified_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
+        Self::read::<false>(bytes)
+    }
+
+    #[inline(always)]
+    fn read<const VERIFY: bool>(bytes: &'a [u8]) -> Result<Self, Error> {
+        let preamble = Preamble::read::<VERIFY>(bytes)?;
         let encoded = &bytes[PREAMBLE_LEN..PREAMBLE_LEN + preamble.header_len as usize];
         let (header, rest): (Header<'a>, &[u8]) =
             postcard::take_from_bytes(encoded).map_err(|_| Error::Header)?;
@@ -79,7 +98,7 @@ impl<'a> Model<'a> {
         for (index, id) in dims.tensors().enumerate() {
             let problem = |problem| Error::Tensor { index: index as u32, problem };
             let record = record(header.records, index).ok_or(problem(TensorProblem::Precision))?;
-            let tensor = Tensor::new(sections, &dims, id, &record)?;
+            let tensor = Tensor::read::<VERIFY>(sections, &dims, id, &record)?;
             // A token table has one row per token of its class. An expert's second matrix has one
             // column per row of the first, which precedes it.
             let matches = match id {

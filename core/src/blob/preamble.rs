@@ -26,6 +26,12 @@ pub struct Preamble {
 impl Preamble {
     /// Checks magic, version, length and checksum, in that order; the error is the first problem.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        Self::read::<true>(bytes)
+    }
+
+    /// [`Preamble::parse`], without the checksum unless `VERIFY`.
+    #[inline]
+    pub(crate) fn read<const VERIFY: bool>(bytes: &[u8]) -> Result<Self, Error> {
         let Some(fixed) = bytes.first_chunk::<PREAMBLE_LEN>() else {
             return Err(if bytes.starts_with(&MAGIC) || MAGIC.starts_with(bytes) {
                 Error::Truncated { needed: PREAMBLE_LEN, given: bytes.len() }
@@ -51,10 +57,12 @@ impl Preamble {
         if bytes.len() > total {
             return Err(Error::TrailingBytes { expected: total, given: bytes.len() });
         }
-        let stored = stored_checksum(bytes);
-        let computed = checksum(bytes);
-        if stored != computed {
-            return Err(Error::Checksum { stored, computed });
+        if VERIFY {
+            let stored = stored_checksum(bytes);
+            let computed = checksum(bytes);
+            if stored != computed {
+                return Err(Error::Checksum { stored, computed });
+            }
         }
         let header_end = PREAMBLE_LEN as u64 + preamble.header_len as u64;
         if header_end > total as u64 {

@@ -139,6 +139,17 @@ impl<'a> Tensor<'a> {
         id: TensorId,
         record: &TensorRecord,
     ) -> Result<Self, Error> {
+        Self::read::<true>(sections, dims, id, record)
+    }
+
+    /// [`Tensor::new`], without the pass over FP16 weights unless `VERIFY`.
+    #[inline]
+    pub(crate) fn read<const VERIFY: bool>(
+        sections: &'a [u8],
+        dims: &Dimensions,
+        id: TensorId,
+        record: &TensorRecord,
+    ) -> Result<Self, Error> {
         let problem = |problem| Error::Tensor { index: dims.index(id) as u32, problem };
         record.check(dims, id).map_err(problem)?;
         let (rows, cols) = (record.rows as usize, record.cols as usize);
@@ -152,7 +163,7 @@ impl<'a> Tensor<'a> {
             return Err(problem(TensorProblem::Bounds));
         }
         let section = &sections[start..][..layout.len()];
-        if record.precision == Precision::Fp16 {
+        if VERIFY && record.precision == Precision::Fp16 {
             let halves = section[..layout.scales_at()].chunks_exact(2);
             let finite = |half: &[u8]| half[1] & 0x7c != 0x7c;
             if !halves.into_iter().all(finite) {

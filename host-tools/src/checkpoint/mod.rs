@@ -10,7 +10,7 @@ pub use config::{Block, Chain, ModelConfig, TAPS, TensorSpec};
 pub use tensor::Tensor;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Content};
 use safetensors::Container;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -81,7 +81,7 @@ impl Checkpoint {
 
     /// Reads and checks a checkpoint that [`Checkpoint::write`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::from_bytes(&files::read(path)?, path)
+        Self::from_bytes(&Content::of(path)?, path)
     }
 
     /// Reads and checks the bytes of a checkpoint; `path` is for messages.

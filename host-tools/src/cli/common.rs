@@ -16,7 +16,7 @@ use crate::corpus::{Corpus, Split};
 pub(crate) use crate::digest::hex;
 use crate::error::{Error, Result};
 use crate::eval::text::{TextSource, Tokens};
-use crate::files;
+use crate::files::Content;
 use crate::importance::{Importance, Settings, Text};
 use crate::output::Plan;
 use crate::quantize::Source;
@@ -38,7 +38,7 @@ impl Loaded {
     /// the checkpoint, if any. It must be the one that the model was trained with; if the
     /// checkpoint does not record it, a note is printed.
     pub(crate) fn read(path: &Path, tokenizer: Option<&Path>, global: Global) -> Result<Self> {
-        let bytes = files::read(path)?;
+        let bytes = Content::of(path)?;
         let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
         let beside = path.with_file_name("tokenizer.json");
         let file = tokenizer.or_else(|| beside.exists().then_some(beside.as_path()));
@@ -52,7 +52,7 @@ impl Loaded {
                 note(global, &format!("{model} {remark}; {name} is assumed to be that one"));
             }
         }
-        let sha256 = Sha256::digest(&bytes).into();
+        let sha256 = Sha256::digest(&*bytes).into();
         Ok(Self { checkpoint, tokenizer, bytes: bytes.len() as u64, sha256 })
     }
 

@@ -15,7 +15,7 @@ use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, Subject};
-use crate::files;
+use crate::files::Content;
 use crate::quantize::substitute::substitute;
 use crate::reference::Model;
 use crate::table::table;
@@ -96,9 +96,9 @@ impl From<SplitArg> for Split {
 
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let mut loaded: Option<Loaded> = None;
-    let mut blobs: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    let mut blobs: Vec<(PathBuf, Content)> = Vec::new();
     for path in &args.models {
-        let bytes = files::read(path)?;
+        let bytes = Content::of(path)?;
         if is_blob(&bytes) {
             blobs.push((path.clone(), bytes));
         } else if loaded.is_some() {
@@ -160,7 +160,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let (fp32, of_blobs) = qualities.split_at(usize::from(loaded.is_some()));
     if global.json {
         let row =
-            |((model, (path, bytes)), quality): ((&core::Model<'_>, &(_, Vec<u8>)), &Quality)| {
+            |((model, (path, bytes)), quality): ((&core::Model<'_>, &(_, Content)), &Quality)| {
                 Scored {
                     path: Some(escaped(path)),
                     policy: Some(model.provenance().policy.to_owned()),
@@ -206,7 +206,7 @@ fn tokenizer(
     named: Option<&Path>,
     loaded: Option<&mut Loaded>,
     models: &[core::Model<'_>],
-    blobs: &[(PathBuf, Vec<u8>)],
+    blobs: &[(PathBuf, Content)],
 ) -> Result<Option<Tokenizer>> {
     let of_checkpoint = loaded.and_then(|loaded| loaded.tokenizer.take());
     let blobs = || models.iter().zip(blobs.iter().map(|(path, _)| path));

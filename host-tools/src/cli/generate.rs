@@ -11,7 +11,7 @@ use super::common::{Loaded, check_tokenizer, is_blob, parse_blob, print_json};
 use crate::cli::Global;
 use crate::cli::numbers;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::Content;
 use crate::reference::{Model, Stream};
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
@@ -68,6 +68,11 @@ pub(crate) struct Args {
     /// Tokenizer, for a blob that contains none or a checkpoint without a tokenizer.json beside it.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Trust a blob that was verified before: skip its checksum and the check of FP16 weights. A
+    /// large blob is mapped into memory, so that the first token need not wait until all of it is
+    /// read.
+    #[arg(long)]
+    no_verify: bool,
 }
 
 /// Distinct tokens that the repetition penalty covers.
@@ -111,9 +116,13 @@ impl Predictor for Writer<'_> {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let bytes = files::read(&args.model)?;
+    let bytes = Content::of(&args.model)?;
     if is_blob(&bytes) {
-        let model = parse_blob(&bytes, &args.model)?;
+        let model = match args.no_verify {
+            true => core::Model::from_verified_bytes(&bytes)
+                .map_err(|error| Error::BlobFile { path: args.model.clone(), error })?,
+            false => parse_blob(&bytes, &args.model)?,
+        };
         let writer = Writer::Core(Box::new(Session::allocate(model.clone()).map_err(Error::Blob)?));
         let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
         if let (Some(named), Some(path)) = (&named, &args.tokenizer) {

@@ -13,7 +13,7 @@ use super::pieces::Bounds;
 use crate::checkpoint::{Block, Chain, Checkpoint, ModelConfig};
 use crate::cli::Global;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::Content;
 use crate::policy::{REFERENCE_SIZE, published_estimate};
 use crate::table::table;
 use crate::tensors::{dimensions, weight_name};
@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let Some(path) = &args.file else {
         return print_estimate(&REFERENCE_SIZE, global);
     };
-    let bytes = files::read(path)?;
+    let bytes = Content::of(path)?;
     if is_blob(&bytes) {
         let model = parse_blob(&bytes, path)?;
         if args.published_estimate {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::common::{Force, escaped, print_json};
 use crate::cli::Global;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Content};
 use crate::output::{Kind, Output};
 use crate::terminal::{Stderr, Stdout};
 
@@ -36,7 +36,7 @@ impl Ends {
     /// kind, if any.
     pub(super) fn open(&self, kind: Option<Kind>) -> Result<Opened> {
         let sink = self.sink(kind)?;
-        let blob = files::read(&self.model)?;
+        let blob = Content::of(&self.model)?;
         // The text of no --prime is that of no bytes.
         let prime = self.prime.as_deref().map_or(Ok(Vec::new()), files::read)?;
         Ok(Opened { sink, blob, prime })
@@ -98,7 +98,7 @@ impl Ends {
 pub(super) struct Opened {
     pub(super) sink: Sink,
     /// Bytes of the blob.
-    pub(super) blob: Vec<u8>,
+    pub(super) blob: Content,
     /// The text of `--prime`.
     pub(super) prime: Vec<u8>,
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::common::{Force, escaped, parse_blob, print_json};
 use crate::cli::Global;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Content};
 use crate::importance::Importance;
 use crate::output::{Kind, Output, Plan};
 use crate::report::{self, Findings, Plot};
@@ -111,7 +111,7 @@ impl Args {
         let importance = self.importance.as_deref().map(Importance::read_any).transpose()?;
         let mut blobs = Vec::new();
         for path in &self.blob {
-            let bytes = files::read(path)?;
+            let bytes = Content::of(path)?;
             let model = parse_blob(&bytes, path)?;
             let parts = report::bytes_by_part(&model, bytes.len());
             let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();

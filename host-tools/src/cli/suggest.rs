@@ -9,7 +9,7 @@ use serde_json::json;
 use super::common::{parse_blob, print_json};
 use crate::cli::{Global, numbers};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::Content;
 use crate::table::table;
 use crate::terminal::Stdout;
 
@@ -50,7 +50,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let blob = files::read(&args.model)?;
+    let blob = Content::of(&args.model)?;
     let model = parse_blob(&blob, &args.model)?;
     let session = Session::allocate(model.clone()).map_err(Error::Blob)?;
     let mut snapshot = vec![0; model.dims().context_len()];

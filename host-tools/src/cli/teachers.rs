@@ -9,21 +9,21 @@ use crate::cli::Global;
 use crate::cli::common::{Loaded, carried, is_blob, parse_blob};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::Content;
 use crate::reference::{Ensemble, Model, Predicts};
 use crate::tokenizer::Tokenizer;
 
 /// A file of a teacher: a checkpoint, with its tokenizer beside it, or a blob, with its own.
 pub(super) struct TeacherFile {
     path: PathBuf,
-    content: Content,
+    content: Weights,
     sha256: String,
     tokenizer: Option<Tokenizer>,
 }
 
-enum Content {
+enum Weights {
     Checkpoint(Box<Checkpoint>),
-    Blob(Vec<u8>),
+    Blob(Content),
 }
 
 impl TeacherFile {
@@ -33,20 +33,20 @@ impl TeacherFile {
     }
 
     fn read(path: &Path, global: Global) -> Result<Self> {
-        let bytes = files::read(path)?;
+        let bytes = Content::of(path)?;
         let path = path.to_path_buf();
         if is_blob(&bytes) {
             let tokenizer = carried(&parse_blob(&bytes, &path)?)?;
             return Ok(Self {
                 path,
                 sha256: sha256(&bytes),
-                content: Content::Blob(bytes),
+                content: Weights::Blob(bytes),
                 tokenizer,
             });
         }
         let loaded = Loaded::read(&path, None, global)?;
         let sha256 = loaded.sha256_hex();
-        let content = Content::Checkpoint(Box::new(loaded.checkpoint));
+        let content = Weights::Checkpoint(Box::new(loaded.checkpoint));
         Ok(Self { path, content, sha256, tokenizer: loaded.tokenizer })
     }
 
@@ -59,7 +59,7 @@ impl TeacherFile {
     fn check(&self, vocab: usize, student: &Student<'_>) -> Result<()> {
         let sha256 = |tokenizer: Option<&Tokenizer>| tokenizer.map(Tokenizer::sha256);
         let (own, wanted) = (sha256(self.tokenizer()), sha256(student.tokenizer));
-        let unknown = own.is_none() && matches!(self.content, Content::Blob(_));
+        let unknown = own.is_none() && matches!(self.content, Weights::Blob(_));
         if vocab == student.vocab && (unknown || own == wanted) {
             return Ok(());
         }
@@ -102,12 +102,12 @@ impl<'a> Teachers<'a> {
         let mut table: Option<(usize, &Path)> = None;
         for file in files {
             let (member, full, positions): (Box<dyn Predicts + 'a>, _, _) = match &file.content {
-                Content::Checkpoint(checkpoint) => {
+                Weights::Checkpoint(checkpoint) => {
                     let config = &checkpoint.config;
                     let (full, positions) = (config.chain == Chain::Full, config.positions);
                     (Box::new(Model::from_checkpoint(checkpoint)), full, positions)
                 }
-                Content::Blob(bytes) => {
+                Weights::Blob(bytes) => {
                     let model = parse_blob(bytes, &file.path)?;
                     let full = model.dims().chain == core::blob::Chain::Full;
                     let positions = Some(model.dims().positions as usize).filter(|&n| n > 0);

@@ -1,8 +1,10 @@
-//! Whole-file reads, atomic replacement and lock files; errors name the path.
+//! Whole-file reads, mapped files, atomic replacement and lock files; errors name the path.
 
+mod content;
 mod lock;
 mod replace;
 
+pub use content::Content;
 pub use lock::Lock;
 pub(crate) use replace::{follow, is_special, is_standard_output, probe};
 pub use replace::{remove_leftovers, write_atomically, write_atomically_by};
