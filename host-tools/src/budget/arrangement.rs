@@ -15,8 +15,9 @@ use resnet_bk_schema::Storage;
 const STORAGE: Storage = Storage::grouped(Precision::Int3, 32);
 
 /// Tries every symmetry that `steps` allows on each expert alone, with everything else in FP32, and
-/// keeps those that lower the KL divergence, measured, or estimated to second order by the
-/// calibration, which takes no forward pass. `progress` receives the completed fraction.
+/// keeps those that lower the KL divergence; with `estimates`, the loss of rounding to nearest,
+/// which takes neither a forward pass nor a search of codes. `progress` receives the completed
+/// fraction.
 pub fn choose_arrangement(
     bench: &Bench<'_>,
     calibration: &Calibration,
@@ -35,12 +36,13 @@ pub fn choose_arrangement(
                 let hidden = source.dims.hidden as usize;
                 let rearrangement =
                     symmetry.map(|symmetry| symmetry.rearrangement(weights, hidden));
-                let Decoded { weights, biases } =
-                    source.rounded(id, STORAGE, rearrangement.as_ref(), calibration)?;
-                match estimates {
-                    true => Ok(source.stored_loss(id, &weights, calibration)),
-                    false => bench.kl_with(id, &weights, Some(&biases)),
+                let rearrangement = rearrangement.as_ref();
+                if estimates {
+                    return source.rounding_loss(id, STORAGE, rearrangement, calibration);
                 }
+                let Decoded { weights, biases } =
+                    source.rounded(id, STORAGE, rearrangement, calibration)?;
+                bench.kl_with(id, &weights, Some(&biases))
             };
             let mut best = (loss(None)?, None);
             for symmetry in Symmetry::allowed(source.steps) {

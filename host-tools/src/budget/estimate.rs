@@ -32,7 +32,7 @@ pub fn estimate(bench: &Bench<'_>, measured: &Sensitivities) -> Result<Sensitivi
         .par_iter()
         .map(|&id| {
             let guess = |storage| {
-                let loss = source.rounding_loss(id, storage, bench.calibration())?;
+                let loss = source.rounding_loss(id, storage, None, bench.calibration())?;
                 Ok((storage, loss.max(LEAST)))
             };
             Storage::candidates(source.shape(id).1).map(guess).collect()

@@ -233,7 +233,7 @@ mod tests {
         let (mut plain, mut compensated, mut descended) = (0.0, 0.0, 0.0);
         for seed in 0..20 {
             let (second, weights, scales) = problem(seed);
-            let metric = Metric::new(&second, 0.01).unwrap();
+            let metric = Metric::new(&second, 0.01, true).unwrap();
             let target = Target { weights: &weights, scales: &scales, low: -4.0, high: 3.0 };
             let nearest = cost_of(&metric, target, &nearest(target));
             let codes = gptq(&metric, &[target]).remove(0);
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn fitted_scales_are_the_least_squares_ones() {
         let (second, weights, scales) = problem(5);
-        let metric = Metric::new(&second, 0.01).unwrap();
+        let metric = Metric::new(&second, 0.01, true).unwrap();
         let target = Target { weights: &weights, scales: &scales, low: -4.0, high: 3.0 };
         let codes = gptq(&metric, &[target]).remove(0);
         let fitted = refit(&metric, &[(target, &codes)], SIZE / 2).remove(0);
@@ -278,7 +278,7 @@ mod tests {
     /// A change from one end of INT8 to the other overflows eight bits.
     #[test]
     fn a_code_may_cross_the_whole_range() {
-        let metric = Metric::new(&Symmetric::identity(2), 0.01).unwrap();
+        let metric = Metric::new(&Symmetric::identity(2), 0.01, true).unwrap();
         let (weights, scales) = ([12.7, -12.7], [0.1, 0.1]);
         let target = Target { weights: &weights, scales: &scales, low: -127.0, high: 127.0 };
         let found = descend(&metric, vec![(target, vec![-127, 127])], SWEEPS).remove(0);

@@ -109,7 +109,7 @@ impl<'a> Encoder<'a> {
         let Matrix { cols, statistics, steps, .. } = self.matrix;
         let layout = Layout::new(cols, storage);
         let metric = |statistics: &Statistics| {
-            Metric::new(&statistics.inputs, damping(cols, statistics.rows))
+            Metric::new(&statistics.inputs, damping(cols, statistics.rows), steps.has(Step::Gptq))
         };
         let metrics: Vec<Metric> = statistics
             .iter()

@@ -5,7 +5,7 @@ use nalgebra::DMatrix;
 use super::calibration::Symmetric;
 use crate::reference::simd;
 
-/// A, with the Cholesky factor of its inverse.
+/// A, with the Cholesky factor of its inverse for GPTQ.
 #[derive(Clone, Debug)]
 pub(super) struct Metric {
     pub(super) size: usize,
@@ -13,7 +13,7 @@ pub(super) struct Metric {
     pub(super) values: Vec<f64>,
     /// Columns in the order in which GPTQ fixes them: largest diagonal first.
     pub(super) order: Vec<usize>,
-    /// Upper triangle U with UᵀU = A⁻¹, rows and columns in that order.
+    /// Upper triangle U with UᵀU = A⁻¹, rows and columns in that order; empty without GPTQ.
     pub(super) factor: Vec<f64>,
 }
 
@@ -21,8 +21,8 @@ impl Metric {
     /// Adds `damping` × the mean of the diagonal, growing tenfold until the matrix is positive
     /// definite. `None` if no damping suffices, which cannot happen for finite entries: no
     /// eigenvalue exceeds the sum of their magnitudes, so damping of the order of the matrix size
-    /// is enough.
-    pub(super) fn new(second: &Symmetric, damping: f64) -> Option<Self> {
+    /// is enough. Without `gptq` there is no factor, and the damping does not grow.
+    pub(super) fn new(second: &Symmetric, damping: f64, gptq: bool) -> Option<Self> {
         let size = second.size;
         let mean = (second.diagonal().sum::<f64>() / size.max(1) as f64).max(1e-30);
         let mut order: Vec<usize> = (0..size).collect();
@@ -32,6 +32,9 @@ impl Metric {
         while mean.is_finite() && damping < 100.0 * size.max(1) as f64 {
             let mut values = second.values.clone();
             values.iter_mut().step_by(size + 1).for_each(|value| *value += damping * mean);
+            if !gptq {
+                return Some(Self { size, values, order, factor: Vec::new() });
+            }
             let ordered = DMatrix::from_fn(size, size, |i, j| values[order[i] * size + order[j]]);
             let factor = ordered
                 .cholesky()
@@ -80,16 +83,6 @@ impl Metric {
 /// Columns of A that are multiplied at a time: they and the products stay in the L1 cache.
 const TILE: usize = 256;
 
-/// e·A·eᵀ.
-pub(super) fn quadratic(a: &Symmetric, errors: &[f64]) -> f64 {
-    let mut product = vec![0.0; a.size];
-    simd(
-        #[inline(always)]
-        || add_rows(&a.values, (a.size, 0), errors, &mut product),
-    );
-    errors.iter().zip(product).map(|(e, p)| e * p).sum()
-}
-
 /// Adds `factors[r]` times row r of `rows` to `sums`, four rows at a time; each sum is in the order
 /// of the rows. Rows hold `size` numbers, the first of which that counts is the one at `start`.
 #[inline(always)]
@@ -123,36 +116,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quadratic_forms_are_sums_of_products() {
-        for size in [3, 7, 9] {
+    fn products_are_sums_over_rows() {
+        for size in [3, 7, 9, 2 * TILE + 3] {
             let values: Vec<f64> =
-                (0..size * size).map(|i| (i % size * 3 + i / size * 3) as f64).collect();
-            let errors: Vec<f64> = (0..size).map(|i| i as f64 - 1.5).collect();
-            let term = |i: usize| errors[i / size] * values[i] * errors[i % size];
-            let exact: f64 = (0..size * size).map(term).sum();
-            let found = quadratic(&Symmetric { size, values: values.clone() }, &errors);
-            assert!((found - exact).abs() < 1e-9, "{found} {exact}");
+                (0..size * size).map(|i| ((i % size + i / size) % 7) as f64).collect();
+            let metric = Metric { size, values, order: (0..size).collect(), factor: Vec::new() };
+            let errors = [0.5, 1.5].map(|by| (0..size).map(|i| i as f64 - by).collect::<Vec<_>>());
+            for (error, found) in errors.iter().zip(metric.times(&errors)) {
+                for (j, found) in found.into_iter().enumerate() {
+                    let exact: f64 = (0..size).map(|i| error[i] * metric.row(i)[j]).sum();
+                    assert!((found - exact).abs() < 1e-9 * (1.0 + exact.abs()), "{found} {exact}");
+                }
+            }
         }
     }
 
     #[test]
     fn a_singular_matrix_is_damped_until_it_is_not() {
         let second = Symmetric { size: 3, values: vec![1.0; 9] };
-        let metric = Metric::new(&second, 0.0).unwrap();
+        let metric = Metric::new(&second, 0.0, true).unwrap();
         assert_eq!(metric.size, 3);
         let zero = Symmetric { size: 3, values: vec![0.0; 9] };
-        assert!(Metric::new(&zero, 0.01).unwrap().diagonal().all(|d| d > 0.0));
+        assert!(Metric::new(&zero, 0.01, true).unwrap().diagonal().all(|d| d > 0.0));
+        let plain = Metric::new(&second, 0.5, false).unwrap();
+        assert!(plain.factor.is_empty() && plain.diagonal().eq([1.5; 3]));
     }
+
     #[test]
     fn no_damping_is_tried_for_ever() {
         for value in [f64::NAN, f64::INFINITY, 1e308] {
             let mut second = Symmetric::identity(3);
             second.values[1] = value;
             second.values[3] = value;
-            assert!(Metric::new(&second, 0.01).is_none(), "{value}");
+            assert!(Metric::new(&second, 0.01, true).is_none(), "{value}");
             second = Symmetric::identity(3);
             second.values[4] = value;
-            let metric = Metric::new(&second, 0.01);
+            let metric = Metric::new(&second, 0.01, true);
             assert_eq!(metric.is_some(), value.is_finite(), "{value}");
         }
     }

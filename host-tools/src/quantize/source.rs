@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
 use resnet_bk_schema::{Step, Steps, Storage};
 
-use super::calibration::{Calibration, Statistics, Symmetric};
+use super::calibration::{Calibration, Statistics};
 use super::encode::{self, Decoded, Encoded, Matrix};
 use super::symmetry::{Rearrangement, Symmetries, Symmetry};
-use super::{balance, chain, clip, decode, fold, metric, writer};
+use super::{balance, chain, clip, decode, fold, writer};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::tensors::{Assignment, dimensions, layer_name, weight_name};
@@ -104,12 +104,7 @@ impl Source {
         rearrangement: Option<&Rearrangement>,
         calibration: &Calibration,
     ) -> Result<Decoded> {
-        let mut statistics = self.statistics(id, calibration);
-        let mut weights = self.weights(id);
-        if let Some(rearrangement) = rearrangement {
-            rearrangement.rearrange(weights.to_mut());
-            statistics.iter_mut().for_each(|each| rearrangement.rearrange_statistics(each));
-        }
+        let (weights, statistics) = self.rearranged(id, rearrangement, calibration);
         let how = (id, storage, self.steps);
         let (_, Decoded { weights, biases }) = self.encode_weights(how, &weights, &statistics)?;
         let weights = match rearrangement {
@@ -120,45 +115,43 @@ impl Source {
     }
 
     /// Σ G_ii A_jj E_ij² of the errors E of a matrix that is rounded to nearest after a search of
-    /// its scales, with the diagonals of its calibration.
+    /// its scales, with the diagonals of its calibration; of an expert's second matrix perhaps with
+    /// its hidden units rearranged.
     pub fn rounding_loss(
         &self,
         id: TensorId,
         storage: Storage,
+        rearrangement: Option<&Rearrangement>,
         calibration: &Calibration,
     ) -> Result<f64> {
         let how = (id, storage, Steps::NONE.with(Step::ScaleSearch));
-        let statistics = self.statistics(id, calibration);
-        let (_, decoded) = self.encode_weights(how, &self.weights(id), &statistics)?;
-        Ok(self.loss(id, &decoded.weights, &statistics, |a, errors| {
-            errors.iter().zip(a.diagonal()).map(|(error, a)| error * error * a).sum()
-        }))
-    }
-
-    /// Σ G_ii e_i A e_iᵀ of the errors of the rows of a matrix with these `weights` instead of its
-    /// own, with the diagonal of G.
-    pub fn stored_loss(&self, id: TensorId, weights: &[f32], calibration: &Calibration) -> f64 {
-        self.loss(id, weights, &self.statistics(id, calibration), metric::quadratic)
-    }
-
-    fn loss(
-        &self,
-        id: TensorId,
-        weights: &[f32],
-        statistics: &[Statistics],
-        of_row: impl Fn(&Symmetric, &[f64]) -> f64,
-    ) -> f64 {
-        let exact = self.weights(id);
+        let (exact, statistics) = self.rearranged(id, rearrangement, calibration);
+        let (_, Decoded { weights, .. }) = self.encode_weights(how, &exact, &statistics)?;
         let outputs = statistics[0].outputs.diagonal();
         let cols = self.shape(id).1;
         let rows = exact.chunks_exact(cols).zip(weights.chunks_exact(cols)).enumerate();
         let loss = |(i, (exact, stored)): (usize, (&[f32], &[f32]))| {
-            let errors: Vec<f64> =
-                exact.iter().zip(stored).map(|(&w, &s)| f64::from(w - s)).collect();
-            let weight = outputs.get(i).copied().unwrap_or(1.0);
-            weight * of_row(&statistics[i % statistics.len()].inputs, &errors)
+            let moments = statistics[i % statistics.len()].inputs.diagonal();
+            let errors = exact.iter().zip(stored).map(|(&w, &s)| f64::from(w - s));
+            let loss: f64 = errors.zip(moments).map(|(error, a)| error * error * a).sum();
+            outputs.get(i).copied().unwrap_or(1.0) * loss
         };
-        rows.map(loss).sum()
+        Ok(rows.map(loss).sum())
+    }
+
+    /// The weights of a matrix and their statistics, with hidden units perhaps rearranged.
+    fn rearranged(
+        &self,
+        id: TensorId,
+        rearrangement: Option<&Rearrangement>,
+        calibration: &Calibration,
+    ) -> (Cow<'_, [f32]>, Vec<Statistics>) {
+        let (mut weights, mut statistics) = (self.weights(id), self.statistics(id, calibration));
+        if let Some(rearrangement) = rearrangement {
+            rearrangement.rearrange(weights.to_mut());
+            statistics.iter_mut().for_each(|each| rearrangement.rearrange_statistics(each));
+        }
+        (weights, statistics)
     }
 
     /// Statistics of a matrix, or of each row of a convolution.
