@@ -7,6 +7,7 @@ mod kernels;
 mod messages;
 mod page;
 mod quantizers;
+mod scale;
 mod suggestions;
 mod tokens;
 
@@ -60,6 +61,11 @@ enum Command {
     Suggestions(suggestions::Args),
     /// A page of plots from tables of models: bits per byte against bytes, memory and work.
     Page(page::Args),
+    /// Time and peak memory of every command for models of 1.4, 8, 25 and 81 million parameters, made
+    /// for it, and how they grow.
+    ///
+    /// Takes hours. What is measured is kept, and another call goes on; run nothing else meanwhile.
+    Scale(scale::Args),
     /// The tokens of a corpus as plain files, for training in benchmarks/blocks.
     Tokens(tokens::Args),
 }
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
         Command::Blocks(args) => blocks::run(&args).map_err(|error| error as _),
         Command::Messages(args) => messages::run(&args),
         Command::Endurance(args) => endurance::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::Suggestions(args) => suggestions::run(&args),
         Command::Page(args) => page::run(&args),
         Command::Tokens(args) => tokens::run(&args),
