@@ -16,6 +16,7 @@ pub mod finetune;
 pub mod import;
 pub mod importance;
 pub mod instructions;
+pub mod memory;
 pub mod output;
 pub mod policy;
 pub mod quantize;

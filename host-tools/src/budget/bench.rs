@@ -10,12 +10,13 @@ use resnet_bk_core::blob::TensorId;
 use super::variants::{Base, first_changed};
 use crate::error::{Error, Result};
 use crate::eval::divergence::{Divergence, log_softmax};
+use crate::memory;
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
 use crate::quantize::decode;
 use crate::quantize::division::Selection;
 use crate::quantize::encode::Encoded;
-use crate::reference::{KEPT_LOGITS, Model, Tape, windows_per_pass};
+use crate::reference::{Model, Tape, windows_per_pass};
 use crate::tensors::layer_name;
 use crate::threads;
 use resnet_bk_schema::Storage;
@@ -114,7 +115,7 @@ impl<'a> Bench<'a> {
             teacher: None,
             encoded: Mutex::default(),
         };
-        if tokens.len() * vocab <= KEPT_LOGITS {
+        if tokens.len() * vocab <= memory::kept_logits() {
             let batches = (0..tokens.len().div_ceil(batch)).into_par_iter();
             let kept = batches.map_init(Tape::default, |tape, batch| {
                 let mut values = Vec::new();
@@ -175,7 +176,8 @@ impl<'a> Bench<'a> {
     /// another storage, for each of these steps.
     pub(super) fn kl_of_each(&self, base: &Base, steps: &[(usize, Storage)]) -> Result<Vec<f64>> {
         let mut found: Vec<Result<f64>> = steps.iter().map(|_| Ok(0.0)).collect();
-        let mut variants = threads::states(steps.len(), || base.model.clone());
+        let copies = memory::threads(base.model.parameters().len());
+        let mut variants = threads::states(steps.len().min(copies), || base.model.clone());
         let items = steps.iter().zip(&mut found);
         threads::for_each(&mut variants, items, |variant, (&(index, storage), found)| {
             *found = self.encode(index, storage).and_then(|encoded| {

@@ -13,6 +13,7 @@ use crate::cli::numbers;
 use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::importance::{self, Importance, Text};
+use crate::memory::Copies;
 use crate::output::{Kind, Output, Plan};
 use crate::reference::Model;
 use crate::table::table;
@@ -85,6 +86,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let out = args.plan().writes(&args.out, Kind::Importance)?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
     args.text.fit(loaded.checkpoint.config.positions)?;
+    Copies::ANALYZE.require(loaded.checkpoint.config.parameters())?;
     let before = args.before(&out, &loaded)?;
     if !args.merge.is_empty() {
         let merged = merge(&args.merge, &loaded)?;

@@ -16,6 +16,7 @@ use crate::corpus::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, Subject};
 use crate::files::Content;
+use crate::memory::Copies;
 use crate::quantize::substitute::substitute;
 use crate::reference::Model;
 use crate::table::table;
@@ -108,6 +109,9 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         } else {
             loaded = Some(Loaded::read(path, args.tokenizer.as_deref(), global)?);
         }
+    }
+    if let Some(loaded) = &loaded {
+        Copies::EVAL.require(loaded.checkpoint.config.parameters())?;
     }
     let models =
         blobs.iter().map(|(path, bytes)| parse_blob(bytes, path)).collect::<Result<Vec<_>>>()?;

@@ -1,5 +1,7 @@
 //! Flags of every subcommand.
 
+use bytesize::ByteSize;
+
 use crate::cli::numbers;
 
 /// Flags of every subcommand.
@@ -14,4 +16,9 @@ pub struct Global {
     /// Number of threads; does not affect results [default: the number of cores].
     #[arg(long, global = true, value_parser = numbers::parts(), value_name = "N")]
     pub threads: Option<usize>,
+    /// Memory to stay within where there is a choice, such as 4GB; does not affect results. Fewer
+    /// threads and computing again what would be kept save some; a model that is too large for it
+    /// is refused.
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
 }

@@ -28,6 +28,7 @@ mod upgrade;
 pub use global::Global;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::terminal::{CLOSED_PIPE, Stderr};
 use crate::threads;
 use clap::{Parser, Subcommand};
@@ -125,6 +126,7 @@ fn refuse(answer: &clap::Error) -> Result<ExitCode> {
 
 fn run(cli: Cli) -> Result<()> {
     cli.global.threads.map_or(Ok(()), threads::set)?;
+    cli.global.memory.into_iter().for_each(|limit| memory::set(limit.as_u64()));
     match cli.command {
         Command::Train(args) => train::run(args, cli.global),
         Command::Import(args) => import::run(args, cli.global),

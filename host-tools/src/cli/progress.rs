@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_when_quiet() {
-        let global = Global { json: false, quiet: true, threads: None };
+        let global = Global { json: false, quiet: true, threads: None, memory: None };
         let progress = bar("work", global);
         assert!(progress.log.is_none() && progress.bar.is_hidden());
     }

@@ -28,6 +28,9 @@ impl Error {
                  `resnet-bk analyze MODEL --out {}`",
                 path.display()
             ),
+            Self::Memory { .. } => {
+                "allow more with --memory, or run it on a machine that has more".into()
+            }
             Self::Busy { .. } => "wait until it has ended, or choose another --out".into(),
             Self::OtherSettings { .. } => {
                 "repeat those settings, name another file, or measure anew with `analyze --force`"

@@ -49,6 +49,17 @@ pub enum Error {
         /// Its process id, if known.
         process: Option<u32>,
     },
+    /// A model is too large for the memory that a command may take.
+    #[error("`{name}` of this model holds at least {:.1} GB, more than --memory allows, {:.1} GB",
+            *needed as f64 / 1e9, *limit as f64 / 1e9)]
+    Memory {
+        /// The command.
+        name: &'static str,
+        /// Bytes that it needs in any case.
+        needed: u64,
+        /// Bytes that it may take.
+        limit: u64,
+    },
     /// The importance file does not exist. Measuring takes minutes, so it is not done implicitly.
     #[error("there is no importance file {}", .0.display())]
     ImportanceMissing(PathBuf),

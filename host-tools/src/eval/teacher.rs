@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::reference::{KEPT_LOGITS, Predicts, Tape, windows_per_pass};
+use crate::memory;
+use crate::reference::{Predicts, Tape, windows_per_pass};
 
 /// Complete windows of a text, with the teacher's values for every position.
 pub struct Teacher<'a> {
@@ -35,7 +36,7 @@ impl<'a> Teacher<'a> {
     /// The teacher of `tokens`, complete windows of `window` tokens.
     pub fn new(model: &'a dyn Predicts, tokens: &'a [u32], window: usize) -> Self {
         let windows = windows_per_pass(model.vocab(), window);
-        let keeps = tokens.len() * model.vocab() <= KEPT_LOGITS;
+        let keeps = tokens.len() * model.vocab() <= memory::kept_logits();
         let logits = keeps.then(|| {
             let batches = tokens.par_chunks(window * windows);
             let predict = |tape: &mut Tape, inputs| model.predict(inputs, window, tape).to_vec();

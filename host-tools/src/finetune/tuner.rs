@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Student;
 use super::student::Segment;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::reference::{Distillation, Predicts, Tape};
 use crate::threads;
 use crate::train::random::Random;
@@ -63,9 +64,10 @@ impl<'a> Tuner<'a> {
         let shards = recipe.training.shards.clamp(1, recipe.training.batch);
         let parameters = student.take_parameters();
         let zeros = vec![0.0; parameters.len()];
+        let buffers = memory::threads(student.model().parameters().len());
         let tapes = || (Tape::default(), Tape::fake_quantized(student.fake_quant()));
         Self {
-            tapes: threads::states(shards, tapes),
+            tapes: threads::states(shards.min(buffers), tapes),
             batch: Batch::new(shards, student.model().parameters().len()),
             segments: student.segments(recipe.scale_rate),
             first: zeros.clone(),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use super::LayerImportance;
 use crate::error::Result;
+use crate::memory;
 use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, windows_per_pass};
 use crate::tensors::{dimensions, is_linear, layer_name};
 use crate::threads;
@@ -35,8 +36,10 @@ pub fn publish(
     let starts: Vec<usize> = (0..predictions).step_by(step).collect();
     let mut batches: Vec<BTreeMap<String, (f64, f64)>> = vec![BTreeMap::new(); starts.len()];
     let done = std::sync::atomic::AtomicUsize::new(0);
-    let mut states =
-        threads::states(starts.len(), || (Tape::default(), vec![0f32; model.parameters().len()]));
+    let buffers = memory::threads(model.parameters().len());
+    let mut states = threads::states(starts.len().min(buffers), || {
+        (Tape::default(), vec![0f32; model.parameters().len()])
+    });
     let items = starts.iter().zip(&mut batches);
     threads::for_each(&mut states, items, |(tape, gradient), (&start, batch)| {
         let end = predictions.min(start + step);

@@ -27,6 +27,7 @@ use resnet_bk_core::blob::{TAPS, TensorId};
 use self::turns::Turns;
 use super::expectation::{Counts, Expectation};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::reference::{LayerGradient, LinearCall, Model, Observer, Tape, windows_per_pass};
 use crate::tensors::{dimensions, is_linear, layer_name};
 use crate::threads;
@@ -74,7 +75,8 @@ impl Calibration {
         let mut found: Vec<Result<Expectation>> =
             batches.iter().map(|_| Ok(Expectation::default())).collect();
         let done = std::sync::atomic::AtomicUsize::new(0);
-        let mut states = threads::states(batches.len(), || {
+        let buffers = memory::threads(model.parameters().len());
+        let mut states = threads::states(batches.len().min(buffers), || {
             (Tape::default(), vec![0.0; model.parameters().len()], Vec::new())
         });
         let items = batches.iter().zip(&mut found).enumerate();

@@ -52,10 +52,6 @@ pub(crate) const WINDOWS_PER_PASS: usize = 8;
 /// Logits of a pass, unless one window has more: 64 MiB.
 const LOGITS_PER_PASS: usize = 1 << 24;
 
-/// The most logits of a teacher that are kept, 1 GiB; those of a larger vocabulary or a longer text
-/// are computed again each time.
-pub(crate) const KEPT_LOGITS: usize = 1 << 28;
-
 /// Windows of `window` tokens that a forward pass of a vocabulary of `vocab` computes at once.
 pub fn windows_per_pass(vocab: usize, window: usize) -> usize {
     (LOGITS_PER_PASS / vocab / window).clamp(1, WINDOWS_PER_PASS)

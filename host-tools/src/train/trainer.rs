@@ -2,6 +2,7 @@
 
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::reference::{Model, SoftTargets, SoftWindows, Tape};
 use crate::threads;
 use crate::train::adamw::{AdamW, Update, decays};
@@ -108,7 +109,7 @@ impl Trainer {
         Self {
             decays: decays(&model),
             batch: Batch::new(shards, n),
-            tapes: threads::states(shards, Tape::default),
+            tapes: threads::states(shards.min(memory::threads(n)), Tape::default),
             model,
             recipe,
             step,

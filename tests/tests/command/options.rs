@@ -16,6 +16,21 @@ fn every_help_teaches_with_examples() {
     assert_eq!(resnet_bk(place.path(), &["frobnicate"]).status.code(), Some(2));
 }
 
+#[test]
+fn memory_is_bounded_without_another_result() {
+    let place = workplace();
+    let at = place.path();
+    let quantize = ["quantize", "model.safetensors", "--target-ratio", "6", "--json", "--quiet"];
+    let made = |out: &str, more: &[&str]| {
+        json(at, &[&quantize[..], &["--out", out], &SHORT, more].concat());
+        std::fs::read(at.join(out)).unwrap()
+    };
+    assert!(made("any.rbk", &[]) == made("bounded.rbk", &["--memory", "2MB"]));
+    let none = [&quantize[..], &["--out", "no.rbk", "--memory", "100kB"], &SHORT].concat();
+    fails(at, &none, 1, "more than --memory allows");
+    assert!(!at.join("no.rbk").exists());
+}
+
 /// INT4 has a kernel everywhere, FP16 only where an FPU converts halves: `static` has both.
 #[test]
 fn inspect_says_which_kernels_serve() {

@@ -13,6 +13,7 @@ use crate::cli::Global;
 use crate::cli::teachers::{Student, TeacherFile, Teachers};
 use crate::error::Result;
 use crate::files::{self, Lock};
+use crate::memory::Copies;
 use crate::reference::Model;
 use flags::{Start, TUNED};
 use report::report;
@@ -23,6 +24,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let out = args.output()?;
     let _lock = Lock::acquire(&args.beside(0, "lock"))?;
     let loaded = args.making.load(&args.model, global)?;
+    Copies::FINETUNE.require(loaded.checkpoint.config.parameters())?;
     let given = args.given(&loaded)?;
     let recipe = args.recipe.recipe(&args.making, &loaded)?;
     let teacher = Model::from_checkpoint(&loaded.checkpoint);

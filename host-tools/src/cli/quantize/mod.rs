@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use crate::cli::Global;
 use crate::cli::common::Force;
 use crate::error::{Error, Result};
+use crate::memory::Copies;
 use crate::output::{Kind, Output};
 use write::write;
 
@@ -99,6 +100,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         (false, None) => return Err(Error::Usage("--out is missing".into())),
     };
     let loaded = making.load(&model, global)?;
+    Copies::QUANTIZE.require(loaded.checkpoint.config.parameters())?;
     let Some((source, made)) = making.make(&loaded, dry_run, global)? else { return Ok(()) };
     let out: Output = out.expect("a dry run makes nothing");
     write(&making, &out, &loaded, &source, &made, global)?;

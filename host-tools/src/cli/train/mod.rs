@@ -14,6 +14,7 @@ use crate::corpus::{Corpus, Split};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
+use crate::memory::Copies;
 use crate::output::{self, Kind};
 use crate::reference::SoftTargets;
 use crate::terminal::{Stderr, Stdout};
@@ -58,6 +59,7 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         Some(initial) => initial.checkpoint.config.clone(),
         None => args.model.config(tokenizer.vocab())?,
     };
+    Copies::TRAIN.require(config.parameters())?;
     let mut data = BTreeMap::from([
         (TOKENIZER_KEY.to_string(), tokenizer.sha256()),
         ("train_text_sha256".to_string(), sha256(train_text.as_bytes())),
