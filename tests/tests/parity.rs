@@ -1,7 +1,6 @@
 //! Imported checkpoints give the same logits as PyTorch; see `tests/fixtures/make_pytorch.py`.
 
-use resnet_bk_tools::checkpoint::Chain;
-use resnet_bk_tools::import::{Options, import};
+use resnet_bk_tools::import::{Dimensions, Options, import};
 use resnet_bk_tools::reference::Model;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -17,8 +16,8 @@ fn numbers<T>(file: &SafeTensors, name: &str, from: impl Fn([u8; 4]) -> T) -> Ve
 
 /// The largest difference between our logits and PyTorch's.
 fn largest_error(checkpoint: &str, expected: &str, top_k: usize) -> f32 {
-    let options = Options { top_k, chain: Chain::Full, state: None };
-    let checkpoint = import(&fixture(checkpoint), options).unwrap();
+    let dimensions = Dimensions { top_k: Some(top_k), ..Dimensions::default() };
+    let checkpoint = import(&fixture(checkpoint), &Options::with(dimensions)).unwrap().checkpoint;
     let expected = std::fs::read(fixture(expected)).unwrap();
     let expected = SafeTensors::deserialize(&expected).unwrap();
     let window = expected.tensor("tokens").unwrap().shape()[1];

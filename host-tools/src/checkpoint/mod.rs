@@ -13,9 +13,11 @@ use crate::error::{Error, Result};
 use crate::files;
 use safetensors::Container;
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 
-const CONFIG_KEY: &str = "resnet_bk_config";
+/// Metadata key of the dimensions.
+pub(crate) const CONFIG_KEY: &str = "resnet_bk_config";
 /// Metadata key that only our checkpoints have.
 pub(crate) const FORMAT_KEY: &str = "resnet_bk_format";
 /// Provenance key of imported checkpoints: the name of the original file.
@@ -112,16 +114,23 @@ impl Checkpoint {
 
     /// The bytes of the file; deterministic.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes).expect("memory can be written to");
+        bytes
+    }
+
+    /// Writes the bytes of the file, without a copy of the weights in memory.
+    pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut metadata = self.provenance.clone();
         let config = serde_json::to_string(&self.config).expect("a plain struct serialises");
         metadata.insert(CONFIG_KEY.into(), config);
         metadata.insert(FORMAT_KEY.into(), FORMAT.into());
-        safetensors::to_bytes(&Container { tensors: self.tensors.clone(), metadata })
+        safetensors::write(&self.tensors, &metadata, out)
     }
 
     /// Writes the file atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write_atomically(path, &self.to_bytes())
+        files::write_atomically_with(path, &|out| self.write_to(out))
     }
 }
 

@@ -8,10 +8,14 @@ use crate::error::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Magic number of a ZIP archive, as PyTorch writes it.
 const ZIP: &[u8] = b"PK\x03\x04";
+
+/// Weights that are converted to bytes at once.
+const VALUES_AT_ONCE: usize = 1 << 16;
 
 /// Content of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,13 +29,24 @@ pub struct Container {
 /// Serializes a container: an 8-byte little-endian header length, the JSON header, then the tensors
 /// as little-endian F32 in the order of their names.
 pub fn to_bytes(container: &Container) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&container.tensors, &container.metadata, &mut bytes).expect("memory can be written to");
+    bytes
+}
+
+/// Writes what [`to_bytes`] gives.
+pub fn write(
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     // `serde_json::Map` sorts its keys; `__metadata__` sorts before every lower-case name.
     let mut header = Map::new();
     let metadata: Map<String, Value> =
-        container.metadata.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
+        metadata.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
     header.insert("__metadata__".into(), Value::Object(metadata));
     let mut offset = 0;
-    for (name, tensor) in &container.tensors {
+    for (name, tensor) in tensors {
         let end = offset + 4 * tensor.data.len();
         header.insert(
             name.clone(),
@@ -42,15 +57,13 @@ pub fn to_bytes(container: &Container) -> Vec<u8> {
     let mut header = Value::Object(header).to_string().into_bytes();
     // Pads with spaces to align the data for memory mapping.
     header.resize(header.len().next_multiple_of(8), b' ');
-    let mut bytes = Vec::with_capacity(8 + header.len() + offset);
-    bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&header);
-    for tensor in container.tensors.values() {
-        for value in &tensor.data {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    for values in tensors.values().flat_map(|tensor| tensor.data.chunks(VALUES_AT_ONCE)) {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        out.write_all(&bytes)?;
     }
-    bytes
+    Ok(())
 }
 
 /// Reads a container; F16 and BF16 tensors are widened, other types are rejected by name. `path` is

@@ -4,7 +4,9 @@ mod lock;
 mod replace;
 
 pub use lock::Lock;
-pub(crate) use replace::{follow, is_special, is_standard_output, probe};
+pub(crate) use replace::{
+    Content, follow, is_special, is_standard_output, probe, write_atomically_with,
+};
 pub use replace::{remove_leftovers, write_atomically};
 
 use crate::error::{Error, Result};

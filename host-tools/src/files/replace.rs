@@ -16,17 +16,25 @@ const MOST_LINKS: usize = 40;
 /// Anything that is not a regular file (a device, a pipe, standard output by one of its names)
 /// cannot be replaced by renaming and is written to directly.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomically_with(path, &|out| out.write_all(bytes))
+}
+
+/// Writes a content that need not be in memory.
+pub(crate) type Content<'a> = &'a dyn Fn(&mut dyn Write) -> io::Result<()>;
+
+/// As [`write_atomically`], with content that is written piece by piece.
+pub(crate) fn write_atomically_with(path: &Path, content: Content<'_>) -> Result<()> {
     let write = || {
         if is_standard_output(path) {
             let mut out = io::stdout().lock();
-            return out.write_all(bytes).and_then(|()| out.flush());
+            return content(&mut out).and_then(|()| out.flush());
         }
         if is_special(path) {
-            return OpenOptions::new().write(true).open(path)?.write_all(bytes);
+            return content(&mut OpenOptions::new().write(true).open(path)?);
         }
         let target = follow(path)?;
         let temporary = temporary(&target)?;
-        let result = write_and_rename(&temporary, &target, bytes);
+        let result = write_and_rename(&temporary, &target, content);
         if result.is_err() {
             // Report the first error; there may be no temporary file to remove.
             let _ = fs::remove_file(&temporary);
@@ -36,7 +44,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(Error::io("write", path))
 }
 
-fn write_and_rename(temporary: &Path, target: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_and_rename(temporary: &Path, target: &Path, content: Content<'_>) -> io::Result<()> {
     let mut file = File::create(temporary)?;
     // Permissions before content, so that private content is never readable by others.
     match fs::metadata(target) {
@@ -44,7 +52,7 @@ fn write_and_rename(temporary: &Path, target: &Path, bytes: &[u8]) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    file.write_all(bytes)?;
+    content(&mut file)?;
     file.sync_all()?;
     drop(file);
     fs::rename(temporary, target)

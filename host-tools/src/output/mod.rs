@@ -121,6 +121,11 @@ impl Output {
         files::write_atomically(&self.path, bytes)
     }
 
+    /// Replaces the content by one that is written piece by piece.
+    pub(crate) fn write_with(&self, content: files::Content<'_>) -> Result<()> {
+        files::write_atomically_with(&self.path, content)
+    }
+
     /// Whether it is a file that can be replaced and read back, not a device or a pipe.
     pub fn is_file(&self) -> bool {
         !is_special(&self.path) && !self.is_standard_output()
