@@ -138,8 +138,8 @@ fn fits(template: &[String], parts: &[&str], at: usize, droppable: &dyn Fn(usize
 /// The template with the indices of these parts.
 fn filled(template: &[String], parts: &[&str]) -> String {
     let mut rest = parts.iter();
-    let mut name = |of: &String| rest.find(|part| is(part, of)).copied().unwrap_or_default();
-    template.iter().map(|of| name(of)).collect::<Vec<_>>().join(".")
+    let name = |of: &String| rest.find(|part| is(part, of)).copied().unwrap_or_default();
+    template.iter().map(name).collect::<Vec<_>>().join(".")
 }
 
 /// Every name of every kind of model, from models of one block and one or two experts.
