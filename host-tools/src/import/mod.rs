@@ -14,10 +14,14 @@ mod buffers;
 mod dimensions;
 mod element;
 mod layout;
+#[cfg(test)]
+mod mutated;
 mod names;
 mod options;
 mod pickle;
 mod refusal;
+#[cfg(test)]
+mod refused;
 mod shapes;
 mod source;
 mod state;
