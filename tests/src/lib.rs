@@ -33,8 +33,9 @@ pub fn tiny() -> Result<Source> {
 /// A full-chain model written by PyTorch, without a tokenizer.
 pub fn full_chain() -> Result<Source> {
     let path = repository("tests/fixtures/pytorch/k1_top2.pt");
-    let options = import::Options { top_k: 2, chain: Chain::Full, state: None };
-    Ok(Source::new(&import::import(&path, options)?, [0; 32], 0, None)?)
+    let dimensions = import::Dimensions { top_k: Some(2), ..Default::default() };
+    let imported = import::import(&path, &import::Options::with(dimensions))?;
+    Ok(Source::new(&imported.checkpoint, [0; 32], 0, None)?)
 }
 
 /// A model of gated chains with experts, at random, with the tokenizer of the tiny model.

@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-const CONFIG_KEY: &str = "resnet_bk_config";
+/// Metadata key of the dimensions.
+pub(crate) const CONFIG_KEY: &str = "resnet_bk_config";
 /// Metadata key that only our checkpoints have.
 pub(crate) const FORMAT_KEY: &str = "resnet_bk_format";
 /// Provenance key of imported checkpoints: the name of the original file.
@@ -123,7 +124,8 @@ impl Checkpoint {
         files::write_atomically_by(path, |out| self.write_to(out))
     }
 
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes the bytes of the file, without a copy of the weights in memory.
+    pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut metadata = self.provenance.clone();
         let config = serde_json::to_string(&self.config).expect("a plain struct serialises");
         metadata.insert(CONFIG_KEY.into(), config);

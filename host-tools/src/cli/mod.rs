@@ -211,7 +211,7 @@ mod tests {
         });
         let words = ["resnet-bk".to_owned(), subcommand.to_owned()].into_iter().chain(needed);
         let mut words: Vec<String> = words.chain([format!("--{flag}={value}")]).collect();
-        if subcommand == "quantize" {
+        if ["quantize", "import"].contains(&subcommand) {
             words.push("--dry-run".into());
         }
         if flag == "max-per-mac" {

@@ -141,6 +141,10 @@ fn format_help(kind: &str) -> &'static str {
         }
         "tokenizer" => "pass the tokenizer.json that the model was trained with",
         "training state" => "remove it to begin again, or restore it from a copy",
+        "file of dimensions" => {
+            "write a JSON object with keys of docs/checkpoint.md, such as \
+             `{\"top_k\": 2, \"eta_floor\": 0.01}`"
+        }
         "frontier" => "pass the frontier.json that `cargo xtask frontier` wrote",
         kind if kind.starts_with("importance file") => {
             "write it again with `resnet-bk analyze`, or name another"
@@ -217,6 +221,7 @@ mod tests {
             (format("tokenizer"), "tokenizer.json"),
             (format("training state"), "begin again"),
             (format("frontier"), "cargo xtask frontier"),
+            (format("file of dimensions"), "docs/checkpoint.md"),
             (format("importance file"), "resnet-bk analyze"),
             (format("importance file for this target"), "resnet-bk analyze"),
             (format("something else"), "write it again"),

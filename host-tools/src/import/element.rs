@@ -31,6 +31,24 @@ pub(super) struct Entry {
     pub(super) values: Values,
 }
 
+impl Values {
+    /// Multiplies real numbers, or both parts of complex ones, by -1.
+    pub(super) fn negate(&mut self) {
+        match self {
+            Self::Real(values) => values.iter_mut().for_each(|x| *x = -*x),
+            Self::Complex(values) => values.iter_mut().flatten().for_each(|x| *x = -*x),
+            Self::Integers => {}
+        }
+    }
+
+    /// Mirrors complex numbers at the real axis.
+    pub(super) fn conjugate(&mut self) {
+        if let Self::Complex(values) = self {
+            values.iter_mut().for_each(|[_, im]| *im = -*im);
+        }
+    }
+}
+
 impl Element {
     /// The element type of a PyTorch storage class such as `FloatStorage`.
     pub(super) fn of_storage(class: &str) -> Option<Self> {
@@ -63,6 +81,21 @@ impl Element {
             Dtype::I8 | Dtype::U8 | Dtype::BOOL => Self::Integer(1),
             _ => return None,
         })
+    }
+
+    /// Name in listings.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::F64 => "F64",
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Complex64 => "C64",
+            Self::Integer(8) => "I64",
+            Self::Integer(4) => "I32",
+            Self::Integer(2) => "I16",
+            Self::Integer(_) => "I8",
+        }
     }
 
     /// Bytes per element.

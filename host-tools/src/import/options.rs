@@ -1,15 +1,24 @@
 //! Import options: what the file does not contain.
 
-use crate::checkpoint::Chain;
+use super::dimensions::Dimensions;
 
-/// Properties that a published checkpoint does not record.
-#[derive(Clone, Debug)]
+/// How to import a checkpoint.
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Experts that each token is routed to; all of them means dense gating.
-    pub top_k: usize,
-    /// Chain kind; published models have the full chain.
-    pub chain: Chain,
+    /// Dimensions that the file may not record, of decreasing precedence, each with the name of
+    /// where they come from.
+    pub given: Vec<(String, Dimensions)>,
     /// Which model to import from a file that holds several: its dictionary keys and prefix, joined
     /// by dots.
     pub state: Option<String>,
+    /// Whether embedding and head share their weight, so that the file may hold it once; a head
+    /// without a bias then has one of 0.
+    pub tied: bool,
+}
+
+impl Options {
+    /// With these dimensions.
+    pub fn with(dimensions: Dimensions) -> Self {
+        Self { given: vec![("the flags".into(), dimensions)], ..Self::default() }
+    }
 }

@@ -4,19 +4,9 @@
 //! beside a student), in separate dictionaries or under prefixes in one, and unrelated tensors. A
 //! *state* is one model: the tensors of one dictionary under one prefix.
 
-use super::refusal::Refusal;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Top-level modules of a published model: the first part of each tensor's name.
-const ROOTS: [&str; 5] =
-    ["token_embedding", "position_embedding", "blocks", "layer_norm_final", "lm_head"];
-
-/// Modules that wrap another one and add a part anywhere in a name: data parallelism,
-/// `torch.compile`, FSDP, activation checkpointing.
-const WRAPPERS: [&str; 4] =
-    ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-
-const STATE_DICT: &str = "pass the state_dict of a ResNet-BK model";
+use super::names::{Names, Split};
+use super::refusal::{PASS_A_MODEL, Refusal};
+use std::collections::BTreeMap;
 
 /// State name of the tensors of the outermost dictionary without a prefix.
 pub(super) const OUTERMOST: &str = ".";
@@ -31,21 +21,18 @@ pub(super) struct Dictionary<T> {
 }
 
 /// The tensors of one model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct State<T> {
     /// Dictionary keys and prefix, as `--state` takes them, or [`OUTERMOST`].
     pub(super) name: String,
-    /// By name in the published model; others keep their own name.
+    /// By name in the model; others keep their own name.
     pub(super) tensors: BTreeMap<String, T>,
     /// Tensors in the same dictionary outside the model's module.
     pub(super) left_out: Vec<String>,
 }
 
-/// The state named `wanted`, or the only one.
-pub(super) fn choose<T: Clone>(
-    dictionaries: &[Dictionary<T>],
-    wanted: Option<&str>,
-) -> Result<State<T>, Refusal> {
+/// The states of a file. Without any, its tensors are one, for a refusal that describes them.
+pub(super) fn states<T: Clone>(dictionaries: &[Dictionary<T>]) -> Result<Vec<State<T>>, Refusal> {
     let mut states = Vec::new();
     for dictionary in dictionaries {
         states.extend(states_of(dictionary)?);
@@ -53,97 +40,126 @@ pub(super) fn choose<T: Clone>(
     if states.is_empty() {
         states.extend(foreign(dictionaries)?);
     }
+    Ok(states)
+}
+
+/// The state named `wanted`, or the only one, or the only one that `is_complete`.
+pub(super) fn choose<'a, T>(
+    states: &'a [State<T>],
+    wanted: Option<&str>,
+    is_complete: impl Fn(&State<T>) -> bool,
+) -> Result<&'a State<T>, Refusal> {
     let names: Vec<String> = states.iter().map(|state| format!("`{}`", state.name)).collect();
     let names = names.join(", ");
-    let at = match wanted {
-        Some(wanted) => states.iter().position(|state| state.name == wanted).ok_or_else(|| {
+    if let Some(wanted) = wanted {
+        return states.iter().find(|state| state.name == wanted).ok_or_else(|| {
             let problem = format!("it holds no model `{wanted}`, but {names}");
             Refusal::new(problem, format!("pass --state {}", states[0].name))
-        })?,
-        None if states.len() == 1 => 0,
-        None => {
-            let remedy = format!("choose one of them, for example --state {}", states[0].name);
-            let problem = format!("it holds {} models: {names}", states.len());
-            return Err(Refusal::new(problem, remedy));
-        }
-    };
-    Ok(states.swap_remove(at))
+        });
+    }
+    if let [only] = states {
+        return Ok(only);
+    }
+    let mut complete = states.iter().filter(|state| is_complete(state));
+    if let (Some(only), None) = (complete.next(), complete.next()) {
+        return Ok(only);
+    }
+    let remedy = format!("choose one of them, for example --state {}", states[0].name);
+    Err(Refusal::new(format!("it holds {} models: {names}", states.len()), remedy))
+}
+
+/// A tensor that may be the model's.
+struct Member<'a, T> {
+    /// Name in the file.
+    name: &'a str,
+    split: Split<'a>,
+    tensor: &'a T,
 }
 
 /// The states of a dictionary: one for each prefix with BK layers below it.
 fn states_of<T: Clone>(dictionary: &Dictionary<T>) -> Result<Vec<State<T>>, Refusal> {
+    let names = Names::of(dictionary.tensors.iter().map(|(name, _)| name.as_str()));
     let mut groups: BTreeMap<String, Vec<Member<'_, T>>> = BTreeMap::new();
+    let mut rest = Vec::new();
     for (name, tensor) in &dictionary.tensors {
-        if let Some((before, prefix, inner)) = split(name) {
-            groups.entry(prefix).or_default().push(Member { name, before, inner, tensor });
+        match names.split(name) {
+            Some(split) => {
+                let group = groups.entry(split.prefix.clone()).or_default();
+                group.push(Member { name, split, tensor });
+            }
+            None => rest.push((name.as_str(), tensor)),
         }
     }
-    groups.retain(|_, members| members.iter().any(|member| member.inner.contains(".bk_layer.")));
-    let taken: BTreeSet<&str> = groups.values().flatten().map(|member| member.name).collect();
-    let rest = dictionary.tensors.iter().filter(|(name, _)| !taken.contains(name.as_str()));
-    let rest: Vec<&(String, T)> = rest.collect();
+    let (mut models, others): (Vec<_>, Vec<_>) = groups
+        .into_iter()
+        .partition(|(_, members)| members.iter().any(|m| m.split.inner.contains(".bk_layer.")));
+    let others = others.into_iter().flat_map(|(_, members)| members);
+    let others = match &mut models[..] {
+        // Its embedding or head may be in another module than its blocks.
+        [(_, only)] => complete(only, others.collect()),
+        _ => others.collect(),
+    };
+    rest.extend(others.iter().map(|member| (member.name, member.tensor)));
     let state = |(prefix, members): (String, Vec<Member<'_, T>>)| {
         let module = module(&members);
         let mut tensors = unique(members)?;
         let mut left_out = Vec::new();
-        for (name, tensor) in &rest {
-            // Tensors in the same module as the layers belong to the model and must be known.
+        for &(name, tensor) in &rest {
+            // Those in the same module as the layers are named by it.
             match name.strip_prefix(module) {
-                Some(inner) => drop(tensors.insert(inner.into(), tensor.clone())),
-                None => left_out.push(name.clone()),
+                Some(inner) if !tensors.contains_key(inner) => {
+                    tensors.insert(inner.into(), tensor.clone());
+                }
+                _ => left_out.push(name.to_owned()),
             }
         }
         Ok(State { name: join(&dictionary.path, &prefix), tensors, left_out })
     };
-    groups.into_iter().map(state).collect()
+    models.into_iter().map(state).collect()
 }
 
-/// A tensor of the model.
-struct Member<'a, T> {
-    /// Name in the file.
-    name: &'a str,
-    /// Its prefix, before the names of the model's own modules.
-    before: &'a str,
-    /// Name in the published model.
-    inner: String,
-    tensor: &'a T,
+/// Adds those of the others that the model can have, does not have yet, and that are unique;
+/// returns the rest.
+fn complete<'a, T>(
+    model: &mut Vec<Member<'a, T>>,
+    others: Vec<Member<'a, T>>,
+) -> Vec<Member<'a, T>> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for member in model.iter().chain(&others) {
+        *counts.entry(member.split.inner.clone()).or_default() += 1;
+    }
+    let is_missing = |m: &Member<'a, T>| m.split.is_known && counts[&m.split.inner] == 1;
+    let (missing, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_missing);
+    model.extend(missing);
+    others
 }
 
-/// Splits a name into its prefix before the model's modules, the prefix without wrappers, and the
-/// rest without wrappers.
-fn split(name: &str) -> Option<(&str, String, String)> {
-    let parts: Vec<&str> = name.split('.').collect();
-    let at = parts.iter().position(|part| ROOTS.contains(part))?;
-    let before: usize = parts[..at].iter().map(|part| part.len() + 1).sum();
-    let plain = |parts: &[&str]| {
-        let parts = parts.iter().copied().filter(|part| !WRAPPERS.contains(part));
-        parts.collect::<Vec<_>>().join(".")
-    };
-    Some((&name[..before], plain(&parts[..at]), plain(&parts[at..])))
-}
-
-/// The common prefix of all members; empty if they differ.
+/// The module that has the model's blocks, by its name in front of theirs; empty if they differ.
 fn module<'a, T>(members: &[Member<'a, T>]) -> &'a str {
-    let first = members.first().map_or("", |member| member.before);
-    if members.iter().all(|member| member.before == first) { first } else { "" }
+    let mut blocks = members.iter().filter(|m| m.split.inner.contains(".bk_layer."));
+    let first = blocks.next().map_or("", |member| member.split.before);
+    if blocks.all(|member| member.split.before == first) { first } else { "" }
 }
 
-/// Tensors by name in the published model; fails on duplicates.
+/// Tensors by name in the model; fails on duplicates of those that it can have.
 fn unique<T: Clone>(members: Vec<Member<'_, T>>) -> Result<BTreeMap<String, T>, Refusal> {
     let mut names: BTreeMap<String, &str> = BTreeMap::new();
     let mut tensors = BTreeMap::new();
     let mut problems = Vec::new();
-    for Member { name, inner, tensor, .. } in members {
-        tensors.insert(inner.clone(), tensor.clone());
-        if let Some(other) = names.insert(inner.clone(), name) {
+    for Member { name, split, tensor } in members {
+        if let Some(other) = names.insert(split.inner.clone(), name) {
+            let inner = &split.inner;
             problems.push(format!("`{other}` and `{name}` are both the model's `{inner}`"));
         }
+        tensors.insert(split.inner, tensor.clone());
     }
-    let remedy = "remove one of the two from the dictionary, and save it again";
+    let remedy = "remove one of the two, and save it again: `state.pop(\"NAME\")`, then \
+                  `torch.save(state, \"weights.pt\")`";
     if problems.is_empty() { Ok(tensors) } else { Err(Refusal { problems, remedy: remedy.into() }) }
 }
 
-fn join(path: &str, prefix: &str) -> String {
+/// Keys of dictionaries and a name below them, joined by dots; [`OUTERMOST`] for neither.
+pub(super) fn join(path: &str, prefix: &str) -> String {
     match [path, prefix] {
         ["", ""] => OUTERMOST.into(),
         [one, ""] | ["", one] => one.into(),
@@ -159,13 +175,13 @@ fn foreign<T: Clone>(dictionaries: &[Dictionary<T>]) -> Result<Vec<State<T>>, Re
         left_out: Vec::new(),
     };
     match dictionaries {
-        [] => Err(Refusal::new("it holds no tensors", STATE_DICT)),
+        [] => Err(Refusal::new("it holds no tensors", PASS_A_MODEL)),
         [only] => Ok(vec![state(only)]),
         several => {
             let names = several.iter().map(|d| format!("`{}`", join(&d.path, "")));
             let names = names.collect::<Vec<_>>().join(", ");
             let problem = format!("none of its dictionaries of tensors has a BK layer: {names}");
-            Err(Refusal::new(problem, STATE_DICT))
+            Err(Refusal::new(problem, PASS_A_MODEL))
         }
     }
 }
@@ -178,6 +194,13 @@ mod tests {
     fn dictionary(path: &str, names: &[&str]) -> Dictionary<String> {
         let tensors = names.iter().map(|name| (name.to_string(), name.to_string())).collect();
         Dictionary { path: path.into(), tensors }
+    }
+
+    fn choose(
+        dictionaries: &[Dictionary<String>],
+        wanted: Option<&str>,
+    ) -> Result<State<String>, Refusal> {
+        super::choose(&states(dictionaries)?, wanted, |_| true).cloned()
     }
 
     fn chosen(dictionaries: &[Dictionary<String>], wanted: Option<&str>) -> Vec<String> {
@@ -244,6 +267,6 @@ mod tests {
         assert_eq!(chosen(&[dictionary("a", &["x.weight"])], None), ["x.weight"]);
         let two = [dictionary("a", &["x"]), dictionary("b.c", &["y"])];
         assert!(choose(&two, None).unwrap_err().problems[0].contains("`a`, `b.c`"));
-        assert!(choose::<()>(&[], None).is_err());
+        assert!(choose(&[], None).is_err());
     }
 }

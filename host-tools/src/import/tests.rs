@@ -1,12 +1,19 @@
 use super::*;
-use crate::checkpoint::{Block, Chain, ModelConfig};
-use element::Values;
-use std::path::PathBuf;
+use crate::checkpoint::{Block, Chain, Tensor};
+use crate::files;
+use element::{Element, Entries, Entry, Values};
+use state::Dictionary;
 
-const TOP_1: Options = options(1);
+fn options(top_k: usize) -> Options {
+    Options::with(Dimensions { top_k: Some(top_k), ..Dimensions::default() })
+}
 
-const fn options(top_k: usize) -> Options {
-    Options { top_k, chain: Chain::Full, state: None }
+fn import(path: &Path, options: &Options) -> Result<Checkpoint> {
+    super::import(path, options).map(|imported| imported.checkpoint)
+}
+
+fn from_bytes(bytes: &[u8], path: &Path, options: &Options) -> Result<Checkpoint> {
+    super::from_bytes(bytes, path, options).map(|imported| imported.checkpoint)
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -23,15 +30,32 @@ fn said(result: Result<Checkpoint>) -> String {
     format!("{error}\nhelp: {}", error.help())
 }
 
-fn entries(bytes: &[u8]) -> Result<Entries, Refusal> {
-    super::entries(bytes, None).map(|state| state.tensors)
+/// Every tensor of the first state.
+fn entries(bytes: &[u8]) -> Result<Entries> {
+    let refused = |refusal: Refusal| refusal.of_file(Path::new("x"));
+    let mut source = Source::from_bytes(bytes, Path::new("x"))?;
+    let state = state::states(&source.dictionaries).map_err(refused)?.swap_remove(0);
+    source.read(state.tensors.into_iter().collect()).map_err(refused)
+}
+
+/// Plans and converts tensors that are already read.
+fn convert(entries: Entries) -> Result<(ModelConfig, BTreeMap<String, Tensor>), Refusal> {
+    let shape = |entry: &Entry| match entry.values {
+        Values::Real(_) => Element::F32,
+        Values::Complex(_) => Element::Complex64,
+        Values::Integers => Element::Integer(8),
+    };
+    let shapes = entries.iter().map(|(name, entry)| {
+        (name.as_str(), Some(Shape { extents: &entry.shape, element: shape(entry) }))
+    });
+    layout::plan(&shapes.collect(), None, &options(1))?.convert(entries)
 }
 
 /// The error message for `k1_top1.pt` after a change to its tensors.
 fn said_after(change: impl FnOnce(&mut Entries)) -> String {
     let mut entries = entries(&bytes("k1_top1.pt")).unwrap();
     change(&mut entries);
-    let Refusal { problems, remedy } = published::convert(entries, TOP_1).unwrap_err();
+    let Refusal { problems, remedy } = convert(entries).unwrap_err();
     assert!(!remedy.is_empty());
     problems.join("\n")
 }
@@ -50,7 +74,7 @@ fn real(shape: &[usize]) -> Entry {
 
 #[test]
 fn dimensions_are_counted_and_buffers_become_the_chain() {
-    let checkpoint = import(&fixture("k1_top1.pt"), TOP_1).unwrap();
+    let checkpoint = import(&fixture("k1_top1.pt"), &options(1)).unwrap();
     let config = ModelConfig {
         vocab: 40,
         width: 10,
@@ -78,7 +102,7 @@ fn dimensions_are_counted_and_buffers_become_the_chain() {
 #[test]
 fn every_container_gives_the_same_weights() {
     let same = |a: &str, b: &str, top_k| {
-        let read = |name| import(&fixture(name), options(top_k)).unwrap();
+        let read = |name| import(&fixture(name), &options(top_k)).unwrap();
         let (a, b) = (read(a), read(b));
         assert_eq!((a.config, a.tensors), (b.config, b.tensors));
     };
@@ -90,14 +114,16 @@ fn every_container_gives_the_same_weights() {
 fn an_imported_model_is_an_ordinary_checkpoint() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
-    let options = Options { chain: Chain::Half, ..options(2) };
-    let checkpoint = import(&fixture("k1_top2.pt"), options.clone()).unwrap();
+    let dimensions = Dimensions { top_k: Some(2), chain: Some(Chain::Half), ..Default::default() };
+    let checkpoint = import(&fixture("k1_top2.pt"), &Options::with(dimensions)).unwrap();
     assert_eq!(checkpoint.config.chain, Chain::Half);
     checkpoint.write(&path).unwrap();
     assert_eq!(Checkpoint::read(&path).unwrap(), checkpoint);
-    // Importing our own format is detected.
-    let said = said(import(&path, options));
-    assert!(said.contains("own format") && said.contains("use it as it is"), "{said}");
+    // Importing our own format writes it again; its metadata has all dimensions.
+    let again = import(&path, &Options::default()).unwrap();
+    assert_eq!((&again.config, &again.tensors), (&checkpoint.config, &checkpoint.tensors));
+    let said = said(import(&path, &options(1)));
+    assert!(said.contains("top_k is 1 by the flags, but 2 in the file"), "{said}");
 }
 
 #[test]
@@ -125,7 +151,6 @@ fn missing_surplus_and_misshapen_tensors_are_named_together() {
 #[test]
 fn every_single_tensor_is_needed_and_has_one_shape() {
     let complete = entries(&bytes("k1_top1.pt")).unwrap();
-    let convert = |entries| published::convert(entries, TOP_1);
     for name in complete.keys() {
         let without = || complete.clone().into_iter().filter(|(n, _)| n != name);
         if name.ends_with("scattering_step_counter") {
@@ -156,10 +181,10 @@ fn wrappers_around_the_names_are_removed() {
     for wrapper in ["module.", "model.", "_orig_mod.", "module._orig_mod.model."] {
         let wrapped = plain.iter().map(|(k, v)| (format!("{wrapper}{k}"), v.clone())).collect();
         let wrapped = Dictionary { path: String::new(), tensors: wrapped };
-        let State { tensors, left_out, .. } = state::choose(&[wrapped], None).unwrap();
+        let State { tensors, left_out, .. } = state::states(&[wrapped]).unwrap().swap_remove(0);
         assert!(left_out.is_empty());
-        let (config, tensors) = published::convert(tensors, TOP_1).unwrap();
-        assert_eq!(tensors, published::convert(plain.clone(), TOP_1).unwrap().1);
+        let (config, tensors) = convert(tensors).unwrap();
+        assert_eq!(tensors, convert(plain.clone()).unwrap().1);
         assert_eq!(config.layers, 2);
     }
 }
@@ -231,7 +256,7 @@ fn other_constants_are_taken_over() {
         set(&mut entries, &format!("blocks.{block}.bk_layer.h0_sub_base"), index, 0.5);
         set(&mut entries, &format!("blocks.{block}.bk_layer.h0_super_base"), index, 0.5);
     }
-    let (config, tensors) = published::convert(entries, TOP_1).unwrap();
+    let (config, tensors) = convert(entries).unwrap();
     assert_eq!((config.eta_floor, config.off_diagonal), (0.5, 0.25));
     let value = |name: &str| tensors[&format!("blocks.{name}")].data[0];
     assert_eq!((value("0.bk_layer.diagonal"), value("1.bk_layer.diagonal")), (-2.0, -1.0));
@@ -245,15 +270,14 @@ fn weights_that_are_not_numbers_are_refused() {
     let mut file = bytes("k1_top1.safetensors");
     let end = file.len();
     file[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    let error = from_bytes(&file, Path::new("x"), TOP_1).unwrap_err();
-    assert!(matches!(&error, Error::NotFinite { index: 399, .. }), "{error}");
+    let said = said(from_bytes(&file, Path::new("x"), &options(1)));
+    assert!(said.contains("x:") && said.contains("holds NaN at index 399"), "{said}");
 }
 
 #[test]
 fn top_k_has_to_fit_the_experts() {
     for top_k in [0, 4] {
-        let options = options(top_k);
-        let said = said(import(&fixture("k1_top1.pt"), options));
+        let said = said(import(&fixture("k1_top1.pt"), &options(top_k)));
         let expected =
             format!("top_k is {top_k}; it must be between 1 and the number of experts, 3");
         assert!(said.contains(&expected), "{said}");
@@ -262,19 +286,20 @@ fn top_k_has_to_fit_the_experts() {
 
 #[test]
 fn what_is_no_state_dict_is_refused_with_a_remedy() {
-    let said_of = |name: &str| said(import(&fixture(name), TOP_1));
-    let resave = "torch.save(model.state_dict(), path)";
+    let said_of = |name: &str| said(import(&fixture(name), &options(1)));
+    let foreign = "none of its 2 tensors belongs to a ResNet-BK";
     for (name, reason, remedy) in [
-        ("refused_legacy.pt", "format of PyTorch before 1.6", resave),
-        ("refused_torchscript.pt", "a TorchScript archive", resave),
-        ("refused_whole_model.pt", "a pickled `torch.nn.modules.linear.Linear` object", resave),
-        ("refused_other_model.pt", "none of its 2 tensors belongs to a ResNet-BK", "state_dict"),
+        ("refused_torchscript.pt", "a TorchScript archive", "torch.jit.load("),
+        // Read, but of another model.
+        ("refused_legacy.pt", foreign, "state_dict"),
+        ("refused_whole_model.pt", foreign, "state_dict"),
+        ("refused_other_model.pt", foreign, "state_dict"),
         ("../make_pytorch.py", "neither a ZIP archive", ".safetensors"),
     ] {
         let said = said_of(name);
         assert!(said.contains(reason) && said.contains(remedy), "{said}");
     }
-    let said = said(from_bytes(b"", Path::new("empty"), TOP_1));
+    let said = said(from_bytes(b"", Path::new("empty"), &options(1)));
     assert!(said.contains("empty") && said.contains("neither a ZIP archive"), "{said}");
 }
 
@@ -283,7 +308,7 @@ fn damaged_files_are_refused() {
     for name in ["k1_dense.pt", "k1_top1.safetensors"] {
         let whole = bytes(name);
         for length in (0..whole.len()).step_by(97).chain([whole.len() - 1]) {
-            let result = from_bytes(&whole[..length], Path::new("x"), TOP_1);
+            let result = from_bytes(&whole[..length], Path::new("x"), &options(1));
             assert!(matches!(result, Err(Error::Import { .. })), "{name}, {length} bytes");
         }
     }

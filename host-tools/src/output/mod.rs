@@ -121,6 +121,14 @@ impl Output {
         files::write_atomically(&self.path, bytes)
     }
 
+    /// Replaces the content by one that is written piece by piece.
+    pub fn write_by(
+        &self,
+        content: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<()> {
+        files::write_atomically_by(&self.path, content)
+    }
+
     /// Whether it is a file that can be replaced and read back, not a device or a pipe.
     pub fn is_file(&self) -> bool {
         !is_special(&self.path) && !self.is_standard_output()

@@ -9,6 +9,7 @@ mod common;
 mod compression;
 mod gated;
 mod importance;
+mod imports;
 mod options;
 mod outputs;
 mod refusals;

@@ -20,7 +20,10 @@ pub(in crate::import) enum Node {
     Call {
         function: Id,
         arguments: Id,
+        /// The attributes that the object was given afterwards.
+        state: Option<Id>,
     },
+    Bool(bool),
     /// A value whose content is not needed: None, a float, bytes.
     Opaque,
 }
@@ -30,12 +33,24 @@ pub(in crate::import) enum Node {
 pub(in crate::import) struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Id,
+    /// Bytes of the program; others may follow it.
+    pub(super) length: usize,
 }
 
 impl Pickle {
     /// The pickled object.
     pub(in crate::import) fn root(&self) -> Id {
         self.root
+    }
+
+    /// Number of bytes that the pickle takes up in front of what follows it.
+    pub(in crate::import) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Every value, in the order of creation.
+    pub(in crate::import) fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     pub(in crate::import) fn node(&self, id: Id) -> &Node {
@@ -65,10 +80,23 @@ impl Pickle {
     /// Function name and arguments of a call.
     pub(in crate::import) fn call(&self, id: Id) -> Option<(&str, &[Id])> {
         match self.node(id) {
-            Node::Call { function, arguments } => {
+            Node::Call { function, arguments, .. } => {
                 Some((self.global(*function)?, self.list(*arguments)?))
             }
             _ => None,
         }
+    }
+
+    /// The attributes of an object, by name.
+    pub(in crate::import) fn attributes(&self, id: Id) -> Option<&[(Id, Id)]> {
+        match self.node(id) {
+            Node::Call { state: Some(state), .. } => self.dict(*state),
+            _ => None,
+        }
+    }
+
+    /// The value of a key of these items.
+    pub(in crate::import) fn value(&self, items: &[(Id, Id)], key: &str) -> Option<Id> {
+        items.iter().find(|&&(name, _)| self.text(name) == Some(key)).map(|&(_, value)| value)
     }
 }

@@ -4,15 +4,22 @@ use super::graph::{Id, Node, Pickle};
 use super::opcode as op;
 use std::collections::HashMap;
 
+/// Maximum number of values: some forty describe a tensor, so that more are damage. Bounds the memory
+/// of a pickle of one-byte instructions.
+const MOST_VALUES: usize = 1 << 21;
+
 /// Runs a program to its end.
 pub(super) fn run(bytes: &[u8]) -> Result<Pickle, String> {
     let mut machine = Machine { bytes, ..Machine::default() };
     while !machine.stopped {
         let at = machine.at;
         machine.step().map_err(|reason| format!("byte {at}: {reason}"))?;
+        if machine.size() > MOST_VALUES {
+            return Err(format!("it has more than {MOST_VALUES} values"));
+        }
     }
     let root = machine.pop()?;
-    Ok(Pickle { nodes: machine.nodes, root })
+    Ok(Pickle { nodes: machine.nodes, root, length: machine.at })
 }
 
 #[derive(Default)]
@@ -29,6 +36,12 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    /// Number of values and of references to them, whichever is largest.
+    fn size(&self) -> usize {
+        let references = self.stack.len().max(self.marks.len()).max(self.memo.len());
+        self.nodes.len().max(references)
+    }
+
     /// Executes one instruction.
     fn step(&mut self) -> Result<(), String> {
         let opcode = self.take::<1>()?[0];
@@ -40,7 +53,8 @@ impl<'a> Machine<'a> {
             op::POP => drop(self.pop()?),
             op::POP_MARK => drop(self.pop_mark()?),
             op::DUP => self.stack.push(self.top()?),
-            op::NONE | op::NEWTRUE | op::NEWFALSE => self.push(Node::Opaque),
+            op::NONE => self.push(Node::Opaque),
+            op::NEWTRUE | op::NEWFALSE => self.push(Node::Bool(opcode == op::NEWTRUE)),
             op::BINFLOAT => self.skip(8)?,
             op::BININT => self.push_int(4, true)?,
             op::BININT1 => self.push_int(1, false)?,
@@ -98,8 +112,7 @@ impl<'a> Machine<'a> {
                 self.pop()?;
                 self.call()?;
             }
-            // Attributes, such as the metadata of a state_dict.
-            op::BUILD => drop(self.pop()?),
+            op::BUILD => self.build()?,
             op::BINPERSID => {
                 let name = self.pop()?;
                 self.push(Node::Persistent(name));
@@ -210,8 +223,19 @@ impl<'a> Machine<'a> {
         self.push(match &self.nodes[arguments] {
             // The dictionary of a state_dict: created empty, then filled.
             Node::List(items) if ordered && items.is_empty() => Node::Dict(Vec::new()),
-            _ => Node::Call { function, arguments },
+            _ => Node::Call { function, arguments, state: None },
         });
+        Ok(())
+    }
+
+    /// Gives the object on top of the stack its attributes. Those of dictionaries, such as the
+    /// metadata of a state_dict, are not needed.
+    fn build(&mut self) -> Result<(), String> {
+        let attributes = self.pop()?;
+        let top = self.top()?;
+        if let Node::Call { state, .. } = &mut self.nodes[top] {
+            *state = Some(attributes);
+        }
         Ok(())
     }
 

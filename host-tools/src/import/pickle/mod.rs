@@ -14,7 +14,7 @@ mod tests;
 pub(super) use graph::{Id, Node, Pickle};
 
 impl Pickle {
-    /// Runs the program, or says what is wrong with it.
+    /// Runs the program at the start of these bytes, or says what is wrong with it.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         machine::run(bytes)
     }
