@@ -23,6 +23,7 @@ use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
 use crate::reference::Model;
 use crate::terminal::{Stderr, Stdout};
+use crate::token_file::TokenType;
 use crate::tokenizer::Tokenizer;
 
 /// A checkpoint file, its hash and its tokenizer.
@@ -51,6 +52,10 @@ impl Loaded {
                 let remark = "does not record the tokenizer that it was trained with";
                 note(global, &format!("{model} {remark}; {name} is assumed to be that one"));
             }
+            let more = checkpoint.config.vocab - tokenizer.vocab();
+            if more > 0 {
+                note(global, &format!("{model} has {more} tokens that {name} does not have"));
+            }
         }
         let sha256 = Sha256::digest(&bytes).into();
         Ok(Self { checkpoint, tokenizer, bytes: bytes.len() as u64, sha256 })
@@ -61,10 +66,20 @@ impl Loaded {
         hex(&self.sha256)
     }
 
-    /// The checkpoint prepared for quantization, with its tokenizer if `embed_tokenizer`.
-    pub(crate) fn source(&self, embed_tokenizer: bool) -> Result<Source> {
-        let tokenizer = self.tokenizer.as_ref().filter(|_| embed_tokenizer);
-        let section = tokenizer.map(Tokenizer::section);
+    /// The checkpoint prepared for quantization, without a tokenizer.
+    pub(crate) fn source(&self) -> Result<Source> {
+        Source::new(&self.checkpoint, self.sha256, self.bytes, None)
+    }
+
+    /// The checkpoint prepared for quantization, with its tokenizer if a blob can hold that.
+    pub(crate) fn source_with_tokenizer(&self, global: Global) -> Result<Source> {
+        let section = match self.tokenizer.as_ref().map(Tokenizer::section).transpose() {
+            Err(error @ Error::TokenizerOnDevice(_)) => {
+                note(global, &format!("the blob gets no tokenizer: {error}"));
+                None
+            }
+            section => section?,
+        };
         Source::new(&self.checkpoint, self.sha256, self.bytes, section)
     }
 
@@ -133,33 +148,64 @@ impl Force {
     }
 }
 
+/// The flag for files of token ids.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct TokenFileArgs {
+    /// Width of the token ids in a file that ends in .bin.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) token_type: Option<TokenType>,
+}
+
+/// Fails if the tokens of a file are not those of a model with a vocabulary of this size.
+pub(crate) fn require_vocabulary(path: &Path, tokens: &[u32], vocab: usize) -> Result<()> {
+    match tokens.iter().max() {
+        Some(&token) if token as usize >= vocab => Err(Error::TokenFile {
+            path: path.to_path_buf(),
+            reason: format!("it has token {token}, but the model has only {vocab} tokens"),
+            remedy:
+                "encode the text with the model's own tokenizer; --token-type says how wide the \
+                     tokens of a .bin are"
+                    .into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Flags that choose a text.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TextArgs {
-    /// Directory with train.txt, valid.txt and test.txt [default: the directory in WIKITEXT2_DIR;
-    /// without either, text is sampled from the FP32 model].
+    /// Directory with train.txt, valid.txt and test.txt, or with files of token ids of these names
+    /// ending in .npy, .u16, .u32 or .bin [default: the directory in WIKITEXT2_DIR; without either,
+    /// text is sampled from the FP32 model].
     #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
-    /// A text file to use instead: `eval` reads all of it; for other commands the first 80 % are
-    /// the training split, the next 10 % the validation and the last 10 % the test split.
+    /// A file of text, or of token ids by its ending, to use instead: `eval` reads all of it; for
+    /// other commands the first 80 % are the training split, the next 10 % the validation and the
+    /// last 10 % the test split.
     #[arg(long, value_name = "FILE", conflicts_with = "corpus")]
     pub(crate) text: Option<PathBuf>,
-    /// Tokens per window; each window starts with a fresh state [default: 128, or the length of the
-    /// model's position table if that is shorter].
+    #[command(flatten)]
+    tokens: TokenFileArgs,
+    /// Tokens per window; each window starts with a fresh state [default: the length of the model's
+    /// position table, or 128 without one].
     #[arg(long = "window", value_parser = numbers::window(), value_name = "N")]
     asked_window: Option<usize>,
     /// The resulting length, once the model is known.
     #[arg(skip)]
     pub(crate) window: usize,
+    /// Tokens of the model, once it is known.
+    #[arg(skip)]
+    vocab: usize,
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
 }
 
 impl TextArgs {
-    /// Sets the window length for a model with this position table.
-    pub(crate) fn fit(&mut self, positions: Option<usize>) -> Result<()> {
-        self.window = numbers::fit_window(self.asked_window, positions)?;
+    /// Sets the window length for a model with this position table and vocabulary.
+    pub(crate) fn fit(&mut self, positions: Option<usize>, vocab: usize) -> Result<()> {
+        self.window = numbers::whole_window(self.asked_window, positions)?;
+        self.vocab = vocab;
         Ok(())
     }
 
@@ -206,7 +252,8 @@ impl TextArgs {
 
     /// Source of a split's text.
     pub(crate) fn source(&self, split: Split) -> Result<TextSource> {
-        TextSource::find(self.text.as_deref(), self.corpus.as_deref(), split)
+        let width = self.tokens.token_type;
+        TextSource::find(self.text.as_deref(), self.corpus.as_deref(), width, split)
     }
 
     /// Reads or samples a text.
@@ -223,7 +270,12 @@ impl TextArgs {
             set(&bar, share);
         });
         bar.finish_and_clear();
-        tokens
+        let tokens = tokens?;
+        match source.path() {
+            Some(path) => require_vocabulary(&path, &tokens.tokens, self.vocab)?,
+            None => {}
+        }
+        Ok(tokens)
     }
 
     /// Calibrates a quantizer on `limit` tokens of the training split or its substitute.
