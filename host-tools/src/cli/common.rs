@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use resnet_bk_core as core;
+use resnet_bk_core::tokenizer::Rule;
 use resnet_bk_schema::Steps;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
@@ -80,6 +81,10 @@ impl Loaded {
             }
             section => section?,
         };
+        let only_decodes = self.tokenizer.as_ref().and_then(Tokenizer::only_decodes);
+        if let (Some(_), Some(reason)) = (&section, only_decodes) {
+            note(global, &format!("on a device the blob's tokenizer only decodes: {reason}"));
+        }
         Source::new(&self.checkpoint, self.sha256, self.bytes, section)
     }
 
@@ -104,9 +109,10 @@ impl Loaded {
     }
 }
 
-/// The tokenizer contained in a blob, if any.
+/// The tokenizer contained in a blob, if there is one that encodes.
 pub(crate) fn carried(model: &core::Model<'_>) -> Result<Option<Tokenizer>> {
     match model.tokenizer() {
+        Ok(tokenizer) if tokenizer.rule().is_none() => Ok(None),
         Ok(tokenizer) => Tokenizer::from_blob(&tokenizer).map(Some),
         Err(core::Error::NoTokenizer) => Ok(None),
         Err(error) => Err(Error::Blob(error)),
@@ -121,8 +127,17 @@ pub(crate) fn check_tokenizer(
     model: &core::Model<'_>,
     path: &Path,
 ) -> Result<()> {
-    let expected = carried(model)?.map(|tokenizer| tokenizer.sha256());
     let (blob, vocab) = (path.display().to_string(), model.dims().vocab as usize);
+    // Of a file of another program a blob holds what encodes or decodes, not all of it.
+    let expected = match model.tokenizer() {
+        Ok(held) if held.rule() != Some(Rule::Words) || tokenizer.is_foreign() => {
+            return match tokenizer.section().is_ok_and(|section| section == held.section()) {
+                true => Ok(()),
+                false => Err(Error::Tokenizer(format!("{name} is not the tokenizer of {blob}"))),
+            };
+        }
+        _ => carried(model)?.map(|tokenizer| tokenizer.sha256()),
+    };
     tokenizer.belongs_to(name, &blob, vocab, expected.as_deref())
 }
 

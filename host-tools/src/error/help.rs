@@ -170,6 +170,9 @@ fn core_help(error: &resnet_bk_core::Error) -> &'static str {
             "pass --tokenizer FILE, give token ids (--ids), or quantize again without \
              --no-tokenizer"
         }
+        Core::NoEncoder => {
+            "pass --tokenizer FILE, the tokenizer.json that the model was trained with, or token ids"
+        }
         Core::Token { .. } => "pass the tokenizer.json that the model was trained with",
         Core::EndOfPositions { .. } => {
             "ask for fewer --tokens or give a shorter --prompt: the model cannot go beyond its \
@@ -261,6 +264,7 @@ mod tests {
             (blob(Core::ChainSection), "quantize the checkpoint again"),
             (blob(Core::Dimension { name: "width", value: 0, limit: 1 }), "docs/format.md"),
             (blob(Core::NoTokenizer), "--tokenizer FILE"),
+            (blob(Core::NoEncoder), "--tokenizer FILE"),
             (blob(Core::Token { token: 9, vocab: 8 }), "tokenizer.json"),
             (blob(Core::EndOfPositions { positions: 64 }), "fewer --tokens"),
             (blob(Core::NotCausal), "--chain half"),

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use resnet_bk_core as core;
+use resnet_bk_core::tokenizer::Rule;
 use tokenizers::models::bpe::{BPE, Vocab};
 
+use super::byte_level::ByteLevel;
 use super::encoded::Encoded;
 use super::file::{self, Parts};
 use super::foreign;
@@ -50,6 +52,14 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Blob`] if the blob's one only decodes.
     pub fn from_blob(tokenizer: &core::Tokenizer<'_>) -> Result<Self> {
+        match tokenizer.rule() {
+            Some(Rule::Words) => {}
+            Some(Rule::Gpt2) => {
+                let file = ByteLevel::from_blob(tokenizer)?.file().to_string();
+                return Self::from_library(foreign::read(file.as_bytes(), Path::new("the blob"))?);
+            }
+            None => return Err(Error::Blob(core::Error::NoEncoder)),
+        }
         let pairs = tokenizer.merges().zip(256..);
         let merges: Vec<Merge> =
             pairs.map(|((left, right), result)| Merge { left, right, result }).collect();
@@ -68,6 +78,19 @@ impl Tokenizer {
     /// [`Error::TokenizerOnDevice`] if no blob can hold it.
     pub fn section(&self) -> Result<Vec<u8>> {
         self.stored.section()
+    }
+
+    /// Why a device does not encode with it, if it does not.
+    pub fn only_decodes(&self) -> Option<&str> {
+        self.stored.only_decodes()
+    }
+
+    /// Whether another tokenizer gives every text the same tokens: it has the same file, or a blob
+    /// holds the same of both.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let sections = || self.section().ok().zip(other.section().ok());
+        let encode = self.only_decodes().is_none();
+        self.file == other.file || encode && sections().is_some_and(|(one, two)| one == two)
     }
 
     /// The content of the `tokenizer.json`; deterministic.
@@ -100,10 +123,7 @@ impl Tokenizer {
         expected: Option<&str>,
     ) -> Result<()> {
         let found = self.sha256();
-        let fits = match self.stored {
-            Stored::Own(_) => self.vocab == vocab,
-            _ => self.vocab <= vocab,
-        };
+        let fits = self.vocab == vocab || self.is_foreign() && self.vocab < vocab;
         match expected {
             Some(expected) if expected != found => Err(Error::TokenizerMismatch {
                 tokenizer: name.into(),
@@ -117,6 +137,11 @@ impl Tokenizer {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether it follows other rules than those of this module.
+    pub fn is_foreign(&self) -> bool {
+        !matches!(self.stored, Stored::Own(_))
     }
 
     /// Number of tokens: one more than the largest.
@@ -135,13 +160,18 @@ impl Tokenizer {
     /// what lies between two tokens counts for the second one, and the rest for the last, so that
     /// all bytes of the text are counted once.
     pub fn encode_with_bytes(&self, text: &str) -> Result<Encoded> {
-        if let Stored::Own(_) = self.stored {
+        let chunks = match &self.stored {
+            Stored::Own(_) => Some(pieces::chunks(text)),
+            Stored::ByteLevel(byte_level) => Some(byte_level.chunks(text, pieces::CHUNK)),
+            // Nothing says where such a text may be cut.
+            Stored::Table(..) | Stored::Nothing(_) => None,
+        };
+        if let Some(chunks) = chunks {
             let encode = |chunk: &&str| {
                 let encoding = self.inner.encode_fast(*chunk, false).map_err(problem)?;
                 Ok(encoding.get_ids().to_vec())
             };
-            let parts = pieces::chunks(text).par_iter().map(encode).collect::<Result<Vec<_>>>()?;
-            let tokens = parts.concat();
+            let tokens = chunks.par_iter().map(encode).collect::<Result<Vec<_>>>()?.concat();
             let bytes = self.lengths(&tokens).unwrap_or_default();
             return Ok(Encoded { tokens, bytes });
         }

@@ -25,9 +25,11 @@
 //! tokenizer.json ─ file ─▶ by these rules ─┐
 //!       └──────── foreign ▶ any other ─────┴▶ Tokenizer ─▶ Encoded
 //!                                               └ Stored ─▶ section of a blob
+//!                                     (byte_level: GPT-2's rules; table: bytes of tokens)
 //! ```
 
 mod any;
+mod byte_level;
 mod encoded;
 mod file;
 mod foreign;

@@ -131,20 +131,24 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             check_tokenizer(named, &path.display().to_string(), &model, &args.model)?;
         }
         let own = carried(&model)?;
-        let tokenizer = own.as_ref().or(named.as_ref());
-        if tokenizer.is_none() && args.ids.is_none() {
-            return Err(Error::Blob(core::Error::NoTokenizer));
-        }
-        return write(&args, writer, tokenizer, global);
+        let vocabulary = match (own.as_ref().or(named.as_ref()), model.tokenizer()) {
+            (Some(tokenizer), _) => Vocabulary::Tokenizer(tokenizer),
+            (None, Ok(decoder)) if args.ids.is_some() => Vocabulary::Decoder(decoder),
+            (None, Ok(_)) => return Err(Error::Blob(core::Error::NoEncoder)),
+            (None, Err(_)) if args.ids.is_some() => Vocabulary::Numbers,
+            (None, Err(error)) => return Err(Error::Blob(error)),
+        };
+        return write(&args, writer, vocabulary, global);
     }
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
-    let tokenizer = loaded.tokenizer.as_ref();
-    if tokenizer.is_none() && args.ids.is_none() {
-        return Err(missing_tokenizer(&args.model));
-    }
+    let vocabulary = match &loaded.tokenizer {
+        Some(tokenizer) => Vocabulary::Tokenizer(tokenizer),
+        None if args.ids.is_some() => Vocabulary::Numbers,
+        None => return Err(missing_tokenizer(&args.model)),
+    };
     let model = Model::from_checkpoint(&loaded.checkpoint);
     let stream = Box::new(Stream::new(&model)?);
-    write(&args, Writer::Reference { stream, logits: Vec::new() }, tokenizer, global)
+    write(&args, Writer::Reference { stream, logits: Vec::new() }, vocabulary, global)
 }
 
 fn missing_tokenizer(model: &Path) -> Error {
@@ -169,10 +173,9 @@ fn stops(texts: &[String], vocabulary: Vocabulary<'_>) -> Result<Vec<u32>> {
 fn write(
     args: &Args,
     writer: Writer<'_>,
-    tokenizer: Option<&Tokenizer>,
+    vocabulary: Vocabulary<'_>,
     global: Global,
 ) -> Result<()> {
-    let vocabulary = tokenizer.map_or(Vocabulary::Numbers, Vocabulary::Tokenizer);
     let text = args.ids.is_none().then_some(args.prompt.as_str());
     let prompt = match &args.ids {
         Some(ids) => ids.clone(),
@@ -210,7 +213,7 @@ fn write(
     text.finish()?;
     if global.json {
         print_json(&json!({
-            "text": tokenizer.map(|_| text.text()), "prompt_tokens": prompt, "tokens": tokens,
+            "text": vocabulary.is_text().then(|| text.text()), "prompt_tokens": prompt, "tokens": tokens,
             "steps": digest.steps(), "digest": format!("{:08x}", digest.value()),
         }))?;
     } else {

@@ -1,5 +1,7 @@
 //! Text and token ids: what a prompt is made of, and how tokens are shown.
 
+use resnet_bk_core as core;
+
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -8,16 +10,23 @@ use crate::tokenizer::Tokenizer;
 pub(super) enum Vocabulary<'a> {
     /// Their tokenizer.
     Tokenizer(&'a Tokenizer),
+    /// What a blob's tokenizer that only decodes makes of them.
+    Decoder(core::Tokenizer<'a>),
     /// Nothing: they are numbers.
     Numbers,
 }
 
 impl<'a> Vocabulary<'a> {
-    /// The tokens of a text; without a tokenizer, its numbers.
+    /// Whether tokens are shown as text.
+    pub(super) fn is_text(self) -> bool {
+        !matches!(self, Self::Numbers)
+    }
+
+    /// The tokens of a text; without a tokenizer that encodes, its numbers.
     pub(super) fn encode(self, text: &str) -> Result<Vec<u32>> {
         match self {
             Self::Tokenizer(tokenizer) => tokenizer.encode(text),
-            Self::Numbers => {
+            Self::Decoder(_) | Self::Numbers => {
                 let numbers = text.split([',', ' ']).filter(|number| !number.is_empty());
                 numbers.map(|number| number.parse().map_err(|_| no_number(number))).collect()
             }
@@ -68,6 +77,11 @@ impl Shown<'_> {
             (_, Some(tokens)) => tokens.push(token),
             (Vocabulary::Tokenizer(tokenizer), None) => {
                 self.pending.extend(tokenizer.decode(&[token])?);
+                self.complete();
+            }
+            (Vocabulary::Decoder(decoder), None) => {
+                // A token without text shows nothing.
+                let _ = decoder.decode(token, |byte| self.pending.push(byte));
                 self.complete();
             }
             (Vocabulary::Numbers, None) => {

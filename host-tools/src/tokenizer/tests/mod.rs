@@ -4,6 +4,7 @@ use resnet_bk_core as core;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+use super::encoded::Encoded;
 use super::file::Parts;
 use super::library::library;
 use super::merge::Merge;
@@ -18,6 +19,7 @@ use std::sync::LazyLock;
 use foreign::{harmless, put, refused, said};
 
 mod foreign;
+mod kinds;
 
 const TEXT: &str = "the cat sat on the mat , and the dog ate the rat .\n The end\n\n of  the\ttale";
 static TOKENIZER: LazyLock<Tokenizer> =
@@ -172,7 +174,8 @@ fn nothing_but_white_space_is_a_text_too() {
     let tokens = tokenizer.encode(&text).unwrap();
     assert_eq!(tokenizer.decode(&tokens).unwrap(), text.as_bytes());
     let section = tokenizer.section().unwrap();
-    let device = core::Tokenizer::from_bytes(&section, 260).unwrap().encode_vec(text.as_bytes());
+    let device =
+        core::Tokenizer::from_bytes(&section, 260).unwrap().encode_vec(text.as_bytes()).unwrap();
     assert!(tokens == device);
 }
 
@@ -249,7 +252,7 @@ proptest! {
             prop_assert_eq!(&host, by_library.get_ids());
             let section = tokenizer.section().unwrap();
             let blob = core::Tokenizer::from_bytes(&section, tokenizer.vocab() as u32).unwrap();
-            let device = blob.encode_vec(text.as_bytes());
+            let device = blob.encode_vec(text.as_bytes()).unwrap();
             prop_assert_eq!(&host, &device);
             prop_assert_eq!(tokenizer.decode(&host).unwrap(), text.as_bytes());
         }
