@@ -10,8 +10,14 @@ use crate::error::{Error, Result};
 
 /// Reads a `tokenizer.json` of any kind; the error says what the file is instead, if that is known.
 pub(super) fn read(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
-    tokenizers::Tokenizer::from_bytes(bytes).map_err(|reason| {
-        let (problem, remedy) = diagnose(bytes, path, &reason.to_string());
+    // It takes some of what a file says for granted.
+    let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes));
+    let parsed = match parsed {
+        Ok(parsed) => parsed.map_err(|reason| reason.to_string()),
+        Err(_) => Err("it contradicts itself".into()),
+    };
+    parsed.map_err(|reason| {
+        let (problem, remedy) = diagnose(bytes, path, &reason);
         Error::TokenizerFile { path: path.to_path_buf(), problems: vec![problem], remedy }
     })
 }

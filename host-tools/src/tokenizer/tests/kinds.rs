@@ -131,7 +131,7 @@ fn what_a_device_does_not_do_is_told_by_its_name() {
         ("/pre_tokenizer/use_regex", json!(false), "pre_tokenizer"),
         ("/decoder", json!({"type": "Fuse"}), "decoder"),
         ("/model/ignore_merges", json!(true), "model.ignore_merges"),
-        ("/model/continuing_subword_prefix", json!("##"), "model.continuing_subword_prefix"),
+        ("/model/end_of_word_suffix", json!("</w>"), "model.end_of_word_suffix"),
         ("/model/merges/3", json!(["Ġ", "t"]), "merge 3 makes a token that another one makes"),
         ("/added_tokens/0", added("lstrip"), "looks at what stands around it"),
         ("/added_tokens/0", added("single_word"), "looks at what stands around it"),
