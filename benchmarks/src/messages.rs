@@ -129,7 +129,7 @@ fn cross_entropy(
 ) -> Result<[f64; 2], resnet_bk_core::Error> {
     let mut context = Context::new(Session::allocate(model.clone())?);
     let mut bits = [0.0; 2];
-    for token in tokenizer.encode_vec(message) {
+    for token in tokenizer.encode_vec(message)? {
         let place = usize::from(bits[0] > 0.0);
         bits[place] -= f64::from(log_probability(context.logits()?, token)?) / LN_2;
         context.push(token)?;

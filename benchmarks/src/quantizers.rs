@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let (name, model) = (path.display().to_string(), args.model.display().to_string());
     tokenizer.belongs_to(&name, &model, checkpoint.config.vocab, recorded)?;
     let reference = Model::from_checkpoint(&checkpoint);
-    let source = TextSource::find(None, args.corpus.as_deref(), Split::Test)?;
+    let source = TextSource::find(None, args.corpus.as_deref(), None, Split::Test)?;
     let text = source.tokens(
         Some(&reference),
         Some(&tokenizer),
@@ -68,10 +68,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let subjects: Vec<_> =
         quantized.iter().map(|(.., c)| Subject::Weights(Model::from_checkpoint(c))).collect();
-    let lengths = tokenizer.token_lengths();
     let blocks = text.blocks(args.window);
-    let qualities =
-        evaluate(Some(&reference), &subjects, &text.tokens, &blocks, Some(&lengths), |_| {})?;
+    let qualities = evaluate(
+        Some(&reference),
+        &subjects,
+        &text.tokens,
+        &blocks,
+        text.bytes.as_deref(),
+        |_| {},
+    )?;
     if args.json {
         let row = |((name, bytes, _), quality): (&(&str, usize, _), &Quality)| Scored {
             path: None,

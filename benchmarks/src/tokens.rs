@@ -32,7 +32,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let numbers = tokens.iter().map(|&token| token as usize);
         write(&args.out.join(split.name()).with_extension("u16"), numbers)?;
     }
-    write(&args.out.join("lengths.u16"), tokenizer.token_lengths().into_iter())?;
+    let table = tokenizer.table().ok_or("the tokens of this tokenizer have no bytes")?;
+    write(&args.out.join("lengths.u16"), table.iter().map(Vec::len))?;
     // Last: its presence says that the others are complete.
     let about = json!({ "vocab": tokenizer.vocab(), "tokenizer_sha256": tokenizer.sha256() });
     files::write_atomically(&args.out.join("tokens.json"), about.to_string().as_bytes())?;

@@ -90,6 +90,8 @@ pub enum Error {
     },
     /// The blob carries no tokenizer.
     NoTokenizer,
+    /// The blob's tokenizer only decodes.
+    NoEncoder,
     /// A token that the model does not have.
     Token {
         /// The token.
@@ -275,6 +277,10 @@ impl fmt::Display for Error {
                  one with fewer or shorter tokens"
             ),
             Self::NoTokenizer => f.write_str("the blob carries no tokenizer"),
+            Self::NoEncoder => f.write_str(
+                "the blob's tokenizer only decodes; encode where its tokenizer.json is, and pass \
+                 token ids",
+            ),
             Self::Token { token, vocab } => write!(
                 f,
                 "token {token} is out of range: the model has tokens 0 to {}",

@@ -2,12 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::token_file::{self, TokenType};
 use std::path::{Path, PathBuf};
 
 /// Environment variable with the default corpus directory.
 pub const DIRECTORY_VARIABLE: &str = "WIKITEXT2_DIR";
 
-/// Split of a corpus, stored as `train.txt`, `valid.txt` and `test.txt`.
+/// Split of a corpus, stored as `train.txt`, `valid.txt` and `test.txt`, or as tokens in files of
+/// the same names with another ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// For training and calibration.
@@ -39,10 +41,31 @@ impl Split {
     }
 }
 
-/// A directory of text files, one for each split.
-#[derive(Clone, Debug)]
+/// What a file has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Text, for a tokenizer.
+    Text(String),
+    /// Tokens.
+    Tokens(Vec<u32>),
+}
+
+impl Content {
+    /// Reads a file: token ids if its name ends like those of [`crate::token_file`], otherwise
+    /// text. `width` is that of tokens in a file that does not say so.
+    pub fn read(path: &Path, width: Option<TokenType>) -> Result<Self> {
+        match token_file::is_token_file(path) {
+            true => token_file::read(path, width).map(Self::Tokens),
+            false => read_text(path).map(Self::Text),
+        }
+    }
+}
+
+/// A directory of files, one for each split.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Corpus {
     directory: PathBuf,
+    width: Option<TokenType>,
 }
 
 impl Corpus {
@@ -54,7 +77,12 @@ impl Corpus {
         let directory = directory.ok_or(Error::CorpusMissing)?;
         // Checked here, so that a missing directory gets its own message.
         std::fs::read_dir(&directory).map_err(Error::io("read", &directory))?;
-        Ok(Self { directory })
+        Ok(Self { directory, width: None })
+    }
+
+    /// The same with tokens of this width in files that do not say so.
+    pub fn with_token_type(self, width: Option<TokenType>) -> Self {
+        Self { width, ..self }
     }
 
     /// The directory.
@@ -62,19 +90,34 @@ impl Corpus {
         &self.directory
     }
 
-    /// Path of a split's file, which may not exist.
+    /// Path of a split's file, which may not exist: text if there is one, otherwise tokens.
     pub fn file(&self, split: Split) -> PathBuf {
-        self.directory.join(split.name()).with_extension("txt")
+        let named = |extension| self.directory.join(split.name()).with_extension(extension);
+        let tokens = || token_file::EXTENSIONS.into_iter().map(named).find(|path| path.exists());
+        let text = named("txt");
+        if text.exists() { text } else { tokens().unwrap_or(text) }
     }
 
-    /// The text of a split.
-    pub fn text(&self, split: Split) -> Result<String> {
+    /// The text or the tokens of a split.
+    pub fn content(&self, split: Split) -> Result<Content> {
         let path = self.file(split);
         if !path.exists() {
             let (directory, split) = (self.directory.clone(), split.name().to_string());
             return Err(Error::SplitMissing { directory, split });
         }
-        read_text(&path)
+        Content::read(&path, self.width)
+    }
+
+    /// The text of a split.
+    pub fn text(&self, split: Split) -> Result<String> {
+        match self.content(split)? {
+            Content::Text(text) => Ok(text),
+            Content::Tokens(_) => Err(Error::TokenFile {
+                path: self.file(split),
+                reason: "text is needed here".into(),
+                remedy: format!("put a UTF-8 text `{}.txt` beside it", split.name()),
+            }),
+        }
     }
 }
 
@@ -122,6 +165,18 @@ mod tests {
         assert!(matches!(error, Error::TextNotUtf8 { offset: 2, .. }), "{error}");
         fs::write(directory.path().join("train.txt"), "text").unwrap();
         assert_eq!(corpus.text(Split::Train).unwrap(), "text");
+        // Tokens stand in where there is no text.
+        for split in ["train", "valid"] {
+            fs::write(directory.path().join(split).with_extension("u16"), [1, 0, 2, 0]).unwrap();
+        }
+        assert_eq!(corpus.content(Split::Train).unwrap(), Content::Text("text".into()));
+        assert_eq!(corpus.content(Split::Valid).unwrap(), Content::Tokens(vec![1, 2]));
+        let error = corpus.text(Split::Valid).unwrap_err();
+        assert!(error.to_string().contains("valid.u16") && error.help().contains("valid.txt"));
+        fs::write(directory.path().join("test.bin"), [1, 0, 2, 0]).unwrap();
+        assert!(corpus.content(Split::Test).is_err(), "nothing says how wide tokens are");
+        let wide = corpus.with_token_type(Some(TokenType::U32));
+        assert_eq!(wide.content(Split::Test).unwrap(), Content::Tokens(vec![131_073]));
         assert!(require_window("train", 129, 128).is_ok());
         let error = require_window("train", 128, 128).unwrap_err();
         assert!(error.to_string().contains("129"), "{error}");

@@ -26,6 +26,7 @@ mod table;
 pub mod tensors;
 pub mod terminal;
 pub mod threads;
+pub mod token_file;
 pub mod tokenizer;
 pub mod train;
 pub mod upgrade;

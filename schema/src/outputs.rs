@@ -13,7 +13,13 @@ pub struct Quality {
     pub perplexity: f64,
     /// Its standard error.
     pub perplexity_se: Option<f64>,
-    /// Bits per byte of the predicted text; `None` without a tokenizer.
+    /// Bits per token: the mean negative log-likelihood to base 2.
+    #[serde(default)]
+    pub bits_per_token: f64,
+    /// Its standard error.
+    #[serde(default)]
+    pub bits_per_token_se: Option<f64>,
+    /// Bits per byte of the predicted text; `None` where its bytes are not known.
     pub bits_per_byte: Option<f64>,
     /// Its standard error.
     pub bits_per_byte_se: Option<f64>,
@@ -106,6 +112,9 @@ struct FlatScored {
     tokens: usize,
     perplexity: f64,
     perplexity_se: Option<f64>,
+    #[serde(default)]
+    bits_per_token: f64,
+    bits_per_token_se: Option<f64>,
     bits_per_byte: Option<f64>,
     bits_per_byte_se: Option<f64>,
     fidelity: Option<Fidelity>,
@@ -119,6 +128,8 @@ impl From<FlatScored> for Scored {
             tokens: flat.tokens,
             perplexity: flat.perplexity,
             perplexity_se: flat.perplexity_se,
+            bits_per_token: flat.bits_per_token,
+            bits_per_token_se: flat.bits_per_token_se,
             bits_per_byte: flat.bits_per_byte,
             bits_per_byte_se: flat.bits_per_byte_se,
             fidelity: flat.fidelity,

@@ -27,7 +27,7 @@ pub fn repository(path: &str) -> PathBuf {
 pub fn tiny() -> Result<Source> {
     let checkpoint = Checkpoint::read(&repository("models/tiny/model.safetensors"))?;
     let tokenizer = Tokenizer::load(&repository("models/tiny/tokenizer.json"))?;
-    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer.section()))?)
+    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer.section()?))?)
 }
 
 /// A full-chain model written by PyTorch, without a tokenizer.
@@ -56,7 +56,7 @@ pub fn gated() -> Result<Source> {
         block: Block::Gated { channels: 64 },
     };
     let checkpoint = initial_model(config, 1)?.to_checkpoint(BTreeMap::new())?;
-    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer.section()))?)
+    Ok(Source::new(&checkpoint, [0; 32], 0, Some(tokenizer.section()?))?)
 }
 
 /// The model with three token classes and one expert of half the size.

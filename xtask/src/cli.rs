@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::qemu::{self, Event, Report};
 use xtask::terminal::{CLOSED_PIPE, ClosedPipe, Stderr, Stdout, checked};
-use xtask::{Board, bench, checks, demo, frontier, reproducible, setup};
+use xtask::{Board, bench, checks, demo, frontier, reproducible, setup, unicode};
 
 /// Set-up, demo and tests of resnet-bk.
 ///
@@ -75,6 +75,13 @@ enum Command {
     Bench(bench::Args),
     /// Build the firmware in two directories and compare every byte that goes to flash.
     Reproducible,
+    /// Write the table of characters by which the core divides texts, from the Unicode data of the
+    /// tools; needed after these have changed.
+    Unicode {
+        /// Only compare it.
+        #[arg(long)]
+        check: bool,
+    },
     /// Every check: format, lints, docs, tests, targets, firmware, QEMU.
     ///
     /// All checks run even if an earlier one fails; failures are summarized at the end and the exit
@@ -146,6 +153,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Frontier(args) => frontier::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Reproducible => reproducible::run().map(|()| ExitCode::SUCCESS),
+        Command::Unicode { check } => unicode::run(check).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => checks::run(&args),
         Command::Qemu(args) => run_qemu(&args),
     }

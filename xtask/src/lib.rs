@@ -7,6 +7,7 @@
 //! - [`mod@bench`]: instruction counts and code size on emulated targets, against a baseline.
 //! - [`reproducible`]: compares the firmware's image from two directories.
 //! - [`setup`], [`demo`], [`frontier`], [`checks`]: the other subcommands.
+//! - [`unicode`]: the table of characters of the core's tokenizer.
 //! - [`terminal`]: printing, for all of them.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -26,6 +27,7 @@ pub mod setup;
 mod steps;
 pub mod terminal;
 pub mod tools;
+pub mod unicode;
 
 pub use board::Board;
 

@@ -79,11 +79,11 @@ pub fn run(blob: &[u8], job: &Job) -> Result<Outcome> {
     Ok(Outcome { tokens, text, steps, fed, digest, digests })
 }
 
-/// The prompt's tokens: encoded by the blob's tokenizer, or token numbers without one.
+/// The prompt's tokens: encoded by the blob's tokenizer, or token numbers where none encodes.
 fn encode(model: &Model<'_>, prompt: &str) -> Result<Vec<u32>> {
     let tokens: Vec<u32> = match model.tokenizer() {
-        Ok(tokenizer) => tokenizer.encode_vec(prompt.as_bytes()),
-        Err(_) => prompt
+        Ok(tokenizer) if tokenizer.rule().is_some() => tokenizer.encode_vec(prompt.as_bytes())?,
+        _ => prompt
             .split([',', ' '])
             .filter(|number| !number.is_empty())
             .map(str::parse)

@@ -20,7 +20,7 @@ mod trained;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use resnet_bk_tools::corpus::Split;
+use resnet_bk_tools::corpus::{Corpus, Split};
 use resnet_bk_tools::eval::text::{TextSource, Tokens};
 use resnet_bk_tools::tokenizer::Tokenizer;
 
@@ -82,7 +82,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let text = args.text(split, args.tokens, &tokenizer)?;
     let held_out = args.text(Split::Valid, Some(HELD_OUT), &tokenizer)?;
-    let lengths = tokenizer.token_lengths();
+    let table = tokenizer.table().ok_or("the tokens of this tokenizer have no bytes")?;
+    let lengths: Vec<usize> = table.iter().map(Vec::len).collect();
     let blocks = [&text, &held_out].map(|text| text.blocks(args.window));
     let of = |tokens, blocks| Text { tokens, blocks, lengths: &lengths };
     let cache = match args.tokens {
@@ -100,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             trained,
             text: (of(&text.tokens, &blocks[0]), &cache),
             held_out: of(&held_out.tokens, &blocks[1]),
-            tokenizer: tokenizer.section().len(),
+            tokenizer: tokenizer.section()?.len(),
         };
         let scores = run.scores(&args.budgets)?;
         let (dims, label) = (&run.trained.dims, run.trained.dims.label());
@@ -132,7 +133,7 @@ impl Args {
         limit: Option<usize>,
         tokenizer: &Tokenizer,
     ) -> Result<Tokens, Failure> {
-        let source = TextSource::Split(self.corpus.clone(), split);
+        let source = TextSource::Split(Corpus::find(Some(&self.corpus))?, split);
         Ok(source.tokens(None, Some(tokenizer), limit, self.window, 1, |_| {})?)
     }
 }

@@ -105,13 +105,14 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Codec<'a, 't, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoTokenizer`] if the blob has none.
+    /// [`Error::NoTokenizer`] if the blob has none, [`Error::NoEncoder`] if its one only decodes.
     pub fn new(
         session: Session<'a, M>,
         tokens: &'t mut [u32],
         framing: Framing,
     ) -> Result<Self, Error> {
         let tokenizer = session.model().tokenizer()?;
+        tokenizer.require_encoder()?;
         let context = Context::new(session);
         Ok(Self { context, tokenizer, tokens, framing, history: 0 })
     }

@@ -103,13 +103,15 @@ impl<'a, 't, M: AsRef<[u32]> + AsMut<[u32]>> Suggester<'a, 't, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoTokenizer`] if the blob has none; [`Error::Buffer`] if `snapshot` is too short.
+    /// [`Error::NoTokenizer`] if the blob has none, [`Error::NoEncoder`] if its one only decodes;
+    /// [`Error::Buffer`] if `snapshot` is too short.
     pub fn new(
         session: Session<'a, M>,
         tokens: &'t mut [u32],
         snapshot: &'t mut [u8],
     ) -> Result<Self, Error> {
         let tokenizer = session.model().tokenizer()?;
+        tokenizer.require_encoder()?;
         let context = Context::new(session);
         let (needed, given) = (context.model().dims().context_len(), snapshot.len());
         let snapshot = snapshot.get_mut(..needed).ok_or(Error::Buffer { needed, given })?;

@@ -92,7 +92,7 @@ impl<'a, 't, 'o> Search<'a, 't, 'o> {
         let is_word = rest.is_empty() && from.text.iter().any(|byte| !is_space(byte));
         let mut ends = 0;
         for (token, size) in (0..).zip(shares.sizes()) {
-            let Some(first) = self.tokenizer.first(token) else { break };
+            let Some(first) = self.tokenizer.first(token) else { continue };
             if wanted.is_some_and(|wanted| wanted != first) {
                 continue;
             }

@@ -38,7 +38,7 @@ fn words(text: &str) -> Vec<(Vec<u8>, f64)> {
     let model = Model::from_bytes(MODEL).unwrap();
     let tokenizer = model.tokenizer().unwrap();
     let (before, typed) = text.as_bytes().split_at(last_word(text.as_bytes()));
-    let before = tokenizer.encode_vec(before);
+    let before = tokenizer.encode_vec(before).unwrap();
     let known = 256 + tokenizer.merges().count() as u32;
     let (mut words, mut total) = (BTreeMap::<Vec<u8>, f64>::new(), 0.0);
     let first = shares(&model, &before);
@@ -99,7 +99,7 @@ fn the_likeliest_words_are_found() {
 fn the_likeliest_tokens_are_found() {
     let model = Model::from_bytes(MODEL).unwrap();
     let tokenizer = model.tokenizer().unwrap();
-    let shares = shares(&model, &tokenizer.encode_vec(b"The\n"));
+    let shares = shares(&model, &tokenizer.encode_vec(b"The\n").unwrap());
     let mut order: Vec<u32> = (0..256 + tokenizer.merges().count() as u32).collect();
     order.sort_by_key(|&token| std::cmp::Reverse(shares[token as usize]));
     let found = suggest("The\n", Unit::Token, 1, 5);

@@ -183,7 +183,7 @@ impl ModelConfig {
     /// The first problem with these dimensions, if any.
     pub fn problem(&self) -> Option<String> {
         let sizes = [
-            ("vocab", self.vocab, 65_536),
+            ("vocab", self.vocab, u32::MAX as usize),
             ("width", self.width, 4_096),
             ("layers", self.layers, 64),
             ("experts", self.experts, 64),

@@ -85,7 +85,7 @@ pub(crate) struct Args {
 pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let out = args.plan().writes(&args.out, Kind::Importance)?;
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
-    args.text.fit(loaded.checkpoint.config.positions)?;
+    args.text.fit(loaded.checkpoint.config.positions, loaded.checkpoint.config.vocab)?;
     Copies::ANALYZE.require(loaded.checkpoint.config.parameters())?;
     let before = args.before(&out, &loaded)?;
     if !args.merge.is_empty() {
@@ -98,7 +98,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         }
         return conclude(&out, &merged, global);
     }
-    let mut source = loaded.source(false)?;
+    let mut source = loaded.source()?;
     source.steps = args.steps.taken();
     let tokenizer = loaded.tokenizer.as_ref();
     let (mut calibration, text) = args.text.calibrate(&source, args.tokens, tokenizer, global)?;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use resnet_bk_core as core;
+use resnet_bk_core::tokenizer::Rule;
 use resnet_bk_schema::Steps;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
@@ -23,6 +24,7 @@ use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
 use crate::reference::Model;
 use crate::terminal::{Stderr, Stdout};
+use crate::token_file::TokenType;
 use crate::tokenizer::Tokenizer;
 
 /// A checkpoint file, its hash and its tokenizer.
@@ -51,6 +53,10 @@ impl Loaded {
                 let remark = "does not record the tokenizer that it was trained with";
                 note(global, &format!("{model} {remark}; {name} is assumed to be that one"));
             }
+            let more = checkpoint.config.vocab - tokenizer.vocab();
+            if more > 0 {
+                note(global, &format!("{model} has {more} tokens that {name} does not have"));
+            }
         }
         let sha256 = Sha256::digest(&*bytes).into();
         Ok(Self { checkpoint, tokenizer, bytes: bytes.len() as u64, sha256 })
@@ -61,10 +67,24 @@ impl Loaded {
         hex(&self.sha256)
     }
 
-    /// The checkpoint prepared for quantization, with its tokenizer if `embed_tokenizer`.
-    pub(crate) fn source(&self, embed_tokenizer: bool) -> Result<Source> {
-        let tokenizer = self.tokenizer.as_ref().filter(|_| embed_tokenizer);
-        let section = tokenizer.map(Tokenizer::section);
+    /// The checkpoint prepared for quantization, without a tokenizer.
+    pub(crate) fn source(&self) -> Result<Source> {
+        Source::new(&self.checkpoint, self.sha256, self.bytes, None)
+    }
+
+    /// The checkpoint prepared for quantization, with its tokenizer if a blob can hold that.
+    pub(crate) fn source_with_tokenizer(&self, global: Global) -> Result<Source> {
+        let section = match self.tokenizer.as_ref().map(Tokenizer::section).transpose() {
+            Err(error @ Error::TokenizerOnDevice(_)) => {
+                note(global, &format!("the blob gets no tokenizer: {error}"));
+                None
+            }
+            section => section?,
+        };
+        let only_decodes = self.tokenizer.as_ref().and_then(Tokenizer::only_decodes);
+        if let (Some(_), Some(reason)) = (&section, only_decodes) {
+            note(global, &format!("on a device the blob's tokenizer only decodes: {reason}"));
+        }
         Source::new(&self.checkpoint, self.sha256, self.bytes, section)
     }
 
@@ -89,9 +109,10 @@ impl Loaded {
     }
 }
 
-/// The tokenizer contained in a blob, if any.
+/// The tokenizer contained in a blob, if there is one that encodes.
 pub(crate) fn carried(model: &core::Model<'_>) -> Result<Option<Tokenizer>> {
     match model.tokenizer() {
+        Ok(tokenizer) if tokenizer.rule().is_none() => Ok(None),
         Ok(tokenizer) => Tokenizer::from_blob(&tokenizer).map(Some),
         Err(core::Error::NoTokenizer) => Ok(None),
         Err(error) => Err(Error::Blob(error)),
@@ -106,8 +127,17 @@ pub(crate) fn check_tokenizer(
     model: &core::Model<'_>,
     path: &Path,
 ) -> Result<()> {
-    let expected = carried(model)?.map(|tokenizer| tokenizer.sha256());
     let (blob, vocab) = (path.display().to_string(), model.dims().vocab as usize);
+    // Of a file of another program a blob holds what encodes or decodes, not all of it.
+    let expected = match model.tokenizer() {
+        Ok(held) if held.rule() != Some(Rule::Words) || tokenizer.is_foreign() => {
+            return match tokenizer.section().is_ok_and(|section| section == held.section()) {
+                true => Ok(()),
+                false => Err(Error::Tokenizer(format!("{name} is not the tokenizer of {blob}"))),
+            };
+        }
+        _ => carried(model)?.map(|tokenizer| tokenizer.sha256()),
+    };
     tokenizer.belongs_to(name, &blob, vocab, expected.as_deref())
 }
 
@@ -133,33 +163,64 @@ impl Force {
     }
 }
 
+/// The flag for files of token ids.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct TokenFileArgs {
+    /// Width of the token ids in a file that ends in .bin.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) token_type: Option<TokenType>,
+}
+
+/// Fails if the tokens of a file are not those of a model with a vocabulary of this size.
+pub(crate) fn require_vocabulary(path: &Path, tokens: &[u32], vocab: usize) -> Result<()> {
+    match tokens.iter().max() {
+        Some(&token) if token as usize >= vocab => Err(Error::TokenFile {
+            path: path.to_path_buf(),
+            reason: format!("it has token {token}, but the model has only {vocab} tokens"),
+            remedy:
+                "encode the text with the model's own tokenizer; --token-type says how wide the \
+                     tokens of a .bin are"
+                    .into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Flags that choose a text.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TextArgs {
-    /// Directory with train.txt, valid.txt and test.txt [default: the directory in WIKITEXT2_DIR;
-    /// without either, text is sampled from the FP32 model].
+    /// Directory with train.txt, valid.txt and test.txt, or with files of token ids of these names
+    /// ending in .npy, .u16, .u32 or .bin [default: the directory in WIKITEXT2_DIR; without either,
+    /// text is sampled from the FP32 model].
     #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
-    /// A text file to use instead: `eval` reads all of it; for other commands the first 80 % are
-    /// the training split, the next 10 % the validation and the last 10 % the test split.
+    /// A file of text, or of token ids by its ending, to use instead: `eval` reads all of it; for
+    /// other commands the first 80 % are the training split, the next 10 % the validation and the
+    /// last 10 % the test split.
     #[arg(long, value_name = "FILE", conflicts_with = "corpus")]
     pub(crate) text: Option<PathBuf>,
-    /// Tokens per window; each window starts with a fresh state [default: 128, or the length of the
-    /// model's position table if that is shorter].
+    #[command(flatten)]
+    tokens: TokenFileArgs,
+    /// Tokens per window; each window starts with a fresh state [default: the length of the model's
+    /// position table, or 128 without one].
     #[arg(long = "window", value_parser = numbers::window(), value_name = "N")]
     asked_window: Option<usize>,
     /// The resulting length, once the model is known.
     #[arg(skip)]
     pub(crate) window: usize,
+    /// Tokens of the model, once it is known.
+    #[arg(skip)]
+    vocab: usize,
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
 }
 
 impl TextArgs {
-    /// Sets the window length for a model with this position table.
-    pub(crate) fn fit(&mut self, positions: Option<usize>) -> Result<()> {
-        self.window = numbers::fit_window(self.asked_window, positions)?;
+    /// Sets the window length for a model with this position table and vocabulary.
+    pub(crate) fn fit(&mut self, positions: Option<usize>, vocab: usize) -> Result<()> {
+        self.window = numbers::whole_window(self.asked_window, positions)?;
+        self.vocab = vocab;
         Ok(())
     }
 
@@ -206,7 +267,8 @@ impl TextArgs {
 
     /// Source of a split's text.
     pub(crate) fn source(&self, split: Split) -> Result<TextSource> {
-        TextSource::find(self.text.as_deref(), self.corpus.as_deref(), split)
+        let width = self.tokens.token_type;
+        TextSource::find(self.text.as_deref(), self.corpus.as_deref(), width, split)
     }
 
     /// Reads or samples a text.
@@ -223,7 +285,12 @@ impl TextArgs {
             set(&bar, share);
         });
         bar.finish_and_clear();
-        tokens
+        let tokens = tokens?;
+        match source.path() {
+            Some(path) => require_vocabulary(&path, &tokens.tokens, self.vocab)?,
+            None => {}
+        }
+        Ok(tokens)
     }
 
     /// Calibrates a quantizer on `limit` tokens of the training split or its substitute.

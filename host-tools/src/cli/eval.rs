@@ -10,6 +10,7 @@ use super::common::{
     Loaded, TextArgs, bar, carried, check_tokenizer, escaped, hex, is_blob, parse_blob, print_json,
     set,
 };
+use crate::checkpoint::Chain;
 use crate::cli::Global;
 use crate::cli::numbers;
 use crate::corpus::Split;
@@ -35,6 +36,10 @@ Examples:
   On any text file:
       resnet-bk eval model.safetensors static.rbk --text book.txt
 
+  A model of another program on its own tokenizer, or on token ids that its tokenizer wrote:
+      resnet-bk eval model.safetensors int8.rbk --tokenizer gpt2/tokenizer.json --text book.txt
+      resnet-bk eval model.safetensors int8.rbk --text book.npy
+
   A blob alone, with the tokenizer that it contains:
       resnet-bk eval static.rbk --text book.txt
 
@@ -43,6 +48,9 @@ Examples:
 
 Protocol: consecutive windows, each with a fresh state; every token predicts the next one.
 Blobs run through the integer path that also runs on devices.
+
+Bits per byte count the bytes of the text as it is in the file, whatever a tokenizer replaces or
+leaves out; for token ids without a tokenizer that knows their bytes there are bits per token.
 
 Standard errors (±): windows of one article are correlated, so errors are computed over blocks, by a
 jackknife that leaves out one block at a time. Blocks are the articles of a text, if it has several
@@ -129,18 +137,19 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     }
     let tables = models.iter().map(|model| model.dims().positions as usize).filter(|&n| n > 0);
     let of_checkpoint = loaded.as_ref().and_then(|loaded| loaded.checkpoint.config.positions);
-    args.text.fit(tables.chain(of_checkpoint).min())?;
+    let vocabularies = models.iter().map(|model| model.dims().vocab as usize);
+    let vocabularies = vocabularies.chain(loaded.as_ref().map(|l| l.checkpoint.config.vocab));
+    args.text.fit(tables.chain(of_checkpoint).min(), vocabularies.min().unwrap_or(0))?;
     let tokenizer = tokenizer(args.tokenizer.as_deref(), loaded.as_mut(), &models, &blobs)?;
     let tokenizer = tokenizer.as_ref();
     let reference = loaded.as_ref().map(|loaded| Model::from_checkpoint(&loaded.checkpoint));
     let source = args.text.source(args.split.into())?.whole();
     let text = args.text.read(&source, args.tokens, reference.as_ref(), tokenizer, global)?;
     let blocks = text.blocks(args.text.window);
-    let lengths = tokenizer.map(Tokenizer::token_lengths);
     let progress = bar("evaluating", global);
     let subjects = match &loaded {
         Some(loaded) if args.weights_only => {
-            let source = loaded.source(false)?;
+            let source = loaded.source()?;
             models.iter().map(|model| Subject::Weights(substitute(&source, model))).collect()
         }
         None if args.weights_only => {
@@ -155,11 +164,13 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
         &subjects,
         &text.tokens,
         &blocks,
-        lengths.as_deref(),
+        text.bytes.as_deref(),
         |share| set(&progress, share),
     )?;
     progress.finish_and_clear();
 
+    let sees_targets = loaded.as_ref().is_some_and(|l| l.checkpoint.config.chain == Chain::Full)
+        || models.iter().any(|model| !model.is_causal());
     let fp32_bytes = loaded.as_ref().map(|loaded| loaded.bytes);
     let (fp32, of_blobs) = qualities.split_at(usize::from(loaded.is_some()));
     if global.json {
@@ -200,6 +211,13 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
             args.text.window,
             blocks.describe()
         )?;
+        if sees_targets {
+            writeln!(
+                Stdout,
+                "full chains see the tokens that they predict: their perplexity is none of a \
+                 language model, KL and top-1 are what compares a blob"
+            )?;
+        }
     }
     Ok(())
 }
@@ -241,13 +259,14 @@ fn print(
     qualities: &[Quality],
     fp32_bytes: Option<u64>,
 ) -> Result<()> {
+    let in_bytes = qualities.iter().any(|quality| quality.bits_per_byte.is_some());
     let mut rows = table(&[
         "model",
         "bytes",
         "ratio",
         "perplexity",
         "rise %",
-        "bits/byte",
+        if in_bytes { "bits/byte" } else { "bits/token" },
         "KL",
         "KL p99",
         "KL max",
@@ -267,9 +286,14 @@ fn print(
             of(fidelity.map(|f| {
                 with_error(format!("{:+.2}", f.ppl_rise_percent), f.ppl_rise_percent_se, 2)
             })),
-            of(quality
-                .bits_per_byte
-                .map(|b| with_error(format!("{b:.4}"), quality.bits_per_byte_se, 4))),
+            match quality.bits_per_byte {
+                Some(bits) => with_error(format!("{bits:.4}"), quality.bits_per_byte_se, 4),
+                None if in_bytes => dash(),
+                None => {
+                    let bits = format!("{:.4}", quality.bits_per_token);
+                    with_error(bits, quality.bits_per_token_se, 4)
+                }
+            },
             of(fidelity.map(|f| with_error(format!("{:.5}", f.kl), f.kl_se, 5))),
             of(fidelity.map(|f| format!("{:.4}", f.kl_p99))),
             of(fidelity.map(|f| format!("{:.3}", f.kl_max))),

@@ -82,6 +82,17 @@ pub(crate) fn fit_window(asked: Option<usize>, positions: Option<usize>) -> Resu
     }
 }
 
+/// The window length: as requested, otherwise as many tokens as the model has positions, or the
+/// usual ones where it has no table.
+///
+/// # Errors
+///
+/// As [`fit_window`].
+pub(crate) fn whole_window(asked: Option<usize>, positions: Option<usize>) -> Result<usize> {
+    let whole = positions.map(|positions| positions.min(LONGEST_WINDOW as usize));
+    fit_window(asked.or(whole), positions)
+}
+
 /// Checks floating-point flags: some must be positive, others between 0 and a bound.
 ///
 /// # Errors
@@ -111,6 +122,12 @@ mod tests {
         let error = fit_window(Some(128), Some(64)).unwrap_err();
         assert!(error.to_string().contains("window of 128"), "{error}");
         assert!(error.help().contains("at most 64"), "{}", error.help());
+        assert_eq!(whole_window(None, None).unwrap(), 128);
+        assert_eq!(whole_window(None, Some(64)).unwrap(), 64);
+        assert_eq!(whole_window(None, Some(4096)).unwrap(), 4096);
+        assert_eq!(whole_window(None, Some(1 << 24)).unwrap(), 1 << 20);
+        assert_eq!(whole_window(Some(64), Some(4096)).unwrap(), 64);
+        assert!(whole_window(Some(128), Some(64)).is_err());
     }
 
     #[test]

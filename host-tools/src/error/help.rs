@@ -61,6 +61,13 @@ impl Error {
             Self::TextNotUtf8 { .. } => {
                 "convert the file to UTF-8, for example with `iconv -t UTF-8`".into()
             }
+            Self::TokenFile { remedy, .. } => remedy.clone(),
+            Self::TokenizerMissing { .. } => {
+                "pass the tokenizer.json that the model was trained with (--tokenizer FILE), or a \
+                 file of token ids in place of the text: `python -c \"import numpy as np; \
+                 np.save('text.npy', np.asarray(ids, np.uint32))\"`"
+                    .into()
+            }
             Self::TextShort { .. } => "use a longer text or a shorter --window".into(),
             Self::Window { positions, .. } => {
                 format!("choose a --window of at most {positions}, or leave the flag out")
@@ -70,9 +77,10 @@ impl Error {
                  trained with"
                     .into()
             }
-            Self::TokenizerFile { .. } => {
-                "pass the tokenizer.json that `resnet-bk train` wrote; a file from another program \
-                 can be used only if it has the supported values and no other fields"
+            Self::TokenizerFile { remedy, .. } => remedy.clone(),
+            Self::TokenizerOnDevice(_) => {
+                "quantize with --no-tokenizer and give the device token ids, or train a model with \
+                 a tokenizer of this tool (`resnet-bk train`)"
                     .into()
             }
             Self::TokenizerMismatch { expected, .. } => format!(
@@ -165,7 +173,13 @@ fn core_help(error: &resnet_bk_core::Error) -> &'static str {
         Core::Dimension { .. } | Core::OffDiagonal { .. } | Core::TokenizerText { .. } => {
             "the blob format's limits are in docs/format.md; train a model within them"
         }
-        Core::NoTokenizer => "pass --tokenizer FILE, or quantize again without --no-tokenizer",
+        Core::NoTokenizer => {
+            "pass --tokenizer FILE, give token ids (--ids), or quantize again without \
+             --no-tokenizer"
+        }
+        Core::NoEncoder => {
+            "pass --tokenizer FILE, the tokenizer.json that the model was trained with, or token ids"
+        }
         Core::Token { .. } => "pass the tokenizer.json that the model was trained with",
         Core::EndOfPositions { .. } => {
             "ask for fewer --tokens or give a shorter --prompt: the model cannot go beyond its \
@@ -234,6 +248,11 @@ mod tests {
             (Error::SplitMissing { directory: path(), split: "valid".into() }, "`valid.txt`"),
             (Error::TextEmpty(path()), "put text"),
             (Error::TextNotUtf8 { path: path(), offset: 0 }, "UTF-8"),
+            (
+                Error::TokenFile { path: path(), reason: text(), remedy: "np.save".into() },
+                "np.save",
+            ),
+            (Error::TokenizerMissing { text: text() }, "--tokenizer FILE"),
             (Error::TextShort { what: text(), tokens: 1, needed: 2 }, "longer text"),
             (Error::Window { window: 128, positions: 64 }, "--window of at most 64"),
             (Error::Tokenizer(text()), "tokenizer.json"),
@@ -253,6 +272,7 @@ mod tests {
             (blob(Core::ChainSection), "quantize the checkpoint again"),
             (blob(Core::Dimension { name: "width", value: 0, limit: 1 }), "docs/format.md"),
             (blob(Core::NoTokenizer), "--tokenizer FILE"),
+            (blob(Core::NoEncoder), "--tokenizer FILE"),
             (blob(Core::Token { token: 9, vocab: 8 }), "tokenizer.json"),
             (blob(Core::EndOfPositions { positions: 64 }), "fewer --tokens"),
             (blob(Core::NotCausal), "--chain half"),
@@ -270,7 +290,15 @@ mod tests {
             (Error::Busy { path: path(), process: None }, "another --out"),
             (Error::ImportanceMissing(path()), "resnet-bk analyze"),
             (Error::OtherSettings { path: path(), differences: vec![] }, "analyze --force"),
-            (Error::TokenizerFile { path: path(), problems: vec![] }, "tokenizer.json"),
+            (
+                Error::TokenizerFile {
+                    path: path(),
+                    problems: vec![],
+                    remedy: "pass the tokenizer.json".into(),
+                },
+                "tokenizer.json",
+            ),
+            (Error::TokenizerOnDevice(text()), "--no-tokenizer"),
             (Error::TokenOutOfRange { token: 9, vocab: 8 }, "own tokenizer"),
             (Error::BlobFile { path: path(), error: Core::NotABlob }, "resnet-bk quantize"),
         ];

@@ -133,6 +133,22 @@ pub enum Error {
         /// Offset of the first invalid byte.
         offset: usize,
     },
+    /// A file of token ids cannot be used.
+    #[error("cannot take tokens from {}: {reason}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// The remedy.
+        remedy: String,
+    },
+    /// A text cannot be encoded, because there is no tokenizer.
+    #[error("{text} has to be encoded, but no tokenizer was given")]
+    TokenizerMissing {
+        /// The text.
+        text: String,
+    },
     /// A text is shorter than one window.
     #[error("{what} has {tokens} tokens, but one window needs {needed}")]
     TextShort {
@@ -154,14 +170,19 @@ pub enum Error {
     /// The tokenizer could not be trained or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// A tokenizer file violates the rules that a device follows.
+    /// A file is no tokenizer.
     #[error("cannot use the tokenizer {}:{}", path.display(), list(problems))]
     TokenizerFile {
         /// The file.
         path: PathBuf,
         /// Everything that is wrong with it, by name.
         problems: Vec<String>,
+        /// The remedy.
+        remedy: String,
     },
+    /// A tokenizer that a blob cannot hold.
+    #[error("no blob can hold the tokenizer: {0}")]
+    TokenizerOnDevice(String),
     /// A tokenizer other than the one that a model was trained with.
     #[error(
         "{tokenizer} is not the tokenizer of {model}: its SHA-256 is {found}, but that of the \

@@ -30,7 +30,8 @@ use score::score;
 pub use subject::Subject;
 
 /// Scores `reference` and `subjects` on `tokens` in the windows of `blocks`, which also define the
-/// jackknife blocks of standard errors. `lengths` are the bytes of each token; `progress` receives
+/// jackknife blocks of standard errors. `bytes` are those of
+/// each token of the text; `progress` receives
 /// the completed fraction. Results are ordered reference (if any), subjects, and do not depend on
 /// the number of threads.
 ///
@@ -41,7 +42,7 @@ pub fn evaluate(
     subjects: &[Subject<'_>],
     tokens: &[u32],
     blocks: &Blocks,
-    lengths: Option<&[usize]>,
+    bytes: Option<&[u32]>,
     progress: impl Fn(f64) + Sync,
 ) -> Result<Vec<Quality>> {
     check_range(reference, subjects, tokens)?;
@@ -55,7 +56,8 @@ pub fn evaluate(
         .par_iter()
         .map(|&start| {
             let end = predictions.min(start + job);
-            let tallies = score(reference, subjects, &tokens[start..end + 1], window, lengths)?;
+            let bytes = bytes.map(|bytes| &bytes[start..end + 1]);
+            let tallies = score(reference, subjects, &tokens[start..end + 1], window, bytes)?;
             let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             progress(count as f64 / starts.len() as f64);
             Ok(tallies)
@@ -97,10 +99,10 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny/model.safetensors");
         let checkpoint = Checkpoint::read(path.as_ref()).unwrap();
         let model = Model::from_checkpoint(&checkpoint);
-        let lengths = [1; 272];
+        let bytes = [1; 3];
         let blocks = Blocks::runs(3, 8);
         let scored =
-            |tokens: &[u32]| evaluate(Some(&model), &[], tokens, &blocks, Some(&lengths), |_| {});
+            |tokens: &[u32]| evaluate(Some(&model), &[], tokens, &blocks, Some(&bytes), |_| {});
         let error = scored(&[1, 272, 2]).unwrap_err();
         assert!(matches!(error, Error::TokenOutOfRange { token: 272, vocab: 272 }), "{error}");
         assert!(scored(&[1, 271, 2]).is_ok());

@@ -29,6 +29,8 @@ impl Tally {
         let pairs = |numbers: fn(&Sums) -> [f64; 2]| sums.iter().map(numbers).collect::<Vec<_>>();
         let perplexity = pairs(|s| [s.nats, s.predictions as f64]);
         let perplexity = Estimate::new(&perplexity, |nats, tokens| (nats / tokens).exp());
+        let tokens = pairs(|s| [s.nats, s.predictions as f64]);
+        let tokens = Estimate::new(&tokens, |nats, tokens| nats / std::f64::consts::LN_2 / tokens);
         let bits = pairs(|s| [s.nats, s.bytes as f64]);
         let bits = Estimate::new(&bits, |nats, bytes| nats / std::f64::consts::LN_2 / bytes);
         let bits = sums.iter().any(|s| s.bytes > 0).then_some(bits);
@@ -36,6 +38,8 @@ impl Tally {
             tokens: sums.iter().map(|s| s.predictions).sum(),
             perplexity: perplexity.value,
             perplexity_se: perplexity.standard_error(),
+            bits_per_token: tokens.value,
+            bits_per_token_se: tokens.standard_error(),
             bits_per_byte: bits.as_ref().map(|bits| bits.value),
             bits_per_byte_se: bits.as_ref().and_then(Estimate::standard_error),
             fidelity: exact.map(|exact| self.fidelity(&sums, &by_block(&exact.windows, blocks))),

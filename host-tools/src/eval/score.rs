@@ -22,10 +22,11 @@ pub(super) fn score(
     subjects: &[Subject<'_>],
     tokens: &[u32],
     window: usize,
-    lengths: Option<&[usize]>,
+    bytes: Option<&[u32]>,
 ) -> Result<Vec<Tally>> {
     let (inputs, targets) = (&tokens[..tokens.len() - 1], &tokens[1..]);
-    let text = Text { inputs, targets, window, lengths };
+    let bytes = bytes.map(|bytes| &bytes[1..]);
+    let text = Text { inputs, targets, window, bytes };
     let mut tallies = Vec::new();
     let mut exact = None;
     if let Some(model) = reference {
@@ -83,8 +84,8 @@ struct Text<'a> {
     inputs: &'a [u32],
     targets: &'a [u32],
     window: usize,
-    /// Bytes of each token, if tokens represent text.
-    lengths: Option<&'a [usize]>,
+    /// Bytes of text of each target, where they are known.
+    bytes: Option<&'a [u32]>,
 }
 
 impl Text<'_> {
@@ -97,7 +98,7 @@ impl Text<'_> {
         if let Some(sums) = tally.windows.last_mut() {
             sums.nats -= f64::from(log_probabilities[target]);
             sums.predictions += 1;
-            sums.bytes += self.lengths.map_or(0, |lengths| lengths[target]);
+            sums.bytes += self.bytes.map_or(0, |bytes| bytes[position] as usize);
         }
     }
 }

@@ -7,18 +7,20 @@ use resnet_bk_schema::blocks::{Block, Blocks};
 
 use super::articles::articles;
 use super::sample::{sample, stream_length};
-use crate::corpus::{self, Corpus, Split};
+use crate::corpus::{self, Content, Corpus, Split};
 use crate::error::{Error, Result};
 use crate::reference::Model;
-use crate::tokenizer::Tokenizer;
+use crate::token_file::TokenType;
+use crate::tokenizer::{Encoded, Tokenizer};
 
 /// A source of text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TextSource {
     /// A split of a corpus directory.
-    Split(PathBuf, Split),
-    /// A text file: all of it, or the part that serves as a split.
-    File(PathBuf, Option<Split>),
+    Split(Corpus, Split),
+    /// A file of text or tokens, these of the given width: all of it, or the part that serves as a
+    /// split.
+    File(PathBuf, Option<TokenType>, Option<Split>),
     /// Text sampled from the FP32 model, different for each split.
     Sampled(Split),
 }
@@ -40,6 +42,8 @@ pub struct Tokens {
     pub name: String,
     /// The tokens.
     pub tokens: Vec<u32>,
+    /// Bytes of text that each of them stands for, where that is known.
+    pub bytes: Option<Vec<u32>>,
     /// Its parts, if it has several.
     pub parts: Option<Parts>,
 }
@@ -66,8 +70,10 @@ impl Tokens {
             parts.starts.retain(|start| range.contains(start));
             parts.starts.iter_mut().for_each(|start| *start -= range.start);
         }
-        self.tokens.truncate(range.end);
-        self.tokens.drain(..range.start);
+        for numbers in [Some(&mut self.tokens), self.bytes.as_mut()].into_iter().flatten() {
+            numbers.truncate(range.end);
+            numbers.drain(..range.start);
+        }
         self
     }
 }
@@ -85,13 +91,19 @@ fn share(split: Split, tokens: usize) -> Range<usize> {
 impl TextSource {
     /// The file, if given, of which the first eight tenths serve for training and calibration and a
     /// tenth each for validation and test; otherwise the split of the corpus, if there is one (by
-    /// flag or environment); otherwise text sampled from the model.
-    pub fn find(file: Option<&Path>, corpus: Option<&Path>, split: Split) -> Result<Self> {
+    /// flag or environment); otherwise text sampled from the model. `width` is that of tokens in
+    /// files that do not say so.
+    pub fn find(
+        file: Option<&Path>,
+        corpus: Option<&Path>,
+        width: Option<TokenType>,
+        split: Split,
+    ) -> Result<Self> {
         if let Some(file) = file {
-            return Ok(Self::File(file.to_path_buf(), Some(split)));
+            return Ok(Self::File(file.to_path_buf(), width, Some(split)));
         }
         match Corpus::find(corpus) {
-            Ok(corpus) => Ok(Self::Split(corpus.directory().to_path_buf(), split)),
+            Ok(corpus) => Ok(Self::Split(corpus.with_token_type(width), split)),
             Err(Error::CorpusMissing) => Ok(Self::Sampled(split)),
             Err(error) => Err(error),
         }
@@ -100,19 +112,29 @@ impl TextSource {
     /// The same source, but all of a file.
     pub fn whole(self) -> Self {
         match self {
-            Self::File(path, _) => Self::File(path, None),
+            Self::File(path, width, _) => Self::File(path, width, None),
             other => other,
+        }
+    }
+
+    /// The file, unless it is sampled.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Split(corpus, split) => Some(corpus.file(*split)),
+            Self::File(path, ..) => Some(path.clone()),
+            Self::Sampled(_) => None,
         }
     }
 
     /// Name for tables and provenance.
     pub fn name(&self, seed: u64) -> String {
         match self {
-            Self::Split(directory, split) => {
+            Self::Split(corpus, split) => {
+                let directory = corpus.directory();
                 let corpus = directory.file_name().unwrap_or(directory.as_os_str());
                 format!("{} {}", corpus.to_string_lossy(), split.name())
             }
-            Self::File(path, split) => {
+            Self::File(path, _, split) => {
                 let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
                 match split {
                     None => file.into(),
@@ -137,7 +159,8 @@ impl TextSource {
         progress: impl Fn(f64) + Sync,
     ) -> Result<Tokens> {
         let name = self.name(seed);
-        let text = match self {
+        let lengths = |tokens: &[u32]| tokenizer.and_then(|tokenizer| tokenizer.lengths(tokens));
+        let content = match self {
             Self::Sampled(split) => {
                 let model = model.ok_or_else(|| {
                     Error::Usage(
@@ -148,25 +171,33 @@ impl TextSource {
                 })?;
                 let count = limit.unwrap_or(16_384).max(window + 1);
                 let tokens = sample(model, count, split.seed(seed), progress)?;
+                let bytes = lengths(&tokens);
                 if model.config().chain == crate::checkpoint::Chain::Full {
                     let name = format!("random tokens {}, seed {seed}", split.name());
-                    return Ok(Tokens { name, tokens, parts: None });
+                    return Ok(Tokens { name, tokens, bytes, parts: None });
                 }
                 let length = stream_length(model);
                 let starts = (0..count).step_by(length).collect();
                 let parts = Some(Parts { part: Block::Stream, starts });
-                return Ok(Tokens { name, tokens, parts });
+                return Ok(Tokens { name, tokens, bytes, parts });
             }
-            Self::Split(directory, split) => Corpus::find(Some(directory))?.text(*split)?,
-            Self::File(path, _) => corpus::read_text(path)?,
+            Self::Split(corpus, split) => corpus.content(*split)?,
+            Self::File(path, width, _) => Content::read(path, *width)?,
         };
-        let tokenizer = tokenizer.ok_or_else(|| {
-            Error::Tokenizer("the text has to be encoded, but no tokenizer was given".into())
-        })?;
-        let tokens = tokenizer.encode(&text)?;
-        let parts = parts(&text, &tokens, tokenizer);
-        let mut found = Tokens { name, tokens, parts };
-        if let Self::File(_, Some(split)) = self {
+        let mut found = match content {
+            Content::Tokens(tokens) => {
+                Tokens { name, bytes: lengths(&tokens), tokens, parts: None }
+            }
+            Content::Text(text) => {
+                let tokenizer = tokenizer.ok_or_else(|| Error::TokenizerMissing {
+                    text: self.path().map_or(name.clone(), |path| path.display().to_string()),
+                })?;
+                let Encoded { tokens, bytes } = tokenizer.encode_with_bytes(&text)?;
+                let parts = parts(&text, &bytes);
+                Tokens { name, tokens, bytes: Some(bytes), parts }
+            }
+        };
+        if let Self::File(_, _, Some(split)) = self {
             let range = share(*split, found.tokens.len());
             found = found.cut(range);
         }
@@ -181,18 +212,17 @@ impl TextSource {
     }
 }
 
-/// The articles of a text, if there are several.
-fn parts(text: &str, tokens: &[u32], tokenizer: &Tokenizer) -> Option<Parts> {
+/// The articles of a text, if there are several. `bytes` are those of its tokens.
+fn parts(text: &str, bytes: &[u32]) -> Option<Parts> {
     let articles = articles(text);
     if articles.len() < 2 {
         return None;
     }
-    let lengths = tokenizer.token_lengths();
-    let begins: Vec<usize> = tokens
+    let begins: Vec<usize> = bytes
         .iter()
-        .scan(0, |end, &token| {
+        .scan(0, |end, &bytes| {
             let begin = *end;
-            *end += lengths[token as usize];
+            *end += bytes as usize;
             Some(begin)
         })
         .collect();
@@ -246,7 +276,7 @@ mod tests {
         let text: String = (0..30).map(article).collect();
         std::fs::write(&path, &text).unwrap();
         let read = |split: Option<Split>, limit| {
-            let source = TextSource::File(path.clone(), split);
+            let source = TextSource::File(path.clone(), None, split);
             source.tokens(None, Some(&tokenizer), limit, 16, 1, |_| {}).unwrap()
         };
         let whole = read(None, None);
@@ -256,7 +286,8 @@ mod tests {
         let found = whole.parts.clone().unwrap();
         assert_eq!((found.part, found.starts.len()), (Block::Article, 30));
         for (i, &start) in found.starts.iter().enumerate() {
-            let rest = String::from_utf8(tokenizer.decode(&whole.tokens[start..])).unwrap();
+            let rest =
+                String::from_utf8(tokenizer.decode(&whole.tokens[start..]).unwrap()).unwrap();
             let title = format!("= Title {i} = ");
             assert!(rest.trim_start().starts_with(&title), "{i}: {:?}", &rest[..20]);
         }

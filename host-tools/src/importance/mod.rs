@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn text(name: &str, tokens: usize) -> Text {
-        Text::of(&Tokens { name: name.into(), tokens: vec![1; tokens], parts: None })
+        Text::of(&Tokens { name: name.into(), tokens: vec![1; tokens], bytes: None, parts: None })
     }
 
     fn table(text: Text, costs: &[(&str, Storage, f64)]) -> Importance {

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     fn text(name: &str, tokens: &[u32]) -> Text {
-        Text::of(&Tokens { name: name.into(), tokens: tokens.to_vec(), parts: None })
+        Text::of(&Tokens { name: name.into(), tokens: tokens.to_vec(), bytes: None, parts: None })
     }
 
     fn settings() -> Settings {

@@ -103,7 +103,10 @@ impl Kind {
             () if value["model_sha256"].is_string() && value["published"].is_object() => {
                 Some(Self::Importance)
             }
-            () if value["model"]["vocab"].is_object() => Some(Self::Tokenizer),
+            // An object of texts, or for Unigram a list with scores.
+            () if value["model"]["vocab"].is_object() || value["model"]["vocab"].is_array() => {
+                Some(Self::Tokenizer)
+            }
             () => None,
         }
     }

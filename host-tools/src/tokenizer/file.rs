@@ -1,4 +1,4 @@
-//! Reads `tokenizer.json` and rejects, by name, whatever differs from the rules that a device
+//! Reads a `tokenizer.json` and names whatever differs from the rules that a device
 //! follows.
 //!
 //! The format is that of the Hugging Face library, which drops unknown fields and has many options

@@ -2,11 +2,11 @@
 
 /// Two neighbouring tokens and the token that they merge into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Merge {
+pub(super) struct Merge {
     /// First token.
-    pub left: u32,
+    pub(super) left: u32,
     /// Second token.
-    pub right: u32,
+    pub(super) right: u32,
     /// Result.
-    pub result: u32,
+    pub(super) result: u32,
 }

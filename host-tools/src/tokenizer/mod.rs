@@ -1,7 +1,8 @@
-//! Byte-level BPE: text to token ids and back, without loss.
+//! Text to token ids and back.
 //!
-//! A tokenizer is stored as a Hugging Face `tokenizer.json`, and trained and run by their library;
-//! but its rules are chosen so that a microcontroller can follow them on bytes:
+//! A tokenizer is stored as a Hugging Face `tokenizer.json`, and trained and run by their library,
+//! which reads those of many programs. What is trained here is byte-level BPE, whose rules are
+//! chosen so that a microcontroller can follow them on bytes:
 //!
 //! 1. *Pieces.* White space is the four bytes space, `\t`, `\n`, `\r`; everything else,
 //!    including all of non-ASCII, is not. A piece begins at the start of the text and before byte i
@@ -18,17 +19,29 @@
 //!
 //! The first 256 tokens are the 256 bytes; every other token is made by one merge, in order of
 //! rank. So every text can be encoded, there are no special tokens, and a blob can hold any
-//! tokenizer without loss.
+//! such tokenizer without loss. Of others it holds what [`Tokenizer::section`] says.
+//!
+//! ```text
+//! tokenizer.json ─ file ─▶ by these rules ─┐
+//!       └──────── foreign ▶ any other ─────┴▶ Tokenizer ─▶ Encoded
+//!                                               └ Stored ─▶ section of a blob
+//!                                     (byte_level: GPT-2's rules; table: bytes of tokens)
+//! ```
 
-mod bpe;
+mod any;
+mod byte_level;
+mod encoded;
 mod file;
+mod foreign;
 mod library;
 mod merge;
 mod pieces;
+mod stored;
+mod table;
 #[cfg(test)]
 mod tests;
 mod train;
 mod vocabulary;
 
-pub use bpe::Tokenizer;
-pub use merge::Merge;
+pub use any::Tokenizer;
+pub use encoded::Encoded;

@@ -4,7 +4,7 @@
 pub(super) const PIECES: &str = r" ?[^ \t\n\r]+|[ \t\n\r]+(?= [^ \t\n\r])|[ \t\n\r]+";
 
 /// Bytes of text encoded at a time.
-const CHUNK: usize = 1 << 14;
+pub(super) const CHUNK: usize = 1 << 14;
 
 /// Whether a piece begins at byte `i`, by the rule in the module documentation.
 pub(super) fn begins(bytes: &[u8], i: usize) -> bool {

@@ -4,6 +4,7 @@ use super::merge::Merge;
 use resnet_bk_core::blob::Limits;
 use resnet_bk_core::tokenizer::MAX_TOKEN_BYTES;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// The bytes of the tokens by number, if all are valid.
 ///
@@ -18,13 +19,11 @@ pub(super) fn tokens(
         problems.push(format!("it has {count} tokens; at most {most} are supported"));
         return None;
     }
-    let byte_of = byte_of_character();
     let mut slots: Vec<Option<(&str, Vec<u8>)>> = vec![None; numbers.len()];
     let mut sorted: Vec<(&str, u32)> = numbers.iter().map(|(&text, &n)| (text, n)).collect();
     sorted.sort_unstable_by_key(|&(text, number)| (number, text));
     for (text, number) in sorted {
-        let bytes: Option<Vec<u8>> = text.chars().map(|c| byte_of.get(&c).copied()).collect();
-        let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+        let Some(bytes) = bytes(text).filter(|bytes| !bytes.is_empty()) else {
             problems.push(format!("token {number}, `{text}`, is not in the byte-level alphabet"));
             continue;
         };
@@ -113,8 +112,11 @@ fn characters() -> impl Iterator<Item = (u8, char)> {
     })
 }
 
-fn byte_of_character() -> HashMap<char, u8> {
-    characters().map(|(byte, character)| (character, byte)).collect()
+/// The bytes of a token from its text in the byte-level scheme.
+pub(super) fn bytes(text: &str) -> Option<Vec<u8>> {
+    static BYTES: LazyLock<HashMap<char, u8>> =
+        LazyLock::new(|| characters().map(|(byte, character)| (character, byte)).collect());
+    text.chars().map(|character| BYTES.get(&character).copied()).collect()
 }
 
 /// The text of a token in the byte-level scheme.

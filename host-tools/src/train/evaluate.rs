@@ -1,4 +1,4 @@
-//! Loss on a text in bits per byte.
+//! Loss on a text.
 
 use crate::reference::{Model, Tape, negative_log_likelihoods, windows_per_pass};
 use crate::threads;
@@ -10,14 +10,27 @@ pub struct Score {
     pub nats: f64,
     /// Number of predicted tokens.
     pub tokens: usize,
-    /// Bytes of the predicted tokens.
-    pub bytes: usize,
+    /// Bytes of the predicted tokens, where they are known.
+    pub bytes: Option<usize>,
 }
 
 impl Score {
     /// Bits per byte of text.
-    pub fn bits_per_byte(&self) -> f64 {
-        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    pub fn bits_per_byte(&self) -> Option<f64> {
+        self.bytes.map(|bytes| self.nats / std::f64::consts::LN_2 / bytes as f64)
+    }
+
+    /// Bits per token, which depend on the tokenizer.
+    pub fn bits_per_token(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.tokens as f64
+    }
+
+    /// The loss in words: in bits per byte where bytes are known, otherwise per token.
+    pub fn in_words(&self) -> String {
+        match self.bits_per_byte() {
+            Some(bits) => format!("{bits:.4} bits per byte"),
+            None => format!("{:.4} bits per token", self.bits_per_token()),
+        }
     }
 
     /// Perplexity per token, which depends on the tokenizer.
@@ -27,13 +40,12 @@ impl Score {
 }
 
 /// Scores a text in consecutive windows, each with a fresh state: every token but the first is
-/// predicted once, if need be by a shorter last window. `lengths` are the bytes of each token of
-/// the vocabulary; `limit` is the maximum number of windows. The result does not depend on the
-/// number of threads.
+/// predicted once, if need be by a shorter last window. `bytes` are those of each token;
+/// `limit` is the maximum number of windows. The result does not depend on the number of threads.
 pub fn evaluate(
     model: &Model,
     tokens: &[u32],
-    lengths: &[usize],
+    bytes: Option<&[u32]>,
     window: usize,
     limit: Option<usize>,
 ) -> Score {
@@ -58,6 +70,6 @@ pub fn evaluate(
     Score {
         nats: nats.iter().sum(),
         tokens: predictions,
-        bytes: tokens.iter().skip(1).take(predictions).map(|&t| lengths[t as usize]).sum(),
+        bytes: bytes.map(|bytes| bytes.iter().skip(1).take(predictions).map(|&b| b as usize).sum()),
     }
 }

@@ -63,8 +63,8 @@ pub struct Run<'a> {
     pub soft: Option<&'a (dyn Fn() -> SoftTargets + Sync)>,
     /// Validation tokens.
     pub valid: &'a [u32],
-    /// Bytes of each token of the vocabulary.
-    pub token_lengths: &'a [usize],
+    /// Bytes of each validation token, where they are known.
+    pub valid_bytes: Option<&'a [u32]>,
     /// Identity of the data, such as hashes, recorded in the checkpoint; a run resumes only with
     /// the same.
     pub data: BTreeMap<String, String>,
@@ -162,7 +162,7 @@ impl Run<'_> {
 
     fn validate(&self, trainer: &Trainer, limit: Option<usize>) -> Score {
         let (model, window) = (trainer.model(), self.recipe.window);
-        evaluate(model, self.valid, self.token_lengths, window, limit)
+        evaluate(model, self.valid, self.valid_bytes, window, limit)
     }
 
     fn provenance(&self, score: Score) -> BTreeMap<String, String> {
@@ -173,8 +173,11 @@ impl Run<'_> {
         all.insert("recipe".into(), recipe);
         all.insert("seed".into(), self.recipe.seed.to_string());
         all.insert(TRAINING_TOKENS_KEY.into(), (before + tokens).to_string());
-        let bits = format!("{:.4}", score.bits_per_byte());
-        all.insert("validation_bits_per_byte".into(), bits);
+        let (unit, bits) = match score.bits_per_byte() {
+            Some(bits) => ("validation_bits_per_byte", bits),
+            None => ("validation_bits_per_token", score.bits_per_token()),
+        };
+        all.insert(unit.into(), format!("{bits:.4}"));
         all.insert("trained_with".into(), concat!("resnet-bk ", env!("CARGO_PKG_VERSION")).into());
         all
     }
@@ -186,6 +189,7 @@ fn validation(step: u64, tokens: u64, text: &str, score: Score) -> Value {
         "tokens": tokens,
         "validation": text,
         "validation_bits_per_byte": score.bits_per_byte(),
+        "validation_bits_per_token": score.bits_per_token(),
         "validation_perplexity": score.perplexity(),
     })
 }

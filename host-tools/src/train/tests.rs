@@ -57,7 +57,7 @@ fn text() -> Vec<u32> {
     tokens
 }
 
-fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64) -> Run<'a> {
+fn run<'a>(train: &'a [u32], bytes: &'a [u32], directory: &Path, steps: u64) -> Run<'a> {
     Run {
         config: config(),
         initial: None,
@@ -65,7 +65,7 @@ fn run<'a>(train: &'a [u32], lengths: &'a [usize], directory: &Path, steps: u64)
         train,
         soft: None,
         valid: &train[..301],
-        token_lengths: lengths,
+        valid_bytes: Some(bytes),
         data: BTreeMap::from([("tokenizer_sha256".into(), "abc".into())]),
         output: Output {
             log: directory.join("log"),
@@ -100,10 +100,10 @@ fn the_number_of_threads_does_not_matter() {
 /// A run that starts from trained weights records the tokens of both.
 #[test]
 fn weights_record_all_tokens_that_they_were_trained_on() {
-    let (tokens, lengths) = (text(), vec![1; 20]);
+    let (tokens, bytes) = (text(), vec![1; 301]);
     let [first, second] = [0; 2].map(|_| tempfile::tempdir().unwrap());
-    let one = run(&tokens, &lengths, first.path(), 3).train(&mut |_| {}).unwrap();
-    let mut again = run(&tokens, &lengths, second.path(), 5);
+    let one = run(&tokens, &bytes, first.path(), 3).train(&mut |_| {}).unwrap();
+    let mut again = run(&tokens, &bytes, second.path(), 5);
     again.initial = Some(&one.checkpoint);
     let both = again.train(&mut |_| {}).unwrap();
     assert_eq!(one.checkpoint.training_tokens(), Some(one.tokens));
@@ -112,12 +112,12 @@ fn weights_record_all_tokens_that_they_were_trained_on() {
 
 #[test]
 fn a_resumed_run_is_the_uninterrupted_run() {
-    let (tokens, lengths) = (text(), vec![1; 20]);
+    let (tokens, bytes) = (text(), vec![1; 301]);
     let [whole, killed] = [0; 2].map(|_| tempfile::tempdir().unwrap());
-    let uninterrupted = run(&tokens, &lengths, whole.path(), 40).train(&mut |_| {}).unwrap();
+    let uninterrupted = run(&tokens, &bytes, whole.path(), 40).train(&mut |_| {}).unwrap();
     // Interrupted after step 27, seven steps after the last save.
     let outcome = std::panic::catch_unwind(|| {
-        run(&tokens, &lengths, killed.path(), 40).train(&mut |event| {
+        run(&tokens, &bytes, killed.path(), 40).train(&mut |event| {
             if matches!(event, Event::Step(27, _)) {
                 std::panic::resume_unwind(Box::new("killed"));
             }
@@ -125,7 +125,7 @@ fn a_resumed_run_is_the_uninterrupted_run() {
     });
     assert!(outcome.is_err());
     let mut resumed_at = None;
-    let again = run(&tokens, &lengths, killed.path(), 40);
+    let again = run(&tokens, &bytes, killed.path(), 40);
     let resumed = threads::with(1, || {
         again.train(&mut |event| {
             if let Event::Resumed(step) = event {
@@ -148,10 +148,10 @@ fn a_resumed_run_is_the_uninterrupted_run() {
 
 #[test]
 fn a_run_is_resumed_only_with_its_own_settings() {
-    let (tokens, lengths) = (text(), vec![1; 20]);
+    let (tokens, bytes) = (text(), vec![1; 301]);
     let directory = tempfile::tempdir().unwrap();
-    run(&tokens, &lengths, directory.path(), 15).train(&mut |_| {}).unwrap();
-    let mut other = run(&tokens, &lengths, directory.path(), 15);
+    run(&tokens, &bytes, directory.path(), 15).train(&mut |_| {}).unwrap();
+    let mut other = run(&tokens, &bytes, directory.path(), 15);
     other.recipe.peak_rate = 2e-2;
     other.data.insert("tokenizer_sha256".into(), "def".into());
     let error = other.train(&mut |_| {}).unwrap_err().to_string();
@@ -159,22 +159,22 @@ fn a_run_is_resumed_only_with_its_own_settings() {
     assert!(error.contains("data.tokenizer_sha256 was abc and is now def"), "{error}");
     // A damaged file is an error, not a new start.
     let path = directory.path().join("state");
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(run(&tokens, &lengths, directory.path(), 15).train(&mut |_| {}).is_err());
+    let state = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &state[..state.len() / 2]).unwrap();
+    assert!(run(&tokens, &bytes, directory.path(), 15).train(&mut |_| {}).is_err());
 }
 
 #[test]
 fn training_learns() {
-    let (tokens, lengths) = (text(), vec![1; 20]);
+    let (tokens, bytes) = (text(), vec![1; 301]);
     let bits = |config| {
         let directory = tempfile::tempdir().unwrap();
-        let mut run = run(&tokens, &lengths, directory.path(), 400);
+        let mut run = run(&tokens, &bytes, directory.path(), 400);
         run.config = config;
         run.output.validate_every = 1000;
         let summary = run.train(&mut |_| {}).unwrap();
         assert_eq!(summary.score.tokens, 300);
-        summary.score.bits_per_byte()
+        summary.score.bits_per_byte().unwrap()
     };
     // Uniform guessing is log2(20) = 4.3 bits.
     let (published, gated) = (bits(config()), bits(gated()));
@@ -186,11 +186,11 @@ fn training_learns() {
 /// A teacher that learnt another text teaches it, and the text's own tokens draw the student back.
 #[test]
 fn soft_targets_teach_what_the_teacher_predicts() {
-    let (tokens, lengths) = (text(), vec![1; 20]);
+    let (tokens, bytes) = (text(), vec![1; 301]);
     let other: Vec<u32> = tokens.iter().map(|&token| (token + 1) % 20).collect();
     let trained = |text: &[u32], teacher: Option<&Model>, cross_entropy| {
         let directory = tempfile::tempdir().unwrap();
-        let mut run = run(text, &lengths, directory.path(), 200);
+        let mut run = run(text, &bytes, directory.path(), 200);
         run.config = gated();
         let soft = teacher.map(|teacher| || SoftTargets::new(teacher, &tokens, 16, |_| {}));
         run.soft = soft.as_ref().map(|compute| compute as _);
@@ -216,19 +216,20 @@ fn soft_targets_teach_what_the_teacher_predicts() {
 fn evaluation_scores_every_token_once() {
     let tokens = text();
     let model = initial_model(config(), 3).unwrap();
-    let lengths: Vec<usize> = (1..=20).collect();
-    let score = threads::with(2, || evaluate(&model, &tokens[..101], &lengths, 16, None));
+    let bytes: Vec<u32> = tokens.iter().map(|token| token + 1).collect();
+    let score =
+        threads::with(2, || evaluate(&model, &tokens[..101], Some(&bytes[..101]), 16, None));
     assert_eq!(score.tokens, 100);
-    assert_eq!(score.bytes, tokens[1..101].iter().map(|&t| t as usize + 1).sum::<usize>());
-    let one = threads::with(1, || evaluate(&model, &tokens[..101], &lengths, 16, None));
+    assert_eq!(score.bytes, Some(tokens[1..101].iter().map(|&t| t as usize + 1).sum()));
+    let one = threads::with(1, || evaluate(&model, &tokens[..101], Some(&bytes[..101]), 16, None));
     assert_eq!(score, one);
-    let limited = evaluate(&model, &tokens[..101], &lengths, 16, Some(2));
+    let limited = evaluate(&model, &tokens[..101], Some(&bytes[..101]), 16, Some(2));
     assert_eq!(limited.tokens, 32);
     // Windows are independent: scoring them one at a time gives the same sum.
     let single: f64 = (0..7)
         .map(|i| {
             let window = &tokens[i * 16..(i * 16 + 17).min(101)];
-            evaluate(&model, window, &lengths, 16, None).nats
+            evaluate(&model, window, None, 16, None).nats
         })
         .sum();
     assert!((single - score.nats).abs() < 1e-3, "{single} {}", score.nats);

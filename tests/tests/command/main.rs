@@ -15,5 +15,6 @@ mod outputs;
 mod refusals;
 #[cfg(unix)]
 mod terminal;
+mod texts;
 mod training_outputs;
 mod whole_path;

@@ -81,7 +81,7 @@ fn from_checkpoint_to_text() {
     let tokens: Vec<u32> =
         first["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
     let one_token = |&token: &u32| {
-        let text = String::from_utf8(tokenizer.decode(&[token])).ok()?;
+        let text = String::from_utf8(tokenizer.decode(&[token]).unwrap()).ok()?;
         (tokenizer.encode(&text).unwrap() == [token]).then_some((token, text))
     };
     let (token, stop) = tokens[10..].iter().find_map(one_token).unwrap();

@@ -14,7 +14,6 @@ use crate::eval::text::Tokens;
 use crate::eval::{self, Subject};
 use crate::finetune::{Event, ExportOrigin, Recipe, Run, Student, Summary, ValidationSet};
 use crate::reference::Model;
-use crate::tokenizer::Tokenizer;
 
 /// A round of fine-tuning: its initial blob and its result.
 pub(super) struct Round {
@@ -113,7 +112,7 @@ impl Finetuning<'_> {
     /// The blob of the best step, measured on the integer path together with the first round's
     /// initial blob.
     pub(super) fn export(&self, first: &Round, best: &Round) -> Result<TunedBlob> {
-        let Self { loaded, teacher, valid, test, .. } = *self;
+        let Self { teacher, valid, test, .. } = *self;
         let out = &self.args.out;
         let [first, before] = [&first.blob, &best.blob];
         let size = first.len();
@@ -129,12 +128,10 @@ impl Finetuning<'_> {
         let parameters = &best.summary.parameters;
         let blob = student.export(parameters, before, &origin)?;
         let subjects = [first.clone(), parse_blob(&blob, out)?].map(Subject::Blob);
-        let lengths = loaded.tokenizer.as_ref().map(Tokenizer::token_lengths);
         let measure = |text: &Tokens| {
             let blocks = text.blocks(self.recipe.training.window);
-            let (tokens, lengths) = (&text.tokens, lengths.as_deref());
-            let quality =
-                eval::evaluate(Some(teacher), &subjects, tokens, &blocks, lengths, |_| {})?;
+            let (tokens, bytes) = (&text.tokens, text.bytes.as_deref());
+            let quality = eval::evaluate(Some(teacher), &subjects, tokens, &blocks, bytes, |_| {})?;
             let (corpus, errors_by) = (text.name.clone(), blocks.describe());
             let [fp32, before, after] = [0, 1, 2].map(|i| quality[i].clone());
             Ok::<_, Error>(Improvement { corpus, errors_by, fp32, before, after })

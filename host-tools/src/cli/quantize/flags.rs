@@ -136,7 +136,7 @@ impl QuantizeArgs {
     /// Reads the checkpoint and resolves flags that depend on it.
     pub(in crate::cli) fn load(&mut self, model: &Path, global: Global) -> Result<Loaded> {
         let loaded = Loaded::read(model, self.tokenizer.as_deref(), global)?;
-        self.text.fit(loaded.checkpoint.config.positions)?;
+        self.text.fit(loaded.checkpoint.config.positions, loaded.checkpoint.config.vocab)?;
         Ok(loaded)
     }
 

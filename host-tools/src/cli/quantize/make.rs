@@ -25,7 +25,10 @@ impl QuantizeArgs {
         global: Global,
     ) -> Result<Option<(Source, QuantizedModel)>> {
         let policy = self.policy.as_deref().map(Policy::parse).transpose()?;
-        let mut source = loaded.source(!self.no_tokenizer)?;
+        let mut source = match self.no_tokenizer {
+            true => loaded.source()?,
+            false => loaded.source_with_tokenizer(global)?,
+        };
         source.steps = self.steps.taken();
         let importance =
             self.importance.as_deref().map(|path| loaded.importance(path)).transpose()?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::checkpoint::{Block, Chain, ModelConfig};
-use crate::cli::common::Force;
+use crate::cli::common::{Force, TokenFileArgs};
 use crate::cli::numbers;
 use crate::cli::optimizer::OptimizerArgs;
 use crate::error::{Error, Result};
@@ -38,6 +38,10 @@ Examples:
           --batch 64 --steps 5000 --teacher runs/gated/model.safetensors \\
           --teacher runs/another/model.safetensors
 
+  With the tokenizer of another program, or on tokens that it wrote (train.npy and valid.npy):
+      resnet-bk train --corpus data/wikitext-2 --out runs/gpt2 --tokenizer gpt2/tokenizer.json
+      resnet-bk train --corpus data/tokens --out runs/tokens --vocab 50257
+
   Another seed with the tokenizer of an earlier run:
       resnet-bk train --corpus data/wikitext-2 --out runs/second --seed 2 \\
           --tokenizer runs/reference/tokenizer.json
@@ -57,15 +61,18 @@ The same seed, text and settings give the same bytes on the same machine, whatev
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "`train --help` shows examples.")]
 pub(crate) struct Args {
-    /// Directory with train.txt and valid.txt [default: the directory in WIKITEXT2_DIR].
+    /// Directory with train.txt and valid.txt, or with files of token ids of these names ending in
+    /// .npy, .u16, .u32 or .bin [default: the directory in WIKITEXT2_DIR].
     #[arg(long, value_name = "DIR")]
     pub(super) corpus: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) tokens: TokenFileArgs,
     /// Output directory; created if missing.
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) force: Force,
-    /// Tokenizer to use, instead of training one on train.txt.
+    /// Tokenizer to use, instead of training one on train.txt: any tokenizer.json.
     #[arg(long, value_name = "FILE")]
     pub(super) tokenizer: Option<PathBuf>,
     /// Checkpoint with initial weights and dimensions, with its tokenizer.json beside it.
@@ -91,7 +98,8 @@ pub(super) struct ModelArgs {
     /// it. Other flags say otherwise. `finetune --target-bytes` then makes the blob.
     #[arg(long, value_enum, conflicts_with_all = ["block", "init"], value_name = "SIZE")]
     pub(super) flash: Option<Flash>,
-    /// Vocabulary size of the tokenizer to train; at least 256 [default: 1024].
+    /// Vocabulary size of the tokenizer to train, at least 256 [default: 1024]; for files of token
+    /// ids, that of the model.
     #[arg(long, value_name = "N")]
     vocab: Option<usize>,
     /// Width of the residual stream [default: 128].
@@ -177,6 +185,11 @@ impl ModelArgs {
     /// What `--flash` says.
     pub(super) fn shape(&self) -> Option<Shape> {
         self.flash.map(Flash::shape)
+    }
+
+    /// The vocabulary size that was asked for.
+    pub(super) fn asked_vocab(&self) -> Option<usize> {
+        self.vocab
     }
 
     /// Vocabulary size of the tokenizer to train.

@@ -2,6 +2,7 @@
 
 mod flags;
 mod flash;
+mod texts;
 
 pub(crate) use flags::Args;
 
@@ -11,7 +12,6 @@ use crate::cli::common::{Loaded, bar, escaped, model_files, set};
 use crate::cli::progress::Progress;
 use crate::cli::teachers::{Student, TeacherFile, Teachers};
 use crate::corpus::{Corpus, Split};
-use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::files::{self, Lock};
 use crate::memory::Copies;
@@ -20,8 +20,8 @@ use crate::reference::SoftTargets;
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
 use crate::train::{Event, Recipe, Run, Summary};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use texts::Texts;
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     // Check dimensions before spending time on the tokenizer.
@@ -34,62 +34,62 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
     let files = TeacherFile::read_all(&args.teacher, global)?;
     let distilled = !files.is_empty();
     let recipe = args.recipe.recipe(positions, distilled, args.model.shape().as_ref())?;
-    let corpus = Corpus::find(args.corpus.as_deref())?;
-    let train_text = corpus.text(Split::Train)?;
-    let valid_text = corpus.text(Split::Valid)?;
+    let corpus = Corpus::find(args.corpus.as_deref())?.with_token_type(args.tokens.token_type);
+    let texts = Texts::read(&corpus)?;
     files::create_directory(&args.out)?;
     let _lock = Lock::acquire(&args.out.join("train.lock"))?;
     let places = args.places(&corpus)?;
     let own;
+    let needed = texts.need_tokenizer();
     let tokenizer = match (&args.tokenizer, &initial, files.first()) {
-        (None, Some(initial), _) => present(initial.tokenizer.as_ref(), "beside", "--init")?,
-        (None, None, Some(teacher)) => present(teacher.tokenizer(), "with", "--teacher")?,
+        (None, Some(initial), _) => {
+            present(initial.tokenizer.as_ref(), needed, "beside", "--init")?
+        }
+        (None, None, Some(teacher)) => present(teacher.tokenizer(), needed, "with", "--teacher")?,
+        (None, None, None) if !needed => None,
         (path, ..) => {
             own = match path {
                 Some(path) => Tokenizer::load(path)?,
-                None => Tokenizer::train(&[&train_text], args.model.vocab())?,
+                None => texts.train_tokenizer(args.model.vocab())?,
             };
-            &own
+            Some(&own)
         }
     };
-    let student =
-        Student { vocab: tokenizer.vocab(), tokenizer: Some(tokenizer), whole_windows: false };
-    let teachers = distilled.then(|| Teachers::new(None, &files, &student)).transpose()?;
-    let config = match &initial {
-        Some(initial) => initial.checkpoint.config.clone(),
-        None => args.model.config(tokenizer.vocab())?,
+    let config = match (&initial, tokenizer, args.model.asked_vocab()) {
+        (Some(initial), ..) => initial.checkpoint.config.clone(),
+        (None, Some(tokenizer), _) => args.model.config(tokenizer.vocab())?,
+        (None, None, Some(vocab)) => args.model.config(vocab)?,
+        (None, None, None) => return Err(texts.vocabulary_missing(&corpus)),
     };
     Copies::TRAIN.require(config.parameters())?;
-    let mut data = BTreeMap::from([
-        (TOKENIZER_KEY.to_string(), tokenizer.sha256()),
-        ("train_text_sha256".to_string(), sha256(train_text.as_bytes())),
-        ("valid_text_sha256".to_string(), sha256(valid_text.as_bytes())),
-    ]);
+    let student = Student { vocab: config.vocab, tokenizer, whole_windows: false };
+    let teachers = distilled.then(|| Teachers::new(None, &files, &student)).transpose()?;
+    let mut data = texts.hashes();
+    data.extend(tokenizer.map(|tokenizer| (TOKENIZER_KEY.to_string(), tokenizer.sha256())));
     if let Some(initial) = &initial {
         data.insert("initial_sha256".into(), initial.sha256_hex());
     }
-    let (train, valid) = (tokenizer.encode(&train_text)?, tokenizer.encode(&valid_text)?);
+    let [train, valid] = texts.tokens(&corpus, tokenizer, config.vocab)?;
+    let (train, valid) = (&train, &valid);
     data.extend(teachers.iter().flat_map(Teachers::hashes));
-    let soft = teachers.as_ref().map(|teachers| || soft_targets(teachers, &train, global));
+    let soft = teachers.as_ref().map(|teachers| || soft_targets(teachers, &train.tokens, global));
     let training = Run {
         config,
         initial: initial.as_ref().map(|initial| &initial.checkpoint),
         recipe,
-        train: &train,
+        train: &train.tokens,
         soft: soft.as_ref().map(|compute| compute as _),
-        valid: &valid,
-        token_lengths: &tokenizer.token_lengths(),
+        valid: &valid.tokens,
+        valid_bytes: valid.bytes.as_deref(),
         data,
         output: args.recipe.optimizer.output(places.log, places.state.clone(), args.force.force),
     };
     if !global.quiet {
-        writeln!(
-            Stderr,
-            "{} parameters, {} training tokens of {:.2} bytes",
-            training.config.parameters(),
-            train.len(),
-            train_text.len() as f64 / train.len() as f64
-        );
+        let (count, parameters) = (train.tokens.len(), training.config.parameters());
+        let length = |bytes: &Vec<u32>| bytes.iter().map(|&bytes| f64::from(bytes)).sum::<f64>();
+        let each = train.bytes.as_ref().map(|bytes| length(bytes) / count as f64);
+        let each = each.map_or(String::new(), |each| format!(" of {each:.2} bytes"));
+        writeln!(Stderr, "{parameters} parameters, {count} training tokens{each}");
     }
     let bar = progress_bar(&training.recipe, global);
     let mut summary = training.train(&mut |event| show(&bar, &training.recipe, event))?;
@@ -101,16 +101,28 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         .insert("command".into(), format!("resnet-bk {}", command.join(" ")));
     // Written together with the model: until then the directory may hold another model with its own
     // tokenizer, and a resumed run trains the same tokenizer again.
-    places.tokenizer.write(&tokenizer.to_bytes())?;
+    if let Some(tokenizer) = tokenizer {
+        places.tokenizer.write(&tokenizer.to_bytes())?;
+    }
     places.model.write(&summary.checkpoint.to_bytes())?;
     // The model is written: the resume file is no longer needed.
     files::remove(&places.state)?;
     report(&summary, places.model.path(), global)
 }
 
-/// The tokenizer of a flag's file.
-fn present<'a>(of: Option<&'a Tokenizer>, place: &str, flag: &str) -> Result<&'a Tokenizer> {
-    of.ok_or_else(|| Error::Tokenizer(format!("there is no tokenizer {place} the file of {flag}")))
+/// The tokenizer of a flag's file, which only texts need.
+fn present<'a>(
+    of: Option<&'a Tokenizer>,
+    needed: bool,
+    place: &str,
+    flag: &str,
+) -> Result<Option<&'a Tokenizer>> {
+    match of {
+        None if needed => {
+            Err(Error::Tokenizer(format!("there is no tokenizer {place} the file of {flag}")))
+        }
+        of => Ok(of),
+    }
 }
 
 fn soft_targets(teachers: &Teachers<'_>, text: &[u32], global: Global) -> SoftTargets {
@@ -171,28 +183,30 @@ fn show(bar: &Progress, recipe: &Recipe, event: Event) {
             bar.set_position(tokens(step));
         }
         Event::Validated(step, score) => {
-            let bits = score.bits_per_byte();
-            bar.println(&format!("step {step}: validation {bits:.4} bits per byte"));
+            bar.println(&format!("step {step}: validation {}", score.in_words()));
         }
     }
 }
 
 fn report(summary: &Summary, path: &std::path::Path, global: Global) -> Result<()> {
-    let (bits, perplexity) = (summary.score.bits_per_byte(), summary.score.perplexity());
+    let score = &summary.score;
+    let perplexity = score.perplexity();
     if global.json {
         let result = serde_json::json!({
             "model": escaped(path),
             "tokens": summary.tokens,
             "seconds": summary.seconds,
-            "validation_bits_per_byte": bits,
+            "validation_bits_per_byte": score.bits_per_byte(),
+            "validation_bits_per_token": score.bits_per_token(),
             "validation_perplexity": perplexity,
         });
         writeln!(Stdout, "{result}")
     } else {
         writeln!(
             Stdout,
-            "{}: validation {bits:.4} bits per byte, perplexity {perplexity:.2}",
-            path.display()
+            "{}: validation {}, perplexity {perplexity:.2}",
+            path.display(),
+            score.in_words()
         )
     }
 }

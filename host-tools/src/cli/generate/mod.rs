@@ -1,5 +1,7 @@
 //! `resnet-bk generate`.
 
+mod vocabulary;
+
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -7,7 +9,7 @@ use resnet_bk_core as core;
 use resnet_bk_core::{Generator, LogitsDigest, Predictor, Sampler, Session};
 use serde_json::json;
 
-use super::common::{Loaded, check_tokenizer, is_blob, parse_blob, print_json};
+use super::common::{Loaded, carried, check_tokenizer, is_blob, parse_blob, print_json};
 use crate::cli::Global;
 use crate::cli::numbers;
 use crate::error::{Error, Result};
@@ -15,6 +17,7 @@ use crate::files::Content;
 use crate::reference::{Model, Stream};
 use crate::terminal::{Stderr, Stdout};
 use crate::tokenizer::Tokenizer;
+use vocabulary::Vocabulary;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,6 +29,9 @@ Examples:
 
   The FP32 model:
       resnet-bk generate model.safetensors --prompt 'The river '
+
+  A model without a tokenizer, whose tokens are numbers:
+      resnet-bk generate model.safetensors --ids 1,5,9
 
   A digest of the logits, to compare with the one that a device prints:
       resnet-bk generate static.rbk --tokens 256 --json";
@@ -39,6 +45,9 @@ pub(crate) struct Args {
     /// Text to continue.
     #[arg(long, default_value = "The ", value_name = "TEXT")]
     prompt: String,
+    /// Token ids to continue, in place of a text. Without a tokenizer, ids are printed, too.
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', conflicts_with = "prompt")]
+    ids: Option<Vec<u32>>,
     /// Number of tokens to generate.
     #[arg(long, value_parser = numbers::tokens(0), default_value_t = 64, value_name = "N")]
     tokens: usize,
@@ -59,13 +68,15 @@ pub(crate) struct Args {
     /// are usual.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     repetition_penalty: f32,
-    /// Stop before this text, which must be a single token, such as a line break. May be repeated.
+    /// Stop before this text, which must be a single token, such as a line break; without a
+    /// tokenizer, before this token id. May be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// Seed of the sampler.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Tokenizer, for a blob that contains none or a checkpoint without a tokenizer.json beside it.
+    /// Tokenizer, any tokenizer.json, for a blob that contains none or a checkpoint without one
+    /// beside it.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Trust a blob that was verified before: skip its checksum and the check of FP16 weights. A
@@ -128,33 +139,37 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         if let (Some(named), Some(path)) = (&named, &args.tokenizer) {
             check_tokenizer(named, &path.display().to_string(), &model, &args.model)?;
         }
-        let section = named.as_ref().map(Tokenizer::section);
-        let tokenizer = match (model.tokenizer(), &section) {
-            (Err(core::Error::NoTokenizer), Some(section)) => {
-                core::Tokenizer::from_bytes(section, model.dims().vocab)
-            }
-            (tokenizer, _) => tokenizer,
+        let own = carried(&model)?;
+        let vocabulary = match (own.as_ref().or(named.as_ref()), model.tokenizer()) {
+            (Some(tokenizer), _) => Vocabulary::Tokenizer(tokenizer),
+            (None, Ok(decoder)) if args.ids.is_some() => Vocabulary::Decoder(decoder),
+            (None, Ok(_)) => return Err(Error::Blob(core::Error::NoEncoder)),
+            (None, Err(_)) if args.ids.is_some() => Vocabulary::Numbers,
+            (None, Err(error)) => return Err(Error::Blob(error)),
         };
-        let tokenizer = tokenizer.map_err(Error::Blob)?;
-        return write(&args, writer, tokenizer, global);
+        return write(&args, writer, vocabulary, global);
     }
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
-    let tokenizer = loaded.tokenizer.as_ref().ok_or_else(|| missing_tokenizer(&args.model))?;
-    let section = tokenizer.section();
-    let tokenizer = core::Tokenizer::from_bytes(&section, tokenizer.vocab() as u32);
-    let tokenizer = tokenizer.map_err(Error::Blob)?;
+    let vocabulary = match &loaded.tokenizer {
+        Some(tokenizer) => Vocabulary::Tokenizer(tokenizer),
+        None if args.ids.is_some() => Vocabulary::Numbers,
+        None => return Err(missing_tokenizer(&args.model)),
+    };
     let model = Model::from_checkpoint(&loaded.checkpoint);
     let stream = Box::new(Stream::new(&model)?);
-    write(&args, Writer::Reference { stream, logits: Vec::new() }, tokenizer, global)
+    write(&args, Writer::Reference { stream, logits: Vec::new() }, vocabulary, global)
 }
 
 fn missing_tokenizer(model: &Path) -> Error {
-    Error::Tokenizer(format!("there is no tokenizer.json beside {}", model.display()))
+    Error::Tokenizer(format!(
+        "there is no tokenizer.json beside {}, and no --ids to continue",
+        model.display()
+    ))
 }
 
 /// Token ids of `--stop`.
-fn stops(texts: &[String], tokenizer: core::Tokenizer<'_>) -> Result<Vec<u32>> {
-    let token = |text: &String| match tokenizer.encode_vec(text.as_bytes())[..] {
+fn stops(texts: &[String], vocabulary: Vocabulary<'_>) -> Result<Vec<u32>> {
+    let token = |text: &String| match vocabulary.encode(text)?[..] {
         [token] => Ok(token),
         ref tokens => Err(Error::Usage(format!(
             "--stop {text:?} is {} tokens; choose a text of a single token, such as a line break",
@@ -167,16 +182,20 @@ fn stops(texts: &[String], tokenizer: core::Tokenizer<'_>) -> Result<Vec<u32>> {
 fn write(
     args: &Args,
     writer: Writer<'_>,
-    tokenizer: core::Tokenizer<'_>,
+    vocabulary: Vocabulary<'_>,
     global: Global,
 ) -> Result<()> {
-    let prompt = tokenizer.encode_vec(args.prompt.as_bytes());
+    let text = args.ids.is_none().then_some(args.prompt.as_str());
+    let prompt = match &args.ids {
+        Some(ids) => ids.clone(),
+        None => vocabulary.encode(&args.prompt)?,
+    };
     if prompt.is_empty() {
         return Err(Error::Usage(
             "--prompt must not be empty: there is nothing to continue".into(),
         ));
     }
-    let stops = stops(&args.stop, tokenizer)?;
+    let stops = stops(&args.stop, vocabulary)?;
     let sampler = Sampler::builder()
         .temperature(args.temperature)
         .top_k(args.top_k)
@@ -187,27 +206,27 @@ fn write(
         .map_err(|error| bad_setting(args, error))?;
     let mut generator = Generator::new(writer, sampler).limit(args.tokens).stop_at(&stops);
     generator.feed(&prompt).map_err(|Refused(error)| error)?;
-    let mut decoder = tokenizer.decoder();
     let (mut digest, mut tokens) = (LogitsDigest::new(), Vec::new());
-    let (mut text, mut shown) = (args.prompt.clone(), 0);
+    let mut text = vocabulary.show(text, &prompt)?;
+    let mut printed = 0;
     loop {
         let next = generator.next_token(|logits| digest.update(logits));
         let Some(token) = next.map_err(|Refused(error)| error)? else { break };
         tokens.push(token);
-        decoder.decode(token, |part| text.push_str(part)).map_err(Error::Blob)?;
+        text.push(token)?;
         if !global.json {
-            write!(Stdout, "{}", &text[shown..])?;
-            shown = text.len();
+            write!(Stdout, "{}", &text.text()[printed..])?;
+            printed = text.text().len();
         }
     }
-    decoder.finish(|part| text.push_str(part));
+    text.finish()?;
     if global.json {
         print_json(&json!({
-            "text": text, "prompt_tokens": prompt, "tokens": tokens,
+            "text": vocabulary.is_text().then(|| text.text()), "prompt_tokens": prompt, "tokens": tokens,
             "steps": digest.steps(), "digest": format!("{:08x}", digest.value()),
         }))?;
     } else {
-        writeln!(Stdout, "{}", &text[shown..])?;
+        writeln!(Stdout, "{}", &text.text()[printed..])?;
         if !global.quiet {
             writeln!(Stderr, "{} steps, logits digest {:08x}", digest.steps(), digest.value());
         }
