@@ -7,18 +7,18 @@ use crate::settings::PROMPT;
 /// Capacity for the prompt's tokens: encoding starts with a token per byte.
 pub type Buffer = [u32; PROMPT.len()];
 
-/// Tokenizes the prompt; without a tokenizer it must be token ids such as `1 2 3`.
+/// Tokenizes the prompt; without a tokenizer that encodes it must be token ids such as `1 2 3`.
 ///
 /// # Errors
 ///
 /// [`Error::NoTokenizer`] for text instead of token ids.
 pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32], Error> {
     let count = match model.tokenizer() {
-        Ok(tokenizer) => {
+        Ok(tokenizer) if tokenizer.rule().is_some() => {
             defmt::println!("prompt {=[u8]:a}", PROMPT.as_bytes());
             tokenizer.encode(PROMPT.as_bytes(), buffer)?
         }
-        Err(_) => {
+        _ => {
             let mut count = 0;
             for number in PROMPT.split([',', ' ']).filter(|number| !number.is_empty()) {
                 buffer[count] = number.parse().map_err(|_| Error::NoTokenizer)?;
@@ -30,7 +30,7 @@ pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32]
     if count == 0 { Err(Error::NoTokenizer) } else { Ok(&buffer[..count]) }
 }
 
-/// Tokenizes the stop text; without a tokenizer it must be a token id. `buffer` must have room for
+/// Tokenizes the stop text; without a tokenizer that encodes it must be a token id. `buffer` must have room for
 /// a token per byte.
 ///
 /// # Errors
@@ -39,8 +39,10 @@ pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32]
 /// of a token id.
 pub fn stop<'a>(model: &Model<'_>, text: &str, buffer: &'a mut [u32]) -> Result<&'a [u32], Error> {
     let count = match model.tokenizer() {
-        Ok(tokenizer) => tokenizer.encode(text.as_bytes(), buffer)?,
-        Err(_) => {
+        Ok(tokenizer) if tokenizer.rule().is_some() => {
+            tokenizer.encode(text.as_bytes(), buffer)?
+        }
+        _ => {
             buffer[0] = text.parse().map_err(|_| Error::NoTokenizer)?;
             1
         }

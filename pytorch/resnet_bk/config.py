@@ -38,7 +38,7 @@ class Config:
             if not condition:
                 raise ValueError(text)
 
-        sizes = {"vocab": 65_536, "width": 4_096, "layers": 64, "experts": 64, "potentials": 2_048}
+        sizes = {"vocab": 2**32 - 1, "width": 4_096, "layers": 64, "experts": 64, "potentials": 2_048}
         for name, most in sizes.items():
             value = getattr(self, name)
             need(1 <= value <= most, f"{name} is {value}; it must be between 1 and {most}")

@@ -286,9 +286,8 @@ impl TextArgs {
         });
         bar.finish_and_clear();
         let tokens = tokens?;
-        match source.path() {
-            Some(path) => require_vocabulary(&path, &tokens.tokens, self.vocab)?,
-            None => {}
+        if let Some(path) = source.path() {
+            require_vocabulary(&path, &tokens.tokens, self.vocab)?;
         }
         Ok(tokens)
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use resnet_bk_core as core;
 use resnet_bk_core::blob::{Dimensions, TensorLayout};
 use resnet_bk_core::kernels::{Core, Reason};
+use resnet_bk_core::tokenizer::Rule;
 use serde_json::{Value, json};
 
 use super::common::{hex, is_blob, parse_blob, print_json};
@@ -230,6 +231,7 @@ fn blob(
     let weights: usize = tensors.iter().map(|t| t.5).sum();
     let provenance = model.provenance();
     let tokenizer = model.header().tokenizer.map_or(0, |section| section.len as usize);
+    let rule = model.tokenizer().ok().map(|tokenizer| tokenizer.rule());
     let (ram_kind, ram) = ram_bytes(dims);
     if global.json {
         let tensors: Vec<_> = tensors
@@ -245,7 +247,7 @@ fn blob(
             .collect();
         print_json(&json!({
             "kind": "blob", "bytes": len, "dimensions": Shown::of_blob(dims).json(), "tensors": tensors,
-            "chain_bytes": model.header().chain.len, "tokenizer_bytes": tokenizer,
+            "chain_bytes": model.header().chain.len, "tokenizer_bytes": tokenizer, "tokenizer": rule.map(kind_of_tokenizer),
             "ram_bytes": ram, "ram_for": ram_kind, "macs_per_token": dims.macs_per_token(),
             "kernels": kernels.json(), "pieces": bounds.json(),
             "potentials_int8": model.header().potentials_int8,
@@ -282,6 +284,9 @@ fn blob(
         model.header().chain.len,
         len - weights - model.header().chain.len as usize - tokenizer
     )?;
+    if let Some(rule) = rule.filter(|rule| *rule != Some(Rule::Words)) {
+        writeln!(Stdout, "tokenizer: {}", kind_of_tokenizer(rule))?;
+    }
     writeln!(Stdout, "RAM   {ram} bytes for a {ram_kind}, besides the stack")?;
     writeln!(Stdout, "kernels {}", kernels.summary())?;
     writeln!(Stdout, "work  {} multiply-accumulates per token", dims.macs_per_token())?;
@@ -312,10 +317,22 @@ fn blob(
     Ok(())
 }
 
+/// What a blob's tokenizer does, by its rule.
+fn kind_of_tokenizer(rule: Option<Rule>) -> &'static str {
+    match rule {
+        Some(Rule::Words) => "encodes and decodes, by this project's rule",
+        Some(Rule::Gpt2) => "encodes and decodes, by GPT-2's rule",
+        None => "only decodes",
+    }
+}
+
 fn checkpoint(checkpoint: &Checkpoint, len: usize, path: &Path, global: Global) -> Result<()> {
     let config = &checkpoint.config;
-    let valid = dimensions(config).validate();
-    valid.map_err(|error| Error::BlobFile { path: path.to_path_buf(), error })?;
+    match dimensions(config).validate() {
+        // Only a blob has so few.
+        Ok(()) | Err(core::Error::Dimension { name: "vocab", .. }) => {}
+        Err(error) => return Err(Error::BlobFile { path: path.to_path_buf(), error }),
+    }
     let specs = config.tensors();
     if global.json {
         let tensors: Vec<_> = specs

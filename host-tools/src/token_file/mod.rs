@@ -5,17 +5,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::files;
+pub use bare::TokenType;
 
+mod bare;
 mod npy;
-
-/// Width of a token in a file of bare numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum TokenType {
-    /// Two bytes.
-    U16,
-    /// Four bytes.
-    U32,
-}
+mod refusal;
 
 /// Endings of files of token ids.
 pub const EXTENSIONS: [&str; 4] = ["npy", "u16", "u32", "bin"];
@@ -53,37 +47,7 @@ pub fn read(path: &Path, width: Option<TokenType>) -> Result<Vec<u32>> {
             ))
         })?,
     };
-    bare(&bytes, width, path).map_err(refuse)
-}
-
-/// A reason and a remedy.
-type Refusal = (String, String);
-
-fn bare(bytes: &[u8], width: TokenType, path: &Path) -> Result<Vec<u32>, Refusal> {
-    let (size, other) = match width {
-        TokenType::U16 => (2, "u32"),
-        TokenType::U32 => (4, "u16"),
-    };
-    if bytes.is_empty() {
-        return Err(("it is empty".into(), rewrite(path)));
-    }
-    if !bytes.len().is_multiple_of(size) {
-        let reason = format!("{} bytes are no whole number of tokens of {size}", bytes.len());
-        return Err((reason, format!("copy it again, or read it as {other} (--token-type)")));
-    }
-    let token =
-        |bytes: &[u8]| bytes.iter().rev().fold(0, |token, &byte| token << 8 | u32::from(byte));
-    Ok(bytes.chunks_exact(size).map(token).collect())
-}
-
-/// How to write such a file.
-fn rewrite(path: &Path) -> String {
-    let stem = path.with_extension("npy");
-    format!(
-        "write one with `python -c \"import numpy as np; \
-         np.save('{}', np.asarray(ids, np.uint32))\"`, ids being the list of token ids",
-        stem.display()
-    )
+    bare::parse(&bytes, width, path).map_err(refuse)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Refusal, rewrite};
+use super::refusal::{Refusal, rewrite};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 

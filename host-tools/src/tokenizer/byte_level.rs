@@ -181,7 +181,9 @@ impl ByteLevel {
     /// Splits a long text where a piece begins and no literal is near, so that the chunks can be
     /// encoded apart.
     pub(super) fn chunks<'t>(&self, text: &'t str, size: usize) -> Vec<&'t str> {
-        let near = self.longest_literal();
+        // A piece that begins right after a literal may end elsewhere than without it, as may the
+        // contraction there; the next ones do not.
+        let near = self.longest_literal() + 8;
         let is_clear = |at: usize| {
             let (start, end) = (at.saturating_sub(near), (at + near).min(text.len()));
             let around = &text.as_bytes()[start..end];

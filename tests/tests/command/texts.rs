@@ -192,6 +192,26 @@ fn token_ids_stand_in_for_texts() {
     fails(at, &["generate", model, "--ids", "1,300"], 1, "token 300 is out of range");
 }
 
+/// A vocabulary that only the tools know.
+#[test]
+fn a_large_vocabulary_is_trained_and_scored_but_has_no_blob() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    fs::create_dir(at.join("corpus")).unwrap();
+    let tokens: Vec<u8> = (0..300u32).flat_map(|i| (i * 233).to_le_bytes()).collect();
+    for split in ["train", "valid"] {
+        fs::write(at.join("corpus").join(split).with_extension("u32"), &tokens).unwrap();
+    }
+    run(at, &trained("run", &["--vocab", "70000"]));
+    let model = "run/model.safetensors";
+    let text = ["--text", "corpus/valid.u32", "--json", "--quiet"];
+    let scored = json(at, &[&["eval", model][..], &text].concat());
+    assert!(scored["fp32"]["bits_per_token"].as_f64().unwrap() > 0.0);
+    run(at, &["inspect", model]);
+    let blob = ["quantize", model, "--policy", "uniform-int8", "--out", "x.rbk"];
+    fails(at, &blob, 1, "vocab is 70000, but must be between 1 and 65536");
+}
+
 fn run_out(at: &Path, arguments: &[&str]) -> String {
     let output = resnet_bk(at, arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

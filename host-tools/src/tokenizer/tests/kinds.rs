@@ -132,12 +132,13 @@ fn what_a_device_does_not_do_is_told_by_its_name() {
         ("/decoder", json!({"type": "Fuse"}), "decoder"),
         ("/model/ignore_merges", json!(true), "model.ignore_merges"),
         ("/model/end_of_word_suffix", json!("</w>"), "model.end_of_word_suffix"),
-        ("/model/merges/3", json!(["Ġ", "t"]), "merge 3 makes a token that another one makes"),
+        ("/model/merges/3", json!(null), "joins what no merge before it makes"),
         ("/added_tokens/0", added("lstrip"), "looks at what stands around it"),
         ("/added_tokens/0", added("single_word"), "looks at what stands around it"),
     ] {
         let mut file = fixture_file("gpt2");
         if pointer == "/model/merges/3" {
+            // The library forgets one of two that are alike, and with it what made a later token.
             let first = file["model"]["merges"][0].clone();
             put(&mut file, pointer, first);
         } else {
