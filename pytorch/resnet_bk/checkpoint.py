@@ -61,7 +61,7 @@ def load(path: str | os.PathLike, dropout: float = 0.0) -> ResNetBK:
         if about.get(FORMAT) != "1" or CONFIG not in about:
             raise ValueError(
                 f"{path} is not a checkpoint of this format: `resnet-bk import {path} --out FILE` "
-                "makes one of a published model"
+                "makes one of it"
             )
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     model = ResNetBK(Config.from_json(about[CONFIG]), dropout)

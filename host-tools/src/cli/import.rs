@@ -4,14 +4,14 @@ use crate::checkpoint::{Chain, Checkpoint, ModelConfig};
 use crate::cli::Global;
 use crate::cli::common::{Force, escaped, note, print_json};
 use crate::cli::numbers;
-use crate::error::Result;
-use crate::import::{self, Dimensions, Imported, LEFT_OUT_KEY, Options, Reason, Survey};
+use crate::error::{Error, Result};
+use crate::import::{self, Dimensions, Ignored, Imported, LEFT_OUT_KEY, Options, Reason, Survey};
 use crate::output::Kind;
 use crate::table::words;
 use crate::terminal::Stdout;
 use clap::ValueEnum;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -136,7 +136,11 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
         }
         _ => None,
     };
-    let Imported { checkpoint, survey } = import::import(&args.checkpoint, &args.options()?)?;
+    let imported = import::import(&args.checkpoint, &args.options()?);
+    if args.dry_run && matches!(imported, Err(Error::Import { .. })) {
+        refused(&args.checkpoint, global)?;
+    }
+    let Imported { checkpoint, survey } = imported?;
     warn(&checkpoint, &survey, global);
     if let Some(out) = &out {
         out.write_by(|file| checkpoint.write_to(file))?;
@@ -167,8 +171,7 @@ fn warn(checkpoint: &Checkpoint, survey: &Survey, global: Global) {
     if let Some(names) = checkpoint.provenance.get(LEFT_OUT_KEY) {
         note(global, &format!("left out, because they are not part of the model: {names}"));
     }
-    let unknown = |reason| reason == Reason::Unknown;
-    let unknown = survey.ignored.iter().filter(|ignored| unknown(ignored.reason));
+    let unknown = survey.ignored.iter().filter(|ignored| ignored.reason == Reason::Unknown);
     let unknown: Vec<&str> = unknown.map(|ignored| ignored.name.as_str()).collect();
     if !unknown.is_empty() {
         note(
@@ -188,9 +191,29 @@ fn warn(checkpoint: &Checkpoint, survey: &Survey, global: Global) {
     }
 }
 
+/// Lists what is in a file that is refused, if its tensors can be found at all.
+fn refused(path: &Path, global: Global) -> Result<()> {
+    let Ok(found) = import::contents(path) else { return Ok(()) };
+    if global.json {
+        return print_json(&json!({ "refused": found }));
+    }
+    let mut rows = words(&HEADER);
+    rows.add_rows(found.iter().map(ignored));
+    writeln!(Stdout, "{rows}")
+}
+
+const HEADER: [&str; 4] = ["tensor in the file", "shape", "type", "becomes"];
+
+/// The row of a tensor that is not used.
+fn ignored(tensor: &Ignored) -> [String; 4] {
+    let shape = tensor.shape.as_ref().map_or("?".into(), |shape| format!("{shape:?}"));
+    let reason = format!("ignored: {}", tensor.reason.name());
+    [tensor.name.clone(), shape, tensor.dtype.unwrap_or("?").to_owned(), reason]
+}
+
 /// A table of what was found.
 fn list(survey: &Survey) -> Result<()> {
-    let mut rows = words(&["tensor in the file", "shape", "type", "becomes"]);
+    let mut rows = words(&HEADER);
     for mapped in &survey.mapped {
         let shape = format!("{:?}", mapped.shape);
         rows.add_row([&mapped.name, &shape, mapped.dtype, &mapped.becomes]);
@@ -198,11 +221,7 @@ fn list(survey: &Survey) -> Result<()> {
     for added in &survey.added {
         rows.add_row(["–", "", "", &format!("{}: {}", added.name, added.from)]);
     }
-    for ignored in &survey.ignored {
-        let shape = ignored.shape.as_ref().map_or("?".into(), |shape| format!("{shape:?}"));
-        let reason = format!("ignored: {}", ignored.reason.name());
-        rows.add_row([&ignored.name, &shape, ignored.dtype.unwrap_or("?"), &reason]);
-    }
+    rows.add_rows(survey.ignored.iter().map(ignored));
     writeln!(Stdout, "{rows}")?;
     writeln!(
         Stdout,

@@ -1,14 +1,14 @@
 //! Imports models trained elsewhere: `.pt`, safetensors, and checkpoints of several files.
 //!
 //! Either the published ResNet-BK, T. Arai's `Project-ResNet-BK-An-O-N-Language-Model-Architecture`
-//! at commit 518528f, or a model with our names of tensors (`docs/checkpoint.md`), as the modules in
-//! `pytorch/` have them. Dimensions are inferred from the tensors; the few that are not in the file
-//! are given, or assumed. Published buffers (`h0_diag_base`, `h0_sub_base`, `h0_super_base`, `z`)
-//! become the trained `diagonal` and `log_eta` and the constant `off_diagonal`. A file of another
-//! revision would load but compute nonsense, so it is rejected by name.
+//! at commit 518528f, or a model with our names of tensors (`docs/checkpoint.md`), as the modules
+//! in `pytorch/` have them. Dimensions are inferred from the tensors; the few that are not in the
+//! file are given, or assumed. Published buffers (`h0_diag_base`, `h0_sub_base`, `h0_super_base`,
+//! `z`) become the trained `diagonal` and `log_eta` and the constant `off_diagonal`. A file of
+//! another revision would load but compute nonsense, so it is rejected by name.
 //!
-//! The way of a tensor: [`source`] finds it in a file, [`state`] finds the model that it belongs to,
-//! [`layout`] checks its name and shape, then it is read and converted.
+//! The way of a tensor: [`source`] finds it in a file, [`state`] finds the model that it belongs
+//! to, [`layout`] checks its name and shape, then it is read and converted.
 
 mod buffers;
 mod dimensions;
@@ -66,19 +66,24 @@ pub fn import(path: &Path, options: &Options) -> Result<Imported> {
     let source = Source::open(path)?;
     let sha256 = source::sha256(&source.files)?;
     from_source(source, path, sha256, options).map_err(|error| match error {
-        Error::Import { path, problems, remedy } => {
-            let remedy = match source::index_of(&path) {
-                Some(index) => format!(
-                    "it is one of several files, import all of them: `resnet-bk import {} \
-                     --out model.safetensors`",
-                    index.display()
-                ),
-                None => remedy,
-            };
+        Error::Import { path, problems, .. }
+            if problems.iter().any(|problem| problem.ends_with("is missing"))
+                && let Some(index) = source::index_of(&path) =>
+        {
+            let remedy = format!(
+                "it is one of several files, import all of them: `resnet-bk import {} \
+                 --out model.safetensors`",
+                index.display()
+            );
             Error::Import { path, problems, remedy }
         }
         error => error,
     })
+}
+
+/// Lists the tensors of a checkpoint that is refused.
+pub fn contents(path: &Path) -> Result<Vec<Ignored>> {
+    Ok(surveying::contents(&Source::open(path)?))
 }
 
 /// Imports a checkpoint that is a single file of these bytes. `path` is for messages and

@@ -1,7 +1,7 @@
 //! Refusals of what people have, each with what helps.
 
 use super::*;
-use crate::checkpoint::Chain;
+use crate::checkpoint::{self, Chain};
 use std::fs;
 
 fn fixture(name: &str) -> PathBuf {
@@ -19,7 +19,7 @@ fn given(json: &str) -> Options {
 /// The error message and its remedy.
 #[track_caller]
 fn said(result: Result<Imported>) -> String {
-    let error = result.err().expect("it was imported");
+    let error = result.expect_err("it was imported");
     format!("{error}\nhelp: {}", error.help())
 }
 
@@ -74,6 +74,28 @@ fn what_no_tensor_tells_is_asked_for_or_assumed() {
     let Imported { checkpoint, survey } = import(&fixture("plain.pt"), &options).unwrap();
     assert_eq!((checkpoint.config.top_k, checkpoint.config.eta_floor), (2, 0.5));
     assert_eq!(survey.origins["eta_floor"], "dims.json");
+}
+
+/// Every kind of model from tensors without metadata, and with nothing given but what differs from
+/// what is assumed.
+#[test]
+fn every_kind_is_imported_from_bare_tensors() {
+    let folder = fixture("../../../pytorch/tests/fixtures");
+    for kind in ["full", "half", "dense", "gated", "gated-ffn", "gated-experts"] {
+        let ours = Checkpoint::read(&folder.join(kind).join("model.safetensors")).unwrap();
+        let (tensors, metadata) = (ours.tensors.clone(), BTreeMap::new());
+        let bare = checkpoint::safetensors::Container { tensors, metadata };
+        let bare = checkpoint::safetensors::to_bytes(&bare);
+        let config = &ours.config;
+        let given = Dimensions {
+            top_k: (config.experts > 1).then_some(config.top_k),
+            chain: (kind == "full").then_some(Chain::Full),
+            off_diagonal: (kind == "full").then_some(config.off_diagonal),
+            ..Dimensions::default()
+        };
+        let found = from_bytes(&bare, Path::new(kind), &Options::with(given)).unwrap().checkpoint;
+        assert_eq!((&found.config, &found.tensors), (config, &ours.tensors), "{kind}");
+    }
 }
 
 #[test]

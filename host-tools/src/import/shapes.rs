@@ -15,8 +15,8 @@ pub(super) struct Shape<'a> {
 /// Shapes of tensors by name; `None` where the file does not tell.
 pub(super) type Shapes<'a> = BTreeMap<&'a str, Option<Shape<'a>>>;
 
-/// Indices of blocks and experts, and numbers of experts, beyond this are damage: all of their names
-/// will be listed.
+/// Indices of blocks and experts, and numbers of experts, beyond this are damage: all of their
+/// names will be listed.
 const LARGEST_INDEX: usize = 127;
 
 /// How a model keeps the constants of its chains.

@@ -27,6 +27,8 @@ pub enum Reason {
     Other,
     /// It is in one of the model's own modules, which compute without it.
     Unknown,
+    /// The model is refused.
+    Refused,
     /// It counts steps and has no effect.
     Counter,
 }
@@ -38,6 +40,7 @@ impl Reason {
             Self::Beside => "beside the model",
             Self::Other => "of another model in the file",
             Self::Unknown => "in the model, but unknown to it",
+            Self::Refused => "the model is refused",
             Self::Counter => "a counter without effect",
         }
     }

@@ -42,17 +42,10 @@ pub(super) fn survey(
         };
         reasons.insert(key, reason);
     }
-    let all = source.dictionaries.iter().flat_map(|dictionary| &dictionary.tensors);
-    let all = all.map(|(_, stored)| ((stored.file, stored.name.as_str()), stored));
-    let ignored = all.filter(|(key, _)| !taken.contains(key)).map(|(key, stored)| {
-        let view = stored.view.as_ref().ok();
-        Ignored {
-            name: stored.name.clone(),
-            shape: view.map(|view| view.shape.clone()),
-            dtype: view.map(|view| view.element.name()),
-            reason: reasons.get(&key).copied().unwrap_or(Reason::Beside),
-        }
-    });
+    let ignored = tensors(source)
+        .map(|stored| ((stored.file, stored.name.as_str()), stored))
+        .filter(|(key, _)| !taken.contains(key))
+        .map(|(key, stored)| ignored(stored, reasons.get(&key).copied().unwrap_or(Reason::Beside)));
     let added = plan.fills().iter().map(|fill| Added {
         name: fill.to.to_owned(),
         from: fill.from.map_or("zeros".into(), |from| format!("a copy of {from}")),
@@ -65,6 +58,26 @@ pub(super) fn survey(
         added: added.collect(),
         ignored: ignored.collect(),
         origins: plan.origins.clone(),
+    }
+}
+
+/// Every tensor of a checkpoint that is refused.
+pub(super) fn contents(source: &Source<'_>) -> Vec<Ignored> {
+    tensors(source).map(|stored| ignored(stored, Reason::Refused)).collect()
+}
+
+fn tensors<'a>(source: &'a Source<'_>) -> impl Iterator<Item = &'a Stored> {
+    let all = source.dictionaries.iter().flat_map(|dictionary| &dictionary.tensors);
+    all.map(|(_, stored)| stored)
+}
+
+fn ignored(stored: &Stored, reason: Reason) -> Ignored {
+    let view = stored.view.as_ref().ok();
+    Ignored {
+        name: stored.name.clone(),
+        shape: view.map(|view| view.shape.clone()),
+        dtype: view.map(|view| view.element.name()),
+        reason,
     }
 }
 

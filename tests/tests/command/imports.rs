@@ -57,6 +57,18 @@ fn a_bare_state_dict_of_gated_chains_becomes_a_checkpoint() {
     refused(at, &over, "the command reads it");
 }
 
+#[test]
+fn what_is_refused_is_listed_on_request() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let theirs = fixture("../pytorch/refused_other_model.pt");
+    let output = resnet_bk(at, &["import", &theirs, "--dry-run"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("weight") && text.contains("the model is refused"), "{text}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("none of its 2 tensors"));
+}
+
 /// A model of this tool is written again, without flags.
 #[test]
 fn our_own_format_is_no_dead_end() {

@@ -4,8 +4,8 @@ use super::graph::{Id, Node, Pickle};
 use super::opcode as op;
 use std::collections::HashMap;
 
-/// Maximum number of values: some forty describe a tensor, so that more are damage. Bounds the memory
-/// of a pickle of one-byte instructions.
+/// Maximum number of values: some forty describe a tensor, so that more are damage. Bounds the
+/// memory of a pickle of one-byte instructions.
 const MOST_VALUES: usize = 1 << 21;
 
 /// Runs a program to its end.
