@@ -68,7 +68,7 @@ struct Cli {
 enum Command {
     /// Train a model on text.
     Train(train::Args),
-    /// Convert a published checkpoint (PyTorch or safetensors).
+    /// Convert a checkpoint of PyTorch or safetensors.
     Import(import::Args),
     /// Measure the importance of layers.
     Analyze(analyze::Args),

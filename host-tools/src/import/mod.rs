@@ -7,8 +7,8 @@
 //! `z`) become the trained `diagonal` and `log_eta` and the constant `off_diagonal`. A file of
 //! another revision would load but compute nonsense, so it is rejected by name.
 //!
-//! The way of a tensor: [`source`] finds it in a file, [`state`] finds the model that it belongs
-//! to, [`layout`] checks its name and shape, then it is read and converted.
+//! The way of a tensor: `source` finds it in a file, `state` finds the model that it belongs
+//! to, `layout` checks its name and shape, then it is read and converted.
 
 mod buffers;
 mod dimensions;

@@ -21,6 +21,13 @@ pub(super) const MAKE_PLAIN: &str = "make plain FP32 tensors of them: `python -c
      (t.dequantize() if t.is_quantized else t.to_dense() if t.is_sparse else t).float() for k, t \
      in s.items()}, \"weights.pt\")'`, where the state_dict is `s`, or an item of it";
 
+/// Turns a dictionary of arrays of another library, or of parameters that are made in another way,
+/// into tensors.
+pub(super) const MAKE_TENSORS: &str = "if you trust the file, make tensors of what it holds: \
+     `python -c 'import torch; m = torch.load(\"{file}\", map_location=\"cpu\", \
+     weights_only=False); torch.save({k: torch.as_tensor(v) for k, v in m.items()}, \
+     \"weights.pt\")'`, where the weights are in `m`, or in an item of it";
+
 /// Gives each tensor a storage of its own.
 pub(super) const MAKE_CONTIGUOUS: &str = "give each tensor a storage of its own: `python -c \
      'import torch; s = torch.load(\"{file}\", map_location=\"cpu\"); \

@@ -3,7 +3,7 @@
 
 use super::tensor::{is_tensor, view};
 use crate::import::pickle::{Id, Node, Pickle};
-use crate::import::refusal::{Refusal, SAVE_AGAIN};
+use crate::import::refusal::{MAKE_TENSORS, Refusal, SAVE_AGAIN};
 use crate::import::state::{Dictionary, join};
 use crate::import::view::{Place, Stored};
 use std::collections::{HashSet, VecDeque};
@@ -74,17 +74,17 @@ fn without_tensors(pickle: &Pickle) -> Refusal {
     let root = pickle.root();
     let keys: Vec<String> =
         items(pickle, root).into_iter().map(|(name, _)| name).take(10).collect();
-    let problem = match pickle.node(root) {
+    let (problem, remedy) = match pickle.node(root) {
         Node::Call { function, .. } => {
             let class = pickle.global(*function).unwrap_or("unknown");
-            format!("it holds a pickled `{class}` object, not a state_dict")
+            (format!("it holds a pickled `{class}` object, not a state_dict"), SAVE_AGAIN)
         }
         Node::Dict(_) | Node::List(_) => {
-            format!("it holds no dictionary of tensors; its keys are {keys:?}")
+            (format!("it holds no dictionary of tensors; its keys are {keys:?}"), MAKE_TENSORS)
         }
-        _ => "it holds something else, not a state_dict".into(),
+        _ => ("it holds something else, not a state_dict".into(), SAVE_AGAIN),
     };
-    Refusal::new(problem, SAVE_AGAIN)
+    Refusal::new(problem, remedy)
 }
 
 fn holds_items(pickle: &Pickle, id: Id) -> bool {
