@@ -30,8 +30,8 @@ pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32]
     if count == 0 { Err(Error::NoTokenizer) } else { Ok(&buffer[..count]) }
 }
 
-/// Tokenizes the stop text; without a tokenizer that encodes it must be a token id. `buffer` must have room for
-/// a token per byte.
+/// Tokenizes the stop text; without a tokenizer that encodes it must be a token id. `buffer` must
+/// have room for a token per byte.
 ///
 /// # Errors
 ///
@@ -39,9 +39,7 @@ pub fn encode<'a>(model: &Model<'_>, buffer: &'a mut Buffer) -> Result<&'a [u32]
 /// of a token id.
 pub fn stop<'a>(model: &Model<'_>, text: &str, buffer: &'a mut [u32]) -> Result<&'a [u32], Error> {
     let count = match model.tokenizer() {
-        Ok(tokenizer) if tokenizer.rule().is_some() => {
-            tokenizer.encode(text.as_bytes(), buffer)?
-        }
+        Ok(tokenizer) if tokenizer.rule().is_some() => tokenizer.encode(text.as_bytes(), buffer)?,
         _ => {
             buffer[0] = text.parse().map_err(|_| Error::NoTokenizer)?;
             1

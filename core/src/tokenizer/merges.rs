@@ -1,8 +1,9 @@
 //! Byte-pair encoding from tables in the blob.
 //!
-//! Inside of this module tokens have *numbers*: below 256 those of bytes, then 256 + i that of merge
-//! i. A merge refers only to lower numbers, so one pass over the merges in order of rank, each
-//! applied from left to right, gives the result of the usual priority queue without extra memory.
+//! Inside of this module tokens have *numbers*: below 256 those of bytes, then 256 + i that of
+//! merge i. A merge refers only to lower numbers, so one pass over the merges in order of rank,
+//! each applied from left to right, gives the result of the usual priority queue without extra
+//! memory.
 
 use heapless::Vec;
 

@@ -14,9 +14,9 @@ pub enum Rule {
     /// A run of bytes that are not white space, with the one space directly before it, or the rest
     /// of a run of white space: the bytes 0x20, 0x09, 0x0a and 0x0d.
     Words,
-    /// GPT-2's: contractions such as `'ll`, runs of letters, of numbers or of other characters, each
-    /// with the one space directly before it, and runs of white space, whose last character stands
-    /// apart where something follows. Bytes that are not UTF-8 are other characters.
+    /// GPT-2's: contractions such as `'ll`, runs of letters, of numbers or of other characters,
+    /// each with the one space directly before it, and runs of white space, whose last character
+    /// stands apart where something follows. Bytes that are not UTF-8 are other characters.
     Gpt2,
 }
 

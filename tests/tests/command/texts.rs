@@ -192,6 +192,48 @@ fn token_ids_stand_in_for_texts() {
     fails(at, &["generate", model, "--ids", "1,300"], 1, "token 300 is out of range");
 }
 
+/// An imported full chain of 48 tokens and 12 positions, and a text of 22 characters.
+#[test]
+fn an_imported_model_is_made_small_on_its_users_text() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let theirs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pytorch/k1_top2.pt");
+    let theirs = theirs.to_str().unwrap();
+    run(at, &["import", theirs, "--top-k", "2", "--out", "model.safetensors"]);
+    let line = |i: usize| format!("the fox jumps over {}dogs.\n", "lazy ".repeat(i * i % 3));
+    let text: String = (0..300).map(line).collect();
+    let mut known: Vec<char> = text.chars().collect();
+    known.sort_unstable();
+    known.dedup();
+    let vocab: serde_json::Map<_, _> =
+        known.iter().zip(0..).map(|(c, i): (_, u32)| (c.to_string(), i.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": {"type": "Fuse"},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    });
+    fs::write(at.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::create_dir(at.join("corpus")).unwrap();
+    for split in ["train.txt", "valid.txt", "test.txt"] {
+        fs::write(at.join("corpus").join(split), &text).unwrap();
+    }
+    let corpus = ["--corpus", "corpus"];
+    run(at, &[&["quantize", "model.safetensors"][..], &BLOB, &corpus].concat());
+    let tuned = ["finetune", "model.safetensors", "--blob", "blob.rbk", "--out", "tuned.rbk"];
+    let short = ["--train-tokens", "256", "--batch", "4", "--shards", "1", "--quiet"];
+    run(at, &[&tuned[..], &short, &["--validation-tokens", "256"], &corpus].concat());
+    let eval = ["eval", "model.safetensors", "blob.rbk", "tuned.rbk"];
+    let scores = json(at, &[&eval[..], &corpus, &["--json", "--quiet"]].concat());
+    assert_eq!(scores["window"], 12);
+    for blob in scores["blobs"].as_array().unwrap() {
+        let fidelity = &blob["fidelity"];
+        let (kl, top1) = (fidelity["kl"].as_f64().unwrap(), fidelity["top1"].as_f64().unwrap());
+        assert!(kl > 0.0 && kl < 0.05 && top1 > 0.8, "{fidelity}");
+    }
+    let shown = resnet_bk(at, &[&eval[..], &corpus].concat());
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("KL and top-1 are what compares"));
+}
+
 /// A vocabulary that only the tools know.
 #[test]
 fn a_large_vocabulary_is_trained_and_scored_but_has_no_blob() {
