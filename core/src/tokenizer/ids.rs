@@ -1,6 +1,6 @@
 //! The tokens of the numbers of bytes and merges.
 
-use super::fields::half;
+use crate::blob::pair_u16;
 use crate::error::Error;
 
 /// In a table of numbers: a token that is neither a byte nor made by a merge.
@@ -19,12 +19,15 @@ impl<'a> Ids<'a> {
     /// A table, if every entry is one of `numbers` numbers, or none, and there are as many entries.
     pub(super) fn table(bytes: &'a [u8], numbers: usize) -> Option<Self> {
         let mut known = 0;
-        let mut entries = (0..bytes.len() / 2).map(|i| half(bytes, 2 * i));
-        let valid = entries.all(|entry| {
-            known += (entry != Some(NONE)) as usize;
-            entry.is_some_and(|entry| entry == NONE || (entry as usize) < numbers)
-        });
-        (valid && known == numbers && bytes.len().is_multiple_of(2)).then_some(Self::Table(bytes))
+        for token in 0..bytes.len() / 2 {
+            let entry = pair_u16(bytes, token);
+            match entry {
+                NONE => {}
+                entry if (entry as usize) < numbers => known += 1,
+                _ => return None,
+            }
+        }
+        (known == numbers).then_some(Self::Table(bytes))
     }
 
     /// The number of a token, of so many numbers.
@@ -33,8 +36,10 @@ impl<'a> Ids<'a> {
             Self::Offset(offset) => {
                 token.checked_sub(*offset).filter(|&number| (number as usize) < numbers)
             }
+            // A table is no longer than the vocabulary.
+            Self::Table(bytes) if token as usize >= bytes.len() / 2 => None,
             Self::Table(bytes) => {
-                let number = half(bytes, (token as usize).checked_mul(2)?)?;
+                let number = pair_u16(bytes, token as usize);
                 (number != NONE).then_some(number as u32)
             }
         }
@@ -45,8 +50,8 @@ impl<'a> Ids<'a> {
         match self {
             Self::Offset(offset) => Ok(number + offset),
             Self::Table(bytes) => {
-                let mut entries = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-                let token = entries.position(|entry| entry as u32 == number);
+                let mut tokens = 0..bytes.len() / 2;
+                let token = tokens.find(|&token| pair_u16(bytes, token) as u32 == number);
                 token.map(|token| token as u32).ok_or(Error::TokenizerSection)
             }
         }

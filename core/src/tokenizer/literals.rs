@@ -1,7 +1,5 @@
 //! Tokens beside those of bytes and merges, such as `<|endoftext|>`.
 
-use super::fields::half;
-
 /// A token with a text of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Literal<'a> {
@@ -22,8 +20,8 @@ pub(super) struct Literals<'a>(&'a [u8]);
 
 /// Reads one off the front.
 fn take<'a>(rest: &mut &'a [u8]) -> Option<Literal<'a>> {
-    let (&[_, _, stage, len], after) = rest.split_first_chunk()?;
-    let token = half(rest, 0)? as u32;
+    let (&[low, high, stage, len], after) = rest.split_first_chunk()?;
+    let token = u16::from_le_bytes([low, high]) as u32;
     let (text, after) = after.split_at_checked(len as usize)?;
     *rest = after;
     (stage <= STAGES && !text.is_empty()).then_some(Literal { token, stage, text })

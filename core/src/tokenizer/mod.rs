@@ -9,7 +9,6 @@
 //!   [`Tokenizer::encode`] is [`Error::NoEncoder`].
 
 mod decoder;
-mod fields;
 mod ids;
 mod literals;
 mod merges;
@@ -22,7 +21,6 @@ mod unicode;
 use crate::blob::Limits;
 use crate::error::Error;
 pub use decoder::Decoder;
-use fields::{half, word};
 use ids::Ids;
 pub use literals::Literal;
 use literals::{Literals, STAGES};
@@ -44,8 +42,8 @@ const MARK: u16 = u16::MAX;
 const GPT2: u16 = 1;
 /// The same: the bytes of every token.
 const TABLE: u16 = 2;
-/// Bytes before the tables of a section of kind [`GPT2`], and of kind [`TABLE`].
-const HEADS: (usize, usize) = (12, 8);
+/// Bytes before the tables of a section of these kinds.
+const HEAD: usize = 12;
 
 /// A tokenizer, read in place from a blob.
 #[derive(Clone, Copy, Debug)]
@@ -80,16 +78,11 @@ impl<'a> Tokenizer<'a> {
     /// [`Error::TokenizerSection`].
     pub fn from_bytes(bytes: &'a [u8], vocab: u32) -> Result<Self, Error> {
         let vocab = vocab.min(Limits::VOCAB);
-        let kind = match (half(bytes, 0), half(bytes, 2)) {
-            (Some(MARK), Some(GPT2)) => {
-                Kind::Pairs(gpt2(bytes, vocab).ok_or(Error::TokenizerSection)??)
-            }
-            (Some(MARK), Some(TABLE)) => {
-                let count = word(bytes, 4).filter(|&count| count <= vocab);
-                let count = count.ok_or(Error::TokenizerSection)?;
-                let tables = bytes.get(HEADS.1..).unwrap_or(&[]);
-                Kind::Table(Table::new(tables, count as usize)?)
-            }
+        let (head, tables) = bytes.split_first_chunk::<HEAD>().ok_or(Error::TokenizerSection)?;
+        let field = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+        let kind = match (field(0), field(2)) {
+            (MARK, GPT2) => Kind::Pairs(gpt2([4, 6, 8, 10].map(field), tables, vocab)?),
+            (MARK, TABLE) => Kind::Table(Table::new(tables, wide(field(4), field(6)), vocab)?),
             _ => {
                 let merges = Merges::new(bytes, vocab as usize)?;
                 let (rule, ids, literals) = (Rule::Words, Ids::Offset(0), Literals::EMPTY);
@@ -201,7 +194,13 @@ impl<'a> Tokenizer<'a> {
     /// # Errors
     ///
     /// [`Error::Token`] for a token without text, inside or outside of the vocabulary.
-    pub fn decode(&self, token: u32, each: impl FnMut(u8)) -> Result<(), Error> {
+    pub fn decode(&self, token: u32, mut each: impl FnMut(u8)) -> Result<(), Error> {
+        self.decode_to(token, &mut each)
+    }
+
+    /// [`Self::decode`], whose callers share this code.
+    #[inline(never)]
+    fn decode_to(&self, token: u32, each: &mut dyn FnMut(u8)) -> Result<(), Error> {
         let (text, vocab) = match &self.kind {
             Kind::Pairs(Pairs { merges, ids, literals, .. }) => {
                 if let Some(number) = ids.number(token, merges.numbers()) {
@@ -275,23 +274,25 @@ impl Pairs<'_> {
     }
 }
 
-/// A section of kind [`GPT2`]; `None` if it ends within its tables or has a token that is not below
-/// `vocab`.
-fn gpt2(bytes: &[u8], vocab: u32) -> Option<Result<Pairs<'_>, Error>> {
-    let (merges, offset) = (half(bytes, 4)? as usize, half(bytes, 6)?);
-    let listed = word(bytes, 8).filter(|&listed| listed <= vocab)? as usize;
-    let tables = bytes.get(HEADS.0..)?;
-    let (pairs, rest) = tables.split_at_checked(BYTES + 4 * merges)?;
-    let (table, literals) = rest.split_at_checked(2 * listed)?;
-    let merges = match Merges::new(pairs, vocab as usize) {
-        Ok(merges) => merges,
-        Err(error) => return Some(Err(error)),
+/// Two halves, the low one first.
+fn wide(low: u16, high: u16) -> usize {
+    low as usize | (high as usize) << 16
+}
+
+/// A section of kind [`GPT2`], from the rest of its head and its tables.
+fn gpt2(head: [u16; 4], tables: &[u8], vocab: u32) -> Result<Pairs<'_>, Error> {
+    let [merges, offset, low, high] = head;
+    let malformed = Error::TokenizerSection;
+    let (pairs, rest) = tables.split_at_checked(BYTES + 4 * merges as usize).ok_or(malformed)?;
+    let merges = Merges::new(pairs, vocab as usize)?;
+    let listed = wide(low, high).min(vocab as usize + 1);
+    let (table, literals) = rest.split_at_checked(2 * listed).ok_or(malformed)?;
+    let literals = Literals::new(literals, vocab).ok_or(malformed)?;
+    let numbers = merges.numbers();
+    let (ids, most) = match offset {
+        ids::NONE => (Ids::table(table, numbers).ok_or(malformed)?, listed),
+        offset => (Ids::Offset(offset as u32), numbers + offset as usize),
     };
-    let ids = match offset {
-        ids::NONE => Ids::table(table, merges.numbers())?,
-        offset => Ids::Offset(offset as u32),
-    };
-    let shifted = matches!(ids, Ids::Offset(offset) if merges.numbers() as u32 + offset > vocab);
-    let literals = Literals::new(literals, vocab)?;
-    (!shifted).then_some(Ok(Pairs { rule: Rule::Gpt2, merges, ids, literals }))
+    let fits = most <= vocab as usize;
+    if fits { Ok(Pairs { rule: Rule::Gpt2, merges, ids, literals }) } else { Err(malformed) }
 }

@@ -11,13 +11,15 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Reads a table of `count` tokens.
-    pub(super) fn new(bytes: &'a [u8], count: usize) -> Result<Self, Error> {
+    /// Reads a table of `count` tokens, of at most `vocab`.
+    pub(super) fn new(bytes: &'a [u8], count: usize, vocab: u32) -> Result<Self, Error> {
         let (lengths, text) = bytes.split_at_checked(count).ok_or(Error::TokenizerSection)?;
         let table = Self { lengths, text };
         let limit = MAX_TEXT_BYTES;
         match text.len() {
-            len if len != table.start(count) => Err(Error::TokenizerSection),
+            len if len != table.start(count) || count > vocab as usize => {
+                Err(Error::TokenizerSection)
+            }
             len if len > limit as usize => Err(Error::TokenizerText { limit }),
             _ => Ok(table),
         }

@@ -100,5 +100,5 @@ fn of_table(table: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     }
     let head = TABLE.into_iter().flat_map(u16::to_le_bytes);
     let count = (table.len() as u32).to_le_bytes();
-    Ok(head.chain(count).chain(lengths).chain(text).collect())
+    Ok(head.chain(count).chain([0; 4]).chain(lengths).chain(text).collect())
 }

@@ -38,6 +38,7 @@ fn reversed() -> Vec<u16> {
 fn table(texts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = halves([MARK, TABLE]);
     bytes.extend((texts.len() as u32).to_le_bytes());
+    bytes.extend([0; 4]);
     bytes.extend(texts.iter().map(|text| text.len() as u8));
     bytes.extend(texts.concat());
     bytes

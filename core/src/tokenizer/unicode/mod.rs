@@ -29,17 +29,31 @@ pub(super) fn first(text: &[u8]) -> Option<(Class, usize)> {
     if byte < 0x80 {
         return Some((ascii, 1));
     }
-    let len = match byte {
-        0xc2..=0xdf => 2,
-        0xe0..=0xef => 3,
-        _ => 4,
+    Some(match character(byte, text) {
+        Some((character, len)) => (class(character), len),
+        None => (Class::Other, 1),
+    })
+}
+
+/// The character beyond ASCII that a text begins with, and its bytes; `None` if they are none. The
+/// standard library's way to tell takes more flash than all of this module.
+fn character(first: u8, text: &[u8]) -> Option<(u32, usize)> {
+    let (len, least) = match first {
+        0xc2..=0xdf => (2, 0x80),
+        0xe0..=0xef => (3, 0x800),
+        0xf0..=0xf4 => (4, 0x1_0000),
+        _ => return None,
     };
-    // The standard library knows which bytes are a character.
-    let character = text.get(..len).and_then(|bytes| core::str::from_utf8(bytes).ok());
-    match character.and_then(|text| text.chars().next()) {
-        Some(character) => Some((class(character as u32), len)),
-        None => Some((Class::Other, 1)),
+    let mut character = first as u32 & (0x7f >> len);
+    for byte in text.get(1..len)? {
+        if byte & 0xc0 != 0x80 {
+            return None;
+        }
+        character = character << 6 | (byte & 0x3f) as u32;
     }
+    let is_surrogate = (0xd800..0xe000).contains(&character);
+    let is_one = character >= least && character <= char::MAX as u32 && !is_surrogate;
+    is_one.then_some((character, len))
 }
 
 /// Class of a character beyond ASCII.
@@ -110,6 +124,22 @@ mod tests {
             if cfg!(miri) && character > '\u{2ff}' {
                 break;
             }
+        }
+    }
+
+    proptest::proptest! {
+        /// Overlong forms, surrogates and numbers that are too large among them.
+        #[test]
+        fn characters_are_those_of_the_standard_library(
+            first in 0x80u8..,
+            rest in proptest::collection::vec(
+                proptest::prop_oneof![0x80u8..0xc0, proptest::prelude::any::<u8>()], 0..4,
+            ),
+        ) {
+            let text = [&[first][..], &rest].concat();
+            let known = (1..=text.len()).find_map(|len| std::str::from_utf8(&text[..len]).ok());
+            let known = known.map(|text| (text.chars().next().unwrap() as u32, text.len()));
+            proptest::prop_assert_eq!(character(first, &text), known);
         }
     }
 
