@@ -61,8 +61,8 @@ enum Command {
     Suggestions(suggestions::Args),
     /// A page of plots from tables of models: bits per byte against bytes, memory and work.
     Page(page::Args),
-    /// Time and peak memory of every command for models of 1.4, 8, 25 and 81 million parameters, made
-    /// for it, and how they grow.
+    /// Time and peak memory of every command for models of 1.4, 8, 25 and 81 million parameters,
+    /// made for it, and how they grow.
     ///
     /// Takes hours. What is measured is kept, and another call goes on; run nothing else meanwhile.
     Scale(scale::Args),

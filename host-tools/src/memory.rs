@@ -1,8 +1,8 @@
 //! How much memory a command may take, where it has a choice.
 //!
 //! Most of it is in proportion to the model, and there is no choice. Two things are chosen: whether
-//! a teacher's logits are kept or computed again, and how many threads have a buffer as large as the
-//! model. Neither changes results.
+//! a teacher's logits are kept or computed again, and how many threads have a buffer as large as
+//! the model. Neither changes results.
 
 use std::sync::OnceLock;
 

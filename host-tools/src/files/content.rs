@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// Files of fewer bytes are read: a mapping takes whole pages and system calls.
 const LARGE: u64 = 1 << 20;
 
-/// The bytes of a file. Those of a large one are loaded where and when they are accessed, and do not
-/// count as memory of the process: the system can drop and load them again.
+/// The bytes of a file. Those of a large one are loaded where and when they are accessed, and do
+/// not count as memory of the process: the system can drop and load them again.
 ///
 /// A file that another process changes in place while it is mapped changes here, too, and one that
 /// it shortens ends the process. The tools only ever replace a file by renaming another, which does
