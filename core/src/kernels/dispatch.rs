@@ -3,7 +3,9 @@
 
 use half::f16;
 
-#[cfg(all(feature = "std", not(target_arch = "x86_64")))]
+#[cfg(all(feature = "std", neon))]
+use super::aarch64;
+#[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
 use super::batched;
 #[cfg(arm_fpu)]
 use super::fpu;
@@ -131,7 +133,9 @@ pub fn to_halves(values: &[i32], halves: &mut [f16]) {
     }
     #[cfg(arm_fpu)]
     fpu::to_halves(values, halves);
-    #[cfg(not(arm_fpu))]
+    #[cfg(all(feature = "std", neon))]
+    aarch64::to_halves(values, halves);
+    #[cfg(not(any(arm_fpu, all(feature = "std", neon))))]
     portable::to_halves(values, halves);
 }
 
@@ -148,7 +152,11 @@ pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
     if x86_64::row(matrix, row, out) {
         return;
     }
-    #[cfg(all(feature = "std", not(target_arch = "x86_64")))]
+    #[cfg(all(feature = "std", neon))]
+    if aarch64::row(matrix, row, out) {
+        return;
+    }
+    #[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
     if batched::row(batched::Portable, matrix, row, out) {
         return;
     }

@@ -177,6 +177,15 @@ const NEON: Kernel = Kernel {
 };
 
 #[cfg(all(feature = "std", neon))]
+const DOT_PRODUCT_PANELS: Kernel = Kernel {
+    name: "NEON panels with dot products",
+    needs: Needs::DotProducts,
+    takes: Takes::Batches,
+    admits: aarch64::dot_panels::admits,
+    run: Some(aarch64::dot_panels::run),
+};
+
+#[cfg(all(feature = "std", neon))]
 const NEON_PANELS: Kernel = Kernel {
     name: "NEON panels",
     needs: Needs::Neon,
@@ -233,6 +242,8 @@ const HERE: &[Kernel] = &[
     DOT_PRODUCTS,
     #[cfg(all(feature = "std", neon))]
     NEON,
+    #[cfg(all(feature = "std", neon))]
+    DOT_PRODUCT_PANELS,
     #[cfg(all(feature = "std", neon))]
     NEON_PANELS,
     #[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
