@@ -17,6 +17,8 @@ use crate::blob::Tensor;
 use super::aarch64;
 #[cfg(all(feature = "std", any(test, not(any(target_arch = "x86_64", neon)))))]
 use super::batched;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+use super::columns;
 #[cfg(arm_dsp)]
 use super::dsp;
 #[cfg(arm_fpu)]
@@ -108,13 +110,22 @@ const PLANES_DSP_MODEL: Kernel = Kernel {
 };
 
 /// Rows by columns, for vectors that a ReLU leaves.
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 const COLUMNS: Kernel = Kernel {
+    #[cfg(target_arch = "x86_64")]
     name: "AVX2 by columns",
+    #[cfg(neon)]
+    name: "NEON by columns",
+    #[cfg(target_arch = "x86_64")]
     needs: Needs::Avx2,
+    #[cfg(neon)]
+    needs: Needs::Neon,
     takes: Takes::Sparse,
-    admits: x86_64::columns::admits,
+    admits: columns::admits,
+    #[cfg(target_arch = "x86_64")]
     run: Some(x86_64::columns::run),
+    #[cfg(neon)]
+    run: Some(aarch64::columns::run),
 };
 
 /// INT8, and INT4 in groups of 32 with long rows.
@@ -226,7 +237,7 @@ const HERE: &[Kernel] = &[
     PLANES,
     #[cfg(arm_fpu)]
     FPU,
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
     COLUMNS,
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     VNNI,

@@ -125,15 +125,12 @@ impl Planes {
             let high = load(self.high, GROUP * bits / 8, t);
             let high = veorq_u8(high, vreinterpretq_u8_u16(vdupq_n_u16(S::FLIPS)));
             let high = fields(high, bits, GROUP * bits / 8, t);
-            let low = |bits| {
-                let bytes = load(self.low, GROUP * bits / 8, t);
-                fields(bytes, bits, GROUP * bits / 8, t)
-            };
-            match S::LOW_BITS {
-                0 => high,
-                1 => vsliq_n_u8::<1>(low(1), high),
-                _ => vsliq_n_u8::<2>(low(2), high),
+            if S::LOW_BITS == 0 {
+                return high;
             }
+            let low = load(self.low, GROUP * S::LOW_BITS / 8, t);
+            let low = fields(low, S::LOW_BITS, GROUP * S::LOW_BITS / 8, t);
+            if S::LOW_BITS == 1 { vsliq_n_u8::<1>(low, high) } else { vsliq_n_u8::<2>(low, high) }
         }
     }
 }
@@ -159,13 +156,15 @@ unsafe fn load(group: *const u8, bytes: usize, t: usize) -> uint8x16_t {
 /// The bits of each input, whose place depends on its lane of `bytes` inputs.
 #[inline(always)]
 fn fields(loaded: uint8x16_t, bits: usize, bytes: usize, t: usize) -> uint8x16_t {
-    let lane = |j: usize| (SIXTEEN * t + j) / bytes;
-    let (first, last) = (lane(0), lane(SIXTEEN - 1));
+    let (first, last) = (SIXTEEN * t / bytes, (SIXTEEN * t + SIXTEEN - 1) / bytes);
     // SAFETY: NEON is part of the target, and the whole array is loaded.
     unsafe {
         let shifted = match bits * first {
             _ if first != last => {
-                let places: [i8; SIXTEEN] = core::array::from_fn(|j| -((bits * lane(j)) as i8));
+                let mut places = [0i8; SIXTEEN];
+                for (j, place) in places.iter_mut().enumerate() {
+                    *place = -((bits * ((SIXTEEN * t + j) / bytes)) as i8);
+                }
                 vshlq_u8(loaded, vld1q_s8(places.as_ptr()))
             }
             0 => loaded,

@@ -11,7 +11,7 @@ use super::decode::{Planes, SIXTEEN, Storage, fits, with_storage};
 use super::dot::DotProducts;
 use super::int8;
 use super::panels::VECTORS;
-use super::requantize::{FOUR, Four};
+use super::requantize::{FOUR, Four, requantize};
 use super::transpose::four_by_four;
 use crate::blob::{Precision, Tensor};
 use crate::kernels::batched::{BLOCK, Rescale};
@@ -22,6 +22,8 @@ use crate::numeric::Scale;
 
 /// Registers of rows.
 const FOURS: usize = 2;
+/// Groups whose scales fill a word.
+const WORD: usize = 8;
 
 /// Sixteen columns of eight rows: for each four columns a register per four rows.
 type Step = [[uint8x16_t; FOURS]; SIXTEEN / FOUR];
@@ -91,6 +93,7 @@ fn by_storage<const RELU: bool>(
     }
 }
 
+#[inline(never)]
 fn grouped<S: Storage, const GROUP: usize, const RELU: bool>(
     dot: DotProducts,
     matrix: &Tensor<'_>,
@@ -116,9 +119,11 @@ fn each_panel<const RELU: bool, const SCALED: bool>(
     unpack: impl Fn(&[Four<'_>; FOURS], &mut Panel),
 ) {
     let Tensor { rows, cols, .. } = *matrix;
+    // SAFETY: NEON is part of the target.
+    let (zeros, zero) = unsafe { (vdupq_n_u8(0), vdupq_n_s32(0)) };
     let mut panel = Panel {
-        steps: Vec::with_capacity(cols.div_ceil(SIXTEEN)),
-        scales: Vec::with_capacity(cols.div_ceil(group)),
+        steps: alloc::vec![[[zeros; FOURS]; SIXTEEN / FOUR]; cols.div_ceil(SIXTEEN)],
+        scales: alloc::vec![[zero; FOURS]; cols.div_ceil(group)],
     };
     let layout = matrix.layout();
     let (mut fours, mut rescales) = (Vec::new(), Vec::new());
@@ -131,17 +136,17 @@ fn each_panel<const RELU: bool, const SCALED: bool>(
         rescales.extend(scales.iter().map(|&scale| Rescale::new(matrix, Scale::unpack(scale))));
         for first in (0..rows).step_by(FOURS * FOUR) {
             let rows_of = core::array::from_fn(|f| Four::new(matrix, &layout, first + FOUR * f));
-            panel.steps.clear();
-            panel.scales.clear();
             unpack(&rows_of, &mut panel);
+            let mantissas = rows_of.each_ref().map(Four::mantissas);
+            let biases = rows_of.each_ref().map(|four| four.biases(matrix));
             let vectors = fours.iter().zip(rescales.chunks(VECTORS));
             for ((x, rescales), out) in vectors.zip(out.chunks_mut(VECTORS * rows)) {
                 let sums = sums::<RELU, SCALED>(dot, &panel, group.div_ceil(SIXTEEN), x);
                 for ((sums, rescale), out) in
                     sums.into_iter().zip(rescales).zip(out.chunks_exact_mut(rows))
                 {
-                    for (four, sums) in rows_of.iter().zip(sums) {
-                        four.put(matrix, sums, rescale, out);
+                    for (f, four) in rows_of.iter().enumerate() {
+                        four.set(requantize(sums[f], mantissas[f], biases[f], rescale), out);
                     }
                 }
             }
@@ -194,31 +199,31 @@ fn unpack<S: Storage, const GROUP: usize>(
     fours: &[Four<'_>; FOURS],
     panel: &mut Panel,
 ) {
-    let groups = cols / GROUP;
     let row = cols * S::PRECISION.bits() as usize / 8;
-    assert!(fours.iter().all(|four| four.codes.len() == FOUR * row));
-    // SAFETY: NEON is part of the target.
-    let mut scales = [unsafe { vdupq_n_u32(0) }; FOURS];
-    for g in 0..groups {
-        if g % 8 == 0 {
-            scales = fours.each_ref().map(|four| four.eight_scales(g));
-        }
+    for (f, four) in fours.iter().enumerate() {
+        assert!(four.codes.len() == FOUR * row);
         // SAFETY: NEON is part of the target; by the assertion the rows have the groups.
         unsafe {
-            panel
-                .scales
-                .push(scales.map(|word| vreinterpretq_s32_u32(vandq_u32(word, vdupq_n_u32(15)))));
-            scales = scales.map(|word| vshrq_n_u32::<4>(word));
-            for t in 0..GROUP / SIXTEEN {
-                let four = |four: &Four<'_>| {
-                    let codes = |r: usize| {
-                        let row = four.codes.as_ptr().add(r * row);
+            let mut scales = vdupq_n_u32(0);
+            let steps = panel.steps.chunks_exact_mut(GROUP / SIXTEEN);
+            for (g, (steps, scales_of)) in steps.zip(&mut panel.scales).enumerate() {
+                if g % WORD == 0 {
+                    scales = four.eight_scales(g);
+                }
+                scales_of[f] = vreinterpretq_s32_u32(vandq_u32(scales, vdupq_n_u32(15)));
+                scales = vshrq_n_u32::<4>(scales);
+                let mut rows = [four.codes.as_ptr(); FOUR];
+                for (r, at) in rows.iter_mut().enumerate() {
+                    *at = at.add(r * row);
+                }
+                for (t, step) in steps.iter_mut().enumerate() {
+                    let mut codes = [vdupq_n_u8(0); FOUR];
+                    for (codes, row) in codes.iter_mut().zip(rows) {
                         let planes = Planes::first::<S>(row, cols).later::<S>(g * GROUP);
-                        planes.sixteen::<S, GROUP>(t)
-                    };
-                    [codes(0), codes(1), codes(2), codes(3)]
-                };
-                panel.steps.push(step(fours.each_ref().map(four)));
+                        *codes = planes.sixteen::<S, GROUP>(t);
+                    }
+                    put(codes, f, step);
+                }
             }
         }
     }
@@ -227,30 +232,38 @@ fn unpack<S: Storage, const GROUP: usize>(
 /// Decodes a panel of INT8; weights beyond a row's end are multiplied by zeros.
 #[inline(always)]
 fn unpack_int8<const RELU: bool>(cols: usize, fours: &[Four<'_>; FOURS], panel: &mut Panel) {
-    for c in (0..cols).step_by(SIXTEEN) {
-        let four = |four: &Four<'_>| {
-            let codes = |r: usize| {
-                let bytes = &four.codes[r * cols..][..cols][c..];
-                match bytes.first_chunk() {
+    for (f, four) in fours.iter().enumerate() {
+        for (c, step) in panel.steps.iter_mut().enumerate() {
+            // SAFETY: NEON is part of the target.
+            let mut codes = [unsafe { vdupq_n_u8(0) }; FOUR];
+            for (codes, row) in codes.iter_mut().zip(four.codes.chunks_exact(cols)) {
+                let bytes = &row[SIXTEEN * c..];
+                *codes = match bytes.first_chunk() {
                     Some(bytes) => int8::weights::<RELU>(bytes),
                     None => int8::weights::<RELU>(&padded(bytes)),
-                }
-            };
-            [codes(0), codes(1), codes(2), codes(3)]
-        };
-        panel.steps.push(step(fours.each_ref().map(four)));
+                };
+            }
+            put(codes, f, step);
+        }
     }
 }
 
-/// Sixteen columns of eight rows.
+/// Sets sixteen columns of four rows.
 #[inline(always)]
-fn step(rows: [[uint8x16_t; FOUR]; FOURS]) -> Step {
+fn put(rows: [uint8x16_t; FOUR], f: usize, step: &mut Step) {
     // SAFETY: NEON is part of the target.
-    let [low, high] = rows.map(|rows| unsafe {
-        four_by_four(rows.map(|row| vreinterpretq_u32_u8(row)))
-            .map(|lanes| vreinterpretq_u8_u32(lanes))
-    });
-    core::array::from_fn(|s| [low[s], high[s]])
+    unsafe {
+        let [a, b, c, d] = rows;
+        let words = [
+            vreinterpretq_u32_u8(a),
+            vreinterpretq_u32_u8(b),
+            vreinterpretq_u32_u8(c),
+            vreinterpretq_u32_u8(d),
+        ];
+        for (step, lanes) in step.iter_mut().zip(four_by_four(words)) {
+            step[f] = vreinterpretq_u8_u32(lanes);
+        }
+    }
 }
 
 impl Codes {

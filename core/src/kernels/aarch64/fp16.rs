@@ -8,7 +8,7 @@ use core::arch::aarch64::*;
 
 use super::codes::{floats, padded};
 use super::halves::widen;
-use super::requantize::{FOUR, Four, biases};
+use super::requantize::{FOUR, Four};
 use crate::blob::Tensor;
 use crate::kernels::portable::LANES;
 use crate::numeric::RESIDUAL_FRAC;
@@ -44,7 +44,7 @@ pub(super) fn matmul(matrix: &Tensor<'_>, codes: &[i16], unit: f32, out: &mut [i
             to_residual(vmulq_n_f32(sum_lanes(sums), unit))
         };
         // SAFETY: NEON is part of the target.
-        four.set(unsafe { vqaddq_s32(values, biases(matrix, four.rows())) }, out);
+        four.set(unsafe { vqaddq_s32(values, four.biases(matrix)) }, out);
     }
 }
 

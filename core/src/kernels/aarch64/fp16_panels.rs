@@ -10,7 +10,7 @@ use super::codes::{floats, padded};
 use super::fp16::to_residual;
 use super::halves::widen;
 use super::panels::VECTORS;
-use super::requantize::{FOUR, Four, biases};
+use super::requantize::{FOUR, Four};
 use super::transpose::four_by_four;
 use crate::blob::Tensor;
 use crate::kernels::batched::BLOCK;
@@ -53,7 +53,7 @@ pub(super) fn matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
             for (f, four) in rows_of.iter().enumerate() {
                 decode(four, cols, f, &mut panel);
             }
-            let biases = rows_of.each_ref().map(|four| biases(matrix, four.rows()));
+            let biases = rows_of.each_ref().map(|four| four.biases(matrix));
             let vectors = words.chunks_exact(eights * LANES).zip(units.chunks(VECTORS));
             for ((words, units), out) in vectors.zip(out.chunks_mut(VECTORS * rows)) {
                 let sums = sums(&panel, words).into_iter().zip(units);

@@ -9,7 +9,7 @@ use core::arch::aarch64::*;
 
 use super::codes::narrow;
 use super::decode::{Planes, SIXTEEN, Storage, fits, with_storage};
-use super::products::Products;
+use super::products::{MOST, Products};
 use super::requantize::{FOUR, Four, join};
 use crate::blob::Tensor;
 use crate::kernels::batched::Rescale;
@@ -33,6 +33,7 @@ pub(super) fn matmul<P: Products, const RELU: bool>(
     with_storage!(matrix, rows, P, RELU; products, matrix, codes, rescale, out)
 }
 
+#[inline(never)]
 fn rows<S: Storage, const GROUP: usize, P: Products, const RELU: bool>(
     products: P,
     matrix: &Tensor<'_>,
@@ -68,12 +69,19 @@ unsafe fn sums<S: Storage, const GROUP: usize, P: Products, const RELU: bool>(
     let row = four.codes.len() / FOUR;
     let inputs = GROUP.min(P::PIECE);
     let count = inputs / SIXTEEN;
-    // SAFETY: the four rows have the groups, as the caller says; `x` has as many pieces as they.
+    // SAFETY: the four rows have the groups, as the caller says; a piece has the bytes that are
+    // loaded.
     unsafe {
-        let first = |r: usize| Planes::first::<S>(four.codes.as_ptr().add(r * row), GROUP * groups);
-        let mut rows = [first(0), first(1), first(2), first(3)];
+        let (codes, cols) = (four.codes.as_ptr(), GROUP * groups);
+        let mut rows = [
+            Planes::first::<S>(codes, cols),
+            Planes::first::<S>(codes.add(row), cols),
+            Planes::first::<S>(codes.add(2 * row), cols),
+            Planes::first::<S>(codes.add(3 * row), cols),
+        ];
+        let zero = vdupq_n_u8(0);
         let mut total = vdupq_n_s32(0);
-        let mut pieces = x.bytes.as_chunks::<SIXTEEN>().0.chunks_exact(count).zip(&x.starts);
+        let mut pieces = x.bytes.chunks_exact(inputs).zip(&x.starts);
         for first in (0..groups).step_by(WORD) {
             let mut scales = four.eight_scales(first);
             for _ in first..groups.min(first + WORD) {
@@ -81,15 +89,23 @@ unsafe fn sums<S: Storage, const GROUP: usize, P: Products, const RELU: bool>(
                 scales = vshrq_n_u32::<4>(scales);
                 for part in 0..GROUP / inputs {
                     let Some((bytes, &start)) = pieces.next() else { break };
-                    let load = |t: usize| vld1q_u8(bytes[t % count].as_ptr());
-                    let x = [load(0), load(1), load(2), load(3)];
-                    let sums = rows.map(|row| {
-                        let codes = |t| row.sixteen::<S, GROUP>(part * count + t);
-                        products.sums::<RELU>(count, codes, &x, start)
-                    });
+                    let mut x = [zero; MOST];
+                    for (t, x) in x.iter_mut().enumerate().take(count) {
+                        *x = vld1q_u8(bytes.as_ptr().add(SIXTEEN * t));
+                    }
+                    let mut sums = [vdupq_n_s32(0); FOUR];
+                    for (sums, row) in sums.iter_mut().zip(&rows) {
+                        let mut codes = [zero; MOST];
+                        for (t, codes) in codes.iter_mut().enumerate().take(count) {
+                            *codes = row.sixteen::<S, GROUP>(part * count + t);
+                        }
+                        *sums = products.sums::<RELU>(count, codes, x, start);
+                    }
                     total = vmlaq_s32(total, join(sums), scale);
                 }
-                rows = rows.map(|row| row.later::<S>(GROUP));
+                for row in &mut rows {
+                    *row = row.later::<S>(GROUP);
+                }
             }
         }
         total

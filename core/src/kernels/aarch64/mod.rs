@@ -6,10 +6,12 @@
 //!
 //! Modules in the order of their imports: `dot`, `halves`; `decode`, `products`; `codes`,
 //! `transpose`, `requantize`; `grouped`, `int8`, `fp16`; `fp16_panels`; the kernels of the table
-//! (`single`, `panels`, `dot_panels`).
+//! (`single`, `panels`, `dot_panels`, `columns`) and `chain`.
 #![allow(unsafe_code)]
 
+mod chain;
 mod codes;
+pub(super) mod columns;
 mod decode;
 mod dot;
 pub(super) mod dot_panels;
@@ -24,10 +26,14 @@ mod requantize;
 pub(super) mod single;
 mod transpose;
 
-pub(super) use halves::to_halves;
+use alloc::vec::Vec;
+
+use half::f16;
 
 use super::batched;
-use crate::blob::Tensor;
+use super::matrix::Column;
+use crate::blob::{ChainFormat, ChainParameters, Tensor};
+use crate::error::Error;
 
 /// Whether this processor has SDOT and UDOT.
 #[inline(always)]
@@ -35,7 +41,55 @@ pub(super) fn has_dot_products() -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")
 }
 
+/// The weights of a matrix by columns, for [`columns`]; empty if the matrix has no such kernel, or
+/// if the copy would exceed `room` bytes.
+///
+/// # Errors
+///
+/// [`Error::Memory`] if the heap has less.
+pub(super) fn by_columns(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
+    columns::copy(matrix, room)
+}
+
+/// The kernel of [`columns`] for dense vectors, too; returns whether there are columns.
+#[cfg(test)]
+pub(super) fn matmul_by_columns(
+    matrix: &super::matrix::Matrix<'_>,
+    x: super::vectors::Vectors<'_>,
+    out: &mut [i32],
+) -> bool {
+    let any = !matrix.columns.is_empty();
+    if any {
+        columns::matmul(matrix, x, out);
+    }
+    any
+}
+
 /// [`super::dispatch::row`] for rows of groups that are not too long; returns whether it was done.
+#[inline]
 pub(super) fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) -> bool {
     batched::row(panels::Neon, matrix, row, out)
+}
+
+/// [`super::dispatch::to_halves`]; returns true.
+#[inline]
+pub(super) fn to_halves(values: &[i32], halves: &mut [f16]) -> bool {
+    halves::to_halves(values, halves);
+    true
+}
+
+/// See [`super::dispatch::half_step`]: where potentials come in fours.
+#[inline]
+pub(super) fn half_step(
+    format: ChainFormat,
+    parameters: ChainParameters<'_>,
+    potentials: &[i32],
+    state: &mut [i32],
+    features: &mut [i32],
+) -> bool {
+    let fours = potentials.len().is_multiple_of(4);
+    if fours {
+        chain::half_step(format, parameters, potentials, state, features);
+    }
+    fours
 }

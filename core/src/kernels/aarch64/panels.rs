@@ -14,8 +14,8 @@ use crate::kernels::vectors::Vectors;
 /// Vectors that share the loads of a panel.
 pub(super) const VECTORS: usize = 4;
 
-/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors, unless rows are too long
-/// for a panel and a code behind a ReLU is negative.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors, unless they are taken one
+/// by one and a code behind a ReLU is negative.
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     if x.scales.len() < 2 {
         return false;
@@ -25,7 +25,8 @@ pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i3
         fp16_panels::matmul(matrix, x, out);
         return true;
     }
-    if usual && matrix.cols > LONGEST {
+    // Bytes of INT8 have twice as many products per instruction as panels.
+    if usual && (matrix.precision == Precision::Int8 || matrix.cols > LONGEST) {
         return single::one_by_one(matrix, x, out);
     }
     batched::matmul(Neon, matrix, x, out);

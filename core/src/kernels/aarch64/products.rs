@@ -4,6 +4,9 @@ use core::arch::aarch64::*;
 
 use super::dot::DotProducts;
 
+/// Most registers of a piece.
+pub(super) const MOST: usize = 4;
+
 /// A way to multiply bytes. Codes of weights are offset so that they are not negative; what the
 /// offset contributes is subtracted from the sums.
 pub(super) trait Products: Copy {
@@ -16,13 +19,13 @@ pub(super) trait Products: Copy {
     /// of 2^`bits`.
     fn start(codes: int16x8_t, bits: i16) -> Self::Start;
 
-    /// Lanes whose sum is that of the products of `count` registers each of weights' codes, at most
+    /// Lanes whose sum is that of the products of the first `count` registers of weights' codes, at most
     /// 63, and of the vector's, which are within ±127, or from 0 to 255 if `RELU`.
     fn sums<const RELU: bool>(
         self,
         count: usize,
-        weights: impl Fn(usize) -> uint8x16_t,
-        x: &[uint8x16_t; 4],
+        weights: [uint8x16_t; MOST],
+        x: [uint8x16_t; MOST],
         start: Self::Start,
     ) -> int32x4_t;
 
@@ -50,11 +53,15 @@ impl Products for DotProducts {
     fn sums<const RELU: bool>(
         self,
         count: usize,
-        weights: impl Fn(usize) -> uint8x16_t,
-        x: &[uint8x16_t; 4],
+        weights: [uint8x16_t; MOST],
+        x: [uint8x16_t; MOST],
         start: int32x4_t,
     ) -> int32x4_t {
-        (0..count).fold(start, |sums, t| self.dot::<RELU>(sums, weights(t), x[t]))
+        let mut sums = start;
+        for t in 0..count.min(MOST) {
+            sums = self.dot::<RELU>(sums, weights[t], x[t]);
+        }
+        sums
     }
 
     #[inline(always)]
@@ -88,24 +95,25 @@ impl Products for Widening {
     fn sums<const RELU: bool>(
         self,
         count: usize,
-        weights: impl Fn(usize) -> uint8x16_t,
-        x: &[uint8x16_t; 4],
+        weights: [uint8x16_t; MOST],
+        x: [uint8x16_t; MOST],
         start: int16x8_t,
     ) -> int32x4_t {
         // SAFETY: NEON is part of the target.
         unsafe {
-            let sums = (0..count).fold(start, |sums, t| {
-                let (weights, x) = (weights(t), x[t]);
-                if RELU {
+            let mut sums = start;
+            for t in 0..count.min(MOST) {
+                sums = if RELU {
                     let sums = vreinterpretq_u16_s16(sums);
-                    let sums = vmlal_u8(sums, vget_low_u8(weights), vget_low_u8(x));
-                    vreinterpretq_s16_u16(vmlal_high_u8(sums, weights, x))
+                    let sums = vmlal_u8(sums, vget_low_u8(weights[t]), vget_low_u8(x[t]));
+                    vreinterpretq_s16_u16(vmlal_high_u8(sums, weights[t], x[t]))
                 } else {
-                    let (weights, x) = (vreinterpretq_s8_u8(weights), vreinterpretq_s8_u8(x));
+                    let weights = vreinterpretq_s8_u8(weights[t]);
+                    let x = vreinterpretq_s8_u8(x[t]);
                     let sums = vmlal_s8(sums, vget_low_s8(weights), vget_low_s8(x));
                     vmlal_high_s8(sums, weights, x)
-                }
-            });
+                };
+            }
             vpaddlq_s16(sums)
         }
     }

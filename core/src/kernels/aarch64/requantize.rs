@@ -2,10 +2,11 @@
 
 use core::arch::aarch64::*;
 
-use crate::blob::{Tensor, pair_u16};
+use super::codes::padded;
+use crate::blob::Tensor;
 use crate::kernels::batched::{Portable, Rescale};
-use crate::kernels::portable;
 use crate::kernels::single::Block;
+use crate::numeric::RESIDUAL_FRAC;
 
 /// Rows of a register of sums.
 pub(super) const FOUR: usize = 4;
@@ -71,37 +72,56 @@ pub(super) fn join([a, b, c, d]: [int32x4_t; FOUR]) -> int32x4_t {
     unsafe { vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)) }
 }
 
-/// Biases of four rows in Q15.16.
-#[inline(always)]
-pub(super) fn biases(matrix: &Tensor<'_>, rows: [usize; FOUR]) -> int32x4_t {
-    load(&rows.map(|row| portable::bias(matrix, row)))
-}
-
 /// Four rows of a matrix.
 pub(super) type Four<'a> = Block<'a, FOUR>;
 
 impl Four<'_> {
-    /// The rows.
+    /// Biases in Q15.16.
     #[inline(always)]
-    pub(super) fn rows(&self) -> [usize; FOUR] {
-        core::array::from_fn(|r| self.first + r)
+    pub(super) fn biases(&self, matrix: &Tensor<'_>) -> int32x4_t {
+        let bytes = matrix.biases.get(2 * self.first..).and_then(|bytes| bytes.first_chunk::<8>());
+        let Some(bytes) = bytes else { return load(&[0; FOUR]) };
+        let shift = (RESIDUAL_FRAC - matrix.bias_exponent) as i32;
+        // SAFETY: NEON is part of the target, and the whole array is loaded.
+        unsafe { vshlq_s32(vmovl_s16(vcreate_s16(u64::from_le_bytes(*bytes))), vdupq_n_s32(shift)) }
     }
 
-    /// Scales of eight groups from `group` on, an even one, as nibbles of each row's word; groups
-    /// beyond the last have none.
+    /// Mantissas of integers.
+    #[inline(always)]
+    pub(super) fn mantissas(&self) -> int32x4_t {
+        let row_scales = self.scales.len() / FOUR;
+        assert!(row_scales >= 2);
+        // SAFETY: each of the four rows has at least two bytes; no read needs alignment.
+        let mantissa = |r: usize| unsafe {
+            self.scales.as_ptr().add(r * row_scales).cast::<u16>().read_unaligned() as i32
+        };
+        load(&[mantissa(0), mantissa(1), mantissa(2), mantissa(3)])
+    }
+
+    /// Scales of eight groups from `group` on, an even one, as nibbles of each row's word; what
+    /// follows the last is not defined.
     #[inline(always)]
     pub(super) fn eight_scales(&self, group: usize) -> uint32x4_t {
         let row_scales = self.scales.len() / FOUR;
-        let word = |r: usize| {
-            let scales = &self.scales[r * row_scales..][..row_scales][2 + group / 2..];
-            match scales.first_chunk() {
-                Some(word) => u32::from_le_bytes(*word),
-                None => scales.iter().rev().fold(0, |word, &byte| word << 8 | byte as u32),
+        let place = 2 + group / 2;
+        // Four bytes within the row: they may start with scales already used, or the mantissa.
+        let start = place.min(row_scales.saturating_sub(4));
+        let mut words = [0u32; FOUR];
+        if row_scales >= 4 {
+            for (r, word) in words.iter_mut().enumerate() {
+                // SAFETY: four bytes from `start` on are within each of the four rows; no read
+                // needs alignment.
+                *word = unsafe {
+                    self.scales.as_ptr().add(r * row_scales + start).cast::<u32>().read_unaligned()
+                };
             }
-        };
-        let words: [u32; FOUR] = core::array::from_fn(word);
+        } else {
+            for (word, scales) in words.iter_mut().zip(self.scales.chunks(row_scales.max(1))) {
+                *word = u32::from_le_bytes(padded(scales));
+            }
+        }
         // SAFETY: NEON is part of the target, and the whole array is loaded.
-        unsafe { vld1q_u32(words.as_ptr()) }
+        unsafe { vshlq_u32(vld1q_u32(words.as_ptr()), vdupq_n_s32(-8 * (place - start) as i32)) }
     }
 
     /// Requantizes and stores sums.
@@ -113,10 +133,7 @@ impl Four<'_> {
         rescale: &Rescale,
         out: &mut [i32],
     ) {
-        let row_scales = self.scales.len() / FOUR;
-        let mantissa = |r: usize| pair_u16(&self.scales[r * row_scales..], 0) as i32;
-        let mantissas = load(&core::array::from_fn(mantissa));
-        let values = requantize(sums, mantissas, biases(matrix, self.rows()), rescale);
+        let values = requantize(sums, self.mantissas(), self.biases(matrix), rescale);
         self.set(values, out);
     }
 
