@@ -83,6 +83,7 @@ fn sums(panel: &[Column], words: &[float32x4_t]) -> Lane {
     add(even, add(both(1, 5), both(3, 7)))
 }
 
+/// Not inlined, to have all registers.
 #[inline(never)]
 fn lane(panel: &[Column], words: &[float32x4_t]) -> Lane {
     // SAFETY: NEON is part of the target.
@@ -114,15 +115,17 @@ fn add(mut a: Lane, b: Lane) -> Lane {
 fn decode(four: &Four<'_>, cols: usize, f: usize, panel: &mut [Column]) {
     let eights = panel.len() / LANES;
     for c in 0..eights {
-        let rows: [[float32x4_t; 2]; FOUR] = core::array::from_fn(|r| {
+        let row = |r: usize| {
             let halves = &four.codes[2 * r * cols..][..2 * cols][2 * LANES * c..];
             match halves.first_chunk() {
                 Some(halves) => widen(halves),
                 None => widen(&padded(halves)),
             }
-        });
+        };
+        let [one, two, three, last] = [row(0), row(1), row(2), row(3)];
         for half in 0..2 {
-            for (j, lanes) in transposed(rows.map(|row| row[half])).into_iter().enumerate() {
+            let lanes = transposed([one[half], two[half], three[half], last[half]]);
+            for (j, lanes) in lanes.into_iter().enumerate() {
                 panel[(half * LANES / 2 + j) * eights + c][f] = lanes;
             }
         }
@@ -143,7 +146,9 @@ fn by_lanes(codes: &[i16], cols: usize, words: &mut [float32x4_t]) {
             };
         }
         for half in 0..2 {
-            for (j, lanes) in transposed(vectors.map(|v| v[half])).into_iter().enumerate() {
+            let [one, two, three, last] = vectors;
+            let lanes = transposed([one[half], two[half], three[half], last[half]]);
+            for (j, lanes) in lanes.into_iter().enumerate() {
                 words[(half * LANES / 2 + j) * eights + c] = lanes;
             }
         }
@@ -151,10 +156,12 @@ fn by_lanes(codes: &[i16], cols: usize, words: &mut [float32x4_t]) {
 }
 
 #[inline(always)]
-fn transposed(rows: [float32x4_t; 4]) -> [float32x4_t; 4] {
+fn transposed([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
     // SAFETY: NEON is part of the target.
     unsafe {
-        four_by_four(rows.map(|row| vreinterpretq_u32_f32(row)))
-            .map(|lanes| vreinterpretq_f32_u32(lanes))
+        let words = |lanes| vreinterpretq_u32_f32(lanes);
+        let [a, b, c, d] = four_by_four([words(a), words(b), words(c), words(d)]);
+        let floats = |lanes| vreinterpretq_f32_u32(lanes);
+        [floats(a), floats(b), floats(c), floats(d)]
     }
 }

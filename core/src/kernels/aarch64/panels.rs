@@ -104,8 +104,8 @@ fn in_order(scales: &[Scales; 2], four: usize) -> [int32x4_t; 2] {
     [of(scales.each_ref().map(|s| &s.mantissas)), of(scales.each_ref().map(|s| &s.biases))]
 }
 
-/// Sums of sixteen rows with each of four vectors.
-#[inline(always)]
+/// Sums of sixteen rows with each of four vectors. Not inlined, to have all registers.
+#[inline(never)]
 fn sums(panel: &[Pair], vectors: [&[i16]; VECTORS]) -> [[int32x4_t; FOUR]; VECTORS] {
     /// Adds the products of column `$column` with code `$lane` of every vector.
     macro_rules! add {
@@ -134,7 +134,8 @@ fn sums(panel: &[Pair], vectors: [&[i16]; VECTORS]) -> [[int32x4_t; FOUR]; VECTO
     unsafe {
         let mut sums = [[vdupq_n_s32(0); FOUR]; VECTORS];
         for (c, pairs) in eights.as_chunks::<{ ROWS / 2 }>().0.iter().enumerate() {
-            let x = vectors.map(|codes| vld1q_s16(codes[ROWS * c..][..ROWS].as_ptr()));
+            let x = |v: usize| vld1q_s16(vectors[v].as_chunks::<ROWS>().0[c].as_ptr());
+            let x = [x(0), x(1), x(2), x(3)];
             let columns = pairs.as_flattened();
             add!(sums, &columns[0], x, 0);
             add!(sums, &columns[1], x, 1);
@@ -147,7 +148,8 @@ fn sums(panel: &[Pair], vectors: [&[i16]; VECTORS]) -> [[int32x4_t; FOUR]; VECTO
         }
         for (c, column) in (whole * ROWS..).zip(rest.as_flattened()) {
             // An odd row has a column less than its pairs.
-            let x = vectors.map(|codes| codes.get(c).copied().unwrap_or(0));
+            let x = |v: usize| vectors[v].get(c).copied().unwrap_or(0);
+            let x = [x(0), x(1), x(2), x(3)];
             add!(sums, column, x,);
         }
         sums

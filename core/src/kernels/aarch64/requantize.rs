@@ -2,7 +2,6 @@
 
 use core::arch::aarch64::*;
 
-use super::codes::padded;
 use crate::blob::Tensor;
 use crate::kernels::batched::{Portable, Rescale};
 use crate::kernels::single::Block;
@@ -98,30 +97,28 @@ impl Four<'_> {
         load(&[mantissa(0), mantissa(1), mantissa(2), mantissa(3)])
     }
 
-    /// Scales of eight groups from `group` on, an even one, as nibbles of each row's word; what
-    /// follows the last is not defined.
+    /// Scales of eight groups from `group` on, an even one that the rows have, as nibbles of each
+    /// row's word; what follows the last is not defined.
     #[inline(always)]
     pub(super) fn eight_scales(&self, group: usize) -> uint32x4_t {
         let row_scales = self.scales.len() / FOUR;
         let place = 2 + group / 2;
+        assert!(place < row_scales);
         // Four bytes within the row: they may start with scales already used, or the mantissa.
         let start = place.min(row_scales.saturating_sub(4));
-        let mut words = [0u32; FOUR];
-        if row_scales >= 4 {
-            for (r, word) in words.iter_mut().enumerate() {
-                // SAFETY: four bytes from `start` on are within each of the four rows; no read
-                // needs alignment.
-                *word = unsafe {
-                    self.scales.as_ptr().add(r * row_scales + start).cast::<u32>().read_unaligned()
-                };
+        // SAFETY: NEON is part of the target; four bytes from `start` on are within each of the
+        // four rows, or one byte at `place`; no read needs alignment.
+        unsafe {
+            let at = |r: usize| self.scales.as_ptr().add(r * row_scales);
+            if row_scales < 4 {
+                let word = |r: usize| u32::from(*at(r).add(place));
+                let words = [word(0), word(1), word(2), word(3)];
+                return vld1q_u32(words.as_ptr());
             }
-        } else {
-            for (word, scales) in words.iter_mut().zip(self.scales.chunks(row_scales.max(1))) {
-                *word = u32::from_le_bytes(padded(scales));
-            }
+            let word = |r: usize| at(r).add(start).cast::<u32>().read_unaligned();
+            let words = [word(0), word(1), word(2), word(3)];
+            vshlq_u32(vld1q_u32(words.as_ptr()), vdupq_n_s32(-8 * (place - start) as i32))
         }
-        // SAFETY: NEON is part of the target, and the whole array is loaded.
-        unsafe { vshlq_u32(vld1q_u32(words.as_ptr()), vdupq_n_s32(-8 * (place - start) as i32)) }
     }
 
     /// Requantizes and stores sums.

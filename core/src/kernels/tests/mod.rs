@@ -8,7 +8,7 @@ mod by_columns;
 mod hosts;
 mod malformed;
 mod matrix;
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod subnormal;
 
 use half::f16;
