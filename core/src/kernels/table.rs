@@ -188,12 +188,20 @@ const NEON: Kernel = Kernel {
 };
 
 #[cfg(all(feature = "std", neon))]
+const MATRIX_PRODUCT_PANELS: Kernel = Kernel {
+    name: "NEON panels with matrix products",
+    needs: Needs::MatrixProducts,
+    run: Some(aarch64::byte_panels::run_with_matrix_products),
+    ..DOT_PRODUCT_PANELS
+};
+
+#[cfg(all(feature = "std", neon))]
 const DOT_PRODUCT_PANELS: Kernel = Kernel {
     name: "NEON panels with dot products",
     needs: Needs::DotProducts,
     takes: Takes::Batches,
-    admits: aarch64::dot_panels::admits,
-    run: Some(aarch64::dot_panels::run),
+    admits: aarch64::byte_panels::admits,
+    run: Some(aarch64::byte_panels::run_with_dot_products),
 };
 
 #[cfg(all(feature = "std", neon))]
@@ -253,6 +261,8 @@ const HERE: &[Kernel] = &[
     DOT_PRODUCTS,
     #[cfg(all(feature = "std", neon))]
     NEON,
+    #[cfg(all(feature = "std", neon))]
+    MATRIX_PRODUCT_PANELS,
     #[cfg(all(feature = "std", neon))]
     DOT_PRODUCT_PANELS,
     #[cfg(all(feature = "std", neon))]
@@ -317,10 +327,12 @@ pub(super) fn available() -> Mask {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     return BY_FEATURES[x86_64::Features::found() as usize];
     #[cfg(all(feature = "std", neon))]
-    if !aarch64::has_dot_products() {
-        return !const { needing(Needs::DotProducts) };
+    {
+        let without = |has: bool, mask: Mask| if has { Mask::MAX } else { !mask };
+        without(aarch64::has_dot_products(), const { needing(Needs::DotProducts) })
+            & without(aarch64::has_matrix_products(), const { needing(Needs::MatrixProducts) })
     }
-    #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
+    #[cfg(not(all(feature = "std", any(target_arch = "x86_64", neon))))]
     Mask::MAX
 }
 

@@ -1,29 +1,31 @@
 //! The kernels for 64-bit Arm hosts: with NEON, which all of them have, and with the dot products
-//! of Armv8.2 where the processor has them, chosen at run time. For little-endian targets: bytes
-//! are used as wider lanes.
+//! of Armv8.2 and the products of matrices of Armv8.6 where the processor has them, chosen at run
+//! time. For little-endian targets: bytes are used as wider lanes.
 //!
 //! Integer sums are exact in any order.
 //!
-//! Modules in the order of their imports: `dot`, `halves`; `decode`, `products`; `codes`,
-//! `transpose`, `requantize`; `grouped`, `int8`, `fp16`; `fp16_panels`; the kernels of the table
-//! (`single`, `panels`, `dot_panels`, `columns`) and `chain`.
+//! Modules in the order of their imports: `dot`, `halves`, `transpose`; `decode`, `products`;
+//! `codes`, `requantize`; `tile`, `matrix_products`; `grouped`, `int8`, `fp16`; `fp16_panels`; the
+//! kernels of the table (`single`, `panels`, `byte_panels`, `columns`) and `chain`.
 #![allow(unsafe_code)]
 
+pub(super) mod byte_panels;
 mod chain;
 mod codes;
 pub(super) mod columns;
 mod decode;
 mod dot;
-pub(super) mod dot_panels;
 mod fp16;
 mod fp16_panels;
 mod grouped;
 mod halves;
 mod int8;
+mod matrix_products;
 pub(super) mod panels;
 mod products;
 mod requantize;
 pub(super) mod single;
+mod tile;
 mod transpose;
 
 use alloc::vec::Vec;
@@ -39,6 +41,12 @@ use crate::error::Error;
 #[inline(always)]
 pub(super) fn has_dot_products() -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")
+}
+
+/// Whether this processor has SMMLA and UMMLA.
+#[inline(always)]
+pub(super) fn has_matrix_products() -> bool {
+    std::arch::is_aarch64_feature_detected!("i8mm")
 }
 
 /// The weights of a matrix by columns, for [`columns`]; empty if the matrix has no such kernel, or

@@ -4,15 +4,13 @@ use core::arch::aarch64::*;
 
 use super::decode::decode;
 use super::requantize::{FOUR, load, requantize, store};
+use super::tile::VECTORS;
 use super::transpose::eight_by_eight;
 use super::{fp16_panels, single};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::batched::{self, LONGEST, PANEL, Pair, Products, ROWS, Rescale, Scales};
 use crate::kernels::matrix::Matrix;
 use crate::kernels::vectors::Vectors;
-
-/// Vectors that share the loads of a panel.
-pub(super) const VECTORS: usize = 4;
 
 /// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors, unless they are taken one
 /// by one and a code behind a ReLU is negative.
