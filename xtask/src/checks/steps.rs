@@ -83,9 +83,9 @@ fn core_builds() -> Vec<Command> {
         .collect()
 }
 
-/// Tests of `core` on emulated AArch64 processors with and without dot products: kernels, chains,
-/// golden blobs, the coder; none where those cannot be emulated. The widest rows take minutes
-/// there.
+/// Tests of `core` on emulated AArch64 processors with products of matrices, with dot products
+/// alone and with neither: kernels, chains, golden blobs, the coder; none where those cannot be
+/// emulated. The widest rows take minutes there.
 fn aarch64_tests() -> Vec<Command> {
     let test = |processor| {
         let mut command = cargo(root(), &["test", "--package", "resnet-bk-core"]);
@@ -102,7 +102,7 @@ fn aarch64_tests() -> Vec<Command> {
         command
     };
     match emulates_aarch64() {
-        true => vec![test("max"), test("cortex-a53")],
+        true => vec![test("max"), test("neoverse-n1"), test("cortex-a53")],
         false => Vec::new(),
     }
 }
