@@ -3,16 +3,16 @@
 
 use half::f16;
 
-#[cfg(all(feature = "std", not(target_arch = "x86_64")))]
+#[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
 use super::batched;
 #[cfg(arm_fpu)]
 use super::fpu;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+use super::host;
 use super::matrix::Matrix;
 use super::portable;
 use super::table;
 use super::vectors::Vectors;
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
-use super::x86_64;
 use crate::blob::{ChainFormat, ChainParameters, Tensor};
 #[cfg(feature = "std")]
 use crate::error::Error;
@@ -24,16 +24,16 @@ impl<'a> Matrix<'a> {
         Self {
             kernels: table::admitting(&tensor),
             tensor,
-            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
             columns: &[],
         }
     }
 
     /// Whether the weights are there once more by columns, for sparse vectors.
     pub fn has_columns(&self) -> bool {
-        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
         return !self.columns.is_empty();
-        #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
+        #[cfg(not(all(feature = "std", any(target_arch = "x86_64", neon))))]
         false
     }
 
@@ -54,7 +54,7 @@ impl<'a> Matrix<'a> {
 pub struct Prepared<'a> {
     matrix: Matrix<'a>,
     /// The weights once more by columns, if that pays.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", neon))]
     columns: alloc::vec::Vec<super::matrix::Column>,
 }
 
@@ -67,12 +67,12 @@ impl<'a> Prepared<'a> {
     ///
     /// [`Error::Memory`] if the heap has less.
     pub fn new(tensor: Tensor<'a>, room: usize) -> Result<Self, Error> {
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", neon)))]
         let _ = room;
         Ok(Self {
             matrix: Matrix::new(tensor),
-            #[cfg(target_arch = "x86_64")]
-            columns: x86_64::by_columns(&tensor, room)?,
+            #[cfg(any(target_arch = "x86_64", neon))]
+            columns: host::by_columns(&tensor, room)?,
         })
     }
 
@@ -80,7 +80,7 @@ impl<'a> Prepared<'a> {
     #[inline(always)]
     pub fn matrix(&self) -> Matrix<'_> {
         Matrix {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", neon))]
             columns: &self.columns,
             ..self.matrix
         }
@@ -88,9 +88,9 @@ impl<'a> Prepared<'a> {
 
     /// Bytes of what was prepared.
     pub fn bytes(&self) -> usize {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", neon))]
         return size_of_val(&self.columns[..]);
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", neon)))]
         0
     }
 }
@@ -125,8 +125,8 @@ fn portable_matmul(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
 /// Q15.16 to halves, to nearest even. Shapes: `[n]` both.
 #[inline]
 pub fn to_halves(values: &[i32], halves: &mut [f16]) {
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    if x86_64::to_halves(values, halves) {
+    #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+    if host::to_halves(values, halves) {
         return;
     }
     #[cfg(arm_fpu)]
@@ -144,11 +144,11 @@ pub fn to_halves(values: &[i32], halves: &mut [f16]) {
 /// If `row` is not below `rows`.
 #[inline]
 pub fn row(matrix: &Tensor<'_>, row: usize, out: &mut [i32]) {
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    if x86_64::row(matrix, row, out) {
+    #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+    if host::row(matrix, row, out) {
         return;
     }
-    #[cfg(all(feature = "std", not(target_arch = "x86_64")))]
+    #[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
     if batched::row(batched::Portable, matrix, row, out) {
         return;
     }
@@ -166,9 +166,9 @@ pub(crate) fn half_step(
     state: &mut [i32],
     features: &mut [i32],
 ) -> bool {
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    return x86_64::half_step(format, parameters, potentials, state, features);
-    #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
+    #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+    return host::half_step(format, parameters, potentials, state, features);
+    #[cfg(not(all(feature = "std", any(target_arch = "x86_64", neon))))]
     {
         let _ = (format, parameters, potentials, state, features);
         false
@@ -181,7 +181,7 @@ pub(crate) fn half_step(
 #[inline(always)]
 pub(crate) fn with_simd<R>(loops: impl FnOnce() -> R) -> R {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    return x86_64::with_simd(loops);
+    return host::with_simd(loops);
     #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
     loops()
 }

@@ -69,8 +69,10 @@ impl Kernel {
                 && x86_64::Features::found() >= x86_64::Features::least(self.needs);
         }
         #[cfg(all(feature = "std", neon))]
-        if self.needs == Needs::DotProducts {
-            return aarch64::has_dot_products();
+        match self.needs {
+            Needs::DotProducts => return aarch64::has_dot_products(),
+            Needs::MatrixProducts => return aarch64::has_matrix_products(),
+            _ => {}
         }
         self.run.is_some()
     }

@@ -17,8 +17,8 @@ pub struct Matrix<'a> {
     pub(super) tensor: Tensor<'a>,
     /// Entries of the table that admit the tensor. None unless its parts hold all of its rows.
     pub(super) kernels: Mask,
-    /// The same weights by columns (`x86_64::columns`), where memory allows.
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    /// The same weights by columns (`columns`), where memory allows.
+    #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
     pub(super) columns: &'a [Column],
 }
 
@@ -33,7 +33,7 @@ impl<'a> Deref for Matrix<'a> {
 
 /// Thirty-two rows of a column, one line of the cache; aligned, since a load across two lines costs
 /// two.
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(super) struct Column(pub(super) [[i16; 16]; 2]);

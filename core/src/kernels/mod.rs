@@ -19,7 +19,8 @@
 //!
 //! 1. `choice`, `needs`, `vectors`, `matrix`, `stack`, `thumb1`: types and macros
 //! 2. `portable`
-//! 3. `codes`, `depthwise`; `shapes`, `requantize`, `batched`, `single`: what several kernels share
+//! 3. `codes`, `depthwise`; `shapes`, `requantize`, `batched`, `columns`, `single`: what several
+//!    kernels share
 //! 4. `dsp`; then `planes`, `swar`, `sparse`, `fpu`, `x86_64`, `aarch64`: the kernels
 //! 5. `kernel`, then `table`
 //! 6. `dispatch`
@@ -40,6 +41,8 @@ mod aarch64;
 mod batched;
 pub(crate) mod choice;
 pub(crate) mod codes;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+mod columns;
 pub(crate) mod depthwise;
 pub(crate) mod dispatch;
 #[cfg(arm_fpu)]
@@ -76,6 +79,11 @@ pub(crate) use dispatch::{half_step, matmul, row, to_halves, with_simd};
 pub(crate) use matrix::Matrix;
 pub(crate) use table::{choice, choice_on};
 pub(crate) use vectors::Vectors;
+
+#[cfg(all(feature = "std", neon))]
+use aarch64 as host;
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+use x86_64 as host;
 
 #[cfg(test)]
 mod tests;

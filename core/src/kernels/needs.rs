@@ -22,6 +22,8 @@ pub(super) enum Needs {
     Neon,
     /// The dot products of Armv8.2, besides NEON.
     DotProducts,
+    /// The products of matrices of bytes of Armv8.6, besides NEON.
+    MatrixProducts,
     /// Nothing.
     Nothing,
 }

@@ -17,6 +17,8 @@ use crate::blob::Tensor;
 use super::aarch64;
 #[cfg(all(feature = "std", any(test, not(any(target_arch = "x86_64", neon)))))]
 use super::batched;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+use super::columns;
 #[cfg(arm_dsp)]
 use super::dsp;
 #[cfg(arm_fpu)]
@@ -108,13 +110,22 @@ const PLANES_DSP_MODEL: Kernel = Kernel {
 };
 
 /// Rows by columns, for vectors that a ReLU leaves.
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 const COLUMNS: Kernel = Kernel {
+    #[cfg(target_arch = "x86_64")]
     name: "AVX2 by columns",
+    #[cfg(neon)]
+    name: "NEON by columns",
+    #[cfg(target_arch = "x86_64")]
     needs: Needs::Avx2,
+    #[cfg(neon)]
+    needs: Needs::Neon,
     takes: Takes::Sparse,
-    admits: x86_64::columns::admits,
+    admits: columns::admits,
+    #[cfg(target_arch = "x86_64")]
     run: Some(x86_64::columns::run),
+    #[cfg(neon)]
+    run: Some(aarch64::columns::run),
 };
 
 /// INT8, and INT4 in groups of 32 with long rows.
@@ -177,6 +188,23 @@ const NEON: Kernel = Kernel {
 };
 
 #[cfg(all(feature = "std", neon))]
+const MATRIX_PRODUCT_PANELS: Kernel = Kernel {
+    name: "NEON panels with matrix products",
+    needs: Needs::MatrixProducts,
+    run: Some(aarch64::byte_panels::run_with_matrix_products),
+    ..DOT_PRODUCT_PANELS
+};
+
+#[cfg(all(feature = "std", neon))]
+const DOT_PRODUCT_PANELS: Kernel = Kernel {
+    name: "NEON panels with dot products",
+    needs: Needs::DotProducts,
+    takes: Takes::Batches,
+    admits: aarch64::byte_panels::admits,
+    run: Some(aarch64::byte_panels::run_with_dot_products),
+};
+
+#[cfg(all(feature = "std", neon))]
 const NEON_PANELS: Kernel = Kernel {
     name: "NEON panels",
     needs: Needs::Neon,
@@ -217,7 +245,7 @@ const HERE: &[Kernel] = &[
     PLANES,
     #[cfg(arm_fpu)]
     FPU,
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
     COLUMNS,
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     VNNI,
@@ -233,6 +261,10 @@ const HERE: &[Kernel] = &[
     DOT_PRODUCTS,
     #[cfg(all(feature = "std", neon))]
     NEON,
+    #[cfg(all(feature = "std", neon))]
+    MATRIX_PRODUCT_PANELS,
+    #[cfg(all(feature = "std", neon))]
+    DOT_PRODUCT_PANELS,
     #[cfg(all(feature = "std", neon))]
     NEON_PANELS,
     #[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
@@ -295,10 +327,12 @@ pub(super) fn available() -> Mask {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     return BY_FEATURES[x86_64::Features::found() as usize];
     #[cfg(all(feature = "std", neon))]
-    if !aarch64::has_dot_products() {
-        return !const { needing(Needs::DotProducts) };
+    {
+        let without = |has: bool, mask: Mask| if has { Mask::MAX } else { !mask };
+        without(aarch64::has_dot_products(), const { needing(Needs::DotProducts) })
+            & without(aarch64::has_matrix_products(), const { needing(Needs::MatrixProducts) })
     }
-    #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
+    #[cfg(not(all(feature = "std", any(target_arch = "x86_64", neon))))]
     Mask::MAX
 }
 

@@ -11,7 +11,9 @@ pub fn reciprocal_mantissa(m: u32) -> u32 {
     if m < 1 << 31 {
         return u32::MAX;
     }
-    if cfg!(target_arch = "x86_64") { by_floats(m) } else { by_halves(m) }
+    // Without `std` floats may be emulated.
+    let floats = cfg!(any(target_arch = "x86_64", all(feature = "std", target_arch = "aarch64")));
+    if floats { by_floats(m) } else { by_halves(m) }
 }
 
 /// f64 division, the fastest on some processors. Rounding to nearest can only reach the next

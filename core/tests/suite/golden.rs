@@ -18,8 +18,8 @@ use resnet_bk_core::{Generator, Model, Sampler, Scorer, Session, Tokenizer};
 
 use crate::blob::{Mix, Recipe, small};
 use crate::inference::{Bits, score, stream, tokens};
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-use crate::mxcsr::in_every_setting;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+use crate::subnormals::in_every_setting;
 
 pub(crate) struct Golden {
     pub(crate) name: &'static str,
@@ -162,7 +162,7 @@ fn golden_blobs_load_and_give_their_logits() {
 
 /// No float operation of inference and sampling meets a subnormal number, so the results do not
 /// change if the processor flushes subnormals to zero.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[test]
 fn golden_blobs_need_no_subnormal_floats() {
     for golden in all() {

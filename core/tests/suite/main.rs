@@ -8,9 +8,9 @@ mod dims;
 mod golden;
 mod inference;
 mod kernels;
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-mod mxcsr;
 mod pieces;
 mod random;
 mod reference;
 mod snapshot;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+mod subnormals;

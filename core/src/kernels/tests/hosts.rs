@@ -1,7 +1,9 @@
 //! The shapes that the kernels of hosts are for.
 
 use proptest::prelude::*;
-use std::{vec, vec::Vec};
+use std::vec;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+use std::vec::Vec;
 
 use super::matrix::{Batch, Random, Section};
 use super::{exponents, subjects};
@@ -121,6 +123,52 @@ fn products_of_bytes_have_kernels_with_vnni() {
             let tensor = Matrix::new(matrix.tensor());
             assert!(kernels.iter().any(|k| k.multiply(&tensor, batch.vectors(), &mut out)));
             assert_eq!(out, expected, "{precision:?} of {cols}, {size}");
+        }
+    }
+}
+
+/// Keeps the entries with NEON from being tested by the portable kernel alone: each takes every
+/// storage that it is for, whether chosen or not, and no storage is left to the portable kernel.
+#[cfg(all(feature = "std", neon))]
+#[test]
+fn every_storage_has_kernels_with_neon() {
+    use crate::kernels::kernel::{Kernel, Takes};
+    use crate::kernels::{Prepared, choice, table};
+    let kernels: Vec<&Kernel> = table::compiled()
+        .filter(|kernel| kernel.name.starts_with("NEON") && kernel.is_available())
+        .collect();
+    assert!(kernels.len() >= 3);
+    let mut random = Random(16);
+    let storages = Precision::ALL.into_iter().flat_map(|precision| {
+        let groups: &[usize] = if precision.is_grouped() { &[16, 32, 64] } else { &[0] };
+        groups.iter().map(move |&group| (precision, group))
+    });
+    for (precision, group) in storages {
+        // Also longer than what is decoded on the stack.
+        for (cols, max_code) in [(128, 127), (192, 255), (1088, 127), (1088, 255)] {
+            let matrix = Section { max_code, ..Section::new(precision, group, 21, cols) };
+            let matrix = matrix.fill(true, || random.next() as u8);
+            let tensor = matrix.tensor();
+            assert!(choice(&tensor).kernel.starts_with("NEON"), "{precision:?} {group} {cols}");
+            let prepared = Prepared::new(tensor, usize::MAX).unwrap();
+            for kernel in &kernels {
+                let batch = kernel.takes == Takes::Batches;
+                let mut vectors =
+                    Batch::random(&matrix, if batch { 5 } else { 1 }, -13, &mut random);
+                if kernel.takes == Takes::Sparse {
+                    vectors.codes.iter_mut().skip(1).for_each(|code| *code = 0);
+                }
+                let rows = vectors.scales.len() * 21;
+                let (mut expected, mut out) = (vec![0; rows], vec![i32::MIN; rows]);
+                portable::matmul(&tensor, vectors.vectors(), &mut expected);
+                let done = kernel.multiply(&prepared.matrix(), vectors.vectors(), &mut out);
+                let halves = precision == Precision::Fp16;
+                let columns = kernel.takes == Takes::Sparse && (halves || cols > 1024);
+                let bytes = kernel.name.starts_with("NEON panels with") && halves;
+                let case = format_args!("{}: {precision:?} {group} {cols}", kernel.name);
+                assert_eq!(done, !columns && !bytes, "{case}");
+                assert!(!done || out == expected, "{case}");
+            }
         }
     }
 }

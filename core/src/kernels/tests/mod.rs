@@ -3,12 +3,12 @@
 //!
 //! The decoding in [`matrix`] is written from `docs/format.md`, not from the kernels.
 
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 mod by_columns;
 mod hosts;
 mod malformed;
 mod matrix;
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod subnormal;
 
 use half::f16;
@@ -71,11 +71,10 @@ fn subjects() -> impl Iterator<Item = Subject> {
     let functions = [
         Subject::function("portable", portable::matmul),
         Subject::function("the chosen one", |tensor, x, out| matmul(&Matrix::new(*tensor), x, out)),
-        #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        Subject::function("AVX2 by columns, dense vectors, too", |tensor, x, out| {
-            let done = with_all_prepared(tensor, |matrix| {
-                crate::kernels::x86_64::matmul_by_columns(matrix, x, out)
-            });
+        #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+        Subject::function("by columns, dense vectors, too", |tensor, x, out| {
+            let done =
+                with_all_prepared(tensor, |matrix| super::host::matmul_by_columns(matrix, x, out));
             if !done {
                 portable::matmul(tensor, x, out);
             }

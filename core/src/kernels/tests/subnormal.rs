@@ -3,9 +3,9 @@
 //! No float operation of a kernel may see a subnormal number: some settings, and some soft-float
 //! libraries, flush them to zero.
 
-#[path = "../../../tests/suite/mxcsr.rs"]
+#[path = "../../../tests/suite/subnormals.rs"]
 #[allow(unsafe_code)]
-mod mxcsr;
+mod subnormals;
 
 use std::{vec, vec::Vec};
 
@@ -13,11 +13,11 @@ use super::matrix::{Batch, Section};
 use super::{portable, row, subjects};
 use crate::blob::Precision;
 use crate::numeric::Scale;
-use mxcsr::in_every_setting;
+use subnormals::in_every_setting;
 
 /// Eight rows of every subnormal half of either sign, zeros of either sign, and normal ones beside
 /// them.
-fn subnormals(columns: usize) -> Section {
+fn of_subnormals(columns: usize) -> Section {
     let halves = (0..0x440u16).flat_map(|half| [half, half | 0x8000]);
     let mut bytes: Vec<u8> = halves.flat_map(u16::to_le_bytes).collect();
     let rows = bytes.len().div_ceil(2 * columns).max(8);
@@ -32,7 +32,7 @@ fn subnormals(columns: usize) -> Section {
 #[test]
 fn products_with_subnormal_halves_need_no_subnormal_floats() {
     for columns in [1, 8, 40, 131, 1088] {
-        let matrix = subnormals(columns);
+        let matrix = of_subnormals(columns);
         for (size, max) in [1, 2, 5].into_iter().flat_map(|size| [(size, 127), (size, 255i16)]) {
             let matrix = Section { max_code: max as u32, ..matrix.clone() };
             let codes = (0..size * columns).map(|c| [max, 1, 0, max / 3, 2][c % 5]).collect();
@@ -58,7 +58,7 @@ fn products_with_subnormal_halves_need_no_subnormal_floats() {
 
 #[test]
 fn rows_of_subnormal_halves_need_no_subnormal_floats() {
-    let matrix = Section { biases: vec![], ..subnormals(97) };
+    let matrix = Section { biases: vec![], ..of_subnormals(97) };
     let read = |read: fn(&crate::blob::Tensor<'_>, usize, &mut [i32])| {
         let mut out = vec![0; matrix.rows * matrix.cols];
         for (r, out) in out.chunks_exact_mut(matrix.cols).enumerate() {

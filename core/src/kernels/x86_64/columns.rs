@@ -1,5 +1,4 @@
-//! Sparse vectors: behind a ReLU nineteen codes of twenty are zeros, and of a matrix stored by
-//! columns only the columns of the others are read.
+//! Sparse vectors with AVX2, by a matrix's columns.
 //!
 //! `madd` multiplies by two codes, so two such columns are interleaved in registers. Storing
 //! neighbouring columns interleaved would save that, but read an unused column most of the time:
@@ -11,88 +10,32 @@ use core::arch::x86_64::*;
 use super::decode::decode;
 use super::registers::{self, load_i16 as load, padded, set, store};
 use super::requantize::Requantizer;
-use crate::blob::{Precision, Tensor, pair_u16};
+use crate::blob::{Precision, Tensor};
 use crate::error::Error;
 use crate::kernels::batched::{LONGEST, Portable, Rescale};
-use crate::kernels::choice::Reason;
+use crate::kernels::columns::{self, HEAD, LINE, Nonzero, Nonzeros, each_line};
 use crate::kernels::matrix::{Column, Matrix};
-use crate::kernels::portable::{bias, int8_code};
 use crate::kernels::vectors::Vectors;
-use crate::memory::reserve;
 use crate::numeric::Scale;
 
-/// Lines before the weights: mantissas and biases, two lines of sixteen words each.
-const HEAD: usize = 4;
-/// Rows per cache line.
-const LINE: usize = 32;
-/// Lines whose sums stay in registers.
-const LINES: usize = 2;
-/// Up to so many vectors, decoding rows for all of them does not pay.
-const FEW: usize = 16;
 /// Codes scanned at a time.
 const CHUNK: usize = 64;
 
-/// A nonzero code.
-struct Nonzero {
-    code: i16,
-    /// Index of its column's first line.
-    at: u32,
-}
-
-/// The nonzero codes of a vector, padded with a zero to an even number.
-type Nonzeros = heapless::Vec<Nonzero, LONGEST>;
-
-/// The weights by columns, `[4 + cols, ⌈rows / 32⌉]` lines, for a matrix that [`admits`] takes;
-/// empty for others and if they exceed `room` bytes.
-///
-/// The first four lines of 32 rows are words of 32 bits: mantissas of the first sixteen rows, of
-/// the others, their biases in Q15.16. The columns follow: weights times their groups' scales, of
-/// sixteen rows in the order 0 to 3, 8 to 11, 4 to 7, 12 to 15.
+/// See [`columns::copy`].
 #[target_feature(enable = "avx2")]
 pub(super) fn copy(matrix: &Tensor<'_>, room: usize) -> Result<Vec<Column>, Error> {
-    let Tensor { precision, rows, cols, .. } = *matrix;
-    if admits(matrix).is_err() {
-        return Ok(Vec::new());
-    }
-    let lines = rows.div_ceil(LINE);
-    let count = (HEAD + cols) * lines;
-    if count > room / size_of::<Column>() {
-        return Ok(Vec::new());
-    }
-    let mut columns = Vec::new();
-    reserve(&mut columns, count)?;
-    columns.resize(count, Column([[0; 16]; 2]));
-    let layout = matrix.layout();
-    let mut weights = [0; LONGEST];
-    for r in 0..rows {
-        let codes = &matrix.codes[r * layout.row_codes..][..layout.row_codes];
-        let scales = &matrix.scales[r * layout.row_scales..][..layout.row_scales];
-        if precision == Precision::Int8 {
-            for (c, (weight, &code)) in weights.iter_mut().zip(codes).enumerate() {
-                *weight = int8_code(code, c) as i16;
-            }
-        } else {
-            decode(matrix, scales, codes, &mut weights[..cols]);
-        }
-        let (line, half, j) = (r / LINE, r % LINE / 16, r % 16);
-        for (head, word) in [pair_u16(scales, 0) as i32, bias(matrix, r)].into_iter().enumerate() {
-            let Column(words) = &mut columns[(2 * head + half) * lines + line];
-            words.as_flattened_mut().as_chunks_mut().0[j] = [word as i16, (word >> 16) as i16];
-        }
-        // Interleaving takes the first four of each half of a register; the result is eight rows in
-        // order.
-        let place = j % 8 / 4 * 8 + j / 8 * 4 + j % 4;
-        let columns = columns[HEAD * lines..].chunks_exact_mut(lines);
-        for (column, &weight) in columns.zip(&weights) {
-            column[line].0[half][place] = weight;
-        }
-    }
-    Ok(columns)
+    // Interleaving takes the first four of each half of a register; the result is eight rows in
+    // order: rows 0 to 3, 8 to 11, 4 to 7, 12 to 15.
+    let place = |j: usize| j % 8 / 4 * 8 + j / 8 * 4 + j % 4;
+    columns::copy(
+        matrix,
+        room,
+        |scales, codes, weights| decode(matrix, scales, codes, weights),
+        place,
+    )
 }
 
-/// Whether the matrix has its columns and the vectors have enough zeros for this kernel to be
-/// faster, as measured: two thirds for a single vector, five sixths for many, which share the
-/// decoding otherwise.
+/// Whether the matrix has its columns and the vectors have enough zeros for them.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
@@ -107,16 +50,7 @@ fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
         zeros = _mm256_add_epi32(zeros, _mm256_madd_epi16(is_zero, is_zero));
     }
     let zeros = store(zeros).iter().sum::<i32>() as usize;
-    let all = 16 * chunks.len();
-    if x.scales.len() < FEW { 3 * zeros >= 2 * all } else { 6 * zeros >= 5 * all }
-}
-
-/// A matrix of integers that is not empty and whose rows are not too long.
-pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
-    if matrix.precision == Precision::Fp16 {
-        return Err(Reason::Storage);
-    }
-    if matrix.codes.is_empty() || matrix.cols > LONGEST { Err(Reason::Shape) } else { Ok(()) }
+    columns::pays(zeros, 16 * chunks.len(), x.scales.len())
 }
 
 /// See [`crate::kernels::kernel::Kernel::run`]; takes vectors that are sparse, if the matrix has
@@ -151,26 +85,11 @@ pub(in crate::kernels) fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut 
             nonzeros.len() as u64 * weight * matrix.max_code as u64,
         );
         let product = Product { matrix, lines, nonzeros: &nonzeros, scale, requantizer };
-        let (whole, rest) = out.as_chunks_mut::<LINE>();
-        let (several, single) = whole.as_chunks_mut::<LINES>();
-        let mut first = 0;
-        for out in several {
-            product.put(first, out);
-            first += LINES;
-        }
-        for out in single.as_chunks_mut::<1>().0 {
-            product.put(first, out);
-            first += 1;
-        }
-        if !rest.is_empty() {
-            let mut last = [[0; LINE]];
-            product.put(first, &mut last);
-            rest.copy_from_slice(&last[0][..rest.len()]);
-        }
+        each_line(out, |first, out| product.put(first, out), |first, out| product.put(first, out));
     }
 }
 
-/// Collects the nonzero codes of a vector.
+/// Collects the nonzero codes of a vector, padded with a zero to an even number.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn collect(codes: &[i16], lines: usize, nonzeros: &mut Nonzeros) {

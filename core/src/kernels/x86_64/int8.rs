@@ -60,7 +60,7 @@ pub(super) fn matmul(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out:
     }
     let layout = matrix.layout();
     for first in (0..matrix.rows).step_by(ROWS) {
-        let block = Block::new(matrix, &layout, first);
+        let block = Block::<ROWS>::new(matrix, &layout, first);
         assert!(block.codes.len() == ROWS * CHUNK * x.len());
         // SAFETY: the assertion above is what `sums` asks for; a block has the scales of eight
         // rows, each with a mantissa.

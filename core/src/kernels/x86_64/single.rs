@@ -60,7 +60,7 @@ fn int8(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32]) 
     let layout = matrix.layout();
     let (chunks, rest) = codes.as_chunks::<16>();
     for start in (0..matrix.rows).step_by(ROWS) {
-        let block = Block::new(matrix, &layout, start);
+        let block = Block::<ROWS>::new(matrix, &layout, start);
         assert!(block.codes.len() == ROWS * codes.len());
         // SAFETY: the assertion above is what `int8_sums` needs.
         let mut sums = unsafe { int8_sums(block.codes.as_ptr(), codes.len(), chunks) };
@@ -116,7 +116,7 @@ fn grouped(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale, out: &mut [i32
     let layout = matrix.layout();
     let (chunks, rest) = codes.as_chunks::<16>();
     for start in (0..matrix.rows).step_by(ROWS) {
-        let block = Block::new(matrix, &layout, start);
+        let block = Block::<ROWS>::new(matrix, &layout, start);
         let mut sums = [_mm256_setzero_si256(); ROWS];
         for (j, sum) in sums.iter_mut().enumerate() {
             let scales = &block.scales[j * layout.row_scales..];
@@ -144,7 +144,7 @@ fn halves(matrix: &Tensor<'_>, codes: &[i16], unit: f32, out: &mut [i32]) {
     let layout = matrix.layout();
     let (eights, rest) = codes.as_chunks::<LANES>();
     for start in (0..matrix.rows).step_by(ROWS) {
-        let block = Block::new(matrix, &layout, start);
+        let block = Block::<ROWS>::new(matrix, &layout, start);
         assert!(block.codes.len() == ROWS * 2 * codes.len());
         // SAFETY: the assertion above is what `half_sums` needs.
         let mut sums = unsafe { half_sums(block.codes.as_ptr(), 2 * codes.len(), eights) };

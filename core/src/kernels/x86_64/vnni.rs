@@ -66,7 +66,7 @@ fn int8<const RELU: bool>(matrix: &Tensor<'_>, codes: &[i16], rescale: &Rescale,
     let excess = _mm256_set1_epi32(128 * sum);
     let layout = matrix.layout();
     for start in (0..matrix.rows).step_by(ROWS) {
-        let block = Block::new(matrix, &layout, start);
+        let block = Block::<ROWS>::new(matrix, &layout, start);
         assert!(block.codes.len() == ROWS * codes.len());
         // SAFETY: by the assertion there are eight rows, as long as the codes of which `x` is made;
         // a block has the scales of eight rows, each with a mantissa.
