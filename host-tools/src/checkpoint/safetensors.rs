@@ -26,7 +26,7 @@ pub struct Container {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Serializes a container, as [`write`] does.
+/// Serializes a container, as [`write()`] does.
 pub fn to_bytes(container: &Container) -> Vec<u8> {
     let tensors = container.tensors.iter();
     let tensors = tensors.map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()));
