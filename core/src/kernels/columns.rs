@@ -1,6 +1,6 @@
-//! Sparse vectors on hosts: behind a ReLU nineteen codes of twenty are zeros, and of a matrix stored
-//! by columns only the columns of the others are read. The products are those of `x86_64` and
-//! `aarch64`.
+//! Sparse vectors on hosts: behind a ReLU nineteen codes of twenty are zeros, and of a matrix
+//! stored by columns only the columns of the others are read. The products are those of `x86_64`
+//! and `aarch64`.
 
 use alloc::vec::Vec;
 

@@ -9,7 +9,7 @@ use super::decode::{Planes, SIXTEEN, Storage, fits, with_storage};
 use super::dot::DotProducts;
 use super::int8;
 use super::matrix_products::MatrixProducts;
-use super::requantize::{FOUR, Four, requantize};
+use super::requantize::{FOUR, Four, WORD, requantize};
 use super::tile::{Codes, FOURS, Panel, Tile, VECTORS};
 use crate::blob::{Precision, Tensor};
 use crate::kernels::batched::{BLOCK, Rescale};
@@ -17,9 +17,6 @@ use crate::kernels::choice::Reason;
 use crate::kernels::matrix::Matrix;
 use crate::kernels::vectors::{Vectors, not_negative};
 use crate::numeric::Scale;
-
-/// Groups whose scales fill a word.
-const WORD: usize = 8;
 
 /// For integers of at least four rows; grouped ones in groups of 16, 32 or 64 that divide the row.
 pub(in crate::kernels) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {

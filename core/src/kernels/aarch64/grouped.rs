@@ -10,12 +10,9 @@ use core::arch::aarch64::*;
 use super::codes::narrow;
 use super::decode::{Planes, SIXTEEN, Storage, fits, with_storage};
 use super::products::{MOST, Products};
-use super::requantize::{FOUR, Four, join};
+use super::requantize::{FOUR, Four, WORD, join};
 use crate::blob::Tensor;
 use crate::kernels::batched::Rescale;
-
-/// Groups whose scales fill a word.
-const WORD: usize = 8;
 
 /// Whether [`matmul`] takes a matrix: at least four rows of whole groups.
 pub(super) fn takes(matrix: &Tensor<'_>) -> bool {

@@ -12,8 +12,8 @@ use crate::kernels::batched::{self, LONGEST, PANEL, Pair, Products, ROWS, Rescal
 use crate::kernels::matrix::Matrix;
 use crate::kernels::vectors::Vectors;
 
-/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors, unless they are taken one
-/// by one and a code behind a ReLU is negative.
+/// See [`crate::kernels::kernel::Kernel::run`]; takes any several vectors, unless they are taken
+/// one by one and a code behind a ReLU is negative.
 pub(in crate::kernels) fn run(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) -> bool {
     if x.scales.len() < 2 {
         return false;

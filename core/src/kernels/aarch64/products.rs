@@ -19,8 +19,8 @@ pub(super) trait Products: Copy {
     /// of 2^`bits`.
     fn start(codes: int16x8_t, bits: i16) -> Self::Start;
 
-    /// Lanes whose sum is that of the products of the first `count` registers of weights' codes, at most
-    /// 63, and of the vector's, which are within ±127, or from 0 to 255 if `RELU`.
+    /// Lanes whose sum is that of the products of the first `count` registers of weights' codes, at
+    /// most 63, and of the vector's, which are within ±127, or from 0 to 255 if `RELU`.
     fn sums<const RELU: bool>(
         self,
         count: usize,

@@ -9,6 +9,8 @@ use crate::numeric::RESIDUAL_FRAC;
 
 /// Rows of a register of sums.
 pub(super) const FOUR: usize = 4;
+/// Groups whose scales fill a word.
+pub(super) const WORD: usize = 8;
 
 /// Requantizes the sums of four rows, given mantissas (below 2^16) and biases. For shifts from 1 to
 /// 62, SRSHL rounds as `shift_round` does without overflow; SQXTN and SQADD saturate.
