@@ -5,6 +5,7 @@ use resnet_bk_core::tokenizer::Rule;
 use serde_json::json;
 
 use super::*;
+use crate::corpus::{Corpus, Split};
 use crate::error::Error;
 
 fn fixtures() -> std::path::PathBuf {
@@ -242,10 +243,10 @@ proptest! {
     }
 }
 
-/// Encodes `bytes` of pseudorandom text of many scripts on both sides.
-fn compare(name: &str, bytes: usize) {
+/// Encodes a text on both sides, and after it `bytes` of pseudorandom text of many scripts.
+fn compare(name: &str, mut text: String, bytes: usize) {
     let (mut runner, strategy) = (proptest::test_runner::TestRunner::deterministic(), mixed());
-    let mut text = fixture_text();
+    let bytes = text.len() + bytes;
     while text.len() < bytes {
         use proptest::strategy::ValueTree;
         text.push_str(&strategy.new_tree(&mut runner).unwrap().current());
@@ -263,15 +264,18 @@ fn compare(name: &str, bytes: usize) {
 #[test]
 fn a_long_text_is_the_same_on_a_device() {
     for name in ["gpt2", "neox"] {
-        compare(name, 300_000);
+        compare(name, fixture_text(), 300_000);
     }
 }
 
-/// Takes half a minute: `cargo test -p resnet-bk-tools -- --ignored ten_megabytes`.
+/// Takes some minutes: `cargo test -p resnet-bk-tools --lib -- --ignored ten_megabytes`. With
+/// `WIKITEXT2_DIR` also the training split there.
 #[test]
 #[ignore = "ten megabytes"]
 fn ten_megabytes_are_the_same_on_a_device() {
+    let corpus = Corpus::find(None).and_then(|corpus| corpus.text(Split::Train));
+    let text = corpus.unwrap_or_else(|_| fixture_text());
     for name in ["gpt2", "neox"] {
-        compare(name, 10_000_000);
+        compare(name, text.clone(), 10_000_000);
     }
 }
