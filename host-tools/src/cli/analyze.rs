@@ -87,7 +87,7 @@ pub(crate) fn run(mut args: Args, global: Global) -> Result<()> {
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
     args.text.fit(loaded.checkpoint.config.positions, loaded.checkpoint.config.vocab)?;
     Copies::ANALYZE.require(loaded.checkpoint.config.parameters())?;
-    let before = args.before(&out, &loaded)?;
+    let before = loaded.importance_before(&out, args.force.force)?;
     if !args.merge.is_empty() {
         let merged = merge(&args.merge, &loaded)?;
         if before.is_some_and(|before| before != merged) && !args.force.force {
@@ -156,19 +156,6 @@ impl Args {
         inputs.extend(model_files(&self.model, self.tokenizer.as_deref()));
         inputs.extend(self.merge.iter().cloned());
         self.force.plan(inputs)
-    }
-
-    /// The importance file that would be extended, if any.
-    fn before(&self, out: &Output, loaded: &Loaded) -> Result<Option<Importance>> {
-        if !out.is_occupied() {
-            return Ok(None);
-        }
-        match loaded.importance(out.path()) {
-            Err(_) if self.force.force => Ok(None),
-            Err(Error::Format { path, reason, .. }) => Err(Error::Overwrite { path, reason }),
-            Err(error) => Err(error),
-            Ok(before) => Ok(Some(before)),
-        }
     }
 }
 

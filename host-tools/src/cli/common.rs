@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::eval::text::{TextSource, Tokens};
 use crate::files::Content;
 use crate::importance::{Importance, Settings, Text};
-use crate::output::Plan;
+use crate::output::{Output, Plan};
 use crate::quantize::Source;
 use crate::quantize::calibration::Calibration;
 use crate::reference::Model;
@@ -106,6 +106,23 @@ impl Loaded {
             return Err(Error::ImportanceMissing(path.to_path_buf()));
         }
         Importance::read(path, &self.sha256_hex())
+    }
+
+    /// The importance file that an output would go on with, if there is one. What cannot be read is
+    /// kept, unless `force` replaces it.
+    pub(crate) fn importance_before(
+        &self,
+        out: &Output,
+        force: bool,
+    ) -> Result<Option<Importance>> {
+        if !out.is_occupied() {
+            return Ok(None);
+        }
+        match self.importance(out.path()) {
+            Err(_) if force => Ok(None),
+            Err(Error::Format { path, reason, .. }) => Err(Error::Overwrite { path, reason }),
+            found => found.map(Some),
+        }
     }
 }
 

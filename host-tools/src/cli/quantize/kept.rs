@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::common::Loaded;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::importance::{Importance, Settings};
 use crate::output::{Kind, Output, Plan};
@@ -34,18 +34,10 @@ impl KeptMeasurements {
 
     /// What an interrupted run of the same settings measured, if there was one.
     pub(super) fn read(&self, loaded: &Loaded, settings: &Settings) -> Result<Option<Importance>> {
-        if !self.output.is_occupied() {
-            return Ok(None);
-        }
-        let found = loaded.importance(self.path()).and_then(|found| {
-            found.require(settings, self.path())?;
-            Ok(found)
-        });
-        match found {
-            Ok(found) => Ok(Some(found)),
-            Err(_) if self.force => Ok(None),
-            Err(Error::Format { path, reason, .. }) => Err(Error::Overwrite { path, reason }),
-            Err(error) => Err(error),
+        let before = loaded.importance_before(&self.output, self.force)?;
+        match before.map(|before| before.require(settings, self.path()).map(|()| before)) {
+            Some(Err(_)) if self.force => Ok(None),
+            found => found.transpose(),
         }
     }
 
