@@ -11,7 +11,7 @@ pub use replace::{remove_leftovers, write_atomically, write_atomically_by};
 
 use crate::error::{Error, Result};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Reads a whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
@@ -29,6 +29,14 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// Creates the directory and its parents if missing.
 pub fn create_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io("create", path))
+}
+
+/// The path of a file beside another, named after it: `FILE.extension`.
+pub fn beside(path: &Path, extension: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    PathBuf::from(name)
 }
 
 /// Removes a file if it exists.

@@ -136,12 +136,10 @@ impl Args {
 
     /// A file of a round, beside the output blob.
     pub(super) fn beside(&self, round: usize, extension: &str) -> PathBuf {
-        let mut name = self.out.clone().into_os_string();
         match round {
-            0 => name.push(format!(".{extension}")),
-            _ => name.push(format!(".round{}.{extension}", round + 1)),
+            0 => files::beside(&self.out, extension),
+            _ => files::beside(&self.out, &format!("round{}.{extension}", round + 1)),
         }
-        PathBuf::from(name)
     }
 
     /// The blob given to start from, if any.

@@ -1,6 +1,6 @@
 //! Measurements for a target, kept beside the output while a run lasts: an interrupted one resumes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cli::common::Loaded;
 use crate::error::Result;
@@ -22,9 +22,8 @@ impl KeptMeasurements {
         if !out.is_file() {
             return Ok(None);
         }
-        let mut name = out.path().as_os_str().to_owned();
-        name.push(".importance");
-        let output = plan.writes(&PathBuf::from(name), Kind::Importance)?;
+        let path = files::beside(out.path(), "importance");
+        let output = plan.writes(&path, Kind::Importance)?;
         Ok(Some(Self { output, force: plan.force() }))
     }
 
