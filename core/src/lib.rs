@@ -64,7 +64,8 @@
 //! # Features
 //!
 //! None changes a result. `defmt` derives `defmt::Format` for errors and dimensions; `alloc` adds
-//! heap-allocated sessions and windows; `std` adds runtime detection of CPU features.
+//! heap-allocated sessions and windows; `std` adds runtime detection of CPU features and products
+//! on several threads (`Parallel`).
 //!
 //! Cargo unifies features: a crate is built once per command, with the union of the features that
 //! all packages request. If firmware shares a workspace with a host tool that enables `std`, build
@@ -157,6 +158,8 @@ pub use context::Context;
 pub use digest::LogitsDigest;
 pub use error::{Error, MessageProblem, SnapshotProblem, TensorProblem};
 pub use generate::{Generator, Predictor};
+#[cfg(feature = "std")]
+pub use kernels::Parallel;
 pub use model::Model;
 pub use piece::Piece;
 pub use sampler::Sampler;

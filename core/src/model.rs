@@ -7,9 +7,9 @@ use crate::blob::{
     Provenance, RECORD_LEN, Section, Tensor, TensorId, TensorRecord, TokenClasses, stored_checksum,
 };
 use crate::error::{Error, TensorProblem};
-#[cfg(feature = "std")]
-use crate::kernels::Prepared;
 use crate::kernels::{self, Choice, Core, Matrix};
+#[cfg(feature = "std")]
+use crate::kernels::{Parallel, Prepared};
 #[cfg(feature = "std")]
 use crate::memory;
 use crate::tokenizer::Tokenizer;
@@ -32,12 +32,14 @@ pub struct Model<'a> {
     /// Every matrix with its kernels, resolved once at load. Hosts only: it costs heap.
     #[cfg(feature = "std")]
     matrices: alloc::sync::Arc<alloc::vec::Vec<Prepared<'a>>>,
+    #[cfg(feature = "std")]
+    parallel: Option<alloc::sync::Arc<dyn Parallel>>,
 }
 
 /// Limit on the column-major copies of matrices, in multiples of the blob's bytes. A copy takes two
-/// bytes per weight, against a quarter byte for INT2, but only the second matrix of an expert has
-/// one, so usual shapes stay below the limit. Rows are padded to 32: a single-row matrix could take
-/// 250 times its bytes.
+/// bytes per weight, against a quarter byte for INT2, but only the second matrix of an expert and
+/// those of few columns have one, so usual shapes stay below the limit. Rows are padded to 32: a
+/// single-row matrix could take 250 times its bytes.
 #[cfg(feature = "std")]
 const COPIES: usize = 4;
 
@@ -162,7 +164,21 @@ impl<'a> Model<'a> {
             tokenizer,
             #[cfg(feature = "std")]
             matrices,
+            #[cfg(feature = "std")]
+            parallel: None,
         })
+    }
+
+    /// Shares the rows of large matrices among threads when a session computes a token.
+    #[cfg(feature = "std")]
+    pub fn with_threads(self, parallel: alloc::sync::Arc<dyn Parallel>) -> Self {
+        Self { parallel: Some(parallel), ..self }
+    }
+
+    /// The threads that products are shared among.
+    #[cfg(feature = "std")]
+    pub(crate) fn parallel(&self) -> Option<&dyn Parallel> {
+        self.parallel.as_deref()
     }
 
     /// Checksum and length of the blob, which identify it.
@@ -223,7 +239,7 @@ impl<'a> Model<'a> {
         if self.dims.contains(id)
             && let Some(prepared) = self.matrices.get(self.dims.index(id))
         {
-            return prepared.matrix();
+            return prepared.matrix().on_threads(self.parallel());
         }
         Matrix::new(self.tensor(id))
     }
@@ -268,8 +284,8 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
-/// Every matrix with its kernels. Matrices that follow a ReLU, whose inputs are mostly zeros, get
-/// a column-major copy while the `room` bytes for copies last.
+/// Every matrix with its kernels. Matrices that follow a ReLU, whose inputs are mostly zeros, and
+/// those with few columns get a column-major copy while the `room` bytes for copies last.
 #[cfg(feature = "std")]
 fn prepare_all<'a>(
     dims: &Dimensions,
@@ -284,7 +300,7 @@ fn prepare_all<'a>(
         // Cannot fail: `from_bytes` has decoded every record.
         let record = record(records, index).unwrap_or(TensorRecord::EMPTY);
         let tensor = Tensor::cut(sections, id, &record);
-        let prepared = Prepared::new(tensor, if tensor.max_code > 127 { room } else { 0 })?;
+        let prepared = Prepared::new(tensor, if Prepared::pays(&tensor) { room } else { 0 })?;
         room -= prepared.bytes();
         all.push(prepared);
     }

@@ -1,6 +1,11 @@
 //! The shared thread pool, and parallel work whose result does not depend on its size.
 
+use std::hint;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+
+use rayon::prelude::*;
+use resnet_bk_core as core;
 
 use crate::error::{Error, Result};
 
@@ -12,6 +17,59 @@ use crate::error::{Error, Result};
 pub fn set(count: usize) -> Result<()> {
     let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
     built.map_err(|error| Error::Usage(format!("--threads {count}: {error}")))
+}
+
+/// The pool for products of [`core::Model::with_threads`], for callers that run in [`awake`].
+#[derive(Debug)]
+pub struct Pool;
+
+impl core::Parallel for Pool {
+    fn threads(&self) -> usize {
+        rayon::current_num_threads()
+    }
+
+    fn run(&self, parts: usize, part: &(dyn Fn(usize) + Sync)) {
+        (0..parts).into_par_iter().with_max_len(1).for_each(part);
+    }
+}
+
+/// Runs `work` on a thread of the pool while all others wait for its parallel parts without going
+/// to sleep: to wake them takes longer than a matrix.
+pub fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    /// Lets the others go, also when `work` panics.
+    struct Release<'a>(&'a AtomicBool);
+
+    impl Drop for Release<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    let (done, waiting) = (&AtomicBool::new(false), &AtomicUsize::new(0));
+    let others = rayon::current_num_threads() - 1;
+    // Until every other thread has one of the tasks below, nobody looks for work: no thread can
+    // take two, and this one none.
+    let all_wait = move || {
+        while waiting.load(Ordering::Relaxed) < others {
+            hint::spin_loop();
+        }
+    };
+    rayon::scope(|scope| {
+        for _ in 0..others {
+            scope.spawn(move |_| {
+                waiting.fetch_add(1, Ordering::Relaxed);
+                all_wait();
+                while !done.load(Ordering::Relaxed) {
+                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                        hint::spin_loop();
+                    }
+                }
+            });
+        }
+        let _release = Release(done);
+        all_wait();
+        work()
+    })
 }
 
 /// One state per thread of the pool, at most `most`.
@@ -102,6 +160,26 @@ mod tests {
             });
         });
         assert_eq!(order.into_inner(), (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn threads_that_are_awake_share_the_parts_and_end() {
+        for count in [1, 2, 5] {
+            let done = with(count, || {
+                awake(|| {
+                    let done = [const { AtomicUsize::new(0) }; 20];
+                    for _ in 0..50 {
+                        core::Parallel::run(&Pool, done.len(), &|p| {
+                            done[p].fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                    done.map(AtomicUsize::into_inner)
+                })
+            });
+            assert_eq!(done, [50; 20]);
+            let panics = std::panic::AssertUnwindSafe(|| with(count, || awake(|| panic!("here"))));
+            assert!(std::panic::catch_unwind(panics).is_err());
+        }
     }
 
     #[test]

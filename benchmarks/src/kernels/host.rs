@@ -1,7 +1,10 @@
 //! Limits of the processor: its instruction sets compared, and its memory bandwidth.
 
 use std::hint::black_box;
+use std::io;
 
+use rayon::prelude::*;
+use resnet_bk_tools::files::Resident;
 use serde_json::{Value, json};
 
 use super::alternate::{Ratio, alternate};
@@ -57,7 +60,8 @@ impl InstructionSets {
 /// Smaller matrices stay in the cache of a core.
 const LARGE: usize = 1 << 20;
 
-/// Rate at which a product reads its matrix, relative to a plain sum of as many bytes.
+/// Rate at which a product reads its matrix, relative to a plain sum of as many bytes by as many
+/// threads.
 #[derive(Clone, Copy)]
 pub(super) struct Reading {
     bytes: usize,
@@ -65,16 +69,28 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// `bytes` is what `product` reads of its matrix. `None` if that fits the cache.
-    pub(super) fn measure(rounds: usize, bytes: usize, product: impl FnMut()) -> Option<Self> {
+    /// `bytes` is what `product` reads of its matrix. `None` if that fits the cache. The sum is
+    /// divided among the threads of the pool that this runs in.
+    pub(super) fn measure(
+        rounds: usize,
+        bytes: usize,
+        product: impl FnMut(),
+    ) -> io::Result<Option<Self>> {
         if bytes < LARGE {
-            return None;
+            return Ok(None);
         }
-        let words = vec![1u64; bytes / size_of::<u64>()];
+        // In the same kind of memory as a model's.
+        let mut memory = Resident::zeros(bytes)?;
+        memory.fill(1);
+        let words: &[[u8; 8]] = memory.as_chunks().0;
+        let share = words.len().div_ceil(rayon::current_num_threads());
         let sum = || {
-            black_box(black_box(&words).iter().fold(0, |sum: u64, &word| sum.wrapping_add(word)));
+            black_box(words).par_chunks(share).for_each(|words| {
+                let words = words.iter().map(|&word| u64::from_ne_bytes(word));
+                black_box(words.fold(0, u64::wrapping_add));
+            });
         };
-        Some(Self { bytes, beside_sum: alternate(rounds, product, sum) })
+        Ok(Some(Self { bytes, beside_sum: alternate(rounds, product, sum) }))
     }
 
     /// Bytes of the matrix per second, in units of 10⁹.

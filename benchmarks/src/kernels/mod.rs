@@ -1,8 +1,9 @@
 //! Speed on the host: products against candle's, windows and generation against the FP32 reference.
 //!
 //! Absolute times on a shared machine mean little, so all figures are ratios of two computations
-//! that alternate in this process, on one thread. Our kernels detect the processor at run time;
-//! candle chooses at compile time, so this command must be built for the processor it runs on.
+//! that alternate in this process, on one thread unless asked for more. Our kernels detect the
+//! processor at run time; candle chooses at compile time, so this command must be built for the
+//! processor it runs on.
 
 mod alternate;
 mod host;
@@ -28,9 +29,15 @@ pub(crate) struct Args {
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 200, value_name = "N")]
     rounds: usize,
+    /// Generate on so many threads, too.
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    threads: Vec<usize>,
     /// Leave out windows and generation.
     #[arg(long)]
     products_only: bool,
+    /// Leave out products.
+    #[arg(long, conflicts_with = "products_only")]
+    model_only: bool,
     /// Print the result as JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -49,9 +56,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // Inside the pool candle stays on its single thread.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
     let rows = pool.install(|| -> Result<_, String> {
-        let mut rows = products::measure(args.rounds).map_err(|error| error.to_string())?;
+        let mut rows = Vec::new();
+        if !args.model_only {
+            rows.extend(products::measure(args.rounds).map_err(|error| error.to_string())?);
+        }
         if !args.products_only {
-            let more = model::measure(&args.model, &args.policies, args.rounds);
+            let more = model::measure(&args.model, &args.policies, &args.threads, args.rounds);
             rows.extend(more.map_err(|error| error.to_string())?);
         }
         Ok(rows)
@@ -69,9 +79,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 fn print_table(rows: &[Row]) {
-    println!("{:>72}    AVX2 = 1", "");
+    println!("{:>82}    AVX2 = 1", "");
     println!(
-        "{:<26} {:>6} {:>7}  {:<14} {:>6}  {:<13} {:>5} {:>6} {:>6} {:>6}",
+        "{:<36} {:>6} {:>7}  {:<14} {:>6}  {:<13} {:>5} {:>6} {:>6} {:>6}",
         "kernel",
         "inputs",
         "outputs",
@@ -95,7 +105,7 @@ fn print_table(rows: &[Row]) {
         });
         let quartiles = format!("{low:.2} to {high:.2}");
         println!(
-            "{kernel:<26} {inputs:>6} {outputs:>7}  {against:<14} {median:>6.2}  {quartiles:<13} \
+            "{kernel:<36} {inputs:>6} {outputs:>7}  {against:<14} {median:>6.2}  {quartiles:<13} \
              {vnni:>5} {chosen:>6} {speed:>6} {share:>6}"
         );
     }

@@ -3,17 +3,21 @@
 use std::error::Error;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 
 use resnet_bk_core as core;
+use resnet_bk_core::blob::TensorId;
 use resnet_bk_tools::checkpoint::Checkpoint;
 use resnet_bk_tools::eval::sample::sample;
+use resnet_bk_tools::files::Resident;
 use resnet_bk_tools::policy::Policy;
 use resnet_bk_tools::quantize::calibration::Calibration;
 use resnet_bk_tools::quantize::{Origin, Source};
 use resnet_bk_tools::reference::{Model, Stream};
+use resnet_bk_tools::threads::{Pool, awake};
 
 use super::alternate::{Ratio, alternate};
-use super::host::InstructionSets;
+use super::host::{InstructionSets, Reading};
 use super::row::Row;
 
 /// Tokens per window, and tile of the integer path, as in `resnet-bk eval`.
@@ -28,6 +32,7 @@ const AGAINST: &str = "FP32 reference";
 pub(super) fn measure(
     checkpoint: &Path,
     policies: &[String],
+    threads: &[usize],
     rounds: usize,
 ) -> Result<Vec<Row>, Box<dyn Error>> {
     let checkpoint = Checkpoint::read(checkpoint)?;
@@ -40,25 +45,84 @@ pub(super) fn measure(
     let mut rows = Vec::new();
     for policy in policies {
         let assignment = Policy::parse(policy)?.assign(&source.dims, None)?;
-        let blob = source.quantize(&assignment, &calibration, &origin)?;
+        let blob = Resident::copy(&source.quantize(&assignment, &calibration, &origin)?)?;
         let model = core::Model::from_bytes(&blob).map_err(|error| error.to_string())?;
         let outputs = model.dims().vocab as usize;
-        let mut row = |work: &str, inputs, (ratio, sets)| {
+        let mut row = |work: &str, inputs, (ratio, sets), reading| {
             let kernel = format!("{work}, {}", assignment.name);
-            rows.push(Row {
-                kernel,
-                inputs,
-                outputs,
-                against: AGAINST,
-                ratio,
-                sets,
-                reading: None,
-            });
+            rows.push(Row { kernel, inputs, outputs, against: AGAINST, ratio, sets, reading });
         };
-        row("windows", WINDOW, windows(&reference, &model, &tokens, rounds)?);
-        row("generation", 1, generation(&reference, &model, &tokens[..GENERATED], rounds)?);
+        row("windows", WINDOW, windows(&reference, &model, &tokens, rounds)?, None);
+        if model.is_causal() {
+            let tokens = &tokens[..GENERATED];
+            let ratio = generation(&reference, &model, tokens, rounds)?;
+            row("generation", 1, ratio, reading(&model, tokens, rounds)?);
+            for &count in threads {
+                let kernel = format!("generation, {}, {count} threads", assignment.name);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build()?;
+                let measure =
+                    || on_threads(&model, tokens, rounds).map_err(|error| error.to_string());
+                let (ratio, reading) = pool.install(|| awake(measure))?;
+                let against = "one thread";
+                rows.push(Row { kernel, inputs: 1, outputs, against, ratio, sets: None, reading });
+            }
+        }
     }
     Ok(rows)
+}
+
+/// Speed of tokens with logits relative to reading the weights that one needs.
+fn reading(
+    model: &core::Model<'_>,
+    tokens: &[u32],
+    rounds: usize,
+) -> Result<Option<Reading>, Box<dyn Error>> {
+    let next = stepping(model.clone(), tokens)?;
+    Ok(Reading::measure(rounds, active_bytes(model), next)?)
+}
+
+/// Speed of tokens on the threads of the pool that this runs in, relative to one thread and to
+/// reading on as many.
+fn on_threads(
+    model: &core::Model<'_>,
+    tokens: &[u32],
+    rounds: usize,
+) -> Result<(Ratio, Option<Reading>), Box<dyn Error>> {
+    let shared = model.clone().with_threads(Arc::new(Pool));
+    let ratio =
+        alternate(rounds, stepping(shared.clone(), tokens)?, stepping(model.clone(), tokens)?);
+    Ok((ratio, reading(&shared, tokens, rounds)?))
+}
+
+/// Computes another token, with its logits, in every call.
+fn stepping(model: core::Model<'_>, tokens: &[u32]) -> Result<impl FnMut(), Box<dyn Error>> {
+    let session = core::Session::allocate(model);
+    let mut session = session.map_err(|error| error.to_string())?;
+    let mut following = tokens.iter().cycle();
+    Ok(move || {
+        if session.position() == tokens.len() {
+            session.reset();
+        }
+        black_box(following.next().map(|&token| session.step(token).is_ok()));
+    })
+}
+
+/// Bytes of the weights that a token needs: of experts as many as a token has, of embeddings a
+/// row.
+fn active_bytes(model: &core::Model<'_>) -> usize {
+    let dims = model.dims();
+    let bytes = dims.tensors().map(|id| {
+        let tensor = model.tensor(id);
+        let bytes = tensor.layout().len();
+        match id {
+            _ if id.is_embedding() => bytes / tensor.rows,
+            TensorId::ExpertUp(..) | TensorId::ExpertDown(..) => {
+                bytes * dims.top_k as usize / dims.experts as usize
+            }
+            _ => bytes,
+        }
+    });
+    bytes.sum()
 }
 
 /// Times the logits of every position of all windows.

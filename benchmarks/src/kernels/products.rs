@@ -10,6 +10,8 @@ use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
 use resnet_bk_core::internals::activation::{quantize, quantize_relu};
 use resnet_bk_core::internals::{Matrix, Prepared, Vectors, kernels, matmul, portable};
 
+use resnet_bk_tools::files::Resident;
+
 use super::alternate::alternate;
 use super::host::{InstructionSets, Reading};
 use super::row::Row;
@@ -96,7 +98,7 @@ fn measure_case(
 
     let group = if precision.is_grouped() { 32 } else { 0 };
     let layout = TensorLayout::new(precision, rows, cols, group, true);
-    let section = random.bytes(layout.len());
+    let section = Resident::copy(&random.bytes(layout.len()))?;
     let (codes, rest) = section.split_at(layout.scales_at());
     let (scales, biases) = rest.split_at(layout.biases_at() - layout.scales_at());
     let matrix = Tensor {
@@ -140,7 +142,7 @@ fn measure_case(
     let mut ours = || product(&mut out, &matmul);
 
     let sets = InstructionSets::measure(rounds, &mut ours);
-    let reading = Reading::measure(rounds, layout.len(), &mut ours);
+    let reading = Reading::measure(rounds, layout.len(), &mut ours)?;
     let mut name = precision.name().to_owned();
     if vectors > 1 {
         name += &format!(", {vectors} vectors");

@@ -4,7 +4,11 @@ use half::f16;
 
 use super::cursor::Cursor;
 use super::tile::Tile;
+#[cfg(feature = "std")]
+use crate::blob::Tensor;
 use crate::blob::{Dimensions, TensorId, TokenClasses};
+#[cfg(feature = "std")]
+use crate::kernels::parallel::{self, Parallel};
 use crate::kernels::{Matrix, Vectors, matmul, to_halves};
 use crate::memory::{Arena, code_words, product};
 use crate::model::Model;
@@ -28,6 +32,14 @@ impl Cursor {
         let (batch, vocab) = (x.scales.len(), dims.vocab as usize);
         let logits = logits(tile.scratch, dims, batch);
         let tensor = model.tensor(TensorId::LmHead(self.index));
+        #[cfg(feature = "std")]
+        if let (Some(parallel), 1, 1) = (model.parallel(), batch, dims.token_classes)
+            && parallel::pays(&tensor)
+        {
+            all_logits(parallel, &tensor, x, logits);
+            *self = Self::DONE;
+            return;
+        }
         let first = self.rows as usize;
         let rows = (dims.width as usize).min(tensor.rows - first);
         let values = &mut tile.h[..batch * rows];
@@ -49,6 +61,20 @@ impl Cursor {
             self.next = None;
         }
     }
+}
+
+/// All logits of one vector, the rows shared among threads. Shapes: `logits` is `[V]`.
+#[cfg(feature = "std")]
+fn all_logits(parallel: &dyn Parallel, tensor: &Tensor<'_>, x: Vectors<'_>, logits: &mut [f16]) {
+    const ROWS: usize = 512;
+    parallel::by_rows(parallel, logits, |first, logits| {
+        let mut values = [0; ROWS];
+        for (k, logits) in logits.chunks_mut(ROWS).enumerate() {
+            let values = &mut values[..logits.len()];
+            matmul(&Matrix::new(tensor.rows(first + k * ROWS, values.len())), x, values);
+            to_halves(values, logits);
+        }
+    });
 }
 
 /// One token class.

@@ -20,6 +20,8 @@ pub(super) const LINE: usize = 32;
 pub(super) const LINES: usize = 2;
 /// Up to so many vectors, decoding rows for all of them does not pay.
 const FEW: usize = 16;
+/// Rows of so few columns take longer to begin and to end than to multiply.
+const NARROW: usize = 16;
 
 /// A nonzero code.
 pub(super) struct Nonzero {
@@ -30,6 +32,12 @@ pub(super) struct Nonzero {
 
 /// The nonzero codes of a vector; there is room for all.
 pub(super) type Nonzeros = heapless::Vec<Nonzero, LONGEST>;
+
+/// Whether a copy by columns helps: of matrices that follow a ReLU, and of those with few columns
+/// whose rows fill lines.
+pub(super) fn helps(matrix: &Tensor<'_>) -> bool {
+    matrix.max_code > 127 || matrix.cols <= NARROW && matrix.rows >= LINE
+}
 
 /// A matrix of integers that is not empty and whose rows are not too long.
 pub(super) fn admits(matrix: &Tensor<'_>) -> Result<(), Reason> {
@@ -92,10 +100,12 @@ pub(super) fn copy(
 }
 
 /// Whether so many zeros of `all` codes make reading columns faster, as measured with AVX2: two
-/// thirds for a single vector, five sixths for many, which share the decoding otherwise.
+/// thirds for a single vector, five sixths for many, which share the decoding otherwise. A few
+/// columns always are.
 #[inline(always)]
-pub(super) fn pays(zeros: usize, all: usize, vectors: usize) -> bool {
-    if vectors < FEW { 3 * zeros >= 2 * all } else { 6 * zeros >= 5 * all }
+pub(super) fn pays(matrix: &Tensor<'_>, zeros: usize, all: usize, vectors: usize) -> bool {
+    let sparse = if vectors < FEW { 3 * zeros >= 2 * all } else { 6 * zeros >= 5 * all };
+    sparse || matrix.cols <= NARROW
 }
 
 /// Calls `several` or `single` with the first line and the outputs of all lines; rows beyond the

@@ -5,11 +5,15 @@ use half::f16;
 
 #[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
 use super::batched;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
+use super::columns;
 #[cfg(arm_fpu)]
 use super::fpu;
 #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
 use super::host;
 use super::matrix::Matrix;
+#[cfg(feature = "std")]
+use super::parallel::{self, Parallel};
 use super::portable;
 use super::table;
 use super::vectors::Vectors;
@@ -26,7 +30,16 @@ impl<'a> Matrix<'a> {
             tensor,
             #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
             columns: &[],
+            #[cfg(feature = "std")]
+            parallel: None,
         }
+    }
+
+    /// The same matrix, its rows shared among threads where that pays.
+    #[cfg(feature = "std")]
+    #[inline(always)]
+    pub(crate) fn on_threads(self, parallel: Option<&'a dyn Parallel>) -> Self {
+        Self { parallel: parallel.filter(|_| parallel::pays(&self.tensor)), ..self }
     }
 
     /// Whether the weights are there once more by columns, for sparse vectors.
@@ -76,6 +89,17 @@ impl<'a> Prepared<'a> {
         })
     }
 
+    /// Whether room besides the tensor makes products of it faster in a model.
+    pub(crate) fn pays(tensor: &Tensor<'_>) -> bool {
+        #[cfg(any(target_arch = "x86_64", neon))]
+        return columns::helps(tensor);
+        #[cfg(not(any(target_arch = "x86_64", neon)))]
+        {
+            let _ = tensor;
+            false
+        }
+    }
+
     /// The matrix.
     #[inline(always)]
     pub fn matrix(&self) -> Matrix<'_> {
@@ -108,12 +132,36 @@ impl<'a> Prepared<'a> {
 #[cfg_attr(feature = "std", inline)]
 #[cfg_attr(not(feature = "std"), inline(never))]
 pub fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) {
+    #[cfg(feature = "std")]
+    if let (Some(parallel), 1) = (matrix.parallel, x.scales.len()) {
+        return matmul_on_threads(parallel, matrix, x, out);
+    }
     // SAFETY: the mask has the kernels that admit this tensor, which is complete (`Matrix::new`),
     // and that the processor can run (`available`).
     let done = unsafe { table::run(matrix.kernels & table::available(), matrix, x, out) };
     if !done {
         portable_matmul(matrix, x, out);
     }
+}
+
+/// [`matmul`] of one vector, the rows shared among threads.
+#[cfg(feature = "std")]
+fn matmul_on_threads(
+    parallel: &dyn Parallel,
+    matrix: &Matrix<'_>,
+    x: Vectors<'_>,
+    out: &mut [i32],
+) {
+    #[cfg(any(target_arch = "x86_64", neon))]
+    if matrix.has_columns() {
+        let zeros = x.codes.iter().filter(|&&code| code == 0).count();
+        if columns::pays(matrix, zeros, x.codes.len(), 1) {
+            return matmul(&Matrix { parallel: None, ..*matrix }, x, out);
+        }
+    }
+    parallel::by_rows(parallel, &mut out[..matrix.rows], |first, out| {
+        matmul(&matrix.rows(first, out.len()), x, out);
+    });
 }
 
 /// [`portable::matmul`], outlined on devices, for its own stack frame.

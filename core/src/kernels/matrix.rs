@@ -2,6 +2,8 @@
 
 use core::ops::Deref;
 
+#[cfg(feature = "std")]
+use super::parallel::Parallel;
 use crate::blob::Tensor;
 
 /// Kernels as bits: bit k is entry k of the table of this build.
@@ -20,6 +22,9 @@ pub struct Matrix<'a> {
     /// The same weights by columns (`columns`), where memory allows.
     #[cfg(all(feature = "std", any(target_arch = "x86_64", neon)))]
     pub(super) columns: &'a [Column],
+    /// Threads to share its rows among.
+    #[cfg(feature = "std")]
+    pub(super) parallel: Option<&'a dyn Parallel>,
 }
 
 impl<'a> Deref for Matrix<'a> {

@@ -17,7 +17,7 @@
 //!
 //! Modules import from modules before them only:
 //!
-//! 1. `choice`, `needs`, `vectors`, `matrix`, `stack`, `thumb1`: types and macros
+//! 1. `choice`, `needs`, `vectors`, `parallel`, `matrix`, `stack`, `thumb1`: types and macros
 //! 2. `portable`
 //! 3. `codes`, `depthwise`; `shapes`, `requantize`, `batched`, `columns`, `single`: what several
 //!    kernels share
@@ -50,6 +50,8 @@ mod fpu;
 pub(crate) mod kernel;
 pub(crate) mod matrix;
 mod needs;
+#[cfg(feature = "std")]
+pub(crate) mod parallel;
 #[cfg(any(arm_dsp, swar, test))]
 mod planes;
 pub(crate) mod portable;
@@ -70,6 +72,8 @@ pub(crate) mod vectors;
 pub(crate) mod x86_64;
 
 pub use choice::{Choice, Core, Reason};
+#[cfg(feature = "std")]
+pub use parallel::Parallel;
 
 pub(crate) use depthwise::{Positions, convolve};
 

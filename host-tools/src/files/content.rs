@@ -7,6 +7,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
+use super::resident::Resident;
 use crate::error::{Error, Result};
 
 /// Files of fewer bytes are read: a mapping takes whole pages and system calls.
@@ -22,6 +23,8 @@ const LARGE: u64 = 1 << 20;
 pub enum Content {
     /// A large regular file.
     Mapped(Mmap),
+    /// A large file that is read again and again.
+    Resident(Resident),
     /// A small file, or what a pipe or device gave.
     Read(Vec<u8>),
 }
@@ -30,6 +33,15 @@ impl Content {
     /// The content of the file at `path`.
     pub fn of(path: &Path) -> Result<Self> {
         Self::open(path, LARGE).map_err(Error::io("read", path))
+    }
+
+    /// The same content, a large file's in memory of its own, for reading all of it again and
+    /// again: see [`Resident`].
+    pub fn resident(self) -> io::Result<Self> {
+        match self {
+            Self::Mapped(mapped) => Ok(Self::Resident(Resident::copy(&mapped)?)),
+            other => Ok(other),
+        }
     }
 
     fn open(path: &Path, large: u64) -> io::Result<Self> {
@@ -53,6 +65,7 @@ impl Deref for Content {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Mapped(mapped) => mapped,
+            Self::Resident(content) => content,
             Self::Read(bytes) => bytes,
         }
     }
@@ -70,6 +83,9 @@ mod tests {
         let [mapped, read] = [1, 8].map(|large| Content::open(&path, large).unwrap());
         assert!(matches!(mapped, Content::Mapped(_)) && matches!(read, Content::Read(_)));
         assert_eq!((&*mapped, &*read), (&b"content"[..], &b"content"[..]));
+        let resident = Content::open(&path, 1).unwrap().resident().unwrap();
+        assert!(matches!(resident, Content::Resident(_)));
+        assert_eq!(&*resident, b"content");
         // What replaces the file leaves the mapping alone.
         super::super::write_atomically(&path, b"other").unwrap();
         assert_eq!(&*mapped, b"content");

@@ -3,11 +3,13 @@
 mod content;
 mod lock;
 mod replace;
+mod resident;
 
 pub use content::Content;
 pub use lock::Lock;
 pub(crate) use replace::{follow, is_special, is_standard_output, probe};
 pub use replace::{remove_leftovers, write_atomically, write_atomically_by};
+pub use resident::Resident;
 
 use crate::error::{Error, Result};
 use std::fs;

@@ -51,7 +51,7 @@ fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
         }
         vaddvq_s32(zeros).unsigned_abs() as usize
     };
-    columns::pays(zeros, 8 * eights.len(), x.scales.len())
+    columns::pays(matrix, zeros, 8 * eights.len(), x.scales.len())
 }
 
 /// As [`crate::kernels::portable::matmul`], bit for bit, for a matrix with its columns.

@@ -8,6 +8,8 @@ mod by_columns;
 mod hosts;
 mod malformed;
 mod matrix;
+#[cfg(all(feature = "std", not(miri)))]
+mod on_threads;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod subnormal;
 

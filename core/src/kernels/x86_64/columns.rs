@@ -50,7 +50,7 @@ fn pays(matrix: &Matrix<'_>, x: Vectors<'_>) -> bool {
         zeros = _mm256_add_epi32(zeros, _mm256_madd_epi16(is_zero, is_zero));
     }
     let zeros = store(zeros).iter().sum::<i32>() as usize;
-    columns::pays(zeros, 16 * chunks.len(), x.scales.len())
+    columns::pays(matrix, zeros, 16 * chunks.len(), x.scales.len())
 }
 
 /// See [`crate::kernels::kernel::Kernel::run`]; takes vectors that are sparse, if the matrix has

@@ -45,30 +45,32 @@ pub(super) struct Panel {
 pub(super) fn matmul<const RELU: bool>(matrix: &Tensor<'_>, x: Vectors<'_>, out: &mut [i32]) {
     // Codes times scales are at most 8 · 15.
     let unpack = |rows: &Rows, panel: &mut Panel| unpack::<RELU>(matrix, rows, panel);
-    each_panel::<RELU>(matrix, x, out, 120, unpack, |panel, words, out| sums(panel, words, out));
+    each_panel::<RELU, 1>(matrix, x, out, 120, unpack, |[panel], words, [out]| {
+        sums(panel, words, out)
+    });
 }
 
-/// Computes the outputs of all rows and vectors. `unpack` decodes a panel; `sums` sets its sums
-/// with four vectors; a weight contributes at most `weight` to them.
+/// Computes the outputs of all rows and vectors. `unpack` decodes a panel; `sums` sets the sums of
+/// `P` panels with four vectors; a weight contributes at most `weight` to them.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn each_panel<const RELU: bool>(
+pub(super) fn each_panel<const RELU: bool, const P: usize>(
     matrix: &Tensor<'_>,
     x: Vectors<'_>,
     out: &mut [i32],
     weight: u64,
     unpack: impl Fn(&Rows, &mut Panel),
-    sums: impl Fn(&Panel, &[Words], &mut Sums),
+    sums: impl Fn(&[Panel; P], &[Words], &mut [Sums; P]),
 ) {
     let groups = matrix.cols / GROUP;
-    let mut panel = Panel {
+    let mut panels: [Panel; P] = core::array::from_fn(|_| Panel {
         steps: alloc::vec![Both([[[0; WORD]; ROWS]; 2]); groups * STEPS],
         scales: alloc::vec![Both([[0; ROWS]; 2]); groups],
         starts: Both([[0; ROWS]; 2]),
-    };
+    });
     let fours = BLOCK.min(x.scales.len()).div_ceil(VECTORS);
     let mut words = alloc::vec![[[0; WORD]; VECTORS]; fours * groups * STEPS];
-    let mut lanes = [Both([[0; ROWS]; 2]); VECTORS];
+    let mut lanes = [[Both([[0; ROWS]; 2]); VECTORS]; P];
     let mut requantizers = Vec::with_capacity(BLOCK.min(x.scales.len()));
     let bound = matrix.cols as u64 * weight * matrix.max_code as u64;
     let blocks = x.codes.chunks(BLOCK * matrix.cols).zip(x.scales.chunks(BLOCK));
@@ -79,14 +81,26 @@ pub(super) fn each_panel<const RELU: bool>(
         }
         requantizers.clear();
         requantizers.extend(scales.iter().map(|&scale| Requantizer::new(matrix, scale, bound)));
-        for first in (0..matrix.rows).step_by(PANEL) {
-            let rows = Rows::new(matrix, first);
-            unpack(&rows, &mut panel);
+        for first in (0..matrix.rows).step_by(P * PANEL) {
+            // Beyond the last row there are no panels, whose sums are nobody's.
+            let rows: [Option<Rows>; P] = core::array::from_fn(|p| {
+                let first = first + p * PANEL;
+                (first < matrix.rows).then(|| Rows::new(matrix, first))
+            });
+            for (rows, panel) in rows.iter().zip(&mut panels) {
+                if let Some(rows) = rows {
+                    unpack(rows, panel);
+                }
+            }
             let vectors = words.chunks_exact(groups * STEPS).zip(requantizers.chunks(VECTORS));
             for (four, (words, requantizers)) in vectors.enumerate() {
-                sums(&panel, words, &mut lanes);
+                sums(&panels, words, &mut lanes);
                 let out = &mut out[four * VECTORS * matrix.rows..];
-                rows.requantize_four(matrix, &lanes, requantizers, out);
+                for (rows, lanes) in rows.iter().zip(&lanes) {
+                    if let Some(rows) = rows {
+                        rows.requantize_four(matrix, lanes, requantizers, out);
+                    }
+                }
             }
         }
     }

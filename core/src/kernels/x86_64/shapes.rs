@@ -9,7 +9,7 @@
 //! | INT4 | one | 1024 | 1.7 | 1.3, of an earlier kernel |
 //! | INT8 | one | 128 | 1.5 | 1.3 |
 //! | INT8 | one | 1024 | 1.1 | 1.6 |
-//! | INT4 | 128 | 128 | 1.5 | |
+//! | INT4 | 128 | 128 | 1.6 | |
 //! | INT8 | 128 | 128 | 2.1 | |
 //!
 //! Where they disagree, a processor without AVX512-FP16, which Zen 4 lacks, takes AVX2.

@@ -36,8 +36,9 @@ const ROWS: usize = 4 * FOUR;
 const SCALED: usize = 2;
 /// Registers of a vector that fit the stack; longer ones take the heap.
 const FEW: usize = 4;
-/// Bytes of codes beyond which a core's own cache does not keep them between two vectors.
-const LARGE: usize = 1 << 20;
+/// Bytes of codes from which rows are prefetched. A model has many such matrices, and a core's own
+/// cache keeps none of them until the next token.
+const LARGE: usize = 1 << 16;
 
 /// Four groups of codes as bytes, and the initial values of their sums.
 #[derive(Clone, Copy)]

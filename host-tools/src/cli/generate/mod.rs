@@ -3,6 +3,7 @@
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::f16;
 use resnet_bk_core as core;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::files::Content;
 use crate::reference::{Model, Stream};
 use crate::terminal::{Stderr, Stdout};
+use crate::threads;
 use crate::tokenizer::Tokenizer;
 use vocabulary::Vocabulary;
 
@@ -81,11 +83,13 @@ pub(crate) struct Args {
     tokenizer: Option<PathBuf>,
     /// Trust a blob that was verified before: skip its checksum and the check of FP16 weights. A
     /// large blob is mapped into memory, so that the first token need not wait until all of it is
-    /// read.
+    /// read; later ones take longer than in memory of its own.
     #[arg(long)]
     no_verify: bool,
 }
 
+/// Bytes of a blob from which threads share a token; those of smaller ones would mostly wait.
+const LARGE: usize = 4 << 20;
 /// Distinct tokens that the repetition penalty covers.
 const RECENT: usize = 64;
 
@@ -127,13 +131,19 @@ impl Predictor for Writer<'_> {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let bytes = Content::of(&args.model)?;
+    let mut bytes = Content::of(&args.model)?;
+    // What is verified is read in any case; the weights of a checkpoint are copied from it.
+    if is_blob(&bytes) && !args.no_verify {
+        bytes = bytes.resident().map_err(Error::io("read", &args.model))?;
+    }
     if is_blob(&bytes) {
         let model = match args.no_verify {
             true => core::Model::from_verified_bytes(&bytes)
                 .map_err(|error| Error::BlobFile { path: args.model.clone(), error })?,
             false => parse_blob(&bytes, &args.model)?,
         };
+        let large = bytes.len() >= LARGE;
+        let model = if large { model.with_threads(Arc::new(threads::Pool)) } else { model };
         let writer = Writer::Core(Box::new(Session::allocate(model.clone()).map_err(Error::Blob)?));
         let named = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
         if let (Some(named), Some(path)) = (&named, &args.tokenizer) {
@@ -147,7 +157,8 @@ pub(crate) fn run(args: Args, global: Global) -> Result<()> {
             (None, Err(_)) if args.ids.is_some() => Vocabulary::Numbers,
             (None, Err(error)) => return Err(Error::Blob(error)),
         };
-        return write(&args, writer, vocabulary, global);
+        let write = || write(&args, writer, vocabulary, global);
+        return if large { threads::awake(write) } else { write() };
     }
     let loaded = Loaded::read(&args.model, args.tokenizer.as_deref(), global)?;
     let vocabulary = match &loaded.tokenizer {
