@@ -366,5 +366,23 @@ fn finetuning_gets_closer_in_as_many_bytes() {
     wrong(&["--train-tokens", "10"], "too small for one step");
     wrong(&["--rounds", "2"], "name a target instead");
     wrong(&["--lr", "0"], "--lr must be positive");
-    wrong(&["--text", "model.safetensors"], "separate texts for training and validation");
+}
+
+/// Fine-tuning on a file of the user's: parts of it that do not overlap train, choose and measure.
+#[test]
+fn one_file_is_divided_for_fine_tuning() {
+    let place = workplace();
+    quantize(place.path(), "uniform-int3", "int3.rbk");
+    let lines = (0..4000).map(|i| format!("Line {i} of {} tells of {}.\n", i % 17, i * i % 101));
+    std::fs::write(place.path().join("book.txt"), lines.collect::<String>()).unwrap();
+    let arguments = ["finetune", "model.safetensors", "--blob", "int3.rbk", "--text", "book.txt"];
+    let short = ["--train-tokens", "16384", "--validation-tokens", "1024", "--warmup", "2"];
+    let rest = ["--out", "tuned.rbk", "--json", "--quiet"];
+    let tuned = json(place.path(), &[&arguments[..], &short, &rest].concat());
+    assert_eq!(tuned["chosen"]["corpus"], "book.txt, 80 to 90 %");
+    assert_eq!(tuned["measured"]["corpus"], "book.txt, last 10 %");
+
+    std::fs::write(place.path().join("book.txt"), "A line.\n").unwrap();
+    let cause = "first 80 % has 0 tokens, but one window needs 129";
+    fails(place.path(), &[&arguments[..], &short, &["--out", "x.rbk"]].concat(), 1, cause);
 }

@@ -28,6 +28,9 @@ Examples:
       resnet-bk finetune model.safetensors --blob budget.rbk --corpus data/wikitext-2 \\
           --out tuned.rbk
 
+  On a text of your own, of which a tenth chooses the best step and the last tenth measures:
+      resnet-bk finetune model.safetensors --policy uniform-int4 --text book.txt --out tuned.rbk
+
   Towards the average of several models, which predicts better than each of them:
       resnet-bk finetune model.safetensors --teacher other.rbk --blob budget.rbk \\
           --corpus data/wikitext-2 --out tuned.rbk
@@ -92,16 +95,10 @@ impl Args {
         global: Global,
     ) -> Result<[Tokens; 3]> {
         let text = &self.making.text;
-        if text.text.is_some() {
-            return Err(Error::Usage(
-                "fine-tuning needs separate texts for training and validation: instead of --text, \
-                 name --corpus, or neither to sample text from the checkpoint"
-                    .into(),
-            ));
-        }
         let windows = (self.recipe.validation_tokens / text.window).max(1);
         let held_out = windows * text.window + 1;
-        let sampled = matches!(Corpus::find(text.corpus.as_deref()), Err(Error::CorpusMissing));
+        let sampled = text.text.is_none()
+            && matches!(Corpus::find(text.corpus.as_deref()), Err(Error::CorpusMissing));
         let tokenizer = loaded.tokenizer.as_ref();
         let tokens = |split, limit| text.tokens(split, limit, Some(teacher), tokenizer, global);
         // A corpus has a fixed size; from a checkpoint, sample what the run needs.
