@@ -3,11 +3,14 @@
 use std::error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
+use super::busiest;
 use super::models::Kind;
 
 /// Names of the steps, in an order in which the files that each needs are there.
@@ -24,6 +27,9 @@ pub(super) struct Cost {
     pub(super) seconds: f64,
     /// Of all threads.
     pub(super) cpu_seconds: f64,
+    /// Of the thread that worked most, where it is known.
+    #[serde(default)]
+    pub(super) busiest_seconds: Option<f64>,
     /// Largest resident memory.
     pub(super) peak_bytes: u64,
 }
@@ -57,16 +63,29 @@ impl Run {
         }))
     }
 
-    /// Runs the command in `place`, without any corpus in the environment.
-    pub(super) fn measure(&self, program: &Path, place: &Path) -> Result<Cost, Box<dyn Error>> {
+    /// Runs the command in `place` on so many threads (of 0: as many as there are cores), without
+    /// any corpus in the environment.
+    pub(super) fn measure(
+        &self,
+        program: &Path,
+        threads: usize,
+        place: &Path,
+    ) -> Result<Cost, Box<dyn Error>> {
         let started = Instant::now();
-        let mut child = Command::new(program.canonicalize()?)
-            .args(&self.0)
-            .current_dir(place)
-            .env_remove("WIKITEXT2_DIR")
-            .stdout(Stdio::null())
-            .spawn()?;
-        let done = child.wait4()?;
+        let mut command = Command::new(program.canonicalize()?);
+        command.args(&self.0).current_dir(place).env_remove("WIKITEXT2_DIR").stdout(Stdio::null());
+        if threads > 0 {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        let mut child = command.spawn()?;
+        let (id, ended) = (child.id(), AtomicBool::new(false));
+        let (done, busiest_seconds) = thread::scope(|scope| {
+            let busiest = scope.spawn(|| busiest::watch(id, &ended));
+            let done = child.wait4();
+            ended.store(true, Ordering::Relaxed);
+            (done, busiest.join().unwrap_or_default())
+        });
+        let done = done?;
         if !done.status.success() {
             return Err(format!("`resnet-bk {}` failed", self.0.join(" ")).into());
         }
@@ -74,6 +93,7 @@ impl Run {
         Ok(Cost {
             seconds: started.elapsed().as_secs_f64(),
             cpu_seconds: (used.utime + used.stime).as_secs_f64(),
+            busiest_seconds,
             peak_bytes: used.maxrss,
         })
     }

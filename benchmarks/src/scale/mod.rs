@@ -1,5 +1,6 @@
 //! Time and peak memory of every command for models of growing size.
 
+mod busiest;
 mod command;
 mod growth;
 mod models;
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STEP", value_delimiter = ',', default_values = command::NAMES)]
     #[arg(value_parser = command::NAMES)]
     steps: Vec<String>,
+    /// Threads of every command; 0 for as many as there are cores.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
     /// Trained models whose weights the made ones resemble.
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     #[arg(default_values = ["models/wikitext2/model.safetensors", "models/small-seed2/model.safetensors"])]
@@ -64,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             let Some(run) = Run::of(step, kind) else { continue };
             let cost = kept(&place, step, || {
                 eprintln!("{} million parameters: {step}", size.name);
-                run.measure(&program, &place)
+                run.measure(&program, args.threads, &place)
             })?;
             costs.insert((size.name.to_owned(), step.clone()), cost);
         }
@@ -126,10 +130,11 @@ fn exponents(points: &[(f64, Cost)]) -> Option<[f64; 2]> {
 
 fn print(kind: Kind, sizes: &[&Size], steps: &[String], costs: &Costs) {
     println!(
-        "CPU seconds, seconds and peak memory in MB by millions of parameters; growth exponents"
+        "CPU seconds, those of the busiest thread, seconds and peak memory in MB by millions of \
+         parameters; growth exponents"
     );
     print!("{:<12}", "");
-    sizes.iter().for_each(|size| print!("{:>26}", size.name));
+    sizes.iter().for_each(|size| print!("{:>35}", size.name));
     println!("{:>8}{:>8}", "CPU", "memory");
     for step in steps {
         let points = of_step(kind, sizes, step, costs);
@@ -137,8 +142,10 @@ fn print(kind: Kind, sizes: &[&Size], steps: &[String], costs: &Costs) {
             continue;
         }
         print!("{step:<12}");
-        for (_, Cost { seconds, cpu_seconds, peak_bytes }) in &points {
-            print!("{cpu_seconds:>9.1}{seconds:>9.1}{:>8.0}", *peak_bytes as f64 / 1e6);
+        for (_, Cost { seconds, cpu_seconds, busiest_seconds, peak_bytes }) in &points {
+            let busiest = busiest_seconds.map_or_else(String::new, |busy| format!("{busy:.1}"));
+            let megabytes = *peak_bytes as f64 / 1e6;
+            print!("{cpu_seconds:>9.1}{busiest:>9}{seconds:>9.1}{megabytes:>8.0}");
         }
         match exponents(&points) {
             Some([time, memory]) => println!("{time:>8.2}{memory:>8.2}"),
