@@ -169,7 +169,8 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// Shares the rows of large matrices among threads when a session computes a token.
+    /// Shares the rows of large matrices among threads when a session computes a token. A large
+    /// output layer is then a single piece of [`crate::Session::advance`].
     #[cfg(feature = "std")]
     pub fn with_threads(self, parallel: alloc::sync::Arc<dyn Parallel>) -> Self {
         Self { parallel: Some(parallel), ..self }

@@ -9,7 +9,6 @@ use candle_core::{Device, Module, Tensor as Floats};
 use resnet_bk_core::blob::{Precision, Tensor, TensorLayout};
 use resnet_bk_core::internals::activation::{quantize, quantize_relu};
 use resnet_bk_core::internals::{Matrix, Prepared, Vectors, kernels, matmul, portable};
-
 use resnet_bk_tools::files::Resident;
 
 use super::alternate::alternate;

@@ -66,7 +66,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         }
         for step in &args.steps {
             let Some(run) = Run::of(step, kind) else { continue };
-            let cost = kept(&place, step, || {
+            let name = match args.threads {
+                0 => step.clone(),
+                threads => format!("{step}-{threads}"),
+            };
+            let cost = kept(&place, &name, || {
                 eprintln!("{} million parameters: {step}", size.name);
                 run.measure(&program, args.threads, &place)
             })?;
@@ -94,13 +98,13 @@ fn beside() -> Result<PathBuf, Box<dyn Error>> {
     .into())
 }
 
-/// The cost in the file of this step, which `measure` fills if there is none.
+/// The cost in the file of this name, which `measure` fills if there is none.
 fn kept(
     place: &Path,
-    step: &str,
+    name: &str,
     measure: impl FnOnce() -> Result<Cost, Box<dyn Error>>,
 ) -> Result<Cost, Box<dyn Error>> {
-    let path = place.join(format!("{step}.json"));
+    let path = place.join(format!("{name}.json"));
     if path.exists() {
         return Ok(serde_json::from_slice(&files::read(&path)?)?);
     }

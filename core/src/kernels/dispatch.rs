@@ -144,7 +144,7 @@ pub fn matmul(matrix: &Matrix<'_>, x: Vectors<'_>, out: &mut [i32]) {
     }
 }
 
-/// [`matmul`] of one vector, the rows shared among threads.
+/// [`matmul`] of one vector, the rows shared among threads unless a sparse kernel takes it.
 #[cfg(feature = "std")]
 fn matmul_on_threads(
     parallel: &dyn Parallel,
@@ -152,12 +152,10 @@ fn matmul_on_threads(
     x: Vectors<'_>,
     out: &mut [i32],
 ) {
-    #[cfg(any(target_arch = "x86_64", neon))]
-    if matrix.has_columns() {
-        let zeros = x.codes.iter().filter(|&&code| code == 0).count();
-        if columns::pays(matrix, zeros, x.codes.len(), 1) {
-            return matmul(&Matrix { parallel: None, ..*matrix }, x, out);
-        }
+    let sparse = matrix.kernels & table::SPARSE_VECTORS & table::available();
+    // SAFETY: as in `matmul`, of which these are some of the kernels.
+    if unsafe { table::run(sparse, matrix, x, out) } {
+        return;
     }
     parallel::by_rows(parallel, &mut out[..matrix.rows], |first, out| {
         matmul(&matrix.rows(first, out.len()), x, out);

@@ -270,7 +270,6 @@ const HERE: &[Kernel] = &[
     #[cfg(all(feature = "std", not(any(target_arch = "x86_64", neon))))]
     BATCHED,
 ];
-
 const _: () = assert!(HERE.len() <= Mask::BITS as usize);
 
 /// Every kernel whose code this build has, those of devices among them in tests.
@@ -301,6 +300,17 @@ pub(super) fn admitting(tensor: &Tensor<'_>) -> Mask {
     }
     mask
 }
+
+/// The kernels for vectors that are mostly zeros.
+#[cfg(feature = "std")]
+pub(super) const SPARSE_VECTORS: Mask = {
+    let (mut mask, mut k) = (0, 0);
+    while k < HERE.len() {
+        mask |= (matches!(HERE[k].takes, Takes::Sparse) as Mask) << k;
+        k += 1;
+    }
+    mask
+};
 
 /// Multiplies by the first kernel of a mask that takes the vectors; returns whether one did.
 ///

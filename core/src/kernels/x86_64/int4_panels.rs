@@ -292,7 +292,7 @@ fn add_group(steps: &[Step; STEPS], words: &[Words; STEPS], scales: &Both<i32>, 
 /// Decodes a panel.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn unpack<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel) {
+fn unpack<const RELU: bool>(matrix: &Tensor<'_>, rows: &Rows, panel: &mut Panel) {
     let layout = matrix.layout();
     let mut codes: [&[[u8; GROUP / 2]]; PANEL] = [&[]; PANEL];
     let mut scales: [&[u8]; PANEL] = [&[]; PANEL];

@@ -131,12 +131,13 @@ impl Predictor for Writer<'_> {
 }
 
 pub(crate) fn run(args: Args, global: Global) -> Result<()> {
-    let mut bytes = Content::of(&args.model)?;
-    // What is verified is read in any case; the weights of a checkpoint are copied from it.
-    if is_blob(&bytes) && !args.no_verify {
-        bytes = bytes.resident().map_err(Error::io("read", &args.model))?;
-    }
+    let bytes = Content::of(&args.model)?;
     if is_blob(&bytes) {
+        // What is verified is read in any case.
+        let bytes = match args.no_verify {
+            true => bytes,
+            false => bytes.resident().map_err(Error::io("read", &args.model))?,
+        };
         let model = match args.no_verify {
             true => core::Model::from_verified_bytes(&bytes)
                 .map_err(|error| Error::BlobFile { path: args.model.clone(), error })?,
