@@ -52,10 +52,12 @@ may be F64, F32, F16 or BF16, in any memory layout. Tensors outside of the model
 does not know, are left out and listed.
 
 Dimensions are derived from the tensors; missing and misshapen ones are named. What no tensor tells
-is taken from the file's metadata, the flags, --config, or else assumed: a model with trained
-`diagonal` and `log_eta` has a half chain, off-diagonals of 1 and an --eta-floor of 1/256; the
-published one, of commit 518528f in its default form, a full chain. --top-k is needed if there are
-several experts. Files of other revisions are refused by name.";
+is taken from the file's metadata, the flags, --config, settings or arguments of the training script
+that were saved in the same .pt under the names of docs/checkpoint.md (top_k, chain, eta_floor,
+off_diagonal), or else assumed: a model with trained `diagonal` and `log_eta` has a half chain,
+off-diagonals of 1 and an --eta-floor of 1/256; the published one, of commit 518528f in its default
+form, a full chain. --top-k is needed if there are several experts and nothing tells it. Files of
+other revisions are refused by name.";
 
 /// Convert a checkpoint of PyTorch or safetensors to our format.
 #[derive(Debug, clap::Args)]
@@ -64,7 +66,7 @@ pub(crate) struct Args {
     /// Checkpoint: .pt, .pth, .bin, .ckpt, .safetensors, the .index.json of several, or a folder.
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// Experts that each token is routed to, which the file does not record; the number of experts
+    /// Experts that each token is routed to, if the file does not record it; the number of experts
     /// means dense gating.
     #[arg(long, value_parser = numbers::within(1..=64), value_name = "N")]
     top_k: Option<usize>,

@@ -71,6 +71,22 @@ impl Dimensions {
         }
     }
 
+    /// The dimensions of which all that know them say the same.
+    pub(super) fn agreed(all: &[Self]) -> Self {
+        fn same<T: PartialEq>(values: impl Iterator<Item = Option<T>>) -> Option<T> {
+            let mut values = values.flatten();
+            let first = values.next()?;
+            values.all(|value| value == first).then_some(first)
+        }
+        Self {
+            top_k: same(all.iter().map(|one| one.top_k)),
+            chain: same(all.iter().map(|one| one.chain)),
+            eta_floor: same(all.iter().map(|one| one.eta_floor)),
+            off_diagonal: same(all.iter().map(|one| one.off_diagonal)),
+            ..Self::default()
+        }
+    }
+
     /// Takes over what is not known yet, and returns where the rest contradicts. `origins` says for
     /// each dimension that was taken over that it is from `origin`.
     pub(super) fn add(

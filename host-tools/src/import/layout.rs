@@ -17,6 +17,9 @@ const UNKNOWN: usize = 0;
 /// The lower bound of η that the modules in `pytorch/` have by default.
 const USUAL_ETA_FLOOR: f32 = 1.0 / 256.0;
 
+/// Where dimensions that a training script saved come from.
+const SAVED: &str = "saved beside the weights";
+
 /// Where dimensions without another origin come from.
 const ASSUMED: &str = "assumed";
 
@@ -35,10 +38,11 @@ pub(super) struct Plan {
 }
 
 /// Plans the conversion of tensors with these shapes; `recorded` are the dimensions in the file's
-/// metadata.
+/// metadata, `settings` those that a training script saved.
 pub(super) fn plan(
     shapes: &Shapes<'_>,
     recorded: Option<&Dimensions>,
+    settings: &[Dimensions],
     options: &Options,
 ) -> Result<Plan, Refusal> {
     variants::refuse(shapes)?;
@@ -67,7 +71,7 @@ pub(super) fn plan(
         origins: BTreeMap::new(),
         surplus,
     };
-    plan.complete(counted, recorded, options)?;
+    plan.complete(counted, recorded, settings, options)?;
     Ok(plan)
 }
 
@@ -193,12 +197,13 @@ impl Plan {
         !is_counter(name) && !self.surplus.contains(name)
     }
 
-    /// Takes the dimensions that no tensor tells from the file's metadata, what the user gave, and
-    /// what is usual for such models, in this order.
+    /// Takes the dimensions that no tensor tells from the file's metadata, what the user gave, what a
+    /// training script saved, and what is usual for such models, in this order.
     fn complete(
         &mut self,
         counted: Dimensions,
         recorded: Option<&Dimensions>,
+        settings: &[Dimensions],
         options: &Options,
     ) -> Result<(), Refusal> {
         let mut known = counted;
@@ -226,6 +231,7 @@ impl Plan {
         }
         self.given = known.clone();
         let experts = known.experts.unwrap_or(UNKNOWN);
+        known.add(&self.possible(settings, experts), SAVED, &mut self.origins);
         let usual = Dimensions {
             top_k: (experts == 1).then_some(1),
             chain: Some(match self.constants {
@@ -254,6 +260,19 @@ impl Plan {
             return Err(Refusal::new(problem, remedy));
         }
         self.check()
+    }
+
+    /// The settings that the model can have and that do not contradict each other.
+    fn possible(&self, settings: &[Dimensions], experts: usize) -> Dimensions {
+        let fits = |top_k: &usize| (1..=experts).contains(top_k);
+        let possible = |one: &Dimensions| match self.constants {
+            // The rest is in the buffers.
+            Constants::Buffers => Dimensions { eta_floor: None, off_diagonal: None, ..one.clone() },
+            Constants::Trained => one.clone(),
+        };
+        let possible = settings.iter().map(possible);
+        let possible = possible.map(|one| Dimensions { top_k: one.top_k.filter(fits), ..one });
+        Dimensions::agreed(&possible.collect::<Vec<_>>())
     }
 
     fn check(&self) -> Result<(), Refusal> {

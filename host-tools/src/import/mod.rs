@@ -22,6 +22,8 @@ mod pickle;
 mod refusal;
 #[cfg(test)]
 mod refused;
+#[cfg(test)]
+mod saved;
 mod shapes;
 mod source;
 mod state;
@@ -107,7 +109,9 @@ fn from_source(
     let refused = |refusal: Refusal| refusal.of_file(path);
     let recorded = recorded(&source.metadata).map_err(refused)?;
     let states = state::states(&source.dictionaries).map_err(refused)?;
-    let plan = |state: &State<Stored>| layout::plan(&shapes(state), recorded.as_ref(), options);
+    let plan = |state: &State<Stored>| {
+        layout::plan(&shapes(state), recorded.as_ref(), &source.settings, options)
+    };
     let wanted = options.state.as_deref();
     let state = state::choose(&states, wanted, |state| plan(state).is_ok()).map_err(refused)?;
     let plan = plan(state).map_err(refused)?;

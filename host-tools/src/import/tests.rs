@@ -48,7 +48,7 @@ fn convert(entries: Entries) -> Result<(ModelConfig, BTreeMap<String, Tensor>), 
     let shapes = entries.iter().map(|(name, entry)| {
         (name.as_str(), Some(Shape { extents: &entry.shape, element: shape(entry) }))
     });
-    layout::plan(&shapes.collect(), None, &options(1))?.convert(entries)
+    layout::plan(&shapes.collect(), None, &[], &options(1))?.convert(entries)
 }
 
 /// The error message for `k1_top1.pt` after a change to its tensors.

@@ -1,201 +1,28 @@
 //! Archives as written by `torch.save`, in variants without a fixture.
 
 use super::element::{Entries, Entry, Values};
+use super::saved::{Maker, Object, Storages, Tensor};
 use super::*;
-use crate::checkpoint::Block;
+use crate::checkpoint::{Block, Chain};
 use crate::files;
-use std::io::{Cursor, Write};
-use zip::write::{SimpleFileOptions, ZipWriter};
 
-/// Object to pickle.
-#[derive(Clone)]
-enum Object {
-    Int(i32),
-    Text(&'static str),
-    List(Vec<Self>),
-    Dict(Vec<(String, Self)>),
-    Tensor(Tensor),
-}
+const NAME: &str = "pytorch/k1_top1.pt";
 
-/// A tensor as a view of a storage.
-#[derive(Clone)]
-struct Tensor {
-    class: &'static str,
-    storage: usize,
-    offset: usize,
-    shape: Vec<usize>,
-    strides: Vec<usize>,
-    /// How the tensor is built from its parts.
-    maker: Maker,
-}
-
-#[derive(Clone, Copy)]
-enum Maker {
-    Plain,
-    Parameter,
-    WithState,
-    /// Marked as a negated or conjugated view.
-    Marked(&'static str),
-}
-
-/// The storages of an archive.
-#[derive(Default)]
-struct Storages(Vec<Vec<u8>>);
-
-impl Storages {
-    fn add(&mut self, bytes: Vec<u8>) -> usize {
-        self.0.push(bytes);
-        self.0.len() - 1
-    }
-
-    /// A tensor with its own storage.
-    fn tensor(&mut self, entry: &Entry) -> Tensor {
-        let (class, bytes) = match &entry.values {
-            Values::Real(values) => {
-                ("FloatStorage", values.iter().flat_map(|v| v.to_le_bytes()).collect())
-            }
-            Values::Complex(values) => {
-                let parts = values.iter().flatten();
-                ("ComplexFloatStorage", parts.flat_map(|v| v.to_le_bytes()).collect())
-            }
-            Values::Integers => ("LongStorage", vec![0; 8]),
-        };
-        let mut step = 1;
-        let mut strides: Vec<usize> = Vec::new();
-        for extent in entry.shape.iter().rev() {
-            strides.insert(0, step);
-            step *= extent;
-        }
-        let (storage, shape) = (self.add(bytes), entry.shape.clone());
-        Tensor { class, storage, offset: 0, shape, strides, maker: Maker::Plain }
-    }
-
-    /// A state_dict of these tensors, renamed.
-    fn dict(&mut self, entries: &Entries, rename: impl Fn(&str) -> String) -> Object {
-        let item =
-            |(name, entry): (&String, &Entry)| (rename(name), Object::Tensor(self.tensor(entry)));
-        Object::Dict(entries.iter().map(item).collect())
-    }
-
-    /// Writes the archive.
-    fn save(self, object: &Object) -> Vec<u8> {
-        let mut pickle = b"\x80\x02".to_vec();
-        object.pickle(&mut pickle);
-        pickle.push(b'.');
-        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-        let stored =
-            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-        let mut add = |name: &str, bytes: &[u8]| {
-            zip.start_file(format!("archive/{name}"), stored).unwrap();
-            zip.write_all(bytes).unwrap();
-        };
-        add("data.pkl", &pickle);
-        add("byteorder", b"little");
-        for (key, bytes) in self.0.iter().enumerate() {
-            add(&format!("data/{key}"), bytes);
-        }
-        zip.finish().unwrap().into_inner()
-    }
-}
-
-fn text(text: &str, out: &mut Vec<u8>) {
-    out.push(b'X');
-    out.extend((text.len() as u32).to_le_bytes());
-    out.extend(text.bytes());
-}
-
-fn global(module: &str, name: &str, out: &mut Vec<u8>) {
-    out.extend(format!("c{module}\n{name}\n").bytes());
-}
-
-fn sizes(sizes: &[usize], out: &mut Vec<u8>) {
-    Object::List(sizes.iter().map(|&n| Object::Int(n as i32)).collect()).pickle(out);
-}
-
-impl Object {
-    fn pickle(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Int(value) => {
-                out.push(b'J');
-                out.extend(value.to_le_bytes());
-            }
-            Self::Text(value) => text(value, out),
-            Self::List(items) => {
-                out.push(b'(');
-                items.iter().for_each(|item| item.pickle(out));
-                out.push(b't');
-            }
-            Self::Dict(items) => {
-                out.extend(b"}(");
-                for (key, value) in items {
-                    text(key, out);
-                    value.pickle(out);
-                }
-                out.push(b'u');
-            }
-            Self::Tensor(tensor) => tensor.pickle(out),
-        }
-    }
-}
-
-impl Tensor {
-    fn pickle(&self, out: &mut Vec<u8>) {
-        match self.maker {
-            Maker::Plain | Maker::Marked(_) => {
-                global("torch._utils", "_rebuild_tensor_v2", out);
-                self.arguments(out);
-                out.push(b'R');
-            }
-            Maker::Parameter => {
-                global("torch._utils", "_rebuild_parameter_with_state", out);
-                out.push(b'(');
-                Self { maker: Maker::Plain, ..self.clone() }.pickle(out);
-                out.extend(b"\x89}}tR");
-            }
-            Maker::WithState => {
-                global("torch._tensor", "_rebuild_from_type_v2", out);
-                out.push(b'(');
-                global("torch._utils", "_rebuild_tensor_v2", out);
-                global("torch", "Tensor", out);
-                self.arguments(out);
-                out.extend(b"}tR");
-            }
-        }
-    }
-
-    fn arguments(&self, out: &mut Vec<u8>) {
-        out.extend(b"((");
-        text("storage", out);
-        global("torch", self.class, out);
-        text(&self.storage.to_string(), out);
-        text("cpu", out);
-        Object::Int(0).pickle(out);
-        out.extend(b"tQ");
-        Object::Int(self.offset as i32).pickle(out);
-        sizes(&self.shape, out);
-        sizes(&self.strides, out);
-        out.push(0x89);
-        global("collections", "OrderedDict", out);
-        out.extend(b")R");
-        if let Maker::Marked(mark) = self.maker {
-            out.push(b'}');
-            text(mark, out);
-            out.extend(b"\x88s");
-        }
-        out.push(b't');
-    }
-}
-
-const NAME: &str = "k1_top1.pt";
-
-fn fixture() -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pytorch").join(NAME);
+fn bytes(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
     files::read(&path).unwrap()
 }
 
+fn fixture() -> Vec<u8> {
+    bytes(NAME)
+}
+
 fn published() -> Entries {
-    let bytes = fixture();
-    let mut source = Source::from_bytes(&bytes, Path::new(NAME)).unwrap();
+    entries(&fixture())
+}
+
+fn entries(bytes: &[u8]) -> Entries {
+    let mut source = Source::from_bytes(bytes, Path::new(NAME)).unwrap();
     let state = state::states(&source.dictionaries).unwrap().swap_remove(0);
     source.read(state.tensors.into_iter().collect()).unwrap()
 }
@@ -241,6 +68,53 @@ fn tensors_beside_the_model_are_no_part_of_it() {
     let nested = Object::Dict(vec![("state_dict".into(), file.dict(&published(), plain))]);
     let object = Object::List(vec![Object::Int(3), nested]);
     assert_eq!(same(&file.save(&object), None)["imported_state"], "1.state_dict");
+}
+
+#[test]
+fn settings_saved_beside_the_weights_are_taken() {
+    let saved = |entries: &Entries, settings: &[(&str, Object)]| {
+        let mut file = Storages::default();
+        let settings = settings.iter().map(|(key, value)| (key.to_string(), value.clone()));
+        let items = [
+            ("model".into(), file.dict(entries, plain)),
+            ("config".into(), Object::Dict(settings.collect())),
+            // Of a sampler, and more than there are experts.
+            ("sampling".into(), Object::Dict(vec![("top_k".into(), Object::Int(50))])),
+        ];
+        file.save(&Object::Dict(items.into()))
+    };
+    let import = |bytes: &[u8]| from_bytes(bytes, Path::new("x.pt"), &Options::default());
+
+    let file = saved(&published(), &[("top_k", Object::Int(2)), ("eta_floor", Object::Float(9.0))]);
+    let Imported { checkpoint, survey } = import(&file).unwrap();
+    assert_eq!(checkpoint.config.top_k, 2);
+    assert!(checkpoint.config.eta_floor < 9.0, "its buffers tell");
+    assert_eq!(survey.origins["top_k"], "saved beside the weights");
+    assert_eq!(read(&file, None).unwrap().config.top_k, 1, "flags come first");
+
+    let trained = entries(&bytes("import/half.pt"));
+    let file = saved(
+        &trained,
+        &[
+            ("top_k", Object::Int(1)),
+            ("chain", Object::Text("full")),
+            ("eta_floor", Object::Float(0.0625)),
+            ("off_diagonal", Object::Float(-1.0)),
+        ],
+    );
+    let Imported { checkpoint, survey } = import(&file).unwrap();
+    assert_eq!((checkpoint.config.chain, checkpoint.config.eta_floor), (Chain::Full, 0.0625));
+    assert_eq!(
+        (checkpoint.config.off_diagonal, &*survey.origins["off_diagonal"]),
+        (1.0, "assumed")
+    );
+
+    let mut file = Storages::default();
+    let top_k = |k| Object::Dict(vec![("top_k".into(), Object::Int(k))]);
+    let model = file.dict(&published(), plain);
+    let two = [("model".into(), model), ("args".into(), top_k(1)), ("config".into(), top_k(2))];
+    let error = import(&file.save(&Object::Dict(two.into()))).expect_err("which of the two?");
+    assert!(error.help().contains("--top-k"), "{error}");
 }
 
 #[test]

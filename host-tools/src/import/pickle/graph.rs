@@ -24,7 +24,8 @@ pub(in crate::import) enum Node {
         state: Option<Id>,
     },
     Bool(bool),
-    /// A value whose content is not needed: None, a float, bytes.
+    Float(f64),
+    /// A value whose content is not needed: None, bytes.
     Opaque,
 }
 
@@ -59,6 +60,15 @@ impl Pickle {
 
     pub(in crate::import) fn int(&self, id: Id) -> Option<i64> {
         if let Node::Int(value) = self.node(id) { Some(*value) } else { None }
+    }
+
+    /// A number, whole or not.
+    pub(in crate::import) fn real(&self, id: Id) -> Option<f64> {
+        match self.node(id) {
+            Node::Float(value) => Some(*value),
+            Node::Int(value) => Some(*value as f64),
+            _ => None,
+        }
     }
 
     pub(in crate::import) fn text(&self, id: Id) -> Option<&str> {

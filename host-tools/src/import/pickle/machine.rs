@@ -55,7 +55,10 @@ impl<'a> Machine<'a> {
             op::DUP => self.stack.push(self.top()?),
             op::NONE => self.push(Node::Opaque),
             op::NEWTRUE | op::NEWFALSE => self.push(Node::Bool(opcode == op::NEWTRUE)),
-            op::BINFLOAT => self.skip(8)?,
+            op::BINFLOAT => {
+                let value = f64::from_be_bytes(self.take()?);
+                self.push(Node::Float(value));
+            }
             op::BININT => self.push_int(4, true)?,
             op::BININT1 => self.push_int(1, false)?,
             op::BININT2 => self.push_int(2, false)?,

@@ -6,12 +6,12 @@
 //! and candle-core 0.11.1 drops `z`, so that η could not be checked. The part of the format needed
 //! here is small, and `zip` alone is 19 crates to build, against 38, 140 and 131.
 
+use super::contents::Contents;
 use super::input::Input;
 use super::object;
 use crate::import::pickle::Pickle;
 use crate::import::refusal::{COPY_AGAIN, PASS_A_MODEL, Refusal, SAVE_AGAIN};
-use crate::import::state::Dictionary;
-use crate::import::view::{Place, Stored};
+use crate::import::view::Place;
 use std::io::Read;
 use zip::ZipArchive;
 
@@ -58,15 +58,15 @@ impl<'a> Archive<'a> {
         Ok(archive)
     }
 
-    /// The tensors that the pickle describes.
-    pub(super) fn dictionaries(&mut self, file: usize) -> Result<Vec<Dictionary<Stored>>, Refusal> {
+    /// What the pickle describes.
+    pub(super) fn contents(&mut self, file: usize) -> Result<Contents, Refusal> {
         let bytes = self
             .entry("data.pkl", LARGEST_PICKLE)
             .map_err(|reason| Refusal::new(format!("its pickle {reason}"), COPY_AGAIN))?;
         let pickle = Pickle::parse(&bytes).map_err(|reason| {
             Refusal::new(format!("its pickle cannot be read: {reason}"), SAVE_AGAIN)
         })?;
-        object::dictionaries(&pickle, file, &|key| Ok(Place::Entry(format!("data/{key}"))))
+        object::contents(&pickle, file, &|key| Ok(Place::Entry(format!("data/{key}"))))
     }
 
     /// Reads an entry of at most `limit` bytes and verifies the archive's checksum.

@@ -3,14 +3,14 @@
 //! of elements in front.
 
 use super::archive::LARGEST_PICKLE;
+use super::contents::Contents;
 use super::input::{Input, bytes_at};
 use super::object;
 use super::tensor::storage;
 use crate::import::element::Element;
 use crate::import::pickle::Pickle;
 use crate::import::refusal::{COPY_AGAIN, Refusal, SAVE_AGAIN};
-use crate::import::state::Dictionary;
-use crate::import::view::{Place, Stored};
+use crate::import::view::Place;
 use std::collections::HashMap;
 
 /// The pickled magic number.
@@ -20,12 +20,12 @@ pub(super) fn is_legacy(head: &[u8]) -> bool {
     head.starts_with(MAGIC)
 }
 
-/// The tensors of a file of `length` bytes.
-pub(super) fn dictionaries(
+/// What is in a file of `length` bytes.
+pub(super) fn contents(
     input: &mut dyn Input,
     length: u64,
     file: usize,
-) -> Result<Vec<Dictionary<Stored>>, Refusal> {
+) -> Result<Contents, Refusal> {
     let unreadable = |reason| Refusal::new(format!("it cannot be read: {reason}"), COPY_AGAIN);
     let bytes = bytes_at(input, 0, length.min(LARGEST_PICKLE)).map_err(unreadable)?;
     let mut rest = bytes.as_slice();
@@ -40,7 +40,7 @@ pub(super) fn dictionaries(
     let (object, keys) = (next()?, next()?);
     let start = (bytes.len() - rest.len()) as u64;
     let places = places(&object, &keys, start, length, input)?;
-    object::dictionaries(&object, file, &|key| {
+    object::contents(&object, file, &|key| {
         places.get(key).cloned().ok_or_else(|| format!("has no storage `{key}` in the file"))
     })
 }

@@ -1,15 +1,18 @@
 //! Files of checkpoints: what tensors there are, and reading those that are wanted.
 
 mod archive;
+mod contents;
 mod input;
 mod legacy;
 mod object;
 mod other;
 mod part;
 mod safetensors;
+mod settings;
 mod shards;
 mod tensor;
 
+use super::dimensions::Dimensions;
 use super::element::Entries;
 use super::refusal::{COPY_AGAIN, MAKE_CONTIGUOUS, MAKE_PLAIN, MAKE_REAL, Refusal};
 use super::state::Dictionary;
@@ -34,6 +37,8 @@ pub(super) struct Source<'a> {
     pub(super) dictionaries: Vec<Dictionary<Stored>>,
     /// Text by key; only a single safetensors file has it.
     pub(super) metadata: BTreeMap<String, String>,
+    /// What training scripts saved of the dimensions; only files of PyTorch have it.
+    pub(super) settings: Vec<Dimensions>,
     parts: Vec<Part<'a>>,
 }
 
@@ -90,13 +95,14 @@ impl<'a> Source<'a> {
 
     fn of_parts(files: Vec<PathBuf>, mut parts: Vec<Part<'a>>) -> Self {
         let mut joined: Vec<Dictionary<Stored>> = Vec::new();
-        let mut metadata = BTreeMap::new();
+        let (mut metadata, mut settings) = (BTreeMap::new(), Vec::new());
         // Positions of the dictionaries of the files before, by path.
         let mut known: BTreeMap<String, usize> = BTreeMap::new();
         for part in &mut parts {
-            metadata.append(&mut part.metadata);
+            metadata.append(&mut part.contents.metadata);
+            settings.append(&mut part.contents.settings);
             let start = joined.len();
-            for dictionary in part.dictionaries.drain(..) {
+            for dictionary in part.contents.dictionaries.drain(..) {
                 match known.get(&dictionary.path) {
                     Some(&at) => joined[at].tensors.extend(dictionary.tensors),
                     None => joined.push(dictionary),
@@ -105,7 +111,7 @@ impl<'a> Source<'a> {
             let new = joined.iter().enumerate().skip(start);
             known.extend(new.map(|(at, dictionary)| (dictionary.path.clone(), at)));
         }
-        Self { files, dictionaries: joined, metadata, parts }
+        Self { files, dictionaries: joined, metadata, settings, parts }
     }
 
     /// Keeps the tensors that are in the files that the index says.

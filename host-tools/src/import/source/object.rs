@@ -1,6 +1,8 @@
 //! The dictionaries of tensors within a pickled object: dictionaries, lists and the attributes of
 //! objects at any depth, and whole modules, whose tensors have the names of their state_dict.
 
+use super::contents::Contents;
+use super::settings::settings;
 use super::tensor::{is_tensor, view};
 use crate::import::pickle::{Id, Node, Pickle};
 use crate::import::refusal::{MAKE_TENSORS, Refusal, SAVE_AGAIN};
@@ -14,14 +16,14 @@ const LONGEST_PATH: usize = 1 << 8;
 /// Maximum number of tensors and of modules; more are damage.
 const MOST_ITEMS: usize = 1 << 18;
 
-/// Every dictionary of the object that contains tensors. `place` finds a storage by its key;
+/// Every dictionary of the object that contains tensors, and what it says of dimensions. `place` finds a storage by its key;
 /// `file` is the index of the file.
-pub(super) fn dictionaries(
+pub(super) fn contents(
     pickle: &Pickle,
     file: usize,
     place: &dyn Fn(&str) -> Result<Place, String>,
-) -> Result<Vec<Dictionary<Stored>>, Refusal> {
-    let mut found = Vec::new();
+) -> Result<Contents, Refusal> {
+    let mut dictionaries = Vec::new();
     let mut items_left = MOST_ITEMS;
     for (path, tensors) in tensors(pickle, &mut items_left)? {
         let stored = |(name, id): (String, Id)| {
@@ -29,9 +31,9 @@ pub(super) fn dictionaries(
             (name, Stored { name: whole, file, view: view(pickle, id, place) })
         };
         let tensors = tensors.into_iter().map(stored).collect();
-        found.push(Dictionary { path, tensors });
+        dictionaries.push(Dictionary { path, tensors });
     }
-    Ok(found)
+    Ok(Contents { dictionaries, settings: settings(pickle), ..Contents::default() })
 }
 
 /// Path and tensors of each dictionary.

@@ -1,13 +1,12 @@
 //! One file of a checkpoint, in any format that can be read.
 
 use super::archive::{Archive, is_archive};
+use super::contents::Contents;
 use super::input::{Input, bytes_at};
 use super::other;
 use super::{legacy, safetensors};
 use crate::import::refusal::Refusal;
-use crate::import::state::Dictionary;
-use crate::import::view::{Place, Stored};
-use std::collections::BTreeMap;
+use crate::import::view::Place;
 use std::io::SeekFrom;
 
 /// Bytes that tell the format.
@@ -15,9 +14,7 @@ const HEAD: u64 = 512;
 
 /// A file whose tensors are known, but not yet read.
 pub(super) struct Part<'a> {
-    pub(super) dictionaries: Vec<Dictionary<Stored>>,
-    /// Text by key; only safetensors have it.
-    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) contents: Contents,
     /// Bytes of the file.
     pub(super) length: u64,
     /// Whether `torch.save` wrote it.
@@ -38,21 +35,18 @@ impl<'a> Part<'a> {
         };
         let length = input.seek(SeekFrom::End(0)).map_err(|error| unreadable(error.to_string()))?;
         let head = bytes_at(&mut *input, 0, length.min(HEAD)).map_err(unreadable)?;
-        let mut metadata = BTreeMap::new();
-        let (dictionaries, reader) = if is_archive(&head) {
+        let (contents, reader) = if is_archive(&head) {
             let mut archive = Archive::open(input, length)?;
-            (archive.dictionaries(file)?, Reader::Archive(archive))
+            (archive.contents(file)?, Reader::Archive(archive))
         } else if legacy::is_legacy(&head) {
-            (legacy::dictionaries(&mut *input, length, file)?, Reader::Plain(input))
+            (legacy::contents(&mut *input, length, file)?, Reader::Plain(input))
         } else if safetensors::is_safetensors(&head) {
-            let (dictionaries, about) = safetensors::contents(&mut *input, length, file)?;
-            metadata = about;
-            (dictionaries, Reader::Plain(input))
+            (safetensors::contents(&mut *input, length, file)?, Reader::Plain(input))
         } else {
             return Err(other::refusal(&head));
         };
         let is_pytorch = !safetensors::is_safetensors(&head);
-        Ok(Self { dictionaries, metadata, length, is_pytorch, reader })
+        Ok(Self { contents, length, is_pytorch, reader })
     }
 
     /// The bytes of a storage.

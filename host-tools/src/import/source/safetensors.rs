@@ -1,12 +1,12 @@
 //! Safetensors: a JSON header with the place of each tensor, of which each is read by itself.
 
+use super::contents::Contents;
 use super::input::{Input, bytes_at};
 use crate::import::element::Element;
 use crate::import::refusal::{COPY_AGAIN, Refusal};
 use crate::import::state::Dictionary;
 use crate::import::view::{Place, Stored, View};
 use safetensors::tensor::Metadata;
-use std::collections::BTreeMap;
 
 /// Bytes in front of the header: its length.
 const PREFIX: u64 = 8;
@@ -18,13 +18,12 @@ pub(super) fn is_safetensors(head: &[u8]) -> bool {
     head.get(PREFIX as usize) == Some(&b'{')
 }
 
-/// The tensors of a file of `length` bytes, and its metadata.
-#[expect(clippy::type_complexity, reason = "two independent parts of a file")]
+/// What is in a file of `length` bytes.
 pub(super) fn contents(
     input: &mut dyn Input,
     length: u64,
     file: usize,
-) -> Result<(Vec<Dictionary<Stored>>, BTreeMap<String, String>), Refusal> {
+) -> Result<Contents, Refusal> {
     let bad = |reason: String| {
         Refusal::new(format!("it is not a valid safetensors file: {reason}"), COPY_AGAIN)
     };
@@ -55,5 +54,5 @@ pub(super) fn contents(
     let dictionary = Dictionary { path: String::new(), tensors: tensors.collect() };
     let metadata = parsed.metadata().iter().flatten();
     let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
-    Ok((vec![dictionary], metadata))
+    Ok(Contents { dictionaries: vec![dictionary], metadata, ..Contents::default() })
 }
