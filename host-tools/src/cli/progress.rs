@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::cli::Global;
 use crate::terminal::Stderr;
@@ -112,22 +112,38 @@ struct Log {
     started: Instant,
     /// Time of the last line since the start; zero before any.
     last: Duration,
+    /// The first position of this pass and when it was reached: what is before it may have been
+    /// done by an earlier run.
+    first: Option<(u64, Duration)>,
 }
 
 impl Log {
     fn new(length: u64) -> Self {
         let (message, started) = (String::new(), Instant::now());
-        Self { length, message, started, last: Duration::ZERO }
+        Self { length, message, started, last: Duration::ZERO, first: None }
     }
 
     /// The line due at `now`, the time since the start, if any.
     fn line(&mut self, position: u64, now: Duration) -> Option<String> {
+        let (first, since) = match self.first {
+            Some(first) if first.0 <= position => first,
+            // A step back begins another pass.
+            _ => *self.first.insert((position, now)),
+        };
         if now < self.last + INTERVAL {
             return None;
         }
         self.last = now;
         let percent = 100.0 * position as f64 / self.length.max(1) as f64;
-        Some(format!("{}: {percent:.0} % after {} s", self.message, now.as_secs()))
+        let (done, left) = (position - first, self.length.saturating_sub(position));
+        let left = match done {
+            0 => String::new(),
+            _ => {
+                let left = (now - since).mul_f64(left as f64 / done as f64);
+                format!(", {} left", HumanDuration(left))
+            }
+        };
+        Some(format!("{}: {percent:.0} % after {} s{left}", self.message, now.as_secs()))
     }
 }
 
@@ -142,10 +158,22 @@ mod tests {
         let at = Duration::from_secs;
         assert_eq!(log.line(1, at(0)), None, "short work leaves no trace");
         assert_eq!(log.line(20, Duration::from_millis(9_999)), None);
-        assert_eq!(log.line(50, at(12)).unwrap(), "calibrating: 25 % after 12 s");
+        assert_eq!(log.line(50, at(12)).unwrap(), "calibrating: 25 % after 12 s, 37 seconds left");
         assert_eq!(log.line(51, at(12)), None);
         assert_eq!(log.line(52, at(21)), None);
-        assert_eq!(log.line(100, at(3600)).unwrap(), "calibrating: 50 % after 3600 s");
+        let line = log.line(100, at(3600)).unwrap();
+        assert_eq!(line, "calibrating: 50 % after 3600 s, 61 minutes left");
+    }
+
+    #[test]
+    fn the_time_left_leaves_out_what_was_done_before() {
+        let at = Duration::from_secs;
+        let mut resumed = Log::new(100);
+        assert_eq!(resumed.line(60, at(20)).unwrap(), ": 60 % after 20 s");
+        assert_eq!(resumed.line(80, at(40)).unwrap(), ": 80 % after 40 s, 20 seconds left");
+        let again = "another pass";
+        assert_eq!(resumed.line(0, at(100)).unwrap(), ": 0 % after 100 s", "{again}");
+        assert_eq!(resumed.line(50, at(130)).unwrap(), ": 50 % after 130 s, 30 seconds left");
     }
 
     #[test]
