@@ -197,8 +197,8 @@ impl Plan {
         !is_counter(name) && !self.surplus.contains(name)
     }
 
-    /// Takes the dimensions that no tensor tells from the file's metadata, what the user gave, what a
-    /// training script saved, and what is usual for such models, in this order.
+    /// Takes the dimensions that no tensor tells from the file's metadata, what the user gave, what
+    /// a training script saved, and what is usual for such models, in this order.
     fn complete(
         &mut self,
         counted: Dimensions,

@@ -16,8 +16,8 @@ const LONGEST_PATH: usize = 1 << 8;
 /// Maximum number of tensors and of modules; more are damage.
 const MOST_ITEMS: usize = 1 << 18;
 
-/// Every dictionary of the object that contains tensors, and what it says of dimensions. `place` finds a storage by its key;
-/// `file` is the index of the file.
+/// Every dictionary of the object that contains tensors, and what it says of dimensions. `place`
+/// finds a storage by its key; `file` is the index of the file.
 pub(super) fn contents(
     pickle: &Pickle,
     file: usize,
