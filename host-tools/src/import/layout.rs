@@ -231,7 +231,8 @@ impl Plan {
         }
         self.given = known.clone();
         let experts = known.experts.unwrap_or(UNKNOWN);
-        known.add(&self.possible(settings, experts), SAVED, &mut self.origins);
+        let settings = self.possible(settings, experts);
+        known.add(&Dimensions::agreed(&settings), SAVED, &mut self.origins);
         let usual = Dimensions {
             top_k: (experts == 1).then_some(1),
             chain: Some(match self.constants {
@@ -250,9 +251,12 @@ impl Plan {
         known.add(&usual, ASSUMED, &mut self.origins);
         self.config = draft(&known);
         if known.top_k.is_none() {
-            let problem = format!(
-                "it does not say to how many of its {experts} experts a token is routed (top_k)"
-            );
+            let routed = format!("to how many of its {experts} experts a token is routed (top_k)");
+            let said: BTreeSet<usize> = settings.iter().filter_map(|one| one.top_k).collect();
+            let problem = match said.is_empty() {
+                true => format!("it does not say {routed}"),
+                false => format!("its settings disagree {routed}: {said:?}"),
+            };
             let remedy = format!(
                 "add the number that it was trained with, 1 to {experts}, where {experts} is dense \
                  gating: `resnet-bk import {{file}} --top-k N --out model.safetensors`"
@@ -262,8 +266,8 @@ impl Plan {
         self.check()
     }
 
-    /// The settings that the model can have and that do not contradict each other.
-    fn possible(&self, settings: &[Dimensions], experts: usize) -> Dimensions {
+    /// Of these settings, what the model can have.
+    fn possible(&self, settings: &[Dimensions], experts: usize) -> Vec<Dimensions> {
         let fits = |top_k: &usize| (1..=experts).contains(top_k);
         let possible = |one: &Dimensions| match self.constants {
             // The rest is in the buffers.
@@ -271,8 +275,7 @@ impl Plan {
             Constants::Trained => one.clone(),
         };
         let possible = settings.iter().map(possible);
-        let possible = possible.map(|one| Dimensions { top_k: one.top_k.filter(fits), ..one });
-        Dimensions::agreed(&possible.collect::<Vec<_>>())
+        possible.map(|one| Dimensions { top_k: one.top_k.filter(fits), ..one }).collect()
     }
 
     fn check(&self) -> Result<(), Refusal> {

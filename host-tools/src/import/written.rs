@@ -114,6 +114,7 @@ fn settings_saved_beside_the_weights_are_taken() {
     let model = file.dict(&published(), plain);
     let two = [("model".into(), model), ("args".into(), top_k(1)), ("config".into(), top_k(2))];
     let error = import(&file.save(&Object::Dict(two.into()))).expect_err("which of the two?");
+    assert!(error.to_string().ends_with("is routed (top_k): {1, 2}"), "{error}");
     assert!(error.help().contains("--top-k"), "{error}");
 }
 
