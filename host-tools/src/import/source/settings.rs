@@ -15,8 +15,11 @@ pub(super) fn settings(pickle: &Pickle) -> Vec<Dimensions> {
     for node in pickle.nodes() {
         let Node::Dict(items) = node else { continue };
         let settings = of(pickle, items);
-        if settings != Dimensions::default() && !found.contains(&settings) && found.len() < MOST {
+        if settings != Dimensions::default() && !found.contains(&settings) {
             found.push(settings);
+        }
+        if found.len() == MOST {
+            break;
         }
     }
     found
