@@ -4,7 +4,8 @@
     torchrun --nproc-per-node 4 train.py --corpus DIR --tokenizer tokenizer.json --out runs/mine
 
 A run that was cut resumes: start the same command again. `resnet-bk` then quantizes
-runs/mine/model.safetensors. The recipe is that of `resnet-bk train`: AdamW, a cosine, clipping.
+runs/mine/model.safetensors. The recipe is that of `resnet-bk train`: AdamW, a cosine, clipping;
+with --teacher, soft targets of larger models, too.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch.nn.parallel import DistributedDataParallel
 
-from resnet_bk import Config, Gated, ResNetBK, save
+from resnet_bk import Config, Gated, ResNetBK, load, save
 
 SAVE_EVERY, SAY_EVERY, WARMUP = 200, 50, 200
 
@@ -31,6 +32,11 @@ def arguments():
     add("--corpus", required=True, type=pathlib.Path, help="directory with train.txt, valid.txt")
     add("--tokenizer", required=True, type=pathlib.Path, help="tokenizer.json")
     add("--out", required=True, type=pathlib.Path, help="directory of the model")
+    add("--init", type=pathlib.Path, help="model to go on from: its dimensions are kept")
+    add("--teacher", type=pathlib.Path, action="append", default=[],
+        help="model whose predictions are soft targets; of several the average")
+    add("--cross-entropy", type=float, default=0.2,
+        help="beside teachers: weight of the text's own tokens in the loss")
     add("--width", type=int, default=160)
     add("--layers", type=int, default=10)
     add("--channels", type=int, default=192, help="of the memory")
@@ -57,19 +63,47 @@ def rate(args, step):
     return args.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def in_windows(count, window, tokens=8192):
+    """Positions of a text, window by window, about so many tokens at a time."""
+    for part in torch.arange(count).split(max(1, tokens // window) * window):
+        whole = len(part) // window * window
+        yield from (rows for rows in (part[:whole].view(-1, window), part[None, whole:])
+                    if rows.numel())
+
+
+@torch.no_grad()
 def bits_per_byte(model, tokens, size, window, device):
     """Of every token but the first, in windows from a fresh state; `size` bytes are predicted."""
     model.eval()
     nats = 0.0
-    with torch.no_grad():
-        for part in torch.arange(len(tokens) - 1).split(64 * window):
-            for rows in part.split(window) if len(part) % window else [part.view(-1, window)]:
-                rows = rows.view(-1, rows.shape[-1])
-                logits = model(tokens[rows].to(device)).float().flatten(0, 1)
-                targets = tokens[rows + 1].to(device).flatten()
-                nats += F.cross_entropy(logits, targets, reduction="sum").item()
+    for rows in in_windows(len(tokens) - 1, window):
+        logits = model(tokens[rows].to(device)).float().flatten(0, 1)
+        targets = tokens[rows + 1].to(device).flatten()
+        nats += F.cross_entropy(logits, targets, reduction="sum").item()
     model.train()
     return nats / math.log(2) / size
+
+
+@torch.no_grad()
+def soft_targets(teachers, tokens, vocab, device):
+    """Most probable next tokens of every position, and their probabilities: `[positions, 64]`."""
+    shape = len(tokens), min(64, vocab - 1)
+    likely, probabilities = torch.empty(shape, dtype=torch.int32), torch.empty(shape).half()
+    window = min([1024, *(its.config.positions or 1024 for its in teachers)])
+    for rows in in_windows(len(tokens), window):
+        inputs = tokens[rows].to(device)
+        mean = sum(teacher(inputs).float().softmax(-1) for teacher in teachers) / len(teachers)
+        kept, rows = mean.flatten(0, 1).topk(shape[1]), rows.flatten()
+        likely[rows], probabilities[rows] = kept.indices.int().cpu(), kept.values.half().cpu()
+    return likely, probabilities
+
+
+def soft_loss(logits, likely, probabilities):
+    """Cross-entropy with the teachers' distribution: all other tokens are one class."""
+    log_q, likely = logits.log_softmax(-1), likely.long()
+    others = log_q.scatter(-1, likely, -math.inf).logsumexp(-1)
+    rest = (1 - probabilities.sum(-1)).clamp(min=0)
+    return -((probabilities * log_q.gather(-1, likely)).sum(-1) + rest * others).mean()
 
 
 def replace(path, write):
@@ -91,10 +125,24 @@ def main():
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     texts = [(args.corpus / f"{split}.txt").read_text("utf-8") for split in ("train", "valid")]
     train, valid = (torch.tensor(tokenizer.encode(text).ids) for text in texts)
-    config = Config(tokenizer.get_vocab_size(), args.width, args.layers,
-                    potentials=args.potentials, block=Gated(args.channels))
+    vocab = tokenizer.get_vocab_size()
     torch.manual_seed(args.seed)
-    own = model = ResNetBK(config, args.dropout).to(args.device).train()
+    if args.init:
+        own = load(args.init, args.dropout)
+    else:
+        own = ResNetBK(Config(vocab, args.width, args.layers, potentials=args.potentials,
+                              block=Gated(args.channels)), args.dropout)
+    teachers = [load(path).to(args.device).eval() for path in args.teacher]
+    for path, its in zip([args.init, *args.teacher], [own, *teachers]):
+        if its.config.vocab != vocab:
+            raise SystemExit(f"{path} has {its.config.vocab} tokens, {args.tokenizer} {vocab}: "
+                             "give --tokenizer the one that it was trained with")
+    own = model = own.to(args.device).train()
+    soft = None
+    if teachers:
+        if rank == 0:
+            print("the teachers read the text once", flush=True)
+        soft = soft_targets(teachers, train, vocab, args.device)
     matrices = [p for p in own.parameters() if p.ndim == 2]
     others = [p for p in own.parameters() if p.ndim != 2]
     groups = [{"params": matrices, "weight_decay": args.weight_decay},
@@ -125,9 +173,15 @@ def main():
             group["lr"] = rate(args, step)
         with amp:
             logits = model(windows[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+        logits = logits.float().flatten(0, 1)
+        loss = total = F.cross_entropy(logits, windows[:, 1:].flatten())
+        if soft:
+            at = (starts + offsets[:-1]).flatten()
+            likely, probabilities = (part[at].to(args.device) for part in soft)
+            total = soft_loss(logits, likely, probabilities.float())
+            total = torch.lerp(total, loss, args.cross_entropy)
         optimizer.zero_grad()
-        loss.backward()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(own.parameters(), 1.0)
         optimizer.step()
         done = step + 1

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
+import train
 from resnet_bk import load
 
 HERE = pathlib.Path(__file__).parents[1]
@@ -68,6 +70,58 @@ def test_several_processes_train_one_model(folder):
     done = run(folder, "two", start=start)
     assert done.returncode == 0, done.stderr
     assert weights(folder / "two").keys() == weights(folder / "whole").keys()
+
+
+def test_a_model_learns_from_another(folder):
+    """A teacher that knows next to nothing is believed, against the text."""
+    assert run(folder, "fresh", "--steps", "1").returncode == 0
+    teacher, start = (folder / name / "model.safetensors" for name in ("fresh", "whole"))
+    learning = ("--init", start, "--teacher", teacher, "--width", "24")
+    taught = run(folder, "taught", *learning, "--cross-entropy", "0")
+    assert taught.returncode == 0, taught.stderr
+    models = [load(folder / name / "model.safetensors") for name in ("fresh", "whole", "taught")]
+    assert models[2].config == models[1].config
+    text = (folder / "valid.txt").read_text()
+    tokens = torch.tensor([Tokenizer.from_file(str(TOKENIZER)).encode(text).ids[:64]])
+    with torch.no_grad():
+        fresh, whole, taught = (model.eval()(tokens).log_softmax(-1) for model in models)
+    divergence = [(fresh.exp() * (fresh - other)).sum(-1).mean() for other in (whole, taught)]
+    assert divergence[0] > 1 and divergence[1] < 0.5, divergence
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(folder):
+    other = HERE / "tests" / "fixtures" / "gated" / "model.safetensors"
+    refused = run(folder, "refused", "--teacher", other).stderr
+    assert str(other) in refused and "--tokenizer" in refused
+
+
+def test_soft_targets_are_the_most_probable_tokens(folder):
+    model = load(folder / "whole" / "model.safetensors").eval()
+    vocab = model.config.vocab
+    tokens = torch.arange(1500) * 7 % vocab
+    likely, probabilities = train.soft_targets([model, model], tokens, vocab, "cpu")
+    for first, last in ((0, 1023), (1024, 1499)):
+        with torch.no_grad():
+            exact = model(tokens[None, first : last + 1])[0, -1].softmax(-1)
+        assert torch.allclose(exact[likely[last].long()], probabilities[last].float(), atol=1e-3)
+        assert exact.topk(64).values.sum() - probabilities[last].float().sum() < 1e-3
+
+
+def test_the_loss_on_soft_targets():
+    torch.manual_seed(3)
+    logits = torch.randn(5, 11, dtype=torch.float64, requires_grad=True)
+    likely = torch.stack([torch.randperm(11)[:3] for _ in range(5)])
+    probabilities = torch.tensor([0.5, 0.25, 0.125], dtype=torch.float64).expand(5, 3)
+    exact = 0.0
+    for row, tokens in zip(logits.softmax(-1), likely):
+        others = 1 - row[tokens].sum()
+        exact -= 0.5 * row[tokens[0]].log() + 0.25 * row[tokens[1]].log()
+        exact -= 0.125 * row[tokens[2]].log() + 0.125 * others.log()
+    loss = train.soft_loss(logits, likely, probabilities)
+    assert torch.allclose(loss, exact / 5)
+    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (by_hand,) = torch.autograd.grad(exact / 5, logits)
+    assert torch.allclose(gradient, by_hand)
 
 
 @pytest.mark.skipif(not TOOLS.exists(), reason="resnet-bk is not built: cargo build --release")
