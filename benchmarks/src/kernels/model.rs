@@ -171,7 +171,7 @@ fn generation(
     let ratio = alternate(rounds, ours, || {
         stream.reset();
         for &token in tokens {
-            let best = stream.step(token).map(|logits| {
+            let best = stream.step(&[token]).map(|logits| {
                 let ends = |a: &(usize, &f32), b: &(usize, &f32)| a.1.total_cmp(b.1);
                 logits.iter().enumerate().max_by(ends).map(|(i, _)| i)
             });

@@ -5,6 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use resnet_bk_core::Sampler;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::checkpoint::Chain;
 use crate::error::{Error, Result};
@@ -12,6 +13,8 @@ use crate::reference::{Model, Stream};
 
 /// Maximum number of tokens of a stream.
 const STREAM: usize = 1024;
+/// Streams that read the model's matrices together.
+const TOGETHER: usize = 4;
 
 /// Length of this model's streams: that of its position table, at most 1024.
 pub fn stream_length(model: &Model) -> usize {
@@ -33,28 +36,49 @@ pub fn sample(
         return Ok((0..count).map(|_| random.random_range(0..vocab)).collect());
     }
     let length = stream_length(model);
-    let streams = count.div_ceil(length);
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let parts: Vec<Vec<u32>> = (0..streams as u64)
-        .into_par_iter()
-        .map(|index| {
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            random.set_stream(index);
-            let sampler = Sampler::builder().seed(random.random()).build();
-            let mut sampler = sampler.map_err(Error::Blob)?;
-            let mut tokens = vec![random.random_range(0..vocab)];
-            let mut stream = Stream::new(model)?;
-            while tokens.len() < length {
-                let logits = stream.step(tokens[tokens.len() - 1])?;
-                let mut halves: Vec<f16> = logits.into_iter().map(f16::from_f32).collect();
-                tokens.push(sampler.sample(&mut halves));
+    let streams: Vec<u64> = (0..count.div_ceil(length) as u64).collect();
+    let total = streams.len() * length;
+    let done = AtomicUsize::new(0);
+    let groups = streams.par_chunks(TOGETHER).map(|streams| {
+        let texts = streams.iter().map(|&stream| Text::new(seed, stream, vocab));
+        let mut texts = texts.collect::<Result<Vec<_>>>()?;
+        let mut stream = Stream::of_texts(model, texts.len())?;
+        for _ in 1..length {
+            let last: Vec<u32> = texts.iter().map(|text| text.last).collect();
+            let logits = stream.step(&last)?;
+            for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab as usize)) {
+                text.go_on(logits);
             }
-            let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            progress(count as f64 / streams as f64);
-            Ok(tokens)
-        })
-        .collect::<Result<_>>()?;
-    let mut tokens = parts.concat();
-    tokens.truncate(count);
-    Ok(tokens)
+            let done = texts.len() + done.fetch_add(texts.len(), Ordering::Relaxed);
+            progress(done as f64 / total as f64);
+        }
+        Ok(texts.into_iter().flat_map(|text| text.tokens))
+    });
+    let groups = groups.collect::<Result<Vec<_>>>()?;
+    Ok(groups.into_iter().flatten().take(count).collect())
+}
+
+/// A stream of text and what continues it.
+struct Text {
+    sampler: Sampler,
+    tokens: Vec<u32>,
+    last: u32,
+}
+
+impl Text {
+    /// A random token.
+    fn new(seed: u64, stream: u64, vocab: u32) -> Result<Self> {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(stream);
+        let sampler = Sampler::builder().seed(random.random()).build().map_err(Error::Blob)?;
+        let last = random.random_range(0..vocab);
+        Ok(Self { sampler, tokens: vec![last], last })
+    }
+
+    /// Samples the next token from its logits `[V]`.
+    fn go_on(&mut self, logits: &[f32]) {
+        let mut halves: Vec<f16> = logits.iter().map(|&logit| f16::from_f32(logit)).collect();
+        self.last = self.sampler.sample(&mut halves);
+        self.tokens.push(self.last);
+    }
 }

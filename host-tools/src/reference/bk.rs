@@ -79,20 +79,6 @@ fn link<T: Real>(core: &Core<'_, T>, v: &[T], previous: Option<&[T]>, out: &mut 
     }
 }
 
-/// Advances a half chain by one position: `g` `[2K]` holds G_{t−1} (ignored if `first`) and becomes
-/// G_t. `scratch` is `[2K]`.
-pub(crate) fn step<T: Real>(
-    core: &Core<'_, T>,
-    v: &[T],
-    first: bool,
-    g: &mut Vec<T>,
-    scratch: &mut Vec<T>,
-) {
-    size(scratch, g.len());
-    link(core, v, (!first).then_some(g.as_slice()), scratch);
-    std::mem::swap(g, scratch);
-}
-
 /// G `[window, 2K]` of one window, from its clamped potentials v `[window, K]`.
 pub(crate) fn forward<T: Real>(core: &Core<'_, T>, v: &[T], g: &mut [T], tape: &mut Tape<T>) {
     let k = core.diagonal.len();

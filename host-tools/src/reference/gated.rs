@@ -118,6 +118,8 @@ pub(crate) enum Positions<'s, T> {
     Windows(usize),
     /// The positions after those that led to this state, which is updated.
     Next(&'s mut State<T>),
+    /// One position for each of these states, which are updated.
+    NextOfEach(&'s mut [State<T>]),
 }
 
 impl<T: Real> Tape<T> {
@@ -188,6 +190,15 @@ impl Gated {
                 self.convolve(model, 0..rows, state, tape);
                 self.potentials_of(model, fake_quant, tape);
                 self.remember(&core, 0..rows, state, tape);
+            }
+            Positions::NextOfEach(states) => {
+                for (row, state) in states.iter_mut().enumerate() {
+                    self.convolve(model, row..row + 1, state, tape);
+                }
+                self.potentials_of(model, fake_quant, tape);
+                for (row, state) in states.iter_mut().enumerate() {
+                    self.remember(&core, row..row + 1, state, tape);
+                }
             }
         }
         // As published, dropout is in the experts; a block without any drops what it reads.

@@ -1,7 +1,7 @@
 //! Matrix products (the only calls of the `gemm` crate), and linear layers.
 
 use crate::reference::observer::{Each, LayerGradient, LinearGradient};
-use crate::reference::real::{Real, add_to};
+use crate::reference::real::{Real, add_to, dot, dot_four};
 use crate::reference::simd::simd;
 use std::ops::Range;
 
@@ -70,6 +70,28 @@ fn product<T: Real>(
     }
 }
 
+/// Rows of inputs for which rearranging the weights, as `gemm` does, costs more than the product.
+const FEW_ROWS: usize = 8;
+
+/// y\[rows, out\] += x\[rows, in\] · Wᵀ for a few rows, of which every one has the bits that it
+/// has alone.
+fn add_rows<T: Real>(weight: &[T], x: &[T], y: &mut [T], (inputs, outputs): (usize, usize)) {
+    let x: Vec<&[T]> = x.chunks_exact(inputs).collect();
+    let (fours, others) = x.as_chunks::<4>();
+    simd(
+        #[inline(always)]
+        || {
+            for (output, weight) in weight.chunks_exact(inputs).enumerate() {
+                let mut y = y.iter_mut().skip(output).step_by(outputs);
+                for four in fours {
+                    dot_four(weight, *four).iter().zip(&mut y).for_each(|(dot, y)| *y += *dot);
+                }
+                others.iter().zip(y).for_each(|(x, y)| *y += dot(weight, x));
+            }
+        },
+    );
+}
+
 /// gram\[n, n\] += xᵀ·x for the rows of x\[rows, n\].
 pub(crate) fn add_gram(gram: &mut [f64], x: &[f64], n: usize) {
     product(gram, true, transposed(x, n), plain(x, n), (n, x.len() / n, n));
@@ -94,8 +116,11 @@ impl Linear {
         for row in y.chunks_exact_mut(self.outputs) {
             row.copy_from_slice(bias);
         }
-        let a = plain(x, self.inputs);
-        let b = transposed(&parameters[self.weight.clone()], self.inputs);
+        let weight = &parameters[self.weight.clone()];
+        if rows <= FEW_ROWS {
+            return add_rows(weight, x, y, (self.inputs, self.outputs));
+        }
+        let (a, b) = (plain(x, self.inputs), transposed(weight, self.inputs));
         product(y, true, a, b, (rows, self.inputs, self.outputs));
     }
 
@@ -143,24 +168,32 @@ mod tests {
 
     #[test]
     fn forward_and_backward_match_the_definition() {
-        let (rows, inputs, outputs) = (5, 7, 3);
+        for rows in [1, 2, 4, 7, FEW_ROWS, FEW_ROWS + 1] {
+            matches_the_definition(rows, 7, 3);
+            matches_the_definition(rows, 37, 2);
+        }
+    }
+
+    fn matches_the_definition(rows: usize, inputs: usize, outputs: usize) {
         let wave = |n: usize, f: f64| (0..n).map(|i| (i as f64 * f).sin()).collect::<Vec<_>>();
-        let layer = Linear { name: "l".into(), weight: 0..21, bias: 21..24, inputs, outputs };
-        let parameters = wave(24, 0.7);
+        let at = inputs * outputs;
+        let (weight, bias) = (0..at, at..at + outputs);
+        let layer = Linear { name: "l".into(), weight, bias, inputs, outputs };
+        let parameters = wave(at + outputs, 0.7);
         let x = wave(rows * inputs, 1.3);
         let dy = wave(rows * outputs, 2.1);
         let mut y = vec![0.0; rows * outputs];
         layer.forward(&parameters, &x, &mut y);
-        let mut gradient = vec![1.0; 24];
+        let mut gradient = vec![1.0; at + outputs];
         layer.backward_parameters(&mut gradient, &x, &dy, &mut |_| true);
         let mut dx = vec![0.5; rows * inputs];
         layer.backward_input(&parameters, &dy, &mut dx, true);
-        let mut expected_gradient = vec![1.0; 24];
+        let mut expected_gradient = vec![1.0; at + outputs];
         let mut expected_dx = vec![0.5; rows * inputs];
         for r in 0..rows {
             for o in 0..outputs {
-                let mut sum = parameters[21 + o];
-                expected_gradient[21 + o] += dy[r * outputs + o];
+                let mut sum = parameters[at + o];
+                expected_gradient[at + o] += dy[r * outputs + o];
                 for i in 0..inputs {
                     sum += parameters[o * inputs + i] * x[r * inputs + i];
                     expected_gradient[o * inputs + i] += dy[r * outputs + o] * x[r * inputs + i];

@@ -124,6 +124,26 @@ pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     lanes.into_iter().sum::<T>() + a_rest.iter().zip(b_rest).map(|(&x, &y)| x * y).sum::<T>()
 }
 
+/// Σ aᵢ·bᵢ for four b, each the same bits as [`dot`]: `a` is read once, and four sums do not wait
+/// for one another.
+#[inline(always)]
+pub(crate) fn dot_four<T: Real>(a: &[T], b: [&[T]; 4]) -> [T; 4] {
+    let [mut p, mut q, mut r, mut s] = [[T::ZERO; LANES]; 4];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let [(b, b_rest), (c, c_rest), (d, d_rest), (e, e_rest)] = b.map(|b| b.as_chunks::<LANES>());
+    for ((a, (b, c)), (d, e)) in a_chunks.iter().zip(b.iter().zip(c)).zip(d.iter().zip(e)) {
+        for i in 0..LANES {
+            p[i] += a[i] * b[i];
+            q[i] += a[i] * c[i];
+            r[i] += a[i] * d[i];
+            s[i] += a[i] * e[i];
+        }
+    }
+    let rest = |b: &[T]| a_rest.iter().zip(b).map(|(&x, &y)| x * y).sum::<T>();
+    let of = |lanes: [T; LANES], b| lanes.into_iter().sum::<T>() + rest(b);
+    [of(p, b_rest), of(q, c_rest), of(r, d_rest), of(s, e_rest)]
+}
+
 /// Σ aᵢ.
 #[inline]
 pub(crate) fn sum<T: Real>(a: &[T]) -> T {

@@ -168,30 +168,6 @@ fn long_windows_have_the_logits_of_short_ones() {
 }
 
 #[test]
-fn a_stream_equals_the_window() {
-    let configs = [config(Chain::Half, 1, 2), config(Chain::Half, 4, 2)];
-    for config in configs.into_iter().chain([gated(0, 1, 1), gated(5, 3, 2)]) {
-        let positions = config.positions;
-        let model = single(config);
-        let tokens: Vec<u32> = (0..8).map(|i| i * 7 % 11).collect();
-        let window = model.forward(&tokens, tokens.len());
-        let mut stream = Stream::new(&model).unwrap();
-        for _ in 0..2 {
-            stream.reset();
-            for (&token, expected) in tokens.iter().zip(window.chunks_exact(11)) {
-                for (a, b) in stream.step(token).unwrap().iter().zip(expected) {
-                    assert!((a - b).abs() < 1e-5, "{a} against {b}");
-                }
-            }
-        }
-        assert!(stream.step(11).is_err());
-        // K = 1 has a position table of 8 here: the ninth token fails.
-        assert_eq!(stream.step(0).is_err(), positions == Some(8));
-    }
-    assert!(Stream::new(&single(config(Chain::Full, 1, 1))).is_err());
-}
-
-#[test]
 fn a_half_chain_is_causal_and_windows_are_independent() {
     for config in [config(Chain::Half, 4, 2), gated(0, 1, 1)] {
         let model = single(config);

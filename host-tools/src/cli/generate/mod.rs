@@ -113,7 +113,7 @@ impl Predictor for Writer<'_> {
 
     fn feed(&mut self, token: u32) -> std::result::Result<(), Refused> {
         match self {
-            Self::Reference { stream, .. } => stream.feed(token).map_err(Refused),
+            Self::Reference { stream, .. } => stream.feed(&[token]).map_err(Refused),
             Self::Core(session) => Ok(session.feed(token)?),
         }
     }
@@ -121,7 +121,7 @@ impl Predictor for Writer<'_> {
     fn step(&mut self, token: u32) -> std::result::Result<&mut [f16], Refused> {
         match self {
             Self::Reference { stream, logits } => {
-                let values = stream.step(token).map_err(Refused)?;
+                let values = stream.step(&[token]).map_err(Refused)?;
                 *logits = values.into_iter().map(f16::from_f32).collect();
                 Ok(logits)
             }
