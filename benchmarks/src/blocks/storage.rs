@@ -107,7 +107,7 @@ impl Moments {
                     return Err(format!("{name} in {} is not square", path.display()).into());
                 }
                 let values = tensor.data.iter().map(|&x| f64::from(x)).collect();
-                Ok(Some(Symmetric { size, values }))
+                Ok(Some(Symmetric::new(size, values)))
             };
             let inputs = symmetric("inputs")?.filter(|inputs| inputs.size == mean.data.len());
             let missing = || format!("{layer}.inputs in {} does not fit", path.display());

@@ -26,9 +26,11 @@ pub fn refine(
 ) -> Result<(Vec<Encoded>, f64)> {
     let source = bench.source();
     let dims = &source.dims;
-    let mut before = bench.reference().clone();
-    first.iter().enumerate().for_each(|(index, encoded)| bench.put(index, encoded, &mut before));
-    let before = bench.kl_of(&before)?;
+    let before = {
+        let mut before = bench.reference().clone();
+        first.iter().enumerate().for_each(|(i, encoded)| bench.put(i, encoded, &mut before));
+        bench.kl_of(&before)?
+    };
     // Embeddings have no layers before them.
     let mut real = bench.reference().clone();
     for index in dims.tensors().filter(|id| id.is_embedding()).map(|id| dims.index(id)) {

@@ -66,7 +66,7 @@ mod tests {
             storage: vec![storage; source.dims.tensor_count()],
             potentials_int8: false,
         };
-        let encoded = source.encode_all(&assignment, &Calibration::default()).unwrap();
+        let encoded = source.encode_all(&assignment, &Calibration::default(), |_| {}).unwrap();
         let origin = Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None };
         let blob = source.assemble(&encoded, &assignment, &origin).unwrap();
         let blob = core::Model::from_bytes(&blob).unwrap();

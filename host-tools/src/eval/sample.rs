@@ -13,8 +13,6 @@ use crate::reference::{Model, Stream};
 
 /// Maximum number of tokens of a stream.
 const STREAM: usize = 1024;
-/// Streams that read the model's matrices together.
-const TOGETHER: usize = 4;
 
 /// Length of this model's streams: that of its position table, at most 1024.
 pub fn stream_length(model: &Model) -> usize {
@@ -39,7 +37,9 @@ pub fn sample(
     let streams: Vec<u64> = (0..count.div_ceil(length) as u64).collect();
     let total = streams.len() * length;
     let done = AtomicUsize::new(0);
-    let groups = streams.par_chunks(TOGETHER).map(|streams| {
+    // As many at a time as leaves work for every thread: that is no matter of bits.
+    let together = streams.len().div_ceil(rayon::current_num_threads()).clamp(1, Stream::TEXTS);
+    let groups = streams.par_chunks(together).map(|streams| {
         let texts = streams.iter().map(|&stream| Text::new(seed, stream, vocab));
         let mut texts = texts.collect::<Result<Vec<_>>>()?;
         let mut stream = Stream::of_texts(model, texts.len())?;
@@ -80,5 +80,25 @@ impl Text {
         let mut halves: Vec<f16> = logits.iter().map(|&logit| f16::from_f32(logit)).collect();
         self.last = self.sampler.sample(&mut halves);
         self.tokens.push(self.last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::tests::{random_checkpoint, random_gated};
+
+    #[test]
+    fn text_does_not_depend_on_threads() {
+        for checkpoint in [random_gated(4, (5, 3, 2)), random_checkpoint(3, 2)] {
+            let model = Model::from_checkpoint(&checkpoint);
+            let count = 9 * stream_length(&model) + 5;
+            let text = |threads| {
+                crate::threads::with(threads, || sample(&model, count, 7, |_| {}).unwrap())
+            };
+            let alone = text(10);
+            assert_eq!(alone.len(), count);
+            assert!(text(1) == alone && text(3) == alone);
+        }
     }
 }

@@ -216,7 +216,7 @@ mod tests {
         }
         let weights = (0..SIZE).map(|_| random.random_range(-1.0..1.0)).collect();
         let scales = (0..SIZE).map(|j| if j < SIZE / 2 { 0.3 } else { 0.25 }).collect();
-        (Symmetric { size: SIZE, values }, weights, scales)
+        (Symmetric::new(SIZE, values), weights, scales)
     }
 
     /// e·A·eᵀ by its definition.

@@ -68,7 +68,10 @@ pub(super) fn scales(
         let importance: Vec<f64> = metric.diagonal().collect();
         let first = |row: &Vec<f64>| grid::search(row, &importance, layout.group, layout.levels);
         let first: Vec<RowGrid> = rows.iter().map(first).collect();
-        if steps.has(Step::Refit) { improve(rows, first, metric, layout, steps) } else { first }
+        // INT8 is fine enough without: refitting lowers the KL divergence by 0.4 % and would take
+        // most of the time.
+        let refit = steps.has(Step::Refit) && layout.levels.multiple > 1;
+        if refit { improve(rows, first, metric, layout, steps) } else { first }
     };
     let blocks: Vec<Vec<RowGrid>> = blocks(rows, metrics).map(of_block).collect();
     blocks.concat()
@@ -120,7 +123,7 @@ fn improve(
             .collect();
         let fitted = refit(metric, &starts, layout.group);
         let mut improved = vec![false; rows.len()];
-        for multiple in [15, 13, 11, 9].map(|m| m.min(layout.levels.multiple)) {
+        for multiple in [15, 13, 11, 9] {
             let grid = |fitted: &Vec<f64>| {
                 let unit = fitted.iter().copied().fold(0.0, f64::max) / f64::from(multiple);
                 let nearest = |&step: &f64| nearest_multiple(step, unit, layout.levels);

@@ -1,6 +1,7 @@
 //! The metric of a row's error: A, and the factor of its inverse that GPTQ needs.
 
-use nalgebra::DMatrix;
+use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::{Mat, Par, Side};
 
 use super::calibration::Symmetric;
 use crate::reference::simd;
@@ -30,20 +31,13 @@ impl Metric {
         order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
         let mut damping = damping.max(1e-9);
         while mean.is_finite() && damping < 100.0 * size.max(1) as f64 {
-            let mut values = second.values.clone();
+            let mut values = second.values.to_vec();
             values.iter_mut().step_by(size + 1).for_each(|value| *value += damping * mean);
             if !gptq {
                 return Some(Self { size, values, order, factor: Vec::new() });
             }
-            let ordered = DMatrix::from_fn(size, size, |i, j| values[order[i] * size + order[j]]);
-            let factor = ordered
-                .cholesky()
-                .and_then(|factor| factor.inverse().cholesky())
-                .map(|factor| factor.l());
-            if let Some(lower) = factor {
-                // U is the transpose of the lower factor; nalgebra stores that column-major, so its
-                // memory is U row-major.
-                return Some(Self { size, values, order, factor: lower.as_slice().to_vec() });
+            if let Some(factor) = inverse_factor(&values, &order) {
+                return Some(Self { size, values, order, factor });
             }
             damping *= 10.0;
         }
@@ -78,6 +72,21 @@ impl Metric {
         );
         products
     }
+}
+
+/// Upper triangle U with UᵀU = A⁻¹, rows and columns of A `values` in this order; `None` if A is
+/// not positive definite.
+fn inverse_factor(values: &[f64], order: &[usize]) -> Option<Vec<f64>> {
+    let size = order.len();
+    // With rows and columns in reverse, A = L·Lᵀ and A⁻¹ = L⁻ᵀ·L⁻¹: in reverse again, L⁻¹ is U.
+    let reversed = |i: usize| order[size - 1 - i];
+    let a = Mat::from_fn(size, size, |i, j| values[reversed(i) * size + reversed(j)]);
+    let lower = a.llt(Side::Lower).ok()?;
+    let mut inverse = Mat::zeros(size, size);
+    invert_lower_triangular(inverse.as_mut(), lower.L(), Par::Seq);
+    let at = |k: usize| inverse[(size - 1 - k / size, size - 1 - k % size)];
+    let factor: Vec<f64> = (0..size * size).map(at).collect();
+    factor.iter().all(|value| value.is_finite()).then_some(factor)
 }
 
 /// Columns of A that are multiplied at a time: they and the products stay in the L1 cache.
@@ -132,11 +141,33 @@ mod tests {
     }
 
     #[test]
+    fn the_factor_is_that_of_the_inverse() {
+        for size in [1, 2, 7, 40] {
+            let wave = |i: usize, j: usize| ((i * 5 + j * 3) as f64 * 0.7).sin();
+            let entry = |i, j| (0..size + 3).map(|k| wave(i, k) * wave(j, k)).sum::<f64>();
+            let values = (0..size * size).map(|k| entry(k / size, k % size)).collect();
+            let metric = Metric::new(&Symmetric::new(size, values), 0.1, true).unwrap();
+            let (order, factor) = (&metric.order, &metric.factor);
+            assert!(order.is_sorted_by_key(|&i| -metric.values[i * size + i]));
+            let u = |i: usize, j: usize| factor[i * size + j];
+            assert!((0..size).all(|i| u(i, i) > 0.0 && (0..i).all(|j| u(i, j) == 0.0)));
+            // UᵀU·A = 1.
+            for (i, j) in (0..size * size).map(|k| (k / size, k % size)) {
+                let inverse = |k: usize| (0..size).map(|r| u(r, i) * u(r, k)).sum::<f64>();
+                let a = |k: usize| metric.values[order[k] * size + order[j]];
+                let product: f64 = (0..size).map(|k| inverse(k) * a(k)).sum();
+                let exact = f64::from(u8::from(i == j));
+                assert!((product - exact).abs() < 1e-9, "{i} {j}: {product}");
+            }
+        }
+    }
+
+    #[test]
     fn a_singular_matrix_is_damped_until_it_is_not() {
-        let second = Symmetric { size: 3, values: vec![1.0; 9] };
+        let second = Symmetric::new(3, vec![1.0; 9]);
         let metric = Metric::new(&second, 0.0, true).unwrap();
         assert_eq!(metric.size, 3);
-        let zero = Symmetric { size: 3, values: vec![0.0; 9] };
+        let zero = Symmetric::new(3, vec![0.0; 9]);
         assert!(Metric::new(&zero, 0.01, true).unwrap().diagonal().all(|d| d > 0.0));
         let plain = Metric::new(&second, 0.5, false).unwrap();
         assert!(plain.factor.is_empty() && plain.diagonal().eq([1.5; 3]));
@@ -144,14 +175,14 @@ mod tests {
 
     #[test]
     fn no_damping_is_tried_for_ever() {
+        let identity_but = |changed: &[usize], value| {
+            let mut values = Symmetric::identity(3).values.to_vec();
+            changed.iter().for_each(|&i| values[i] = value);
+            Symmetric::new(3, values)
+        };
         for value in [f64::NAN, f64::INFINITY, 1e308] {
-            let mut second = Symmetric::identity(3);
-            second.values[1] = value;
-            second.values[3] = value;
-            assert!(Metric::new(&second, 0.01, true).is_none(), "{value}");
-            second = Symmetric::identity(3);
-            second.values[4] = value;
-            let metric = Metric::new(&second, 0.01, true);
+            assert!(Metric::new(&identity_but(&[1, 3], value), 0.01, true).is_none(), "{value}");
+            let metric = Metric::new(&identity_but(&[4], value), 0.01, true);
             assert_eq!(metric.is_some(), value.is_finite(), "{value}");
         }
     }

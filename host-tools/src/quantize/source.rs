@@ -1,6 +1,7 @@
 //! A checkpoint prepared for quantization.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
@@ -216,17 +217,29 @@ impl Source {
         self.parts(&chain, records, assignment, origin).total_len()
     }
 
-    /// Quantizes every matrix in its assigned storage.
+    /// Quantizes every matrix in its assigned storage; `done` receives the finished share of the
+    /// weights.
     pub fn encode_all(
         &self,
         assignment: &Assignment,
         calibration: &Calibration,
+        done: impl Fn(f64) + Sync,
     ) -> Result<Vec<Encoded>> {
         let ids: Vec<TensorId> = self.dims.tensors().collect();
-        ids.into_par_iter()
-            .zip(&assignment.storage)
-            .map(|(id, &storage)| self.encode(id, storage, calibration))
-            .collect()
+        let weights = |&id: &TensorId| {
+            let (rows, cols) = self.shape(id);
+            rows * cols
+        };
+        let all: usize = ids.iter().map(weights).sum();
+        let finished = AtomicUsize::new(0);
+        let encode = |(id, &storage): (TensorId, &Storage)| {
+            let encoded = self.encode(id, storage, calibration)?;
+            let weights = weights(&id);
+            let finished = finished.fetch_add(weights, Ordering::Relaxed) + weights;
+            done(finished as f64 / all as f64);
+            Ok(encoded)
+        };
+        ids.into_par_iter().zip(&assignment.storage).map(encode).collect()
     }
 
     /// The blob of these matrices.
@@ -249,7 +262,7 @@ impl Source {
         calibration: &Calibration,
         origin: &Origin<'_>,
     ) -> Result<Vec<u8>> {
-        self.assemble(&self.encode_all(assignment, calibration)?, assignment, origin)
+        self.assemble(&self.encode_all(assignment, calibration, |_| {})?, assignment, origin)
     }
 
     fn parts<'a>(

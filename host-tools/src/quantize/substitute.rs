@@ -57,7 +57,7 @@ mod tests {
                 potentials_int8: false,
             };
             let calibration = Calibration::default();
-            let encoded = source.encode_all(&assignment, &calibration).unwrap();
+            let encoded = source.encode_all(&assignment, &calibration, |_| {}).unwrap();
             let origin =
                 Origin { calibration: "none", calibration_tokens: 0, seed: 0, measured: None };
             let blob = source.assemble(&encoded, &assignment, &origin).unwrap();

@@ -165,7 +165,7 @@ impl Rearrangement {
                 units().map(move |(&j, &b)| row[j] * factor(a) * factor(b))
             })
             .collect();
-        Symmetric { size: old.size, values }
+        Symmetric::new(old.size, values)
     }
 }
 

@@ -23,9 +23,10 @@ fn transposed<T>(data: &[T], columns: usize) -> Matrix<'_, T> {
     Matrix { data, row_stride: 1, column_stride: columns }
 }
 
-/// c\[m, n\] = a\[m, k\] · b\[k, n\], or c += with `accumulate`; on the calling thread.
+/// c\[m, n\] = a\[m, k\] · b\[k, n\], or c += with `accumulate`; on the calling thread. `c` comes
+/// with the distance of its rows.
 fn product<T: Real>(
-    c: &mut [T],
+    (c, stride): (&mut [T], usize),
     accumulate: bool,
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
@@ -38,11 +39,11 @@ fn product<T: Real>(
     let last = |rows: usize, columns: usize, x: &Matrix<'_, T>| {
         rows.saturating_sub(1) * x.row_stride + columns.saturating_sub(1) * x.column_stride
     };
-    assert!(m * n <= c.len(), "product: c is too short");
+    assert!(n <= stride && (m - 1) * stride + n <= c.len(), "product: c is too short");
     assert!(k == 0 || last(m, k, &a) < a.data.len(), "product: a is too short");
     assert!(k == 0 || last(k, n, &b) < b.data.len(), "product: b is too short");
     // SAFETY: `gemm` reads a[i·rs + j·cs] for i < m, j < k, b likewise for i < k, j < n, and reads
-    // and writes c[i·n + j] for i < m, j < n. The assertions above bound the largest of these
+    // and writes c[i·stride + j] for i < m, j < n. The assertions above bound the largest of these
     // indices by the slice lengths; strides are not negative, so the smallest is 0. `c` is a unique
     // borrow, so it overlaps neither `a` nor `b`. `T` is f32 or f64, which `gemm` supports.
     unsafe {
@@ -52,7 +53,7 @@ fn product<T: Real>(
             k,
             c.as_mut_ptr(),
             1,
-            n as isize,
+            stride as isize,
             accumulate,
             a.data.as_ptr(),
             a.column_stride as isize,
@@ -71,7 +72,7 @@ fn product<T: Real>(
 }
 
 /// Rows of inputs for which rearranging the weights, as `gemm` does, costs more than the product.
-const FEW_ROWS: usize = 8;
+pub(crate) const FEW_ROWS: usize = 8;
 
 /// y\[rows, out\] += x\[rows, in\] · Wᵀ for a few rows, of which every one has the bits that it
 /// has alone.
@@ -92,9 +93,27 @@ fn add_rows<T: Real>(weight: &[T], x: &[T], y: &mut [T], (inputs, outputs): (usi
     );
 }
 
-/// gram\[n, n\] += xᵀ·x for the rows of x\[rows, n\].
+/// Columns of a block of [`add_gram`].
+const GRAM_BLOCK: usize = 256;
+
+/// Adds xᵀ·x to gram\[n, n\], for the rows of x\[rows, n\]. What is below the diagonal is right
+/// only after [`mirror`].
 pub(crate) fn add_gram(gram: &mut [f64], x: &[f64], n: usize) {
-    product(gram, true, transposed(x, n), plain(x, n), (n, x.len() / n, n));
+    let rows = x.len() / n;
+    for from in (0..n).step_by(GRAM_BLOCK) {
+        let (tall, x) = (GRAM_BLOCK.min(n - from), &x[from.min(x.len())..]);
+        let gram = (&mut gram[from * n + from..], n);
+        product(gram, true, transposed(x, n), plain(x, n), (tall, rows, n - from));
+    }
+}
+
+/// Copies what is above the diagonal of gram\[n, n\] below it.
+pub(crate) fn mirror(gram: &mut [f64], n: usize) {
+    for i in 0..n {
+        for j in 0..i {
+            gram[i * n + j] = gram[j * n + i];
+        }
+    }
 }
 
 /// Ranges of a linear layer's weight `[out, in]` and bias `[out]` in the parameters.
@@ -121,7 +140,7 @@ impl Linear {
             return add_rows(weight, x, y, (self.inputs, self.outputs));
         }
         let (a, b) = (plain(x, self.inputs), transposed(weight, self.inputs));
-        product(y, true, a, b, (rows, self.inputs, self.outputs));
+        product((y, self.outputs), true, a, b, (rows, self.inputs, self.outputs));
     }
 
     /// Adds the gradients of weight and bias, given those of the outputs, if `each` wants them.
@@ -139,7 +158,7 @@ impl Linear {
         }
         let (a, b) = (transposed(dy, self.outputs), plain(x, self.inputs));
         let dw = &mut gradient[self.weight.clone()];
-        product(dw, true, a, b, (self.outputs, rows, self.inputs));
+        product((dw, self.inputs), true, a, b, (self.outputs, rows, self.inputs));
         let db = &mut gradient[self.bias.clone()];
         simd(
             #[inline(always)]
@@ -158,7 +177,7 @@ impl Linear {
         let rows = dy.len() / self.outputs;
         let (a, b) =
             (plain(dy, self.outputs), plain(&parameters[self.weight.clone()], self.inputs));
-        product(dx, accumulate, a, b, (rows, self.outputs, self.inputs));
+        product((dx, self.inputs), accumulate, a, b, (rows, self.outputs, self.inputs));
     }
 }
 
@@ -171,6 +190,20 @@ mod tests {
         for rows in [1, 2, 4, 7, FEW_ROWS, FEW_ROWS + 1] {
             matches_the_definition(rows, 7, 3);
             matches_the_definition(rows, 37, 2);
+        }
+    }
+
+    #[test]
+    fn a_gram_matrix_is_that_of_its_columns() {
+        for (rows, n) in [(0, 3), (5, 3), (7, GRAM_BLOCK), (3, 2 * GRAM_BLOCK + 5)] {
+            let x: Vec<f64> = (0..rows * n).map(|i| (i as f64 * 0.7).sin()).collect();
+            let mut gram = vec![0.5; n * n];
+            add_gram(&mut gram, &x, n);
+            mirror(&mut gram, n);
+            for (at, found) in gram.iter().enumerate() {
+                let columns = x.chunks_exact(n).map(|row| row[at / n] * row[at % n]);
+                assert!((found - 0.5 - columns.sum::<f64>()).abs() < 1e-12, "{n}: {at}");
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub use chunked::{CHUNK, Hidden};
 pub use ensemble::{Ensemble, Predicts};
 pub use fake_quant::FakeQuant;
 pub use forward::Tape;
-pub(crate) use linear::add_gram;
+pub(crate) use linear::{add_gram, mirror};
 pub use loss::{Distillation, Losses, negative_log_likelihoods};
 pub use model::Model;
 pub use observer::{

@@ -10,6 +10,7 @@ use crate::reference::forward::BlockTape;
 use crate::reference::gated::{self, Positions};
 use crate::reference::layer_norm;
 use crate::reference::layout::BlockLayout;
+use crate::reference::linear;
 use crate::reference::model::Model;
 use crate::reference::real::{add_to, size};
 
@@ -36,6 +37,9 @@ struct State {
 }
 
 impl<'a> Stream<'a> {
+    /// The most texts whose logits are the same bits as in streams of their own.
+    pub const TEXTS: usize = linear::FEW_ROWS;
+
     /// A stream before its first token. Only half chains stream: a full chain sees future tokens.
     pub fn new(model: &'a Model) -> Result<Self> {
         Self::of_texts(model, 1)

@@ -8,7 +8,7 @@ use super::target;
 use super::write::preview;
 use crate::budget::Bench;
 use crate::cli::Global;
-use crate::cli::common::Loaded;
+use crate::cli::common::{Loaded, bar, set};
 use crate::corpus::Split;
 use crate::error::Result;
 use crate::importance::Importance;
@@ -52,7 +52,10 @@ impl QuantizeArgs {
         }
         let mut assignment = policy.assign(&source.dims, importance.as_ref())?;
         assignment.name.push_str(self.suffix);
-        let mut encoded = source.encode_all(&assignment, &calibration)?;
+        let progress = bar("quantizing", global);
+        let mut encoded =
+            source.encode_all(&assignment, &calibration, |share| set(&progress, share))?;
+        progress.finish_and_clear();
         if source.steps.has(Step::Prefix) {
             let folded = Model::from_checkpoint(&source.folded);
             let limit = Some(FALLBACK_TOKENS);

@@ -73,7 +73,7 @@ impl ChannelSums {
             Statistics {
                 rows: self.rows,
                 shift: vec![0.0; TAPS],
-                inputs: Symmetric { size: TAPS, values },
+                inputs: Symmetric::new(TAPS, values),
                 outputs: OutputMoments::None,
                 mean,
             }

@@ -1,20 +1,28 @@
 //! Statistics of the inputs and outputs of one matrix.
 
-/// A symmetric matrix, row-major.
+use std::sync::Arc;
+
+/// A symmetric matrix, row-major; clones share its elements.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Symmetric {
     /// Rows and columns.
     pub size: usize,
     /// `[size, size]`.
-    pub values: Vec<f64>,
+    pub values: Arc<Vec<f64>>,
 }
 
 impl Symmetric {
+    /// The matrix of these elements `[size, size]`.
+    pub fn new(size: usize, values: Vec<f64>) -> Self {
+        debug_assert_eq!(values.len(), size * size);
+        Self { size, values: Arc::new(values) }
+    }
+
     /// The identity.
     pub fn identity(size: usize) -> Self {
         let mut values = vec![0.0; size * size];
         values.iter_mut().step_by(size + 1).for_each(|value| *value = 1.0);
-        Self { size, values }
+        Self::new(size, values)
     }
 
     /// The diagonal.
@@ -30,7 +38,7 @@ impl Symmetric {
     /// Rows and columns `chosen`, in their order.
     pub fn among(&self, chosen: &[usize]) -> Self {
         let values = chosen.iter().flat_map(|&i| chosen.iter().map(move |&j| self.row(i)[j]));
-        Self { size: chosen.len(), values: values.collect() }
+        Self::new(chosen.len(), values.collect())
     }
 }
 
@@ -69,9 +77,8 @@ impl OutputMoments {
     fn is_finite(&self) -> bool {
         match self {
             Self::None => true,
-            Self::Diagonal(values) | Self::Full(Symmetric { values, .. }) => {
-                values.iter().all(|value| value.is_finite())
-            }
+            Self::Diagonal(values) => values.iter().all(|value| value.is_finite()),
+            Self::Full(full) => full.values.iter().all(|value| value.is_finite()),
         }
     }
 }
@@ -94,7 +101,7 @@ pub struct Statistics {
 
 impl Statistics {
     pub(super) fn is_finite(&self) -> bool {
-        let inputs = self.mean.iter().chain(&self.inputs.values);
+        let inputs = self.mean.iter().chain(&*self.inputs.values);
         inputs.copied().all(f64::is_finite) && self.outputs.is_finite()
     }
 

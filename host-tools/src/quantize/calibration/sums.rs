@@ -2,7 +2,7 @@
 
 use super::channels::ChannelSums;
 use super::statistics::{OutputMoments, Statistics, Symmetric};
-use crate::reference::{LayerGradient, LinearGradient, add_gram};
+use crate::reference::{LayerGradient, LinearGradient, add_gram, mirror};
 use crate::tensors::feeds_a_choice;
 
 /// Sums of one layer.
@@ -88,7 +88,11 @@ impl LayerSums {
     pub(super) fn finish(mut self) -> Statistics {
         let count = self.rows.max(1) as f64;
         self.outputs.iter_mut().for_each(|value| *value /= count);
-        let full = |values: Vec<f64>| Symmetric { size: values.len().isqrt(), values };
+        let full = |mut values: Vec<f64>| {
+            let size = values.len().isqrt();
+            mirror(&mut values, size);
+            Symmetric::new(size, values)
+        };
         if self.mean.is_empty() {
             let inputs = full(self.outputs);
             return Statistics {
@@ -106,12 +110,13 @@ impl LayerSums {
         let weight = self.weight.max(f64::MIN_POSITIVE);
         self.mean.iter_mut().for_each(|value| *value /= weight);
         let size = self.mean.len();
+        mirror(&mut self.inputs, size);
         for (i, row) in self.inputs.chunks_exact_mut(size).enumerate() {
             for (value, mean) in row.iter_mut().zip(&self.mean) {
                 *value = *value / weight - self.mean[i] * mean;
             }
         }
-        let inputs = Symmetric { size, values: self.inputs };
+        let inputs = Symmetric::new(size, self.inputs);
         let shift = vec![0.0; size];
         Statistics { rows: self.rows, mean: self.mean, shift, inputs, outputs }
     }
