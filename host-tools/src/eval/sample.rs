@@ -44,7 +44,7 @@ pub fn sample(
         let mut texts = texts.collect::<Result<Vec<_>>>()?;
         let mut stream = Stream::of_texts(model, texts.len())?;
         for _ in 1..length {
-            let last: Vec<u32> = texts.iter().map(|text| text.last).collect();
+            let last: Vec<u32> = texts.iter().map(Text::last).collect();
             let logits = stream.step(&last)?;
             for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab as usize)) {
                 text.go_on(logits);
@@ -61,8 +61,8 @@ pub fn sample(
 /// A stream of text and what continues it.
 struct Text {
     sampler: Sampler,
+    /// Not empty.
     tokens: Vec<u32>,
-    last: u32,
 }
 
 impl Text {
@@ -71,15 +71,17 @@ impl Text {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(stream);
         let sampler = Sampler::builder().seed(random.random()).build().map_err(Error::Blob)?;
-        let last = random.random_range(0..vocab);
-        Ok(Self { sampler, tokens: vec![last], last })
+        Ok(Self { sampler, tokens: vec![random.random_range(0..vocab)] })
+    }
+
+    fn last(&self) -> u32 {
+        self.tokens[self.tokens.len() - 1]
     }
 
     /// Samples the next token from its logits `[V]`.
     fn go_on(&mut self, logits: &[f32]) {
         let mut halves: Vec<f16> = logits.iter().map(|&logit| f16::from_f32(logit)).collect();
-        self.last = self.sampler.sample(&mut halves);
-        self.tokens.push(self.last);
+        self.tokens.push(self.sampler.sample(&mut halves));
     }
 }
 

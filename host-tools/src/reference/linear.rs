@@ -76,7 +76,7 @@ pub(crate) const FEW_ROWS: usize = 8;
 
 /// y\[rows, out\] += x\[rows, in\] · Wᵀ for a few rows, of which every one has the bits that it
 /// has alone.
-fn add_rows<T: Real>(weight: &[T], x: &[T], y: &mut [T], (inputs, outputs): (usize, usize)) {
+fn few_rows<T: Real>(weight: &[T], x: &[T], y: &mut [T], (inputs, outputs): (usize, usize)) {
     let x: Vec<&[T]> = x.chunks_exact(inputs).collect();
     let (fours, others) = x.as_chunks::<4>();
     simd(
@@ -137,7 +137,7 @@ impl Linear {
         }
         let weight = &parameters[self.weight.clone()];
         if rows <= FEW_ROWS {
-            return add_rows(weight, x, y, (self.inputs, self.outputs));
+            return few_rows(weight, x, y, (self.inputs, self.outputs));
         }
         let (a, b) = (plain(x, self.inputs), transposed(weight, self.inputs));
         product((y, self.outputs), true, a, b, (rows, self.inputs, self.outputs));

@@ -84,7 +84,7 @@ fn a_gated_chain_is_distilled_from_others() {
 
     let finetune = ["finetune", MODEL, "--blob", "4.rbk", "--corpus", "."];
     let short = ["--train-tokens", "7680", "--validation-tokens", "2048", "--json", "--quiet"];
-    let fast = ["--batch", "2", "--warmup", "2", "--lr", "3e-3", "--validate-every", "4"];
+    let fast = ["--batch", "2", "--warmup", "2", "--lr", "1e-3", "--validate-every", "4"];
     let tune = |out: &str, more: &[&str]| {
         json(at, &[&finetune[..], &short, &fast, &["--out", out], more].concat());
         std::fs::read(at.join(out)).unwrap()

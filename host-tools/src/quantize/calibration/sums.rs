@@ -110,13 +110,12 @@ impl LayerSums {
         let weight = self.weight.max(f64::MIN_POSITIVE);
         self.mean.iter_mut().for_each(|value| *value /= weight);
         let size = self.mean.len();
-        mirror(&mut self.inputs, size);
         for (i, row) in self.inputs.chunks_exact_mut(size).enumerate() {
             for (value, mean) in row.iter_mut().zip(&self.mean) {
                 *value = *value / weight - self.mean[i] * mean;
             }
         }
-        let inputs = Symmetric::new(size, self.inputs);
+        let inputs = full(self.inputs);
         let shift = vec![0.0; size];
         Statistics { rows: self.rows, mean: self.mean, shift, inputs, outputs }
     }
