@@ -103,6 +103,26 @@ pub(crate) fn for_each<S: Send, I: Send>(
     });
 }
 
+/// The finished share of work whose parts any thread finishes.
+pub(crate) struct Progress<F> {
+    finished: AtomicUsize,
+    total: usize,
+    report: F,
+}
+
+impl<F: Fn(f64) + Sync> Progress<F> {
+    /// Work of this total, in any unit; `report` receives the finished share, from 0 to 1.
+    pub(crate) fn new(total: usize, report: F) -> Self {
+        Self { finished: AtomicUsize::new(0), total, report }
+    }
+
+    /// Reports a part that is finished, and how much of the total it is.
+    pub(crate) fn add(&self, part: usize) {
+        let finished = self.finished.fetch_add(part, Ordering::Relaxed) + part;
+        (self.report)(finished as f64 / self.total as f64);
+    }
+}
+
 /// A value that numbered items change in their order, whichever thread computes them: a sum of
 /// floats then does not depend on the number of threads.
 ///

@@ -9,6 +9,7 @@ use crate::quantize::calibration::Calibration;
 use crate::quantize::encode::Decoded;
 use crate::quantize::symmetry::{Symmetries, Symmetry};
 use crate::tensors::{layer_name, weight_name};
+use crate::threads::Progress;
 use resnet_bk_schema::Storage;
 
 /// Storage used to compare symmetries: coarse enough for differences to show.
@@ -26,7 +27,7 @@ pub fn choose_arrangement(
 ) -> Result<Symmetries> {
     let source = bench.source();
     let experts: Vec<(u32, u32)> = source.experts().collect();
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let progress = Progress::new(experts.len(), progress);
     let chosen: Vec<Option<(String, Symmetry)>> = experts
         .par_iter()
         .map(|&(l, e)| {
@@ -51,8 +52,7 @@ pub fn choose_arrangement(
                     best = (loss, Some((layer_name(id), symmetry)));
                 }
             }
-            let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            progress(count as f64 / experts.len() as f64);
+            progress.add(1);
             Ok(best.1)
         })
         .collect::<Result<_>>()?;

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::quantize::calibration::Calibration;
 use crate::quantize::division::Division;
 use crate::tensors::layer_name;
+use crate::threads::Progress;
 
 /// Chooses token classes and pruned hidden units, as far as the steps allow.
 pub fn divide(
@@ -24,13 +25,12 @@ pub fn divide(
         if source.steps.has(Step::Classes) { classes(source, calibration) } else { String::new() };
     let experts: Vec<(u32, u32)> =
         source.experts().filter(|_| source.steps.has(Step::Prune)).collect();
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let progress = Progress::new(experts.len(), progress);
     let kept: Vec<Option<(String, usize)>> = experts
         .par_iter()
         .map(|&(l, e)| {
             let kept = needed(bench, calibration, TensorId::ExpertDown(l, e))?;
-            let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            progress(count as f64 / experts.len() as f64);
+            progress.add(1);
             Ok(kept.map(|kept| (layer_name(TensorId::ExpertDown(l, e)), kept)))
         })
         .collect::<Result<_>>()?;

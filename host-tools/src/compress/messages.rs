@@ -1,7 +1,5 @@
 //! Bare messages, as a device sends them: each with the framing that both ends agreed on.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use rayon::prelude::*;
 use resnet_bk_core as core;
 use resnet_bk_core::coder::Framing;
@@ -9,6 +7,7 @@ use resnet_bk_core::coder::Framing;
 use super::Flags;
 use super::chunk::Coder;
 use crate::error::{Error, Result};
+use crate::threads::Progress;
 
 /// Bytes of the longest message.
 pub const LONGEST_MESSAGE: usize = 1 << 16;
@@ -91,16 +90,13 @@ impl<'a> Link<'a> {
         progress: impl Fn(f64) + Sync,
         work: impl Fn(&mut super::chunk::Sender<'a, '_>, usize, &[u8]) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
-        let (done, total) = (AtomicUsize::new(0), messages.len());
-        let advance = || {
-            progress((done.fetch_add(1, Ordering::Relaxed) + 1) as f64 / total as f64);
-        };
+        let progress = Progress::new(messages.len(), progress);
         if self.carried {
             let mut tokens = vec![0; LONGEST_MESSAGE];
             let mut codec = self.coder.codec(&mut tokens)?;
             let each = messages.iter().enumerate().map(|(index, message)| {
                 let result = work(&mut codec, index, message.as_ref());
-                advance();
+                progress.add(1);
                 result
             });
             return each.collect();
@@ -108,7 +104,7 @@ impl<'a> Link<'a> {
         let each = messages.par_iter().enumerate().map(|(index, message)| {
             let mut tokens = vec![0; message.as_ref().len().max(1)];
             let result = work(&mut self.coder.codec(&mut tokens)?, index, message.as_ref());
-            advance();
+            progress.add(1);
             result
         });
         each.collect()

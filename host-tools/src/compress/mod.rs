@@ -14,9 +14,9 @@ pub use messages::{LONGEST_MESSAGE, Link};
 use rayon::prelude::*;
 use resnet_bk_core as core;
 use resnet_bk_core::coder::Framing;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
+use crate::threads::Progress;
 use chunk::Coder;
 
 /// How a text is divided and coded.
@@ -60,13 +60,12 @@ pub fn compress(
     let header = Header::new(model, settings.flags, settings.prime);
     let coder = Coder::new(model, settings.flags, Framing::default(), settings.prime)?;
     let chunks = divide(text, settings)?;
-    let done = AtomicUsize::new(0);
+    let progress = Progress::new(text.len(), progress);
     let bodies: Vec<_> = chunks
         .par_iter()
         .map(|chunk| {
             let coded = coder.compress(chunk)?;
-            let done = done.fetch_add(chunk.len(), Ordering::Relaxed) + chunk.len();
-            progress(done as f64 / text.len() as f64);
+            progress.add(chunk.len());
             Ok(coded)
         })
         .collect::<Result<_>>()?;
@@ -97,13 +96,13 @@ pub fn decompress(
     progress: impl Fn(f64) + Sync,
 ) -> Result<Vec<std::result::Result<Vec<u8>, Lost>>> {
     let coder = Coder::new(model, container.header.flags, Framing::default(), prime)?;
-    let (done, total) = (AtomicUsize::new(0), container.pieces.len());
+    let progress = Progress::new(container.pieces.len(), progress);
     let read = |piece: &std::result::Result<container::Chunk<'_>, Lost>| {
         let text = piece.and_then(|chunk| {
             let (first, last) = (chunk.index, Some(chunk.index));
             coder.decompress(&chunk).ok_or(Lost { first, last })
         });
-        progress((done.fetch_add(1, Ordering::Relaxed) + 1) as f64 / total as f64);
+        progress.add(1);
         text
     };
     Ok(container.pieces.par_iter().map(read).collect())

@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::reference::{CHUNK, Model, WINDOWS_PER_PASS};
+use crate::threads::Progress;
 use quality::Tally;
 pub use resnet_bk_schema::blocks::Blocks;
 pub use resnet_bk_schema::outputs::{Fidelity, Quality};
@@ -51,15 +52,14 @@ pub fn evaluate(
     // Longer jobs would only use more memory.
     let job = window * WINDOWS_PER_PASS.min(CHUNK / window).max(1);
     let starts: Vec<usize> = (0..predictions).step_by(job).collect();
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let progress = Progress::new(starts.len(), progress);
     let jobs: Vec<Vec<Tally>> = starts
         .par_iter()
         .map(|&start| {
             let end = predictions.min(start + job);
             let bytes = bytes.map(|bytes| &bytes[start..end + 1]);
             let tallies = score(reference, subjects, &tokens[start..end + 1], window, bytes)?;
-            let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            progress(count as f64 / starts.len() as f64);
+            progress.add(1);
             Ok(tallies)
         })
         .collect::<Result<_>>()?;

@@ -5,11 +5,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use resnet_bk_core::Sampler;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::checkpoint::Chain;
 use crate::error::{Error, Result};
 use crate::reference::{Model, Stream};
+use crate::threads::Progress;
 
 /// Maximum number of tokens of a stream.
 const STREAM: usize = 1024;
@@ -35,8 +35,7 @@ pub fn sample(
     }
     let length = stream_length(model);
     let streams: Vec<u64> = (0..count.div_ceil(length) as u64).collect();
-    let total = streams.len() * length;
-    let done = AtomicUsize::new(0);
+    let progress = Progress::new(streams.len() * length, progress);
     // As many at a time as leaves work for every thread: that is no matter of bits.
     let together = streams.len().div_ceil(rayon::current_num_threads()).clamp(1, Stream::TEXTS);
     let groups = streams.par_chunks(together).map(|streams| {
@@ -49,8 +48,7 @@ pub fn sample(
             for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab as usize)) {
                 text.go_on(logits);
             }
-            let done = texts.len() + done.fetch_add(texts.len(), Ordering::Relaxed);
-            progress(done as f64 / total as f64);
+            progress.add(texts.len());
         }
         Ok(texts.into_iter().flat_map(|text| text.tokens))
     });

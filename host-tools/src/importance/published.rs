@@ -35,7 +35,7 @@ pub fn publish(
     let step = window * windows_per_pass(model.config().vocab, window);
     let starts: Vec<usize> = (0..predictions).step_by(step).collect();
     let mut batches: Vec<BTreeMap<String, (f64, f64)>> = vec![BTreeMap::new(); starts.len()];
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let progress = threads::Progress::new(starts.len(), progress);
     let buffers = memory::threads(model.parameters().len());
     let mut states = threads::states(starts.len().min(buffers), || {
         (Tape::default(), vec![0f32; model.parameters().len()])
@@ -54,8 +54,7 @@ pub fn publish(
             let gradient = mean_magnitude(&gradient[range(&layer)]);
             batch.insert(layer, (gradient, variance));
         }
-        let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        progress(count as f64 / starts.len() as f64);
+        progress.add(1);
     });
     let weights = |layer: &str| mean_magnitude(&model.parameters()[range(layer)]);
     let own: BTreeMap<String, f64> = dims

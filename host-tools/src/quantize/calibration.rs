@@ -74,7 +74,7 @@ impl Calibration {
             tokens.chunks(window * windows_per_pass(model.config().vocab, window)).collect();
         let mut found: Vec<Result<Expectation>> =
             batches.iter().map(|_| Ok(Expectation::default())).collect();
-        let done = std::sync::atomic::AtomicUsize::new(0);
+        let progress = threads::Progress::new(tokens.len(), progress);
         let buffers = memory::threads(model.parameters().len());
         let mut states = threads::states(batches.len().min(buffers), || {
             (Tape::default(), vec![0.0; model.parameters().len()], Vec::new())
@@ -101,8 +101,7 @@ impl Calibration {
                     false
                 };
                 model.backward_tape(batch, &drawn, window, 1.0, tape, gradient, &mut each);
-                let count = done.fetch_add(batch.len(), std::sync::atomic::Ordering::Relaxed);
-                progress((count + batch.len()) as f64 / tokens.len() as f64);
+                progress.add(batch.len());
             },
         );
         let mut expectation = Expectation::default();

@@ -1,7 +1,6 @@
 //! A checkpoint prepared for quantization.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use resnet_bk_core::blob::{Dimensions, Measured, Provenance, TensorId, TensorRecord};
@@ -14,6 +13,7 @@ use super::{balance, chain, clip, decode, fold, writer};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::tensors::{Assignment, dimensions, layer_name, weight_name};
+use crate::threads::Progress;
 
 /// Tool name and version recorded in blobs.
 pub const TOOL: &str = concat!("resnet-bk ", env!("CARGO_PKG_VERSION"));
@@ -230,13 +230,10 @@ impl Source {
             let (rows, cols) = self.shape(id);
             rows * cols
         };
-        let all: usize = ids.iter().map(weights).sum();
-        let finished = AtomicUsize::new(0);
+        let progress = Progress::new(ids.iter().map(weights).sum(), done);
         let encode = |(id, &storage): (TensorId, &Storage)| {
             let encoded = self.encode(id, storage, calibration)?;
-            let weights = weights(&id);
-            let finished = finished.fetch_add(weights, Ordering::Relaxed) + weights;
-            done(finished as f64 / all as f64);
+            progress.add(weights(&id));
             Ok(encoded)
         };
         ids.into_par_iter().zip(&assignment.storage).map(encode).collect()

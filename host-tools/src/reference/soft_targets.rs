@@ -6,11 +6,11 @@
 
 use half::f16;
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ensemble::Predicts;
 use super::real::Real;
 use super::{Tape, loss};
+use crate::threads::Progress;
 
 /// Tokens kept of each distribution: the most probable ones. The others are one class, of the
 /// remaining probability.
@@ -40,7 +40,7 @@ impl SoftTargets {
         let kept = KEPT.min(vocab);
         let mut tokens = vec![0; text.len() * kept];
         let mut probabilities = vec![f16::ZERO; text.len() * kept];
-        let finished = AtomicUsize::new(0);
+        let progress = Progress::new(text.len(), done);
         let outputs = tokens.par_chunks_mut(window * kept);
         let outputs = outputs.zip(probabilities.par_chunks_mut(window * kept));
         let windows = text.par_chunks(window).zip(outputs);
@@ -50,8 +50,7 @@ impl SoftTargets {
             for (all, (tokens, probabilities)) in all.zip(rows) {
                 most_probable(all, tokens, probabilities);
             }
-            let finished = finished.fetch_add(inputs.len(), Ordering::Relaxed) + inputs.len();
-            done(finished as f64 / text.len() as f64);
+            progress.add(inputs.len());
         });
         Self { kept, tokens, probabilities }
     }

@@ -82,11 +82,8 @@ impl<'a> Stream<'a> {
     }
 
     /// Takes the next token of every text and returns the logits `[texts, V]` of their successors.
-    /// Fails if a token is not in the vocabulary or the position table is exhausted.
-    ///
-    /// # Panics
-    ///
-    /// If there is not one token per text.
+    /// Fails if there is not one token per text, a token is not in the vocabulary, or the position
+    /// table is exhausted.
     pub fn step(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let h = self.advance(tokens)?;
         let (model, layout) = (self.model, &self.model.layout);
@@ -104,7 +101,10 @@ impl<'a> Stream<'a> {
 
     /// Takes the next tokens and returns the residuals `[texts, d]` after the last block.
     fn advance(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        assert_eq!(tokens.len(), self.texts, "one token per text");
+        if tokens.len() != self.texts {
+            let (tokens, texts) = (tokens.len(), self.texts);
+            return Err(Error::Usage(format!("{tokens} tokens for {texts} texts: one for each")));
+        }
         let model = self.model;
         let mut h = self.embed(tokens)?;
         let (mut u, mut v, mut next) = (vec![0.0; h.len()], Vec::new(), Vec::new());
@@ -196,6 +196,7 @@ mod tests {
             let token = |text: u32, at: u32| (at * 7 + text * 3) % 11;
             let mut together = Stream::of_texts(&model, 3).unwrap();
             let mut alone: Vec<_> = (0..3).map(|_| Stream::new(&model).unwrap()).collect();
+            assert!(together.step(&[0, 1]).is_err(), "two tokens for three texts");
             for at in 0..6 {
                 let tokens = [0, 1, 2].map(|text| token(text, at));
                 let found = together.step(&tokens).unwrap();
