@@ -27,7 +27,7 @@ pub enum Step {
     Descent,
     /// Cross-row error compensation.
     Outputs,
-    /// Quantize again for the inputs produced by the quantized prefix.
+    /// Correct biases again for the inputs produced by the quantized prefix.
     Prefix,
     /// Correct biases by the mean error.
     BiasCorrection,

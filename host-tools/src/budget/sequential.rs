@@ -1,7 +1,8 @@
-//! Sequential quantization: each matrix is calibrated on inputs from the already quantized layers.
+//! Sequential bias correction: the biases of each matrix are corrected on inputs from the quantized
+//! layers before it.
 //!
 //! Matrices are processed in order of inference, those that share an input together, so that each
-//! compensates the remaining error of the layers before it.
+//! compensates the remaining mean error of the layers before it. Their codes and scales stay.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +14,12 @@ use crate::error::Result;
 use crate::quantize::encode::Encoded;
 use crate::quantize::input_shift::Prefix;
 use crate::tensors::layer_name;
-use resnet_bk_schema::Storage;
 
-/// Requantizes every matrix on `tokens` in windows of `window`. Returns the matrices and their KL
-/// divergence in nats per token on the bench if that falls, otherwise `first` and its own.
+/// Corrects the biases of every matrix on `tokens` in windows of `window`. Returns the matrices and
+/// their KL divergence in nats per token on the bench if that falls, otherwise `first` and its own.
 pub fn refine(
     bench: &Bench<'_>,
     (tokens, window): (&[u32], usize),
-    storage: &[Storage],
     first: Vec<Encoded>,
     mut progress: impl FnMut(f64),
 ) -> Result<(Vec<Encoded>, f64)> {
@@ -47,7 +46,7 @@ pub fn refine(
             }
             let encoded: Vec<Encoded> = stage
                 .par_iter()
-                .map(|&id| source.encode(id, storage[dims.index(id)], &calibration))
+                .map(|&id| source.correct_biases(id, &first[dims.index(id)], &calibration))
                 .collect::<Result<_>>()?;
             for (&id, encoded) in stage.iter().zip(encoded) {
                 let index = dims.index(id);
@@ -94,6 +93,9 @@ fn stages(dims: &Dimensions, l: u32) -> Vec<Vec<TensorId>> {
 
 #[cfg(test)]
 mod tests {
+    use resnet_bk_core::blob::Precision;
+    use resnet_bk_schema::Storage;
+
     use super::*;
     use crate::eval::sample::sample;
     use crate::quantize::Source;
@@ -116,18 +118,44 @@ mod tests {
         }
     }
 
+    /// Codes and scales do not depend on the shift of inputs: only biases have to be computed again.
+    #[test]
+    fn corrected_biases_are_those_of_quantizing_again() {
+        for checkpoint in [random_gated(5, (24, 1, 1)), random_checkpoint(5, 2)] {
+            let source = Source::new(&checkpoint, [0; 32], 0, None).unwrap();
+            let model = Model::from_checkpoint(&source.folded);
+            let tokens = sample(&model, 512, 1, |_| {}).unwrap();
+            let before = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
+            let mut after = before.clone();
+            for id in source.dims.tensors().filter(|id| !id.is_embedding()) {
+                let layer = layer_name(id);
+                let cols = source.folded.tensors[&format!("{layer}.weight")].shape[1];
+                after.set_shift(&layer, (0..cols).map(|j| (j as f64 * 0.7).sin()).collect());
+            }
+            let mut changed = 0;
+            for id in source.dims.tensors().filter(|id| !id.is_embedding()) {
+                for storage in [Storage::INT8, Storage::FP16, Storage::grouped(Precision::Int4, 16)]
+                {
+                    let first = source.encode(id, storage, &before).unwrap();
+                    let again = source.encode(id, storage, &after).unwrap();
+                    assert_eq!(source.correct_biases(id, &first, &after).unwrap(), again, "{id:?}");
+                    changed += usize::from(first != again);
+                }
+            }
+            assert!(changed > 0);
+        }
+    }
+
     fn nothing_gets_worse(source: &Source) {
         let model = Model::from_checkpoint(&source.folded);
         let tokens = sample(&model, 512, 1, |_| {}).unwrap();
         let calibration = Calibration::collect(&model, &tokens, 16, 1, |_| {}).unwrap();
         let bench = Bench::new(source, &calibration, &tokens, 16);
-        for precision in
-            [resnet_bk_core::blob::Precision::Int2, resnet_bk_core::blob::Precision::Int4]
-        {
+        for precision in [Precision::Int2, Precision::Int4] {
             let mix = vec![Storage::grouped(precision, 16); source.dims.tensor_count()];
             let before = bench.kl(&mix.iter().copied().map(Some).collect::<Vec<_>>()).unwrap();
             let first = bench.encode_mix(&mix).unwrap();
-            let (again, kl) = refine(&bench, (&tokens, 16), &mix, first, |_| {}).unwrap();
+            let (again, kl) = refine(&bench, (&tokens, 16), first, |_| {}).unwrap();
             assert!(kl <= before, "{kl} {before}");
             let mut stored = bench.reference().clone();
             let put = |(index, encoded)| bench.put(index, encoded, &mut stored);

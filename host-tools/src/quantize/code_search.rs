@@ -32,7 +32,8 @@ impl Target<'_> {
         if scale == 0.0 { 0 } else { (weight / scale).round().clamp(self.low, self.high) as i8 }
     }
 
-    fn errors(&self, codes: &[i8]) -> Vec<f64> {
+    /// Errors of these codes `[cols]`.
+    pub(super) fn errors(&self, codes: &[i8]) -> Vec<f64> {
         let row = self.weights.iter().zip(self.scales).zip(codes);
         row.map(|((&w, &s), &c)| w - s * f64::from(c)).collect()
     }

@@ -8,7 +8,7 @@ use super::calibration::Statistics;
 use super::grid::RowGrid;
 use super::integer::{self, Layout, damping};
 use super::metric::Metric;
-use super::stored;
+use super::{decode, stored};
 use crate::error::{Error, Result};
 
 /// A matrix with its calibration statistics.
@@ -65,35 +65,45 @@ pub fn encode(matrix: Matrix<'_>, storage: Storage) -> Result<(Encoded, Decoded)
         Precision::Fp16 => encoder.fp16()?,
         _ => encoder.integer(storage)?,
     };
-    let bias_exponent = encoder.biases()?;
-    let record = TensorRecord { exponent, bias_exponent, ..storage.record(rows, matrix.cols) };
-    let Encoder { codes, scales, biases, decoded, decoded_biases, .. } = encoder;
-    let section = [codes, scales, biases].concat();
+    let Encoder { codes, scales, decoded, .. } = encoder;
+    let biases = Biases::new(matrix, &decoded)?;
+    let record = TensorRecord {
+        exponent,
+        bias_exponent: biases.exponent,
+        ..storage.record(rows, matrix.cols)
+    };
+    let section = [codes, scales, biases.bytes()].concat();
     debug_assert_eq!(section.len(), storage.layout(matrix.id, rows, matrix.cols).len());
-    Ok((Encoded { record, section }, Decoded { weights: decoded, biases: decoded_biases }))
+    Ok((Encoded { record, section }, Decoded { weights: decoded, biases: biases.decoded() }))
+}
+
+/// The encoded matrix with its codes and scales, which do not depend on the shift of its inputs,
+/// and the biases that do.
+pub(super) fn correct_biases(
+    matrix: Matrix<'_>,
+    dims: &Dimensions,
+    encoded: &Encoded,
+) -> Result<Encoded> {
+    let tensor = encoded.tensor(dims, matrix.id);
+    let biases = Biases::new(matrix, &decode::weights(matrix.id, &tensor))?;
+    let mut section = encoded.section.clone();
+    section.truncate(section.len() - tensor.biases.len());
+    section.extend(biases.bytes());
+    let record = TensorRecord { bias_exponent: biases.exponent, ..encoded.record };
+    Ok(Encoded { record, section })
 }
 
 struct Encoder<'a> {
     matrix: Matrix<'a>,
     codes: Vec<u8>,
     scales: Vec<u8>,
-    biases: Vec<u8>,
     decoded: Vec<f32>,
-    decoded_biases: Vec<f32>,
 }
 
 impl<'a> Encoder<'a> {
     fn new(matrix: Matrix<'a>, rows: usize) -> Self {
         let decoded = Vec::with_capacity(rows * matrix.cols);
-        let empty = Vec::new;
-        Self {
-            matrix,
-            codes: empty(),
-            scales: empty(),
-            biases: empty(),
-            decoded,
-            decoded_biases: Vec::with_capacity(rows),
-        }
+        Self { matrix, codes: Vec::new(), scales: Vec::new(), decoded }
     }
 
     fn rows(&self) -> std::slice::ChunksExact<'a, f32> {
@@ -157,18 +167,27 @@ impl<'a> Encoder<'a> {
         }
         Ok(0)
     }
+}
 
-    fn biases(&mut self) -> Result<u8> {
-        if self.matrix.id.is_embedding() {
-            return Ok(0);
+/// Biases as stored: mantissas with a common exponent. Embeddings have none.
+struct Biases {
+    mantissas: Vec<i16>,
+    exponent: u8,
+}
+
+impl Biases {
+    /// Those that compensate the mean error of the `decoded` weights.
+    fn new(matrix: Matrix<'_>, decoded: &[f32]) -> Result<Self> {
+        if matrix.id.is_embedding() {
+            return Ok(Self { mantissas: Vec::new(), exponent: 0 });
         }
-        let cols = self.matrix.cols;
-        let mut wanted = Vec::with_capacity(self.matrix.biases.len());
-        let correct = f64::from(u8::from(self.matrix.steps.has(Step::BiasCorrection)));
-        let statistics = self.matrix.statistics.iter().cycle();
-        for ((r, &bias), statistics) in self.matrix.biases.iter().enumerate().zip(statistics) {
-            let exact = &self.matrix.weights[r * cols..][..cols];
-            let stored = &self.decoded[r * cols..][..cols];
+        let cols = matrix.cols;
+        let mut wanted = Vec::with_capacity(matrix.biases.len());
+        let correct = f64::from(u8::from(matrix.steps.has(Step::BiasCorrection)));
+        let statistics = matrix.statistics.iter().cycle();
+        for ((r, &bias), statistics) in matrix.biases.iter().enumerate().zip(statistics) {
+            let exact = &matrix.weights[r * cols..][..cols];
+            let stored = &decoded[r * cols..][..cols];
             let Statistics { mean, shift, .. } = statistics;
             let inputs = mean.iter().zip(shift);
             let lost = exact.iter().zip(stored).zip(inputs).map(|((&w, &s), (mean, shift))| {
@@ -177,12 +196,16 @@ impl<'a> Encoder<'a> {
             wanted.push(f64::from(bias) + correct * lost.sum::<f64>());
         }
         let (mantissas, exponent) =
-            stored::biases(&wanted).ok_or_else(|| stored::biases_too_large(self.matrix.id))?;
-        for mantissa in mantissas {
-            self.biases.extend(mantissa.to_le_bytes());
-            let unit = (-f64::from(exponent)).exp2();
-            self.decoded_biases.push((f64::from(mantissa) * unit) as f32);
-        }
-        Ok(exponent)
+            stored::biases(&wanted).ok_or_else(|| stored::biases_too_large(matrix.id))?;
+        Ok(Self { mantissas, exponent })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.mantissas.iter().flat_map(|mantissa| mantissa.to_le_bytes()).collect()
+    }
+
+    fn decoded(&self) -> Vec<f32> {
+        let unit = (-f64::from(self.exponent)).exp2();
+        self.mantissas.iter().map(|&mantissa| (f64::from(mantissa) * unit) as f32).collect()
     }
 }

@@ -6,7 +6,8 @@ use resnet_bk_schema::{Step, Steps, Storage};
 use super::calibration::{OutputMoments, Statistics, Symmetric};
 use super::code_search::{Rounded, SWEEPS, Target, descend, gptq, nearest, refit};
 use super::grid::{self, Levels, RowGrid, nearest_multiple};
-use super::metric::Metric;
+use super::metric::{Metric, add_rows};
+use crate::reference::simd;
 
 /// Damping of A as a fraction of its mean diagonal: larger for few samples per column, as for
 /// experts that rarely get a token.
@@ -240,11 +241,11 @@ fn joint(
     steps: Steps,
     codes: &mut [Vec<i8>],
 ) {
-    let error = |i: usize, codes: &[i8]| -> Vec<f64> {
-        let row = rows[i].iter().zip(&scales[i]).zip(codes);
-        row.map(|((&w, &s), &c)| w - s * f64::from(c)).collect()
-    };
-    let mut errors: Vec<Vec<f64>> = (0..rows.len()).map(|i| error(i, &codes[i])).collect();
+    let cols = layout.cols;
+    let mut errors: Vec<f64> = Vec::with_capacity(rows.len() * cols);
+    for ((row, scales), codes) in rows.iter().zip(scales).zip(&*codes) {
+        errors.extend(layout.target(row, scales).errors(codes));
+    }
     for _ in 0..JOINT_PASSES {
         let mut changed = false;
         for i in 0..rows.len() {
@@ -252,15 +253,18 @@ fn joint(
             if weight[i] <= 0.0 {
                 continue;
             }
+            let mut shares: Vec<f64> = weight.iter().map(|w| trust * w / weight[i]).collect();
+            shares[i] = 0.0;
             let mut target = rows[i].clone();
-            for (k, error) in errors.iter().enumerate().filter(|&(k, _)| k != i) {
-                let share = trust * weight[k] / weight[i];
-                target.iter_mut().zip(error).for_each(|(t, e)| *t += share * e);
-            }
+            simd(
+                #[inline(always)]
+                || add_rows(&errors, (cols, 0), &shares, &mut target),
+            );
             let target = layout.target(&target, &scales[i]);
             let rounded = round(metric, &[target], Some(&codes[i]), steps).remove(0);
             if rounded.codes != codes[i] {
-                errors[i] = error(i, &rounded.codes);
+                let error = layout.target(&rows[i], &scales[i]).errors(&rounded.codes);
+                errors[i * cols..][..cols].copy_from_slice(&error);
                 codes[i] = rounded.codes;
                 changed = true;
             }

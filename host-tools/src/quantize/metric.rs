@@ -53,16 +53,23 @@ impl Metric {
         &self.values[j * self.size..][..self.size]
     }
 
-    /// A·e of several errors, which share the reading of A.
+    /// A·e of several errors, which share the reading of A. Each sum is in the order of the rows of
+    /// A, however many errors there are.
     pub(super) fn times(&self, errors: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let mut products: Vec<Vec<f64>> = errors.iter().map(|_| vec![0.0; self.size]).collect();
+        let (fours, errors) = errors.as_chunks::<4>();
+        let (products_of_fours, few) = products.as_chunks_mut::<4>();
         simd(
             #[inline(always)]
             || {
+                self.add_products(fours, products_of_fours);
+                if errors.is_empty() {
+                    return;
+                }
                 for from in (0..self.size).step_by(TILE) {
                     let tile = from..self.size.min(from + TILE);
                     for (four, rows) in self.values.chunks(4 * self.size).enumerate() {
-                        for (error, product) in errors.iter().zip(&mut products) {
+                        for (error, product) in errors.iter().zip(&mut *few) {
                             let product = &mut product[tile.clone()];
                             add_rows(rows, (self.size, tile.start), &error[4 * four..], product);
                         }
@@ -72,6 +79,57 @@ impl Metric {
         );
         products
     }
+
+    /// Adds A·e of four errors at a time, whose sums stay in registers while they go through a
+    /// block of A.
+    #[inline(always)]
+    fn add_products(&self, errors: &[[Vec<f64>; 4]], products: &mut [[Vec<f64>; 4]]) {
+        if errors.is_empty() {
+            return;
+        }
+        let size = self.size;
+        let mut block = [[[0.0; LANES]; BLOCK]; BLOCK_COLUMNS / LANES];
+        for column in (0..size).step_by(BLOCK_COLUMNS) {
+            for (at, rows) in self.values.chunks(BLOCK * size).enumerate() {
+                let rows = rows.chunks_exact(size);
+                let count = rows.len();
+                for (r, row) in rows.enumerate() {
+                    let columns = row[column..].chunks(LANES).zip(&mut block);
+                    columns.for_each(|(from, to)| to[r][..from.len()].copy_from_slice(from));
+                }
+                for (errors, products) in errors.iter().zip(&mut *products) {
+                    let errors = errors.each_ref().map(|error| &error[at * BLOCK..][..count]);
+                    for (lanes, rows) in block.iter().enumerate() {
+                        let column = size.min(column + lanes * LANES);
+                        let width = LANES.min(size - column);
+                        let mut sums = [[0.0; LANES]; 4];
+                        for (sums, product) in sums.iter_mut().zip(&*products) {
+                            sums[..width].copy_from_slice(&product[column..][..width]);
+                        }
+                        add_block(&rows[..count], errors, &mut sums);
+                        for (sums, product) in sums.iter().zip(&mut *products) {
+                            product[column..][..width].copy_from_slice(&sums[..width]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of each of four errors with some columns of a block of A.
+#[inline(always)]
+fn add_block(rows: &[[f64; LANES]], errors: [&[f64]; 4], sums: &mut [[f64; LANES]; 4]) {
+    let [a, b, c, d] = errors;
+    let mut all = *sums;
+    for ((((row, a), b), c), d) in rows.iter().zip(a).zip(b).zip(c).zip(d) {
+        for (sums, error) in all.iter_mut().zip([a, b, c, d]) {
+            for (sum, a) in sums.iter_mut().zip(row) {
+                *sum += a * error;
+            }
+        }
+    }
+    *sums = all;
 }
 
 /// Upper triangle U with UᵀU = A⁻¹, rows and columns of A `values` in this order; `None` if A is
@@ -89,8 +147,14 @@ fn inverse_factor(values: &[f64], order: &[usize]) -> Option<Vec<f64>> {
     factor.iter().all(|value| value.is_finite()).then_some(factor)
 }
 
-/// Columns of A that are multiplied at a time: they and the products stay in the L1 cache.
+/// Columns of A that are multiplied at a time with a few errors: they and the products stay in the
+/// L1 cache.
 const TILE: usize = 256;
+/// Rows and columns of A that are multiplied at a time with many errors: they stay in the L1 cache.
+const BLOCK: usize = 64;
+const BLOCK_COLUMNS: usize = 32;
+/// Columns whose sums for four errors stay in registers.
+const LANES: usize = 8;
 
 /// Adds `factors[r]` times row r of `rows` to `sums`, four rows at a time; each sum is in the order
 /// of the rows. Rows hold `size` numbers, the first of which that counts is the one at `start`.
@@ -130,11 +194,14 @@ mod tests {
             let values: Vec<f64> =
                 (0..size * size).map(|i| ((i % size + i / size) % 7) as f64).collect();
             let metric = Metric { size, values, order: (0..size).collect(), factor: Vec::new() };
-            let errors = [0.5, 1.5].map(|by| (0..size).map(|i| i as f64 - by).collect::<Vec<_>>());
-            for (error, found) in errors.iter().zip(metric.times(&errors)) {
-                for (j, found) in found.into_iter().enumerate() {
-                    let exact: f64 = (0..size).map(|i| error[i] * metric.row(i)[j]).sum();
-                    assert!((found - exact).abs() < 1e-9 * (1.0 + exact.abs()), "{found} {exact}");
+            for count in [2, 4, 9] {
+                let error = |e: usize| (0..size).map(|i| (i * 5 + e) as f64 * 0.3 - 7.1).collect();
+                let errors: Vec<Vec<f64>> = (0..count).map(error).collect();
+                for (error, found) in errors.iter().zip(metric.times(&errors)) {
+                    for (j, found) in found.into_iter().enumerate() {
+                        let products = (0..size).map(|i| metric.row(i)[j] * error[i]);
+                        assert_eq!(found, products.fold(0.0, |sum, product| sum + product));
+                    }
                 }
             }
         }

@@ -96,6 +96,29 @@ impl Source {
         Ok(self.encode_weights(how, &self.weights(id), &statistics)?.0)
     }
 
+    /// Corrects the biases of one matrix anew, for the shift of its inputs; its codes and scales
+    /// stay.
+    pub fn correct_biases(
+        &self,
+        id: TensorId,
+        encoded: &Encoded,
+        calibration: &Calibration,
+    ) -> Result<Encoded> {
+        let (weights, statistics) = (self.weights(id), self.statistics(id, calibration));
+        let (name, biases) = (&weight_name(id), self.biases(id));
+        let (cols, steps) = (self.shape(id).1, self.steps);
+        let matrix = Matrix {
+            id,
+            name,
+            weights: &weights,
+            cols,
+            biases: &biases,
+            statistics: &statistics,
+            steps,
+        };
+        encode::correct_biases(matrix, &self.dims, encoded)
+    }
+
     /// What is stored of one matrix, dequantized; of an expert's second matrix perhaps with its
     /// hidden units rearranged, and brought back to their order and scales.
     pub fn rounded(
@@ -174,20 +197,22 @@ impl Source {
     ) -> Result<(Encoded, Decoded)> {
         let (rows, cols) = self.shape(id);
         writer::check(&self.dims, id, &storage.record(rows, cols))?;
-        let biases = match id.is_embedding() {
-            true => Cow::default(),
-            false => {
-                let whole = &self.folded.tensors[&format!("{}.bias", layer_name(id))];
-                self.part(id).of_biases(&whole.data)
-            }
-        };
-        let name = &weight_name(id);
+        let (name, biases) = (&weight_name(id), self.biases(id));
         let matrix = Matrix { id, name, weights, cols, biases: &biases, statistics, steps };
         let (encoded, decoded) = encode::encode(matrix, storage)?;
         let tensor = encoded.tensor(&self.dims, id);
         debug_assert_eq!(decode::weights(id, &tensor), decoded.weights, "{storage} {id:?}");
         debug_assert_eq!(decode::biases(&tensor), decoded.biases, "{storage} {id:?}");
         Ok((encoded, decoded))
+    }
+
+    /// The matrix's own biases; an embedding has none.
+    fn biases(&self, id: TensorId) -> Cow<'_, [f32]> {
+        if id.is_embedding() {
+            return Cow::default();
+        }
+        let whole = &self.folded.tensors[&format!("{}.bias", layer_name(id))];
+        self.part(id).of_biases(&whole.data)
     }
 
     /// The matrix's own weights, `[rows, cols]`.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use resnet_bk_core::blob::Measured;
 use resnet_bk_core::kernels::Core;
-use resnet_bk_schema::Storage;
 
 use super::kept::KeptMeasurements;
 use crate::budget::{Bench, Limit, refine};
@@ -186,19 +185,18 @@ impl QuantizeArgs {
         }
     }
 
-    /// Sequential quantization with inputs from the quantized layers.
+    /// Corrects biases with inputs from the quantized layers.
     pub(super) fn refine(
         &self,
         bench: &Bench<'_>,
         text: &Tokens,
-        storage: &[Storage],
         encoded: Vec<Encoded>,
         global: Global,
     ) -> Result<(Vec<Encoded>, f64)> {
         let tokens = &text.tokens[..text.tokens.len().min(PREFIX_TOKENS)];
         let text = (tokens, self.text.window);
         let progress = bar("quantized prefix", global);
-        let refined = refine(bench, text, storage, encoded, |share| set(&progress, share));
+        let refined = refine(bench, text, encoded, |share| set(&progress, share));
         progress.finish_and_clear();
         refined
     }

@@ -62,7 +62,7 @@ impl QuantizeArgs {
             let held_out =
                 self.text.tokens(Split::Valid, limit, Some(&folded), tokenizer, global)?;
             let bench = Bench::new(&source, &calibration, &held_out.tokens, self.text.window);
-            (encoded, _) = self.refine(&bench, &text, &assignment.storage, encoded, global)?;
+            (encoded, _) = self.refine(&bench, &text, encoded, global)?;
         }
         let recorded =
             self.recorded(&Model::from_checkpoint(&loaded.checkpoint), tokenizer, global)?;

@@ -128,10 +128,12 @@ pub(super) fn make(
     let mut encoded = bench.encode_mix(&found.storage)?;
     let mut measured = found.measured;
     if source.steps.has(Step::Prefix) {
-        let (refined, kl) = args.refine(&bench, &text, &found.storage, encoded, global)?;
+        let (refined, kl) = args.refine(&bench, &text, encoded, global)?;
         note(
             global,
-            &format!("quantized again with the inputs from quantized layers, they lose {kl:.5}"),
+            &format!(
+                "with biases corrected for the inputs from quantized layers, they lose {kl:.5}"
+            ),
         );
         (encoded, measured) = (refined, kl);
     }
