@@ -13,7 +13,7 @@ use super::Bench;
 use crate::error::Result;
 use crate::quantize::encode::Encoded;
 use crate::quantize::input_shift::Prefix;
-use crate::tensors::layer_name;
+use crate::tensors::{is_linear, layer_name};
 
 /// Corrects the biases of every matrix on `tokens` in windows of `window`. Returns the matrices and
 /// their KL divergence in nats per token on the bench if that falls, otherwise `first` and its own.
@@ -30,9 +30,10 @@ pub fn refine(
         first.iter().enumerate().for_each(|(i, encoded)| bench.put(i, encoded, &mut before));
         bench.kl_of(&before)?
     };
-    // Embeddings have no layers before them.
+    // Embeddings have no layers before them, and the inputs of a convolution are outputs of a
+    // linear layer, whose biases correct their mean.
     let mut real = bench.reference().clone();
-    for index in dims.tensors().filter(|id| id.is_embedding()).map(|id| dims.index(id)) {
+    for index in dims.tensors().filter(|&id| !is_linear(id)).map(|id| dims.index(id)) {
         bench.put(index, &first[index], &mut real);
     }
     let mut calibration = bench.calibration().clone();
@@ -78,7 +79,6 @@ fn stages(dims: &Dimensions, l: u32) -> Vec<Vec<TensorId>> {
         ],
         Block::Gated { .. } => vec![
             vec![TensorId::InProj(l)],
-            vec![TensorId::Convolution(l)],
             v_proj.into(),
             output_proj.into(),
             gate.into_iter().chain(ups()).collect(),
@@ -112,7 +112,7 @@ mod tests {
             let all = (0..=dims.layers).flat_map(|l| stages(dims, l).concat());
             let mut staged: Vec<usize> = all.map(|id| dims.index(id)).collect();
             staged.sort_unstable();
-            let linear = dims.tensors().filter(|id| !id.is_embedding()).map(|id| dims.index(id));
+            let linear = dims.tensors().filter(|&id| is_linear(id)).map(|id| dims.index(id));
             assert!(linear.eq(staged));
             nothing_gets_worse(&source);
         }

@@ -70,8 +70,10 @@ pub(super) fn gptq(metric: &Metric, targets: &[Target<'_>]) -> Vec<Vec<i8>> {
                         let (j, row) = (metric.order[i], &rows[(i - from) * size..][i..to]);
                         let code = target.round(j, free[i]);
                         codes[j] = code;
-                        let error = (free[i] - f64::from(code) * target.scales[j]) / row[0];
-                        free[i..to].iter_mut().zip(row).for_each(|(w, u)| *w -= error * u);
+                        let error = free[i] - f64::from(code) * target.scales[j];
+                        let error = error / f64::from(row[0]);
+                        let products = row.iter().map(|&u| error * f64::from(u));
+                        free[i..to].iter_mut().zip(products).for_each(|(w, p)| *w -= p);
                         errors[i - from] = -error;
                     }
                     add_rows(rows, (size, to), &errors, &mut free[to..]);
@@ -111,7 +113,7 @@ fn descend_from(
                 for j in 0..metric.size {
                     let row = metric.row(j);
                     let scale = target.scales[j];
-                    let ideal = f64::from(codes[j]) * scale + product[j] / row[j];
+                    let ideal = f64::from(codes[j]) * scale + product[j] / f64::from(row[j]);
                     let code = target.round(j, ideal);
                     if code == codes[j] {
                         continue;
@@ -119,7 +121,8 @@ fn descend_from(
                     let step = scale * (f64::from(code) - f64::from(codes[j]));
                     codes[j] = code;
                     errors[j] -= step;
-                    product.iter_mut().zip(row).for_each(|(p, a)| *p -= step * a);
+                    let moved = row.iter().map(|&a| step * f64::from(a));
+                    product.iter_mut().zip(moved).for_each(|(p, moved)| *p -= moved);
                     changed = true;
                 }
                 if !changed {
@@ -224,7 +227,7 @@ mod tests {
     fn cost_of(metric: &Metric, target: Target<'_>, codes: &[i8]) -> f64 {
         let errors = target.errors(codes);
         let of_row = |(j, e): (usize, &f64)| {
-            e * metric.row(j).iter().zip(&errors).map(|(a, e)| a * e).sum::<f64>()
+            e * metric.row(j).iter().zip(&errors).map(|(&a, e)| f64::from(a) * e).sum::<f64>()
         };
         errors.iter().enumerate().map(of_row).sum()
     }

@@ -15,10 +15,20 @@ use crate::reference::{LinearCall, Model, Observer, Tape, windows_per_pass};
 pub struct Prefix<'a> {
     exact: &'a Model,
     window: usize,
-    /// Residual streams before the next block, `[positions, d]` of each batch, in both models.
-    streams: Vec<[Vec<f32>; 2]>,
+    batches: Vec<Batch>,
     /// The next block.
     block: usize,
+}
+
+/// Part of the text.
+#[derive(Debug)]
+struct Batch {
+    /// Residual stream `[positions, d]` of the exact model after the next block.
+    exact: Vec<f32>,
+    /// Inputs of the exact model's layers in the next block, or of its output layer.
+    inputs: Inputs,
+    /// Residual stream of the quantized model before the next block.
+    quantized: Vec<f32>,
 }
 
 impl<'a> Prefix<'a> {
@@ -26,8 +36,22 @@ impl<'a> Prefix<'a> {
     pub fn new(exact: &'a Model, quantized: &Model, tokens: &[u32], window: usize) -> Self {
         let tokens = &tokens[..tokens.len() / window * window];
         let batches = tokens.par_chunks(window * windows_per_pass(exact.config().vocab, window));
-        let both = |tokens| [exact, quantized].map(|model| model.stream(tokens, window));
-        Self { exact, window, streams: batches.map(both).collect(), block: 0 }
+        let batch = |tokens| {
+            let [exact, quantized] = [exact, quantized].map(|model| model.stream(tokens, window));
+            Batch { exact, inputs: Inputs::default(), quantized }
+        };
+        let mut prefix = Self { exact, window, batches: batches.map(batch).collect(), block: 0 };
+        prefix.enter();
+        prefix
+    }
+
+    /// Takes the exact model through the next block.
+    fn enter(&mut self) {
+        let (exact, block, window) = (self.exact, self.block, self.window);
+        self.batches.par_iter_mut().for_each_init(Tape::default, |tape, batch| {
+            batch.inputs = Inputs::default();
+            observe(exact, (block, window), &mut batch.exact, tape, &mut batch.inputs);
+        });
     }
 
     /// Mean of the exact minus the actual inputs of some layers of the next block, or of the output
@@ -38,29 +62,17 @@ impl<'a> Prefix<'a> {
         quantized: &Model,
         layers: &BTreeSet<String>,
     ) -> BTreeMap<String, Vec<f64>> {
-        let blocks = self.exact.config().layers;
-        let inputs = |model: &Model, stream: &[f32], tape: &mut Tape| {
-            let mut inputs = Inputs { wanted: layers, layers: BTreeMap::new() };
-            match self.block < blocks {
-                true => {
-                    let stream = &mut stream.to_vec();
-                    model.advance(self.block, self.window, stream, tape, Some(&mut inputs));
-                }
-                false => {
-                    model.logits_from(blocks, self.window, stream, tape, Some(&mut inputs));
-                }
-            }
-            inputs.layers
+        let of_batch = |tape: &mut Tape, batch: &Batch| -> BTreeMap<String, (usize, Vec<f64>)> {
+            let mut real = Inputs { only: Some(layers.clone()), ..Inputs::default() };
+            let stream = &mut batch.quantized.clone();
+            observe(quantized, (self.block, self.window), stream, tape, &mut real);
+            let both = real.layers.into_iter().filter_map(|(layer, real)| {
+                let shift = batch.inputs.layers.get(&layer)?.minus(&real);
+                Some((layer, shift))
+            });
+            both.collect()
         };
-        let of_batch = |tape: &mut Tape, [exact, real]: &[Vec<f32>; 2]| {
-            let exact = inputs(self.exact, exact, tape);
-            let real = inputs(quantized, real, tape);
-            let both = exact.into_iter();
-            let both = both.filter_map(|(layer, x)| Some((x.minus(real.get(&layer)?), layer)));
-            both.map(|(sums, layer)| (layer, sums)).collect()
-        };
-        let parts: Vec<BTreeMap<String, (usize, Vec<f64>)>> =
-            self.streams.par_iter().map_init(Tape::default, of_batch).collect();
+        let parts: Vec<_> = self.batches.par_iter().map_init(Tape::default, of_batch).collect();
         let mut total: BTreeMap<String, (usize, Vec<f64>)> = BTreeMap::new();
         for (layer, (count, sums)) in parts.into_iter().flatten() {
             let (all, total) = total.entry(layer).or_insert_with(|| (0, vec![0.0; sums.len()]));
@@ -75,23 +87,41 @@ impl<'a> Prefix<'a> {
 
     /// Goes through the next block.
     pub fn advance(&mut self, quantized: &Model) {
-        let (exact, block, window) = (self.exact, self.block, self.window);
-        self.streams.par_iter_mut().for_each_init(Tape::default, |tape, streams| {
-            for (model, stream) in [exact, quantized].into_iter().zip(streams) {
-                model.advance(block, window, stream, tape, None);
-            }
+        let (block, window) = (self.block, self.window);
+        self.batches.par_iter_mut().for_each_init(Tape::default, |tape, batch| {
+            quantized.advance(block, window, &mut batch.quantized, tape, None);
         });
         self.block += 1;
+        self.enter();
     }
 }
 
-/// Records the inputs of selected layers.
-struct Inputs<'a> {
-    wanted: &'a BTreeSet<String>,
+/// Takes a stream through a block, or to the logits after the last one.
+fn observe(
+    model: &Model,
+    (block, window): (usize, usize),
+    stream: &mut Vec<f32>,
+    tape: &mut Tape,
+    inputs: &mut Inputs,
+) {
+    let blocks = model.config().layers;
+    if block < blocks {
+        model.advance(block, window, stream, tape, Some(inputs));
+    } else {
+        model.logits_from(blocks, window, stream, tape, Some(inputs));
+    }
+}
+
+/// Records the inputs of layers.
+#[derive(Debug, Default)]
+struct Inputs {
+    /// The layers that are wanted; all without.
+    only: Option<BTreeSet<String>>,
     layers: BTreeMap<String, Rows>,
 }
 
 /// Inputs of one layer by position.
+#[derive(Debug)]
 struct Rows {
     width: usize,
     /// Ascending.
@@ -99,9 +129,9 @@ struct Rows {
     values: Vec<f32>,
 }
 
-impl Observer for Inputs<'_> {
+impl Observer for Inputs {
     fn linear(&mut self, call: LinearCall<'_>) {
-        if !self.wanted.contains(call.name) {
+        if self.only.as_ref().is_some_and(|only| !only.contains(call.name)) {
             return;
         }
         let rows = call.inputs.len() / call.input_width;

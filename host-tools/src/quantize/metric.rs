@@ -6,16 +6,18 @@ use faer::{Mat, Par, Side};
 use super::calibration::Symmetric;
 use crate::reference::simd;
 
-/// A, with the Cholesky factor of its inverse for GPTQ.
+/// A, with the Cholesky factor of its inverse for GPTQ, in single precision: rows read them from
+/// memory again and again, and a relative error of 2⁻²⁴ decides no code that matters. Sums are in
+/// double precision.
 #[derive(Clone, Debug)]
 pub(super) struct Metric {
     pub(super) size: usize,
-    /// A with damping.
-    pub(super) values: Vec<f64>,
+    /// A with damping, divided by the mean of its diagonal: no decision depends on its scale.
+    pub(super) values: Vec<f32>,
     /// Columns in the order in which GPTQ fixes them: largest diagonal first.
     pub(super) order: Vec<usize>,
     /// Upper triangle U with UᵀU = A⁻¹, rows and columns in that order; empty without GPTQ.
-    pub(super) factor: Vec<f64>,
+    pub(super) factor: Vec<f32>,
 }
 
 impl Metric {
@@ -31,13 +33,12 @@ impl Metric {
         order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
         let mut damping = damping.max(1e-9);
         while mean.is_finite() && damping < 100.0 * size.max(1) as f64 {
-            let mut values = second.values.to_vec();
-            values.iter_mut().step_by(size + 1).for_each(|value| *value += damping * mean);
-            if !gptq {
-                return Some(Self { size, values, order, factor: Vec::new() });
-            }
-            if let Some(factor) = inverse_factor(&values, &order) {
-                return Some(Self { size, values, order, factor });
+            let mut values: Vec<f64> = second.values.iter().map(|value| value / mean).collect();
+            values.iter_mut().step_by(size + 1).for_each(|value| *value += damping);
+            let factor = if gptq { inverse_factor(&values, &order) } else { Some(Vec::new()) };
+            if let Some(factor) = factor {
+                let single = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect();
+                return Some(Self { size, values: single(values), order, factor: single(factor) });
             }
             damping *= 10.0;
         }
@@ -46,10 +47,10 @@ impl Metric {
 
     /// Diagonal of the damped A.
     pub(super) fn diagonal(&self) -> impl Iterator<Item = f64> {
-        self.values.iter().step_by(self.size + 1).copied()
+        self.values.iter().step_by(self.size + 1).map(|&value| f64::from(value))
     }
 
-    pub(super) fn row(&self, j: usize) -> &[f64] {
+    pub(super) fn row(&self, j: usize) -> &[f32] {
         &self.values[j * self.size..][..self.size]
     }
 
@@ -95,7 +96,9 @@ impl Metric {
                 let count = rows.len();
                 for (r, row) in rows.enumerate() {
                     let columns = row[column..].chunks(LANES).zip(&mut block);
-                    columns.for_each(|(from, to)| to[r][..from.len()].copy_from_slice(from));
+                    columns.for_each(|(from, to)| {
+                        to[r].iter_mut().zip(from).for_each(|(to, &from)| *to = f64::from(from));
+                    });
                 }
                 for (errors, products) in errors.iter().zip(&mut *products) {
                     let errors = errors.each_ref().map(|error| &error[at * BLOCK..][..count]);
@@ -159,8 +162,8 @@ const LANES: usize = 8;
 /// Adds `factors[r]` times row r of `rows` to `sums`, four rows at a time; each sum is in the order
 /// of the rows. Rows hold `size` numbers, the first of which that counts is the one at `start`.
 #[inline(always)]
-pub(super) fn add_rows(
-    rows: &[f64],
+pub(super) fn add_rows<T: Copy + Into<f64>>(
+    rows: &[T],
     (size, start): (usize, usize),
     factors: &[f64],
     sums: &mut [f64],
@@ -171,15 +174,16 @@ pub(super) fn add_rows(
     for r in (0..count).step_by(4) {
         if r + 4 > count {
             for r in r..count {
-                sums.iter_mut().zip(row(r)).for_each(|(sum, a)| *sum += a * factors[r]);
+                let products = row(r).iter().map(|&a| a.into() * factors[r]);
+                sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
             }
             break;
         }
         let [a, b, c, d] = [row(r), row(r + 1), row(r + 2), row(r + 3)];
         let [e, f, g, h] = [factors[r], factors[r + 1], factors[r + 2], factors[r + 3]];
         for i in 0..n {
-            let sum = sums[i] + a[i] * e + b[i] * f;
-            sums[i] = sum + c[i] * g + d[i] * h;
+            let sum = sums[i] + a[i].into() * e + b[i].into() * f;
+            sums[i] = sum + c[i].into() * g + d[i].into() * h;
         }
     }
 }
@@ -191,15 +195,15 @@ mod tests {
     #[test]
     fn products_are_sums_over_rows() {
         for size in [3, 7, 9, 2 * TILE + 3] {
-            let values: Vec<f64> =
-                (0..size * size).map(|i| ((i % size + i / size) % 7) as f64).collect();
+            let values: Vec<f32> =
+                (0..size * size).map(|i| ((i % size + i / size) % 7) as f32).collect();
             let metric = Metric { size, values, order: (0..size).collect(), factor: Vec::new() };
             for count in [2, 4, 9] {
                 let error = |e: usize| (0..size).map(|i| (i * 5 + e) as f64 * 0.3 - 7.1).collect();
                 let errors: Vec<Vec<f64>> = (0..count).map(error).collect();
                 for (error, found) in errors.iter().zip(metric.times(&errors)) {
                     for (j, found) in found.into_iter().enumerate() {
-                        let products = (0..size).map(|i| metric.row(i)[j] * error[i]);
+                        let products = (0..size).map(|i| f64::from(metric.row(i)[j]) * error[i]);
                         assert_eq!(found, products.fold(0.0, |sum, product| sum + product));
                     }
                 }
@@ -212,16 +216,18 @@ mod tests {
         for size in [1, 2, 7, 40] {
             let wave = |i: usize, j: usize| ((i * 5 + j * 3) as f64 * 0.7).sin();
             let entry = |i, j| (0..size + 3).map(|k| wave(i, k) * wave(j, k)).sum::<f64>();
-            let values = (0..size * size).map(|k| entry(k / size, k % size)).collect();
+            let values: Vec<f64> = (0..size * size).map(|k| entry(k / size, k % size)).collect();
             let metric = Metric::new(&Symmetric::new(size, values), 0.1, true).unwrap();
-            let (order, factor) = (&metric.order, &metric.factor);
+            let order = &metric.order;
             assert!(order.is_sorted_by_key(|&i| -metric.values[i * size + i]));
+            let values: Vec<f64> = metric.values.iter().map(|&value| f64::from(value)).collect();
+            let factor = inverse_factor(&values, order).unwrap();
             let u = |i: usize, j: usize| factor[i * size + j];
             assert!((0..size).all(|i| u(i, i) > 0.0 && (0..i).all(|j| u(i, j) == 0.0)));
             // UᵀU·A = 1.
             for (i, j) in (0..size * size).map(|k| (k / size, k % size)) {
                 let inverse = |k: usize| (0..size).map(|r| u(r, i) * u(r, k)).sum::<f64>();
-                let a = |k: usize| metric.values[order[k] * size + order[j]];
+                let a = |k: usize| values[order[k] * size + order[j]];
                 let product: f64 = (0..size).map(|k| inverse(k) * a(k)).sum();
                 let exact = f64::from(u8::from(i == j));
                 assert!((product - exact).abs() < 1e-9, "{i} {j}: {product}");
