@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// Codes and scales do not depend on the shift of inputs: only biases have to be computed again.
+    /// Codes and scales do not depend on the shift of inputs: only biases have to be computed.
     #[test]
     fn corrected_biases_are_those_of_quantizing_again() {
         for checkpoint in [random_gated(5, (24, 1, 1)), random_checkpoint(5, 2)] {
