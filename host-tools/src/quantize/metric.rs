@@ -222,6 +222,8 @@ mod tests {
             assert!(order.is_sorted_by_key(|&i| -metric.values[i * size + i]));
             let values: Vec<f64> = metric.values.iter().map(|&value| f64::from(value)).collect();
             let factor = inverse_factor(&values, order).unwrap();
+            let mut stored = metric.factor.iter().zip(&factor);
+            assert!(stored.all(|(&a, b)| (f64::from(a) - b).abs() < 1e-5));
             let u = |i: usize, j: usize| factor[i * size + j];
             assert!((0..size).all(|i| u(i, i) > 0.0 && (0..i).all(|j| u(i, j) == 0.0)));
             // UᵀU·A = 1.
