@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::terminal::{Stderr, Stdout};
 use crate::{process, root, setup};
-use steps::Step;
+use steps::{ALL, Step};
 
 /// Which checks to run.
 #[derive(Debug, clap::Args)]
@@ -36,20 +36,19 @@ struct Failure {
 
 /// Runs the checks.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let all = steps::all()?;
-    if let Some(unknown) = args.checks.iter().find(|name| all.iter().all(|s| s.name != **name)) {
-        let names: Vec<_> = all.iter().map(|step| step.name).collect();
+    if let Some(unknown) = args.checks.iter().find(|name| ALL.iter().all(|s| s.name != **name)) {
+        let names = ALL.map(|step| step.name);
         bail!("there is no check `{unknown}`; the checks are: {}", names.join(", "));
     }
-    let chosen: Vec<Step> = all
+    let chosen: Vec<Step> = ALL
         .into_iter()
         .filter(|step| args.checks.is_empty() || args.checks.iter().any(|n| n == step.name))
         .collect();
     if args.list {
         for step in &chosen {
             writeln!(Stdout, "{}", step.name)?;
-            for command in &step.commands {
-                writeln!(Stdout, "    {}", shown(command))?;
+            for command in (step.commands)()? {
+                writeln!(Stdout, "    {}", shown(&command))?;
             }
         }
         return Ok(ExitCode::SUCCESS);
@@ -62,10 +61,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let started = Instant::now();
         writeln!(Stderr, "\n==> {}/{count} {}", index + 1, step.name);
         let before = failures.len();
-        if step.commands.is_empty() {
+        let commands = (step.commands)().unwrap_or_else(|error| {
+            let reason = format!("{error:#}");
+            failures.push(Failure { check: step.name, reason, tail: String::new() });
+            Vec::new()
+        });
+        if commands.is_empty() && failures.len() == before {
             writeln!(Stderr, "    this machine lacks what it needs: nothing was checked");
         }
-        for mut command in step.commands {
+        for mut command in commands {
             writeln!(Stderr, "    {}", shown(&command));
             if let Err(failure) = watch(step.name, &mut command) {
                 failures.push(failure);
