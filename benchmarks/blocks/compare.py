@@ -18,7 +18,7 @@ import threading
 import time
 
 from presets import FACTOR, LIMITS, PRESETS
-from store import metadata
+from store import copy, halve, metadata
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -87,12 +87,21 @@ class Comparison:
             command += ["--half"] if preset.half else []
         return command + [f"--{key}={value}" for key, value in flags.items()]
 
+    def kept(self, name, rate, seed):
+        """Where the trained weights of a run are kept, if they are."""
+        folder = self.args.trained
+        return folder and folder / f"{name}-lr{rate:g}-seed{seed}.safetensors"
+
     def train(self, name, rate, seed):
         """Bits per byte on the validation split; infinite if training diverged."""
         folder = self.folder(name, rate, seed)
         model, diverged = folder / "model.safetensors", folder / "diverged"
+        kept = self.kept(name, rate, seed)
         if diverged.exists():
             return math.inf
+        if not model.exists() and kept and kept.exists():
+            copy(kept, model)
+            self.say(f"{name}, rate {rate:g}, seed {seed}: trained before, from {kept}")
         if not model.exists():
             with self.slots:
                 started, log = time.monotonic(), folder / "output.txt"
@@ -105,9 +114,13 @@ class Comparison:
                     self.say(f"{name}, rate {rate:g}, seed {seed}: diverged")
                     return math.inf
                 seconds = time.monotonic() - started
+            if self.preset.half:
+                halve(model)
             bits = float(metadata(model)["validation_bits_per_byte"])
             found = f"{bits:.4f} bits per byte, {seconds:.0f} s"
             self.say(f"{name}, rate {rate:g}, seed {seed}: {found}")
+        if kept and not kept.exists():
+            copy(model, kept)
         return float(metadata(model)["validation_bits_per_byte"])
 
     def best_rate(self, name):
@@ -169,6 +182,8 @@ def main():
     add("--only", nargs="+", metavar="MODEL", help="only these, such as gated and mamba1")
     add("--jobs", type=int, default=2, help="runs at a time")
     add("--threads", type=int, default=1, help="per run")
+    add("--trained", type=pathlib.Path, metavar="DIR",
+        help="folder of trained weights: what is there is not trained again, the rest is added")
     add("--device", default="cpu", help="of PyTorch")
     add("--split", choices=["valid", "test"], default="valid", help="to score on")
     add("--budgets", action="store_true", help="search mixes of precisions, too")

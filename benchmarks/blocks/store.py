@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import torch
@@ -51,6 +52,20 @@ def save_tensors(path, tensors, metadata, dtype=torch.float32):
 def save_model(path, model, metadata, dtype=torch.float32):
     config = json.dumps(dataclasses.asdict(model.config))
     save_tensors(path, model.state_dict(), {CONFIG: config, **metadata}, dtype)
+
+
+def halve(path):
+    """Rewrites a model with its weights in f16, if they are not."""
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if any(tensor.dtype != torch.float16 for tensor in tensors.values()):
+        save_tensors(path, tensors, about, torch.float16)
+
+
+def copy(source, target):
+    """Copies a file, under a temporary name first."""
+    write_atomically(target, lambda part: shutil.copyfile(source, part))
 
 
 def metadata(path):
