@@ -18,7 +18,7 @@ import threading
 import time
 
 from presets import FACTOR, LIMITS, PRESETS
-from store import copy, halve, metadata
+from store import copy, metadata, tidy
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -100,6 +100,9 @@ class Comparison:
         if diverged.exists():
             return math.inf
         if not model.exists() and kept and kept.exists():
+            tokens = self.preset.steps * self.preset.batch * self.preset.window
+            if metadata(kept).get("training_tokens") != str(tokens):
+                raise Failed(f"{kept} was not trained on {tokens} tokens: use another folder")
             copy(kept, model)
             self.say(f"{name}, rate {rate:g}, seed {seed}: trained before, from {kept}")
         if not model.exists():
@@ -114,8 +117,7 @@ class Comparison:
                     self.say(f"{name}, rate {rate:g}, seed {seed}: diverged")
                     return math.inf
                 seconds = time.monotonic() - started
-            if self.preset.half:
-                halve(model)
+            tidy(model, self.preset.half)
             bits = float(metadata(model)["validation_bits_per_byte"])
             found = f"{bits:.4f} bits per byte, {seconds:.0f} s"
             self.say(f"{name}, rate {rate:g}, seed {seed}: {found}")

@@ -54,13 +54,14 @@ def save_model(path, model, metadata, dtype=torch.float32):
     save_tensors(path, model.state_dict(), {CONFIG: config, **metadata}, dtype)
 
 
-def halve(path):
-    """Rewrites a model with its weights in f16, if they are not."""
+def tidy(path, half):
+    """Leaves out of a trained model's metadata the command that trained it, which names folders of
+    its machine; writes its weights in f16 if `half`."""
     with safe_open(path, "pt") as file:
         about = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if any(tensor.dtype != torch.float16 for tensor in tensors.values()):
-        save_tensors(path, tensors, about, torch.float16)
+    about.pop("command", None)
+    save_tensors(path, tensors, about, torch.float16 if half else torch.float32)
 
 
 def copy(source, target):

@@ -57,8 +57,8 @@ fn docs() -> Result<Vec<Command>> {
     Ok(vec![with_env(cargo(root(), &arguments), "RUSTDOCFLAGS", "--deny warnings")])
 }
 
-/// Includes the comparison of host and QEMU in `tests/`. The dependencies of `benchmarks/` take
-/// long to compile, and it has no tests.
+/// Includes the comparison of host and QEMU in `tests/`. Not `benchmarks/`, whose dependencies take
+/// long to compile.
 fn tests() -> Result<Vec<Command>> {
     Ok(vec![cargo(root(), &["test", "--workspace", "--exclude", "resnet-bk-benchmarks"])])
 }
