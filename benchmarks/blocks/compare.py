@@ -117,10 +117,12 @@ class Comparison:
                     self.say(f"{name}, rate {rate:g}, seed {seed}: diverged")
                     return math.inf
                 seconds = time.monotonic() - started
-            tidy(model, self.preset.half)
             bits = float(metadata(model)["validation_bits_per_byte"])
             found = f"{bits:.4f} bits per byte, {seconds:.0f} s"
             self.say(f"{name}, rate {rate:g}, seed {seed}: {found}")
+        # Also after a cut between training and here. `train.py` writes what is wanted itself.
+        if "command" in metadata(model):
+            tidy(model, self.preset.half)
         if kept and not kept.exists():
             copy(model, kept)
         return float(metadata(model)["validation_bits_per_byte"])

@@ -55,8 +55,8 @@ def save_model(path, model, metadata, dtype=torch.float32):
 
 
 def tidy(path, half):
-    """Leaves out of a trained model's metadata the command that trained it, which names folders of
-    its machine; writes its weights in f16 if `half`."""
+    """Rewrites a model of `resnet-bk train`: without the command that trained it, which names
+    folders of its machine, and with its weights in f16 if `half`."""
     with safe_open(path, "pt") as file:
         about = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}
